@@ -1,0 +1,53 @@
+"""``python -m ohlora``: answers ``--help`` and ``--version`` at once, hands everything else to the entry point."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = """\
+usage: ohlora [--help] [--version] [--traceback] COMMAND ...
+
+From a StyleGAN and a few thousand labels to a virtual character.
+
+commands:
+  fit        train a stage:             ohlora fit --config configs/finetune_v8.yaml
+  predict    make or score images:      ohlora predict --config configs/generate_10k.yaml
+  validate   measure on validation data
+  test       measure on test data
+
+  ohlora COMMAND --help                 lists the settings of a command
+  ohlora COMMAND --model.help CLASS     lists the settings of a stage (also --data.help)
+
+options:
+  --config FILE        settings; may be given several times, later files win
+  --a.b.c VALUE        one setting; wins over files
+  --ckpt_path last     go on with the newest run of the same stage
+  --traceback          show where an error comes from
+"""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        args: Command line without the program's name; None takes the process's.
+
+    Returns:
+        The exit code: 0 when done, 2 for an error the user can mend.
+    """
+    given = sys.argv[1:] if args is None else args
+    if not given or given[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if given[0] == "--version":
+        from ohlora import __version__
+
+        print(f"ohlora {__version__}")
+        return 0
+    from ohlora import cli
+
+    return cli.main(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

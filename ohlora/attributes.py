@@ -1,0 +1,115 @@
+"""The vocabulary: every attribute of a face, written once.
+
+Other files take names, roles and crops from here; none spells a list of attributes of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Role = Literal["filter", "label", "expression", "grouping"]
+Range = Literal["probability", "z-score"]
+
+
+class Crop(NamedTuple):
+    """A window of the full frame, as fractions of its height and width (0…1)."""
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One measurable thing about a face.
+
+    Attributes:
+        name: The only spelling used in code, files and configs.
+        meaning: What a larger value means.
+        range: ``probability`` (0…1) or ``z-score`` (mean 0, standard deviation 1 over a population).
+        roles: ``filter`` (decides which images are kept), ``label`` (conditions fine-tune v1), ``expression``
+            (steered by the character), ``grouping`` (splits latents into groups before directions are sought).
+        crops: The windows in which a network looks for it; one entry per window.
+    """
+
+    name: str
+    meaning: str
+    range: Range
+    roles: frozenset[Role]
+    crops: tuple[Crop, ...]
+
+
+_WHOLE = Crop(0.0, 1.0, 0.0, 1.0)
+_TOP_HALF = Crop(0.0, 1 / 2, 0.0, 1.0)
+_BOTTOM_HALF = Crop(1 / 2, 1.0, 0.0, 1.0)
+_EYE_BAND = Crop(3 / 8, 9 / 16, 1 / 4, 3 / 4)
+
+
+def _attribute(name: str, meaning: str, range_: Range, roles: tuple[Role, ...], *crops: Crop) -> Attribute:
+    return Attribute(name, meaning, range_, frozenset(roles), crops)
+
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    _attribute("gender", "more female (0 male, 1 female)", "probability", ("filter",), _WHOLE),
+    _attribute("quality", "better image", "probability", ("filter",), Crop(0.0, 1 / 4, 1 / 4, 3 / 4)),
+    _attribute("age", "older", "probability", ("filter",), _TOP_HALF),
+    _attribute("glass", "glasses worn", "probability", ("filter",), Crop(5 / 16, 1 / 2, 1 / 4, 3 / 4)),
+    _attribute("eyes", "eyes opened wider", "z-score", ("label", "expression"), _EYE_BAND),
+    _attribute("hair_color", "brighter hair", "z-score", ("label", "grouping"), _WHOLE),
+    _attribute("hair_length", "longer hair", "z-score", ("label", "grouping"), _BOTTOM_HALF),
+    _attribute("mouth", "mouth opened wider", "z-score", ("label", "expression"), Crop(5 / 8, 13 / 16, 3 / 8, 5 / 8)),
+    _attribute(
+        "pose",
+        "head turned to the image's right",
+        "z-score",
+        ("label", "expression"),
+        Crop(7 / 16, 5 / 8, 11 / 32, 21 / 32),
+    ),
+    _attribute("background_mean", "brighter background", "z-score", ("label", "grouping"), _TOP_HALF),
+    _attribute("background_std", "more varied background", "z-score", ("label",), _TOP_HALF),
+    _attribute(
+        "hairstyle",
+        "curlier hair (small: straight)",
+        "z-score",
+        ("grouping",),
+        Crop(1 / 2, 1.0, 0.0, 3 / 8),
+        Crop(1 / 2, 1.0, 5 / 8, 1.0),
+    ),
+    _attribute("roll", "head tilted so that the image's right eye is lower", "z-score", (), _EYE_BAND),
+)
+
+_BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}
+
+
+def attribute(name: str) -> Attribute:
+    """Looks an attribute up by name.
+
+    Raises:
+        ValueError: If no attribute has that name; the message lists those that exist.
+    """
+    if name not in _BY_NAME:
+        raise ValueError(f"unknown attribute {name!r}; expected one of {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
+
+
+def names(role: Role) -> tuple[str, ...]:
+    """The names of all attributes with a role, in the order of :data:`ATTRIBUTES`."""
+    return tuple(a.name for a in ATTRIBUTES if role in a.roles)
+
+
+FILTERS = names("filter")
+"""The four 0/1 attributes by which images are kept or dropped."""
+
+LABELS = names("label")
+"""The seven attributes that condition fine-tune v1, in the order of its label vector."""
+
+EXPRESSIONS = names("expression")
+"""The three attributes a character is steered by."""
+
+GROUPING = names("grouping")
+"""The four attributes by which latents are grouped, in the order of a group's letters."""
+
+MEASURED = tuple(a.name for a in ATTRIBUTES if a.range == "z-score")
+"""The continuous attributes that are scored from a parsed image."""

@@ -1,0 +1,1 @@
+"""Lightning callbacks: checkpoints, grids, progress, prediction writers."""

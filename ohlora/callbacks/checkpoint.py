@@ -1,0 +1,70 @@
+"""Resumable checkpoints on the kimg clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from ohlora.clock import crossed, images_seen
+from ohlora.tracking import RunLogger, checkpoint_folder, checkpoints_in
+
+
+class ImagesSeenCheckpoint(Checkpoint):
+    """Saves everything a run needs to continue, every so many kimg and at the end of training.
+
+    Files appear whole or not at all; older ones are removed after the new one is there.
+
+    Args:
+        every_kimg: Interval in thousands of images; 0 saves at the end only.
+        keep: How many of the newest checkpoints of a run stay, ≥ 1.
+    """
+
+    def __init__(self, every_kimg: float = 5.0, keep: int = 2) -> None:
+        super().__init__()
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; expected at least 1")
+        self.every_kimg, self.keep = every_kimg, keep
+        self._before = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the clock's reading, so that a resumed run keeps the rhythm."""
+        self._folder = checkpoint_folder(str(trainer.log_dir))
+        self._before = self._saved = images_seen(pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Saves when a multiple of the interval has been passed."""
+        now = images_seen(pl_module)
+        if crossed(self._before, now, self.every_kimg):
+            self._save(trainer, now)
+        self._before = now
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the end of training."""
+        if self._saved != images_seen(pl_module):
+            self._save(trainer, images_seen(pl_module))
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the W&B run, so that a resumed run draws on in the same curves."""
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                checkpoint["wandb_run_id"] = logger.run_id
+
+    def _save(self, trainer: L.Trainer, now: int) -> None:
+        self._saved = now
+        path = self._folder / f"images-{now:010d}.ckpt"
+        part = path.with_name(f".{path.name}.part")
+        trainer.save_checkpoint(part)  # collective: every rank calls it, rank zero writes
+        if trainer.is_global_zero:
+            part.replace(path)
+            for old in checkpoints_in(self._folder.parent)[: -self.keep]:
+                old.unlink()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content without copying its tensors into memory."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content

@@ -1,0 +1,51 @@
+"""Rich progress on the kimg clock."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+
+from ohlora.clock import images_seen
+
+
+class Progress(RichProgressBar):
+    """Lightning's Rich progress bar, with the end of training known although the data is endless."""
+
+    _first: int | None = None
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Steps left in this run, from the images left."""
+        trainer = self.trainer
+        kimg: float | None = getattr(trainer.lightning_module, "kimg", None)
+        if kimg is None:
+            return super().total_train_batches
+        batch_size = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+        return max(1, math.ceil((kimg * 1000 - images_seen(trainer.lightning_module)) / batch_size))
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the bar."""
+        self._first = None
+        super().on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advances by one step; batches before a resume do not count."""
+        if self._first is None:
+            self._first = batch_idx
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx - self._first)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """The clock and the latest losses."""
+        shown = {"kimg": f"{images_seen(pl_module) / 1000:.2f}"} if hasattr(pl_module, "images_seen") else {}
+        for name, value in getattr(pl_module, "latest_metrics", {}).items():
+            if name.startswith("loss/"):
+                shown[name.removeprefix("loss/")] = f"{value:.3f}"
+        return shown

@@ -1,0 +1,378 @@
+"""Network files: our safetensors in and out, and foreign checkpoints in.
+
+One of our files is enough to rebuild its network: the metadata holds kind, format version, constructor arguments and
+provenance. Foreign files (GenForce, original Oh-LoRA) are read without running code, checked key by key and shape by
+shape, and converted; their key names occur here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ohlora.errors import FormatError, MissingArtifactError
+from ohlora.files import replacing
+from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
+
+FORMAT = "ohlora-network"
+FORMAT_VERSION = 1
+KINDS: dict[str, type[Generator] | type[Discriminator]] = {"generator": Generator, "discriminator": Discriminator}
+
+
+def save_network(network: nn.Module, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+    """Writes a network as one safetensors file, whole or not at all.
+
+    Args:
+        network: A generator or discriminator.
+        path: Where to; an existing file is replaced.
+        provenance: Where the weights come from; anything JSON can hold.
+    """
+    if not isinstance(network, (Generator, Discriminator)):
+        raise TypeError(f"cannot save a {type(network).__name__}; expected one of {', '.join(KINDS)}")
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "kind": next(kind for kind, cls in KINDS.items() if isinstance(network, cls)),
+        "arguments": json.dumps(network.arguments()),
+        "provenance": json.dumps(dict(provenance or {})),
+    }
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with replacing(path) as part:
+        save_file(state, part, metadata)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of one of our network files: ``kind``, ``format_version``, ``arguments`` and ``provenance``.
+
+    Raises:
+        MissingArtifactError: If there is no such file.
+        FormatError: If the file is truncated or not one of ours, or was written by a newer ohlora.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingArtifactError(f"{path} does not exist; expected a network file written by ohlora")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        hint = "foreign checkpoints are read by scripts/import_weights.py" if path.suffix != ".safetensors" else error
+        raise FormatError(f"{path} is not a readable safetensors file ({hint})") from error
+    if metadata.get("format") != FORMAT or metadata.get("kind") not in KINDS:
+        raise FormatError(
+            f"{path} is a safetensors file, but not a network written by ohlora (format {metadata.get('format')!r}, "
+            f"kind {metadata.get('kind')!r}); expected format {FORMAT!r} and a kind of {', '.join(KINDS)}"
+        )
+    version = int(metadata["format_version"])
+    if version > FORMAT_VERSION:
+        raise FormatError(f"{path} has format version {version}; this ohlora reads up to {FORMAT_VERSION}: update it")
+    return {
+        "kind": metadata["kind"],
+        "format_version": version,
+        "arguments": json.loads(metadata["arguments"]),
+        "provenance": json.loads(metadata["provenance"]),
+    }
+
+
+def load_network(path: str | Path, kind: str | None = None) -> nn.Module:
+    """Rebuilds a network from one of our files, in evaluation mode on the CPU.
+
+    Args:
+        path: A file written by :func:`save_network`.
+        kind: ``generator`` or ``discriminator`` to insist on one; None takes either.
+
+    Raises:
+        MissingArtifactError: If there is no such file.
+        FormatError: If it is not a network file, or one of another kind.
+    """
+    metadata = read_metadata(path)
+    if kind is not None and metadata["kind"] != kind:
+        raise FormatError(f"{path} holds a {metadata['kind']}; expected a {kind}")
+    network = KINDS[metadata["kind"]](**metadata["arguments"])
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    with safe_open(path, framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    _check(state, expected, frozenset(), str(path))
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def require(path: str | Path, made_by: str | None) -> None:
+    """Insists on a file.
+
+    Raises:
+        MissingArtifactError: Naming the file and, where known, the command that makes it.
+    """
+    if not Path(path).is_file():
+        hint = f"; it is made by: {made_by}" if made_by else ""
+        raise MissingArtifactError(f"{path} does not exist{hint}")
+
+
+def fingerprint(path: str | Path) -> str:
+    """A short name for a file's content: 16 hexadecimal digits of its SHA-256."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def load_generator(path: str | Path) -> Generator:
+    """:func:`load_network` for a generator."""
+    network = load_network(path, "generator")
+    assert isinstance(network, Generator)
+    return network
+
+
+def load_discriminator(path: str | Path) -> Discriminator:
+    """:func:`load_network` for a discriminator."""
+    network = load_network(path, "discriminator")
+    assert isinstance(network, Discriminator)
+    return network
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A foreign state dict: what each of its keys is called here, and the shapes it must have.
+
+    Attributes:
+        keys: Foreign key → our key.
+        shapes: Foreign key → shape, for the keys above and for those dropped on import.
+    """
+
+    keys: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> frozenset[str]:
+        """Foreign keys that have no use here: blur kernels, level of detail, to-/from-RGB layers of other levels."""
+        return frozenset(self.shapes) - frozenset(self.keys)
+
+
+def genforce_generator_layout(generator: Generator) -> Layout:
+    """The GenForce layout of a generator."""
+    ours = {key: tuple(value.shape) for key, value in generator.state_dict().items()}
+    keys = {"truncation.w_avg": "w_avg"}
+    if generator.label_size:
+        keys["mapping.label_weight"] = "mapping.label_embedding"
+    for k in range(generator.mapping_layers):
+        for part in ("weight", "bias"):
+            keys[f"mapping.dense{k}.{part}"] = f"mapping.layers.dense{k}.{part}"
+    shapes: dict[str, tuple[int, ...]] = {"synthesis.lod": ()}
+    resolutions = block_resolutions(generator.resolution)
+    for b, r in enumerate(resolutions):
+        count = channels(r, generator.channel_base, generator.channel_max)
+        for position in (0, 1):
+            foreign, here = f"synthesis.layer{2 * b + position}", f"synthesis.block{r}.layer{position}"
+            if r == 4 and position == 0:
+                keys |= {f"{foreign}.const": f"{here}.constant", f"{foreign}.bias": f"{here}.bias"}
+            else:
+                keys |= {f"{foreign}.weight": f"{here}.conv.weight", f"{foreign}.bias": f"{here}.conv.bias"}
+            keys |= {
+                f"{foreign}.apply_noise.weight": f"{here}.noise_weight",
+                f"{foreign}.apply_noise.noise": f"{here}.noise",
+                f"{foreign}.style.weight": f"{here}.style.weight",
+                f"{foreign}.style.bias": f"{here}.style.bias",
+            }
+        if r > 4:
+            shapes[f"synthesis.layer{2 * b}.blur.kernel"] = (count, 1, 3, 3)
+        if r == generator.resolution:
+            keys |= {f"synthesis.output{b}.{part}": f"synthesis.to_rgb.{part}" for part in ("weight", "bias")}
+        else:
+            shapes |= {f"synthesis.output{b}.weight": (3, count, 1, 1), f"synthesis.output{b}.bias": (3,)}
+    return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
+
+
+def genforce_discriminator_layout(discriminator: Discriminator) -> Layout:
+    """The GenForce layout of a discriminator."""
+    ours = {key: tuple(value.shape) for key, value in discriminator.state_dict().items()}
+    keys: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {"lod": ()}
+    resolutions = block_resolutions(discriminator.resolution)[::-1]
+    names = [f"blocks.block{r}.layer{position}" for r in resolutions[:-1] for position in (0, 1)]
+    names += ["epilogue.conv", "epilogue.dense", "epilogue.score"]
+    for part in ("weight", "bias"):
+        keys |= {f"input0.{part}": f"from_rgb.{part}"}
+        keys |= {f"layer{k}.{part}": f"{name}.{part}" for k, name in enumerate(names)}
+    for b, r in enumerate(resolutions):
+        count = channels(r, discriminator.channel_base, discriminator.channel_max)
+        if b:
+            shapes |= {f"input{b}.weight": (count, 3, 1, 1), f"input{b}.bias": (count,)}
+        if r > 4:
+            shapes[f"layer{2 * b + 1}.blur.kernel"] = (count, 1, 3, 3)
+    return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
+
+
+def read_foreign(path: str | Path, raw: bool = False) -> dict[str, Generator | Discriminator]:
+    """Reads a GenForce or original Oh-LoRA checkpoint of StyleGAN networks.
+
+    Args:
+        path: GenForce's ``.pth`` with the entries ``generator``, ``discriminator`` and perhaps ``generator_smooth``, or
+            Oh-LoRA's ``.pth`` with the state dict of one network.
+        raw: Takes ``generator`` even where the averaged ``generator_smooth`` is present.
+
+    Returns:
+        The networks found, in evaluation mode, under ``generator`` and ``discriminator``.
+
+    Raises:
+        MissingArtifactError: If there is no such file.
+        FormatError: If the file is truncated, needs code to be read, or holds something else; the message lists every
+            key that is missing, unexpected or misshapen.
+    """
+    path = Path(path)
+    content = _unpickle(path)
+    entries: dict[str, Any] = {}
+    if "generator" in content or "discriminator" in content or "generator_smooth" in content:
+        smooth = "generator_smooth" in content and not raw
+        for name, entry in (
+            ("generator", "generator_smooth" if smooth else "generator"),
+            ("discriminator", "discriminator"),
+        ):
+            if entry in content:
+                entries[name] = content[entry]
+        std_group = 4  # what GenForce trains with
+    else:
+        entries["generator" if any(key.startswith("synthesis.") for key in content) else "discriminator"] = content
+        std_group = 16  # what Oh-LoRA trains with
+    networks: dict[str, Generator | Discriminator] = {}
+    for name, state in entries.items():
+        where = f"{name} in {path}"
+        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise FormatError(f"{where}: expected a state dict of tensors, found {type(state).__name__}")
+        network = _generator_like(state, where) if name == "generator" else _discriminator_like(state, std_group, where)
+        _fill(network, state, where)
+        networks[name] = network.eval()
+    return networks
+
+
+def _fill(network: Generator | Discriminator, state: Mapping[str, Tensor], where: str) -> None:
+    layout = (
+        genforce_generator_layout(network) if isinstance(network, Generator) else genforce_discriminator_layout(network)
+    )
+    _check(state, layout.shapes, layout.dropped, where)
+    for key in layout.dropped & state.keys():
+        if key.endswith("lod") and float(state[key]) != 0:
+            raise FormatError(
+                f"{where}: {key} is {float(state[key])}; expected 0, since only fully grown networks are read"
+            )
+    converted = {ours: state[foreign].float() for foreign, ours in layout.keys.items()}
+    rest = {key: value for key, value in network.state_dict().items() if key == "label_table"}
+    network.load_state_dict(converted | rest)
+
+
+def _generator_like(state: Mapping[str, Tensor], where: str) -> Generator:
+    """A generator of the size that a foreign state dict's shapes tell."""
+    layers = _numbers(state, r"synthesis\.layer(\d+)\.style\.weight")
+    dense = _numbers(state, r"mapping\.dense(\d+)\.weight")
+    needed = ("mapping.dense0.weight", "mapping.dense0.bias", "synthesis.layer0.const")
+    _need(state, needed, where)
+    if not layers or not dense:
+        raise FormatError(f"{where}: no style or mapping layers found; expected GenForce's StyleGAN generator")
+    label = state.get("mapping.label_weight")
+    label_size = 0 if label is None else label.shape[0]
+    resolution = 4 * 2 ** (max(layers) // 2)
+    base, maximum = _channel_plan(
+        {
+            4 * 2 ** (k // 2): state[f"synthesis.layer{k}.style.weight"].shape[0] // 2
+            for k in layers
+            if f"synthesis.layer{k}.style.weight" in state
+        }
+    )
+    inputs = state["mapping.dense0.weight"].shape[1]
+    try:
+        return Generator(
+            resolution=resolution,
+            z_size=inputs - (LABEL_EMBEDDING if label_size else 0),
+            w_size=state["mapping.dense0.bias"].shape[0],
+            label_size=label_size,
+            mapping_layers=max(dense) + 1,
+            channel_base=base,
+            channel_max=maximum,
+            labels="normal" if label_size else "none",
+        )
+    except ValueError as error:
+        raise FormatError(f"{where}: {error}") from error
+
+
+def _discriminator_like(state: Mapping[str, Tensor], std_group: int, where: str) -> Discriminator:
+    """A discriminator of the size that a foreign state dict's shapes tell."""
+    levels = _numbers(state, r"input(\d+)\.weight")
+    layers = _numbers(state, r"layer(\d+)\.weight")
+    if not layers or max(layers) < 4:
+        raise FormatError(f"{where}: expected GenForce's StyleGAN generator or discriminator; found neither's keys")
+    blocks = (max(layers) - 2) // 2
+    _need(state, ("input0.weight", f"layer{max(layers)}.weight", f"layer{max(layers) - 1}.weight"), where)
+    resolution = 4 * 2**blocks
+    base, maximum = _channel_plan({resolution >> b: state[f"input{b}.weight"].shape[0] for b in levels})
+    features = state[f"layer{max(layers) - 1}.weight"].shape[0]
+    try:
+        return Discriminator(
+            resolution=resolution,
+            label_size=state[f"layer{max(layers)}.weight"].shape[1] - features,
+            channel_base=base,
+            channel_max=maximum,
+            std_group=std_group,
+        )
+    except ValueError as error:
+        raise FormatError(f"{where}: {error}") from error
+
+
+def _channel_plan(count: Mapping[int, int]) -> tuple[int, int]:
+    """(base, maximum) with count[r] = min(base / r, maximum), from the feature maps found at each resolution."""
+    maximum = max(count.values())
+    return max(r * c for r, c in count.items() if c < maximum or r == max(count)), maximum
+
+
+def _numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:
+    return sorted(int(match[1]) for key in state if (match := re.fullmatch(pattern, key)))
+
+
+def _need(state: Mapping[str, Tensor], keys: tuple[str, ...], where: str) -> None:
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise FormatError(f"{where}: missing {', '.join(missing)}")
+
+
+def _check(
+    state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], optional: frozenset[str], where: str
+) -> None:
+    """Compares a state dict with the expected shapes and reports every difference at once."""
+    missing = [key for key in shapes if key not in state and key not in optional]
+    unexpected = [key for key in state if key not in shapes]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} instead of {shape}"
+        for key, shape in shapes.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    problems = [
+        f"{label} {', '.join(items)}"
+        for label, items in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if items
+    ]
+    if problems:
+        raise FormatError(f"{where} does not fit: {'; '.join(problems)}. Nothing was written")
+
+
+def _unpickle(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise MissingArtifactError(f"{path} does not exist; expected a GenForce or Oh-LoRA checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise FormatError(
+            f"{path} is not a plain file of tensors: reading it would run code, which ohlora refuses. Expected a state "
+            "dict saved by torch (StyleGAN2/3 pickles are not supported)"
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
+        raise FormatError(f"{path} is truncated or not a torch file ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise FormatError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
+    return content

@@ -1,0 +1,186 @@
+"""The entry point: a thin LightningCLI with the project's defaults."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
+
+from ohlora import tracking
+from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
+from ohlora.callbacks.progress import Progress
+from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.files import replacing
+
+COMMANDS = ("fit", "validate", "test", "predict")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved configuration into the run's own folder; a resumed run keeps the earlier ones beside it."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Writes ``config.yaml``."""
+        folder = trainer.log_dir  # collective
+        if not trainer.is_global_zero or folder is None or not any(_run_loggers(trainer)):
+            return
+        path = Path(folder) / "config.yaml"
+        if path.is_file():
+            earlier = len(list(path.parent.glob("config.*.yaml")))
+            path.rename(path.with_name(f"config.{earlier + 1}.yaml"))
+        text = self.parser.dump(self.config, skip_unset=False)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+class CLI(LightningCLI):
+    """LightningCLI with run folders, resuming by ``--ckpt_path last`` and the user's words above the checkpoint's."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the checkpoint callback, which every stage has, and the project's defaults."""
+        parser.add_lightning_class_args(ImagesSeenCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "trainer.logger": {"class_path": "ohlora.tracking.RunLogger"},
+                "trainer.max_epochs": -1,
+                "trainer.use_distributed_sampler": False,
+                "trainer.enable_model_summary": False,
+                "trainer.num_sanity_val_steps": 0,
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, and remembers what was said in files and on the command line as against defaults."""
+        self.config = parser.parse_args(args)
+        self.said = parser.parse_args(args, defaults=False)
+
+    def _parse_ckpt_path(self) -> None:
+        """Finds the checkpoint and takes from it only what the user has not said."""
+        command = str(self.config.subcommand)
+        config = self.config[command]
+        self.checkpoint: Path | None = None
+        if config.get("ckpt_path") is None:
+            return
+        given = str(config.ckpt_path)
+        stage_dir = config.trainer.default_root_dir or "."
+        path = tracking.newest_checkpoint(stage_dir) if given == "last" else Path(given)
+        if not path.is_file():
+            raise MissingArtifactError(f"--ckpt_path {given}: no such file; 'last' finds the stage's newest checkpoint")
+        self.checkpoint = path
+        config.ckpt_path = str(path)
+        content = read_checkpoint(path)
+        self.run_id = content.get("wandb_run_id")
+        stored = dict(content.get("hyper_parameters", {}))
+        stored.pop("_instantiator", None)
+        if stored.pop("_class_path", config.model.class_path) != config.model.class_path:
+            raise OhloraError(f"{path} was written by another stage than {config.model.class_path}")
+        said = self.said[command].get("model.init_args") or {}
+        unsaid = {key: value for key, value in stored.items() if key not in said and key in config.model.init_args}
+        if unsaid:
+            merged = {command: {"model": {"class_path": config.model.class_path, "init_args": unsaid}}}
+            self.config = self.parser.parse_object(merged, self.config)
+
+    def instantiate_classes(self) -> None:
+        """Builds stage, data and trainer; a value that a constructor refuses is an error the user can mend."""
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Adds the progress bar on the kimg clock, unless bars are off or the user chose another."""
+        settings = self._get(self.config_init, "trainer")
+        callbacks = settings.get("callbacks") or []
+        chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if settings.get("enable_progress_bar") is not False and not chosen:
+            kwargs["callbacks"] = [*callbacks, Progress()]
+        return super().instantiate_trainer(**kwargs)
+
+    def before_instantiate_classes(self) -> None:
+        """Gives the run its folder: a new one, or the one of the checkpoint it goes on from."""
+        config = self.config[str(self.config.subcommand)]
+        logger = config.trainer.logger
+        if not isinstance(logger, Namespace) or not str(logger.get("class_path")).endswith("RunLogger"):
+            return
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return
+        run_dir = tracking.run_of(self.checkpoint) if self.checkpoint is not None else None
+        resumed = run_dir is not None and self.config.subcommand == "fit"
+        if not resumed:
+            run_dir = tracking.new_run(config.trainer.default_root_dir or ".")
+        logger.init_args.run_dir = str(run_dir)
+        if resumed and self.run_id is not None:
+            logger.init_args.run_id = self.run_id
+
+
+def _run_loggers(trainer: L.Trainer) -> Iterator[tracking.RunLogger]:
+    return (logger for logger in trainer.loggers if isinstance(logger, tracking.RunLogger))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one command of the entry point.
+
+    Args:
+        args: Command line without the program's name; None takes the process's.
+
+    Returns:
+        The exit code: 0 when done, 2 for an error the user can mend, shown as one line (``--traceback`` shows all).
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    traceback = "--traceback" in given
+    given = [word for word in given if word != "--traceback"]
+    _quiet()
+    try:
+        CLI(
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False}
+            | {command: {"parser_mode": "omegaconf", "exit_on_error": False} for command in COMMANDS},
+            args=given,
+        )
+    except Exception as error:
+        readable = _readable(error)
+        if traceback or readable is None:
+            raise
+        print(f"ohlora: {readable}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _readable(error: Exception) -> str | None:
+    """One line for an error the user can mend; None for any other."""
+    if isinstance(error, OhloraError):
+        return " ".join(str(error).split())
+    if not isinstance(error, ArgumentError):
+        return None
+    lines = [re.sub(r"^[-\s]+", "", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line]
+    starts = [k for k, line in enumerate(lines) if line.startswith("Problem with given class_path")]
+    if starts:  # the lines around it list the types that were tried
+        lines = [lines[0], *lines[starts[-1] :]]
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value type:")
+    return " ".join(line for line in lines if not line.startswith(noise))
+
+
+def _quiet() -> None:
+    """Silences warnings that users of these commands can do nothing about."""
+    for message in (
+        r".*does not have many workers.*",
+        r".*`lr_scheduler.step\(\)`.*",
+        r".*LightningCLI's args parameter.*",
+        r".*can be overridden by another module.*",
+        r".*already exists and is not empty.*",
+        r".*GPU available but not used.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

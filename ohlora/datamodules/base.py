@@ -1,0 +1,87 @@
+"""What all training data has in common: counted order, batches of whole size, one loader factory."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ohlora import images
+from ohlora.clock import images_seen
+from ohlora.datamodules.sampling import CountedSampler
+from ohlora.errors import ConfigError
+
+Sample = dict[str, Any]
+"""``image`` (H×W×3 uint8) and, where there are labels, ``label`` (K float32)."""
+
+
+class ImageDataset(Protocol):
+    """Map-style dataset of images of one resolution."""
+
+    resolution: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels, N×K float32, or None."""
+        ...
+
+
+def collate(samples: list[Sample]) -> dict[str, Tensor]:
+    """Samples → ``image`` N×3×H×W in [−1, 1] and, where present, ``label`` N×K."""
+    batch = {"image": images.to_float(np.stack([sample["image"] for sample in samples]))}
+    if "label" in samples[0]:
+        batch["label"] = torch.from_numpy(np.stack([sample["label"] for sample in samples]))
+    return batch
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Base of the datamodules that feed images to training.
+
+    Args:
+        batch_size: Images per step over all processes together; the result of a run depends on it, not on the number
+            of processes.
+        seed: Seed of the order of the data.
+        num_workers: Loader processes per rank.
+    """
+
+    train_set: ImageDataset
+
+    def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Endless batches that go on where the model's clock (``images_seen``) stands."""
+        trainer = self.trainer
+        assert trainer is not None
+        if self.batch_size % trainer.world_size:
+            raise ConfigError(
+                f"batch_size is {self.batch_size} for {trainer.world_size} processes; expected a multiple of those"
+            )
+        module = trainer.lightning_module
+        sampler = CountedSampler(
+            len(self.train_set),
+            self.seed,
+            start=lambda: images_seen(module),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        dataset: Dataset[Sample] = self.train_set  # type: ignore[assignment]
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size // trainer.world_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            drop_last=True,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

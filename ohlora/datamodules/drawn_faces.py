@@ -1,0 +1,69 @@
+"""Drawn faces as training data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ohlora.datamodules.base import ImageDataModule, Sample
+from ohlora.faces import drawing
+
+
+class DrawnFaceDataset:
+    """Drawn faces ``first`` … ``first + size − 1`` of a seed; each is drawn at first use and kept.
+
+    Args:
+        size: Number of faces.
+        resolution: Height and width in pixels.
+        seed: Seed of the faces.
+        first: Index of the first face.
+        rates: Share of faces with each 0/1 attribute set; those not named keep their default.
+    """
+
+    def __init__(
+        self, size: int, resolution: int, seed: int, first: int = 0, rates: dict[str, float] | None = None
+    ) -> None:
+        self.size, self.resolution, self.seed, self.first, self.rates = size, resolution, seed, first, rates
+        self._images = np.zeros((size, resolution, resolution, 3), dtype=np.uint8)
+        self._drawn = np.zeros(size, dtype=bool)
+
+    labels = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Sample:
+        if not self._drawn[index]:
+            truth = drawing.sample_truth(self.seed, self.first + index, self.rates)
+            self._images[index] = drawing.draw(truth, self.resolution).image
+            self._drawn[index] = True
+        return {"image": self._images[index]}
+
+
+class DrawnFaces(ImageDataModule):
+    """Faces drawn from known attribute values; face i is a function of (seed, i) alone.
+
+    Args:
+        resolution: Height and width in pixels.
+        train_size: Number of training faces.
+        batch_size: Images per step over all processes together.
+        seed: Seed of the faces and of their order.
+        num_workers: Loader processes per rank.
+        rates: Share of faces with each 0/1 attribute set (gender, quality, age, glass), 0…1.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 64,
+        train_size: int = 8000,
+        batch_size: int = 16,
+        seed: int = 0,
+        num_workers: int = 0,
+        rates: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        self.resolution, self.train_size, self.rates = resolution, train_size, rates
+        drawing.sample_truth(seed, 0, rates)  # refuses unknown rates before anything starts
+
+    def setup(self, stage: str) -> None:
+        """Declares the faces; they are drawn when first used."""
+        self.train_set = DrawnFaceDataset(self.train_size, self.resolution, self.seed, rates=self.rates)

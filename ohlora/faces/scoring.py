@@ -1,0 +1,449 @@
+"""Scores of a face, measured from its image and its parsing map.
+
+All constants are pixels of a full frame of 224×224; other sizes are resized first. Only the mean of the three channels
+of a pixel is ever used. Every score has a default variant, ``"ohlora"``; the original's algorithms stay available as
+``"v1"`` (labels of its first fine-tuning), ``"v2"`` (everything later) and, for hairstyle, ``"original"``.
+
+What the default variants change, and why:
+
+* ``eyes``: v2 takes the tallest column of the taller eye, in whole pixels, so that it knows only a few dozen levels.
+  Here an eye's height is the mean over its middle columns, and the eyes are averaged. The factor for tilt is v2's.
+* ``pose``: how far the nose stands from the midpoint between the eyes, along the eye line, in eye distances. The
+  original's v2 is the tilt of the eye line, here called ``roll``; its v1 is the slant of the nose.
+* ``hairstyle``: all 16 pixels of all four blocks must be hair; the original looks at two corners of each, one of them
+  misplaced.
+* ``hair_color``, ``hair_length``, ``mouth``, ``background_mean`` and ``background_std`` are those of v2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ohlora.attributes import MEASURED
+
+SIZE = 224
+"""Height and width of the frame in which everything is measured."""
+
+DEFAULT_VARIANT = "ohlora"
+
+_BACKGROUND, _LEFT_EYE, _RIGHT_EYE, _NOSE, _UPPER_LIP, _INNER_MOUTH, _LOWER_LIP, _HAIR = 0, 4, 5, 6, 7, 8, 9, 10
+_EYE_WINDOWS = (
+    (_LEFT_EYE, slice(56, 168), slice(0, 168)),
+    (_RIGHT_EYE, slice(56, 168), slice(56, 224)),
+)
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A face prepared for scoring.
+
+    Attributes:
+        brightness: 224×224, float32, the mean of a pixel's channels, 0…255.
+        parsing: 224×224, uint8, class ids 0…10.
+    """
+
+    brightness: npt.NDArray[np.float32]
+    parsing: npt.NDArray[np.uint8]
+
+
+Scorer = Callable[[Frame], float]
+
+
+def prepare(image: npt.NDArray[np.uint8], parsing: npt.NDArray[np.uint8]) -> Frame:
+    """Checks an image and its map, and brings both to 224×224.
+
+    Args:
+        image: H×W×3, uint8, RGB; resized bilinearly, with averaging when it shrinks.
+        parsing: H'×W', uint8, class ids 0…10, of the same frame; resized to the nearest pixel.
+
+    Raises:
+        TypeError: If one of them is not an array of uint8.
+        ValueError: If a shape is wrong, or a class id is larger than 10.
+    """
+    for name, array in (("image", image), ("parsing", parsing)):
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+            given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"{name} is of type {given}; expected an array of uint8")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"image has shape {image.shape}; expected height × width × 3")
+    if parsing.ndim != 2 or parsing.size == 0:
+        raise ValueError(f"parsing has shape {parsing.shape}; expected height × width")
+    if parsing.max() > _HAIR:
+        raise ValueError(f"parsing holds class {parsing.max()}; expected class ids from 0 to {_HAIR}")
+    if image.shape[:2] != (SIZE, SIZE):
+        image = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    if parsing.shape != (SIZE, SIZE):
+        parsing = np.asarray(Image.fromarray(parsing).resize((SIZE, SIZE), Image.Resampling.NEAREST))
+    red, green, blue = (image[..., channel].astype(np.float32) for channel in range(3))
+    return Frame((red + green + blue) / np.float32(3), parsing)
+
+
+def score(
+    image: npt.NDArray[np.uint8],
+    parsing: npt.NDArray[np.uint8],
+    variants: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """Measures all scores of a face.
+
+    Args:
+        image: H×W×3, uint8, RGB.
+        parsing: H'×W', uint8, class ids 0…10, of the same frame.
+        variants: Which variant to use, by attribute; those left out use ``"ohlora"``. See :data:`SCORERS`.
+
+    Returns:
+        A raw score for every name in :data:`ohlora.attributes.MEASURED`, in that order. A region that is missing
+        gives a fixed value: hair_color 127.5, hairstyle 0.45, background_mean 192, all others 0.
+
+    Raises:
+        TypeError: If image or map is not an array of uint8.
+        ValueError: If a shape, class id, attribute or variant is not one of those expected.
+    """
+    chosen = dict.fromkeys(MEASURED, DEFAULT_VARIANT)
+    for name, variant in (variants or {}).items():
+        if name not in SCORERS:
+            raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SCORERS)}")
+        if variant not in SCORERS[name]:
+            raise ValueError(f"score {name!r} has no variant {variant!r}; expected one of {', '.join(SCORERS[name])}")
+        chosen[name] = variant
+    frame = prepare(image, parsing)
+    return {name: SCORERS[name][variant](frame) for name, variant in chosen.items()}
+
+
+# --- eyes, roll, pose -------------------------------------------------------------------------------------------------
+
+
+def _rows(mask: Mask) -> npt.NDArray[np.intp]:
+    return np.flatnonzero(mask.any(axis=1))
+
+
+def _extent(places: npt.NDArray[np.intp]) -> int:
+    """Last minus first place; 0 if there is none."""
+    return int(places[-1] - places[0]) if len(places) else 0
+
+
+def _column_heights(mask: Mask) -> npt.NDArray[np.intp]:
+    """Last minus first row of every column, 0 where it is empty."""
+    last = len(mask) - 1 - np.argmax(mask[::-1], axis=0)
+    return np.where(mask.any(axis=0), last - np.argmax(mask, axis=0), 0)
+
+
+def _tilt_factor(mask: Mask) -> float:
+    """Cosine of the angle between the row direction and the line through the two points farthest apart.
+
+    Only the first and the last point of a row can be one of them. Of pairs equally far apart the first in reading order
+    counts. 1 if there are fewer than two points.
+    """
+    rows = _rows(mask)
+    if len(rows) == 0:
+        return 1.0
+    first = np.argmax(mask[rows], axis=1)
+    last = mask.shape[1] - 1 - np.argmax(mask[rows][:, ::-1], axis=1)
+    y, x = np.repeat(rows, 2), np.stack([first, last], axis=1).ravel()
+    squared = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
+    a, b = divmod(int(np.argmax(squared)), len(y))
+    distance = math.sqrt(squared[a, b])
+    return abs(int(x[a] - x[b])) / distance if distance > 0 else 1.0
+
+
+def _eye_masks(frame: Frame) -> list[Mask]:
+    return [frame.parsing[rows, columns] == number for number, rows, columns in _EYE_WINDOWS]
+
+
+def _eyes(frame: Frame) -> float:
+    """Mean height of the middle half of an eye's columns, times its tilt factor; mean over the eyes that show."""
+    heights = []
+    for mask in _eye_masks(frame):
+        counts = mask.sum(axis=0)
+        columns = np.flatnonzero(counts)
+        if len(columns):
+            margin = (columns[-1] - columns[0] + 1) // 4
+            middle = counts[columns[0] + margin : columns[-1] - margin + 1]
+            heights.append(float(middle.mean()) * _tilt_factor(mask))
+    return sum(heights) / len(heights) if heights else 0.0
+
+
+def _eyes_v1(frame: Frame) -> float:
+    # The original scans only the upper 84 of the window's 112 rows.
+    return sum(_extent(_rows(mask[:84])) for mask in _eye_masks(frame)) / 2
+
+
+def _eyes_v2(frame: Frame) -> float:
+    return max(float(_column_heights(mask).max()) * _tilt_factor(mask) for mask in _eye_masks(frame))
+
+
+def _centroid(mask: Mask) -> tuple[float, float] | None:
+    """Mean row and column of a mask, or None if it is empty."""
+    total = int(np.count_nonzero(mask))
+    if total == 0:
+        return None
+    y = float(mask.sum(axis=1) @ np.arange(mask.shape[0])) / total
+    x = float(mask.sum(axis=0) @ np.arange(mask.shape[1])) / total
+    return y, x
+
+
+def _eye_centroids(frame: Frame) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Centroids (row, column) of the left and the right eye in the frame, or None if either is missing."""
+    found = []
+    for number, rows, columns in _EYE_WINDOWS:
+        centroid = _centroid(frame.parsing[rows, columns] == number)
+        if centroid is None:
+            return None
+        found.append((centroid[0] + rows.start, centroid[1] + columns.start))
+    return found[0], found[1]
+
+
+def _roll(frame: Frame) -> float:
+    """Slope of the line joining the eyes' centroids; 0 if an eye is missing or the line is upright."""
+    eyes = _eye_centroids(frame)
+    if eyes is None or eyes[0][1] == eyes[1][1]:
+        return 0.0
+    return (eyes[1][0] - eyes[0][0]) / (eyes[1][1] - eyes[0][1])
+
+
+def _pose(frame: Frame) -> float:
+    """Distance of the nose from the eyes' midpoint along the eye line, in eye distances; 0 if any of them is missing.
+
+    The nose is where its centroid is.
+    """
+    eyes = _eye_centroids(frame)
+    nose = _centroid(frame.parsing == _NOSE)
+    if eyes is None or nose is None:
+        return 0.0
+    (left_y, left_x), (right_y, right_x) = eyes
+    dy, dx = right_y - left_y, right_x - left_x
+    squared = dx * dx + dy * dy
+    if squared == 0:
+        return 0.0
+    return ((nose[1] - (left_x + right_x) / 2) * dx + (nose[0] - (left_y + right_y) / 2) * dy) / squared
+
+
+def _pose_v1(frame: Frame) -> float:
+    """Minus the correlation of the nose's columns with its rows; 0 if it is undefined."""
+    y, x = np.nonzero(frame.parsing == _NOSE)
+    if len(y) < 2 or np.ptp(y) == 0 or np.ptp(x) == 0:
+        return 0.0
+    return -float(np.corrcoef(x, y)[0, 1])
+
+
+# --- hair -------------------------------------------------------------------------------------------------------------
+
+
+def _hair_color(frame: Frame) -> float:
+    values = np.sort(frame.brightness[frame.parsing == _HAIR])
+    kept = values[int(0.1 * len(values)) : int(0.9 * len(values))]
+    return float(kept.mean(dtype=np.float64)) if len(kept) else 127.5
+
+
+def _hair_color_v1(frame: Frame) -> float:
+    values = frame.brightness[frame.parsing == _HAIR]
+    return float(np.median(values)) if len(values) else 127.5
+
+
+def _bottom_counts(hair: Mask) -> tuple[int, int]:
+    """Hair pixels in the left and the right half of the bottom row."""
+    return int(hair[-1, : SIZE // 2].sum()), int(hair[-1, SIZE // 2 :].sum())
+
+
+def _hair_length(frame: Frame) -> float:
+    hair = frame.parsing == _HAIR
+    enough = hair[56:].sum(axis=1) >= 20
+    length = float(enough.sum())
+    if enough[-1]:
+        length += sum(max(count - 10, 0) / 2 for count in _bottom_counts(hair))
+    return length
+
+
+def _hair_length_v1(frame: Frame) -> float:
+    hair = frame.parsing == _HAIR
+    rows = _rows(hair)
+    if len(rows) == 0:
+        return 0.0
+    bottom = float(rows[-1])
+    return bottom + sum(_bottom_counts(hair)) / 2 if bottom == SIZE - 1 else bottom
+
+
+_STEP, _BLOCK = 8, 4
+_ANCHOR_ROWS = np.arange(112, SIZE - _STEP - _BLOCK + 1)
+_ANCHOR_COLUMNS = np.arange(8, SIZE - _STEP - _BLOCK + 1)
+
+
+def _block_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Sums over all 4×4 blocks, placed at the block's upper left corner."""
+    wide = values[:, :-3] + values[:, 1:-2] + values[:, 2:-1] + values[:, 3:]
+    return np.asarray(wide[:-3] + wide[1:-2] + wide[2:-1] + wide[3:], np.float32)
+
+
+def _grids(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    """An array that starts at row 112, seen from all anchors: at the anchor, below it, left and right of it."""
+    n_rows, n_columns = len(_ANCHOR_ROWS), len(_ANCHOR_COLUMNS)
+    return tuple(
+        values[down : down + n_rows, 8 + along : 8 + along + n_columns]
+        for down, along in ((0, 0), (_STEP, 0), (0, -_STEP), (0, _STEP))
+    )
+
+
+def _change_ratio(frame: Frame, accepted: Mask) -> float:
+    """Mean over the accepted anchors of the change of brightness downwards over the change sideways."""
+    if not accepted.any():
+        return 0.45
+    means = _block_sums(frame.brightness[112:]) / np.float32(_BLOCK * _BLOCK)
+    here, below, left, right = (grid[accepted].astype(np.float32) for grid in _grids(means))
+    sideways = np.maximum(np.abs(here - left), np.abs(here - right))
+    return float((np.abs(here - below) / (sideways + np.float32(5))).mean(dtype=np.float64))
+
+
+def _hairstyle(frame: Frame) -> float:
+    full = _block_sums((frame.parsing[112:] == _HAIR).astype(np.float32)) == _BLOCK * _BLOCK
+    here, below, left, right = _grids(full)
+    return _change_ratio(frame, np.asarray(here & below & left & right, np.bool_))
+
+
+def _hairstyle_original(frame: Frame) -> float:
+    hair = frame.parsing == _HAIR
+    y, x = _ANCHOR_ROWS[:, None], _ANCHOR_COLUMNS
+    accepted = np.ones((len(y), len(x)), np.bool_)
+    # The original's last column offset but one is -11 instead of -5, and wraps to the frame's other side.
+    for down, along in ((0, 0), (8, 0), (0, -8), (0, 8), (3, 3), (11, 3), (3, -11), (3, 11)):
+        accepted &= hair[y + down, (x + along) % SIZE]
+    return _change_ratio(frame, accepted)
+
+
+# --- mouth, background ------------------------------------------------------------------------------------------------
+
+
+def _mouth(frame: Frame) -> float:
+    counts = np.bincount(frame.parsing.ravel(), minlength=_HAIR + 1)
+    inner = int(counts[_INNER_MOUTH])
+    total = inner + int(counts[_UPPER_LIP] + counts[_LOWER_LIP])
+    return inner / total if total else 0.0
+
+
+def _mouth_v1(frame: Frame) -> float:
+    lips = _rows((frame.parsing == _UPPER_LIP) | (frame.parsing == _LOWER_LIP))
+    return float(_extent(lips) + _extent(_rows(frame.parsing == _INNER_MOUTH)))
+
+
+def _background(frame: Frame) -> tuple[float, float]:
+    """Mean and standard deviation of the background in the top half, without the darkest and brightest 5 %."""
+    half = SIZE // 2
+    values = np.sort(frame.brightness[:half][frame.parsing[:half] == _BACKGROUND])
+    if len(values) > 1:
+        values = values[int(0.05 * len(values)) : int(0.95 * len(values))]
+    if len(values) == 0:
+        return 192.0, 0.0
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def _background_mean(frame: Frame) -> float:
+    return _background(frame)[0]
+
+
+def _background_std(frame: Frame) -> float:
+    return _background(frame)[1]
+
+
+SCORERS: Mapping[str, Mapping[str, Scorer]] = MappingProxyType(
+    {
+        "eyes": {"ohlora": _eyes, "v1": _eyes_v1, "v2": _eyes_v2},
+        "hair_color": {"ohlora": _hair_color, "v1": _hair_color_v1, "v2": _hair_color},
+        "hair_length": {"ohlora": _hair_length, "v1": _hair_length_v1, "v2": _hair_length},
+        "mouth": {"ohlora": _mouth, "v1": _mouth_v1, "v2": _mouth},
+        "pose": {"ohlora": _pose, "v1": _pose_v1, "v2": _roll},
+        "background_mean": {"ohlora": _background_mean, "v1": _background_mean, "v2": _background_mean},
+        "background_std": {"ohlora": _background_std, "v1": _background_std, "v2": _background_std},
+        "hairstyle": {"ohlora": _hairstyle, "original": _hairstyle_original},
+        "roll": {"ohlora": _roll},
+    }
+)
+"""How each attribute can be measured: by attribute, then by variant, a function of a prepared :class:`Frame`."""
+
+
+# --- normalisation ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Turns raw scores into z-scores of a population.
+
+    Attributes:
+        mean: Mean of the raw scores, by attribute.
+        std: Their sample standard deviation (n − 1), by attribute; larger than 0.
+
+    Raises:
+        ValueError: If the two have different names, a number is not finite, or a deviation is not positive.
+    """
+
+    mean: Mapping[str, float]
+    std: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.mean.keys() != self.std.keys():
+            names = f"{', '.join(self.mean)}, but std of {', '.join(self.std)}"
+            raise ValueError(f"mean is of {names}; expected the same names")
+        for name in self.mean:
+            if not (math.isfinite(self.mean[name]) and math.isfinite(self.std[name]) and self.std[name] > 0):
+                raise ValueError(
+                    f"{name!r} has mean {self.mean[name]} and std {self.std[name]}; "
+                    "expected finite numbers, std larger than 0"
+                )
+
+    @classmethod
+    def fit(cls, scores: Sequence[Mapping[str, float]]) -> Normalization:
+        """Takes mean and deviation from a population.
+
+        Args:
+            scores: Raw scores of at least two faces, all with the same names.
+
+        Raises:
+            ValueError: If there are fewer than two faces, names differ, or an attribute has the same score everywhere.
+        """
+        if len(scores) < 2:
+            raise ValueError(f"{len(scores)} faces were given; expected at least 2")
+        names = list(scores[0])
+        for place, row in enumerate(scores):
+            if row.keys() != scores[0].keys():
+                raise ValueError(f"face {place} has scores {', '.join(row)}; expected {', '.join(names)}")
+        table = np.array([[row[name] for name in names] for row in scores], np.float64)
+        mean, std = table.mean(axis=0).tolist(), table.std(axis=0, ddof=1).tolist()
+        return cls(dict(zip(names, mean, strict=True)), dict(zip(names, std, strict=True)))
+
+    def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """The z-scores of one face.
+
+        Args:
+            scores: Raw scores; the names may be some of those this was fitted on.
+
+        Raises:
+            ValueError: If a name is unknown here.
+        """
+        unknown = [name for name in scores if name not in self.mean]
+        if unknown:
+            raise ValueError(f"no normalisation for {unknown[0]!r}; expected some of {', '.join(self.mean)}")
+        return {name: (value - self.mean[name]) / self.std[name] for name, value in scores.items()}
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """A plain dictionary, fit for JSON: attribute → ``mean`` and ``std``."""
+        return {name: {"mean": self.mean[name], "std": self.std[name]} for name in self.mean}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, float]]) -> Normalization:
+        """The opposite of :meth:`to_dict`.
+
+        Raises:
+            ValueError: If an entry lacks ``mean`` or ``std``.
+        """
+        for name, entry in values.items():
+            if set(entry) != {"mean", "std"}:
+                raise ValueError(f"entry {name!r} holds {', '.join(entry)}; expected mean and std")
+        mean = {name: float(entry["mean"]) for name, entry in values.items()}
+        return cls(mean, {name: float(entry["std"]) for name, entry in values.items()})

@@ -1,0 +1,86 @@
+"""Image tensors and picture files.
+
+Inside the program images are float N×3×H×W in [−1, 1]; on disk they are PNG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ohlora.errors import DataError
+from ohlora.files import replacing
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """N×3×H×W in [−1, 1], clipped → N×H×W×3 uint8, rounded to the nearest grey level."""
+    levels = ((images.detach().float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def to_float(images: np.ndarray) -> Tensor:
+    """N×H×W×3 uint8 → N×3×H×W float32 in [−1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+
+
+def save_png(image: np.ndarray, path: str | Path) -> None:
+    """Writes an H×W×3 or H×W uint8 array as PNG, whole or not at all."""
+    with replacing(path) as part:
+        Image.fromarray(image).save(part, format="PNG")
+
+
+def read_rgb(path: str | Path, resolution: int) -> np.ndarray:
+    """Decodes an RGB image of one size.
+
+    Returns:
+        H×W×3 uint8.
+
+    Raises:
+        DataError: If the file is missing, unreadable, of another mode or of another size.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: unreadable ({error})") from error
+    if image.mode != "RGB":
+        raise DataError(f"{path}: mode {image.mode}; expected RGB")
+    if image.size != (resolution, resolution):
+        raise DataError(f"{path}: size {image.size[0]}×{image.size[1]}; expected {resolution}×{resolution}")
+    return np.asarray(image)
+
+
+def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """Tiles N×H×W×3 uint8 images, row by row, with white gaps.
+
+    Returns:
+        One H'×W'×3 uint8 picture.
+    """
+    n, h, w, _ = images.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 255, dtype=np.uint8)
+    for k, image in enumerate(images):
+        top, left = gap + k // columns * (h + gap), gap + k % columns * (w + gap)
+        sheet[top : top + h, left : left + w] = image
+    return sheet
+
+
+def enlarge(picture: np.ndarray, shortest: int = 512) -> np.ndarray:
+    """Repeats pixels by the largest whole factor that keeps the shorter side within ``shortest``."""
+    factor = max(1, shortest // min(picture.shape[:2]))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def paths_in(folder: str | Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> list[Path]:
+    """The image files of a folder and its subfolders, sorted by relative path."""
+    root = Path(folder)
+    found = (p for p in root.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    return sorted(found, key=lambda p: p.relative_to(root).as_posix())

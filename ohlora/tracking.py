@@ -1,0 +1,211 @@
+"""One folder per run, and the same figures and pictures on Weights & Biases.
+
+A stage's folder (``trainer.default_root_dir``) holds its product and ``runs/0001``, ``runs/0002``, …, each with the
+resolved configuration, ``metrics.csv``, ``pictures/`` and ``checkpoints/``.
+"""
+
+from __future__ import annotations
+
+import csv
+import netrc
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ohlora import images
+from ohlora.errors import MissingArtifactError
+from ohlora.files import replacing
+
+CLOCK = "kimg"
+
+
+def new_run(stage_dir: str | Path) -> Path:
+    """Makes the next numbered run folder of a stage."""
+    runs = Path(stage_dir) / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    number = max((int(p.name) for p in runs.iterdir() if re.fullmatch(r"\d{4,}", p.name)), default=0)
+    while True:
+        number += 1
+        folder = runs / f"{number:04d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run took the number in the meantime
+            continue
+        return folder
+
+
+def checkpoint_folder(run_dir: str | Path) -> Path:
+    """Where a run keeps its resumable checkpoints."""
+    return Path(run_dir) / "checkpoints"
+
+
+def checkpoints_in(run_dir: str | Path) -> list[Path]:
+    """A run's resumable checkpoints, oldest first; names sort by images seen."""
+    return sorted(checkpoint_folder(run_dir).glob("images-*.ckpt"))
+
+
+def newest_checkpoint(stage_dir: str | Path) -> Path:
+    """The newest checkpoint of the newest run of a stage that has one.
+
+    Raises:
+        MissingArtifactError: If no run of the stage has a checkpoint.
+    """
+    runs = sorted((Path(stage_dir) / "runs").glob("[0-9]*"), key=lambda p: (len(p.name), p.name), reverse=True)
+    for run in runs:
+        found = checkpoints_in(run)
+        if found:
+            return found[-1]
+    raise MissingArtifactError(
+        f"--ckpt_path last: no checkpoint below {Path(stage_dir) / 'runs'}; start the stage without --ckpt_path first"
+    )
+
+
+def run_of(checkpoint: str | Path) -> Path | None:
+    """The run folder a checkpoint lies in, or None for a checkpoint elsewhere."""
+    folder = Path(checkpoint).parent
+    return folder.parent if folder.name == "checkpoints" and folder.parent.parent.name == "runs" else None
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).strip("/")
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
+class RunLogger(WandbLogger):
+    """Writes metrics and pictures to the run folder and to Weights & Biases, on the kimg axis.
+
+    Args:
+        project: W&B project.
+        name: W&B run name; None lets W&B choose.
+        mode: ``auto`` is online where a key is found (``WANDB_API_KEY`` or netrc) and offline otherwise, never asking;
+            ``disabled`` keeps the run folder only.
+        run_dir: The run's folder; the entry point fills it in.
+        run_id: W&B run to go on with; the entry point takes it from the checkpoint.
+        tags: W&B tags.
+    """
+
+    def __init__(
+        self,
+        project: str = "ohlora",
+        name: str | None = None,
+        mode: Literal["auto", "online", "offline", "disabled"] = "auto",
+        run_dir: str | None = None,
+        run_id: str | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")  # type: ignore[assignment]
+        self.mode = mode
+        super().__init__(
+            name=name,
+            save_dir=run_dir or ".",
+            project=project,
+            id=run_id or secrets.token_hex(4),
+            mode=mode,
+            tags=tags,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self.run_dir = run_dir
+
+    @property
+    def save_dir(self) -> str | None:
+        """The run folder; known to rank zero, which Lightning broadcasts as ``trainer.log_dir``."""
+        return self.run_dir
+
+    @property
+    def run_id(self) -> str:
+        """The W&B run id, for the checkpoint."""
+        return str(self._id)
+
+    @property
+    def experiment(self) -> Any:
+        """The W&B run, with kimg as the axis of everything."""
+        first = self._experiment is None
+        run = super().experiment
+        if first and self._experiment is not None:
+            run.define_metric(CLOCK)
+            run.define_metric("*", step_metric=CLOCK)
+        return run
+
+    @rank_zero_only
+    def record(
+        self, kimg: float, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Notes figures and pictures of one moment.
+
+        Args:
+            kimg: The moment, in thousands of images seen.
+            metrics: Name → value; names may group with a slash.
+            pictures: Name → H×W×3 uint8; saved as ``pictures/<name>-<images seen>.png``.
+        """
+        if self.run_dir is not None:
+            if metrics:
+                append_row(Path(self.run_dir) / "metrics.csv", {CLOCK: kimg, **metrics})
+            for name, picture in (pictures or {}).items():
+                stem = f"{name.replace('/', '-')}-{round(kimg * 1000):09d}"
+                images.save_png(picture, Path(self.run_dir) / "pictures" / f"{stem}.png")
+        self.experiment.log({CLOCK: kimg, **metrics})
+        for name, picture in (pictures or {}).items():
+            self.experiment.log({CLOCK: kimg, name: wandb.Image(picture)})
+
+    @rank_zero_only
+    def rewind(self, kimg: float) -> None:
+        """Drops rows later than a resumed checkpoint, which are about to be measured again."""
+        if self.run_dir is None:
+            return
+        path = Path(self.run_dir) / "metrics.csv"
+        if path.is_file():
+            rows = [row for row in read_rows(path) if float(row[CLOCK]) <= kimg + 1e-9]
+            write_rows(path, rows)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the W&B run, so that the next run in this process starts its own."""
+        if self._experiment is not None:
+            folder = getattr(self._experiment, "dir", None)
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
+            if self.mode == "offline" and folder:
+                print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(folder).parent)}")
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str]]) -> None:
+    """Writes a CSV file with a header over the union of the rows' columns, whole or not at all."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Appends to a CSV file; a row with new columns rewrites it with a wider header."""
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file), [])
+        if set(row) <= set(columns):
+            with path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, columns, restval="").writerow(row)
+            return
+        write_rows(path, [*read_rows(path), {key: str(value) for key, value in row.items()}])
+        return
+    write_rows(path, [dict(row)])

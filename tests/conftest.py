@@ -1,0 +1,86 @@
+"""Shared helpers: the tiny configs run through the real entry point, in-process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("WANDB_MODE", "offline")
+
+from ohlora import checkpoints, images
+from ohlora.__main__ import main
+from ohlora.networks.stylegan import Discriminator, Generator
+
+CONF = Path(__file__).parent / "conf"
+TINY = {"resolution": 16, "channel_base": 128, "channel_max": 8}
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> Iterator[None]:
+    """Networks of these sizes are slower on several threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def ohlora(tmp_path: Path) -> Callable[..., int]:
+    """Runs ``ohlora COMMAND --config tests/conf/NAME.yaml`` below a temporary stage folder."""
+
+    def run(command: str, conf: str, *words: str, stage_dir: Path = tmp_path / "stage") -> int:
+        config = str(CONF / f"{conf}.yaml")
+        return main([command, "--config", config, "--trainer.default_root_dir", str(stage_dir), *words])
+
+    return run
+
+
+def tiny_networks(label_size: int = 0, seed: int = 0) -> tuple[Generator, Discriminator]:
+    """Random networks whose biases and noise weights are not zero, so that a lost tensor shows."""
+    torch.manual_seed(seed)
+    labels: Any = "normal" if label_size else "none"
+    g = Generator(**TINY, z_size=8, w_size=8, mapping_layers=2, label_size=label_size, labels=labels)
+    d = Discriminator(**TINY, label_size=label_size)
+    for network in (g, d):
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                torch.nn.init.normal_(parameter, std=0.1)
+    torch.nn.init.normal_(g.w_avg, std=0.1)
+    return g.eval(), d.eval()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> tuple[Path, Path]:
+    """Files of a tiny generator and discriminator."""
+    g, d = tiny_networks()
+    paths = tmp_path / "weights" / "generator.safetensors", tmp_path / "weights" / "discriminator.safetensors"
+    checkpoints.save_network(g, paths[0])
+    checkpoints.save_network(d, paths[1])
+    return paths
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Twelve 16×16 PNGs."""
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        images.save_png(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), tmp_path / "images" / f"{k:03d}.png")
+    return tmp_path / "images"
+
+
+def network_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a network file."""
+    return checkpoints.load_network(path).state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    """Bit-identical state dicts."""
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different

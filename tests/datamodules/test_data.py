@@ -1,0 +1,126 @@
+"""Order of data, drawn faces, image files and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ohlora import images
+from ohlora.datamodules.drawn_faces import DrawnFaceDataset
+from ohlora.datamodules.images import Images
+from ohlora.datamodules.sampling import CountedSampler
+from ohlora.errors import DataError, MissingArtifactError
+from ohlora.faces import drawing
+from ohlora.tracking import read_rows
+
+Run = Callable[..., int]
+
+
+def take(count: int, start: int = 0, rank: int = 0, world_size: int = 1) -> list[int]:
+    return list(islice(CountedSampler(5, 3, lambda: start, rank, world_size), count))
+
+
+def test_order_is_a_function_of_seed_and_position() -> None:
+    whole = take(20)
+    assert all(sorted(whole[k : k + 5]) == [0, 1, 2, 3, 4] for k in (0, 5, 10, 15))
+    assert whole[:5] != whole[5:10] or whole[5:10] != whole[10:15]
+    assert take(13, start=7) == whole[7:]
+    ranks = [take(10, rank=r, world_size=2) for r in (0, 1)]
+    assert [index for pair in zip(*ranks, strict=True) for index in pair] == whole
+
+
+def test_drawn_faces_depend_on_seed_and_index_only() -> None:
+    data, shifted = DrawnFaceDataset(6, 32, seed=4), DrawnFaceDataset(2, 32, seed=4, first=3)
+    expected = drawing.draw(drawing.sample_truth(4, 3), 32).image
+    assert (data[3]["image"] == expected).all() and (shifted[0]["image"] == expected).all()
+    assert (data[3]["image"] == expected).all()  # and again, from memory
+    assert not (DrawnFaceDataset(6, 32, seed=5)[3]["image"] == expected).all()
+
+
+def test_rates_reach_the_drawing() -> None:
+    glasses, none = (DrawnFaceDataset(8, 32, 0, rates={"glass": rate}) for rate in (1.0, 0.0))
+    assert all((glasses[k]["image"] != none[k]["image"]).any() for k in range(8))
+
+
+def test_pixels_survive_the_way_in_and_out() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    tensors = images.to_float(levels)
+    assert float(tensors.min()) == -1 and float(tensors.max()) == 1
+    assert (images.to_uint8(tensors) == levels).all()
+    beyond = np.clip((levels.astype(float) * 3) - 255, 0, 255)  # three times as far from the middle
+    assert np.abs(images.to_uint8(tensors * 3) - beyond).max() <= 1
+
+
+@pytest.mark.parametrize("cache", ["auto", "memory", "none"])
+def test_image_files(image_folder: Path, cache: str) -> None:
+    data = Images(16, folder=str(image_folder), cache=cache)  # type: ignore[arg-type]
+    data.setup("fit")
+    assert len(data.train_set) == 12
+    with Image.open(image_folder / "004.png") as picture:
+        assert (data.train_set[4]["image"] == np.asarray(picture)).all()
+
+
+def test_bad_images_are_listed_by_name(image_folder: Path) -> None:
+    (image_folder / "003.png").write_bytes(b"no image")
+    content = (image_folder / "004.png").read_bytes()
+    (image_folder / "004.png").write_bytes(content[: len(content) // 2])
+    Image.new("RGB", (8, 8)).save(image_folder / "005.png")
+    Image.new("L", (16, 16)).save(image_folder / "006.png")
+    with pytest.raises(DataError) as caught:
+        Images(16, folder=str(image_folder)).setup("fit")
+    message = str(caught.value)
+    assert message.startswith("4 of 12 images cannot be used")
+    for part in (
+        "003.png: unreadable",
+        "004.png: unreadable",
+        "005.png: size 8×8; expected 16×16",
+        "006.png: mode L; expected RGB",
+        "on_bad_image to skip",
+    ):
+        assert part in message
+
+
+def test_skipped_images_are_counted_and_listed(
+    image_folder: Path, tmp_path: Path, weights: tuple[Path, Path], ohlora: Run
+) -> None:
+    (image_folder / "003.png").write_bytes(b"no image")
+    words = [
+        *("--model.init_args.generator", str(weights[0])),
+        *("--model.init_args.discriminator", str(weights[1])),
+        *("--data.init_args.folder", str(image_folder)),
+    ]
+    assert ohlora("fit", "finetune", *words) == 2
+    assert ohlora("fit", "finetune", *words, "--data.init_args.on_bad_image", "skip") == 0
+    rows = read_rows(tmp_path / "stage" / "runs" / "0002" / "skipped.csv")
+    assert [Path(row["path"]).name for row in rows] == ["003.png"] and "unreadable" in rows[0]["reason"]
+
+
+def test_missing_input_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifactError, match="nowhere does not exist; it is made by: make images"):
+        Images(16, folder=str(tmp_path / "nowhere"), made_by="make images").setup("fit")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        Images(16, folder=str(tmp_path / "empty")).setup("fit")
+
+
+def test_manifests(image_folder: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("index,path,eyes\n0,images/002.png,0.5\n1,images/001.png,-1\n")
+    data = Images(16, manifest=str(manifest), label_columns=["eyes"])
+    data.setup("fit")
+    assert data.train_set.labels is not None and data.train_set.labels.tolist() == [[0.5], [-1.0]]
+    with Image.open(image_folder / "002.png") as picture:
+        assert (data.train_set[0]["image"] == np.asarray(picture)).all()
+    with pytest.raises(DataError, match="missing columns mouth; the header has index, path, eyes"):
+        Images(16, manifest=str(manifest), label_columns=["mouth"]).setup("fit")
+    manifest.write_text("path,eyes\nimages/002.png,much\n")
+    with pytest.raises(DataError, match=r"row 2: eyes is 'much'; expected a finite number"):
+        Images(16, manifest=str(manifest), label_columns=["eyes"]).setup("fit")
+    manifest.write_text("path\nimages/gone.png\n")
+    with pytest.raises(DataError, match=r"gone.png: no such file"):
+        Images(16, manifest=str(manifest)).setup("fit")

@@ -1,0 +1,315 @@
+"""GAN training through the real entry point, and its arithmetic against a plain reference."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ohlora import checkpoints, counted
+from ohlora.datamodules.drawn_faces import DrawnFaces
+from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.modules.gan import GAN, Batch, select_trainable
+from ohlora.networks.stylegan import Generator
+from tests.conftest import assert_same, network_state, tiny_networks
+
+Run = Callable[..., int]
+SGD = partial(torch.optim.SGD, lr=1.0)
+
+
+def build(weights: tuple[Path, Path], **changes: Any) -> GAN:
+    """A GAN whose plain SGD steps of rate 1 reveal the gradients."""
+    settings: dict[str, Any] = {
+        "kimg": 0.008,
+        "generator_optimizer": SGD,
+        "discriminator_optimizer": SGD,
+        "generator": str(weights[0]),
+        "discriminator": str(weights[1]),
+        "r1_interval": 1,
+        "max_generator_updates": 1,
+    }
+    return GAN(**(settings | changes))
+
+
+def fit(module: GAN, batch_size: int = 8) -> L.Trainer:
+    """Trains on drawn faces until the module's budget is spent."""
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        default_root_dir=str(Path(str(module.hparams["generator"])).parent / "out"),
+    )
+    trainer.fit(module, datamodule=DrawnFaces(16, 12, batch_size))
+    return trainer
+
+
+def reals(batch_size: int = 8) -> Tensor:
+    """The first batch that training sees."""
+    data = DrawnFaces(16, 12, batch_size)
+    data.setup("fit")
+    order = counted.permutation(0, "order", 0, 12)[:batch_size]
+    pictures = [torch.from_numpy(data.train_set[int(k)]["image"].copy()).permute(2, 0, 1) for k in order]
+    return torch.stack(pictures).float() / 127.5 - 1
+
+
+def fakes(generator: Generator, stream: str, batch_size: int = 8) -> Tensor:
+    """The fakes of a phase of the first step."""
+    z = counted.normal(0, f"{stream}/z", range(batch_size), 8)
+    made: Tensor = generator(z, noise=counted.generators(0, f"{stream}/noise", range(batch_size)))
+    return made
+
+
+def test_one_step_has_the_gradients_of_a_plain_reference(weights: tuple[Path, Path]) -> None:
+    """R1 in every step: written out here without phases, freezing or toggling."""
+    g, d = checkpoints.load_generator(weights[0]), checkpoints.load_discriminator(weights[1])
+    g.train()
+    d.train()
+    before_d = {name: p.detach().clone() for name, p in d.named_parameters()}
+    x = reals().requires_grad_()
+    real_scores = d(x)
+    (slope,) = torch.autograd.grad(real_scores.sum(), x, create_graph=True)
+    penalty = slope.pow(2).flatten(1).sum(1).mean()
+    made = fakes(g, "discriminator").detach()
+    loss_d = F.softplus(d(made)).mean() + F.softplus(-real_scores).mean() + 10 / 2 * penalty
+    gradients_d = torch.autograd.grad(loss_d, list(d.parameters()))
+    with torch.no_grad():
+        for p, gradient in zip(d.parameters(), gradients_d, strict=True):
+            p.sub_(gradient)
+    gradients_g = torch.autograd.grad(F.softplus(-d(fakes(g, "generator0"))).mean(), list(g.parameters()))
+
+    module = build(weights)
+    before_g = {name: p.detach().clone() for name, p in module.generator.named_parameters()}
+    fit(module)
+    for (name, p), expected in zip(module.discriminator.named_parameters(), gradients_d, strict=True):
+        difference = (before_d[name] - p.detach() - expected).abs().max()
+        assert difference <= 1e-5 * max(1.0, float(expected.abs().max())), name
+    for (name, p), expected in zip(module.generator.named_parameters(), gradients_g, strict=True):
+        difference = (before_g[name] - p.detach() - expected).abs().max()
+        assert difference <= 1e-5 * max(1.0, float(expected.abs().max())), name
+
+
+def test_lazy_r1_is_a_phase_of_its_own_with_corrected_adam(weights: tuple[Path, Path]) -> None:
+    adam = partial(torch.optim.Adam, lr=0.01, betas=(0.0, 0.99))
+    module = build(weights, r1_interval=4, discriminator_optimizer=adam, generator_optimizer=adam)
+    assert [(p.name, p.interval) for p in module.phases] == [("discriminator", 1), ("R1", 4), ("generator", 1)]
+    generator, discriminator = module.configure_optimizers()
+    assert discriminator.param_groups[0]["lr"] == pytest.approx(0.01 * 4 / 5)
+    assert discriminator.param_groups[0]["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
+    assert generator.param_groups[0]["lr"] == 0.01
+    x = reals()
+    module._terms = {}
+    loss = module.r1_phase(Batch(x, None, list(range(8))), 0)
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(module.discriminator(x).sum(), x)
+    torch.testing.assert_close(loss.detach(), 4 * 10 / 2 * slope.square().flatten(1).sum(1).mean())
+
+
+def test_fakes_of_the_discriminator_carry_no_graph_and_w_avg_is_detached(
+    weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = build(weights, kimg=0.016)
+    seen: list[bool] = []
+    forward = module.discriminator.forward
+
+    def watch(images: Tensor, label: Tensor | None = None) -> Tensor:
+        seen.append(images.requires_grad and not images.is_leaf)
+        return forward(images, label)
+
+    monkeypatch.setattr(module.discriminator, "forward", watch)
+    before = module.generator.w_avg.clone()
+    fit(module)
+    assert seen == [False, False, True] * 2  # fakes, reals (a leaf, for R1), then the generator's fakes
+    assert module.generator.w_avg.grad_fn is None and not torch.equal(module.generator.w_avg, before)
+
+
+def test_only_the_chosen_parameters_train(weights: tuple[Path, Path]) -> None:
+    module = build(
+        weights,
+        trainable_generator=["mapping.*", "synthesis.block4.*"],
+        trainable_discriminator=["epilogue.*"],
+    )
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    fit(module)
+    for network, prefixes in (("generator", ("mapping.", "synthesis.block4.")), ("discriminator", ("epilogue.",))):
+        for name, p in getattr(module, network).named_parameters():
+            trained = name.startswith(prefixes)
+            assert trained != torch.equal(before[f"{network}.{name}"], p), name
+            assert trained or p.grad is None
+
+
+def test_a_pattern_that_fits_nothing_is_an_error() -> None:
+    with pytest.raises(
+        ConfigError, match=r"pattern 'maping.\*' fits no parameter; names begin with mapping, synthesis"
+    ):
+        select_trainable(tiny_networks()[0], ["maping.*"], "trainable_generator")
+
+
+def test_the_repeat_rule(weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to four updates, with fresh latents each, until L_G < ratio · L_D."""
+    for ratio, expected in ((1e9, 1), (0.0, 4)):
+        module = build(weights, max_generator_updates=4, repeat_ratio=ratio)
+        streams: list[str] = []
+        make = module._fakes
+
+        def watch(stream: str, batch: Batch, streams: list[str] = streams, make: Any = make) -> Tensor:
+            streams.append(stream)
+            made: Tensor = make(stream, batch)
+            return made
+
+        monkeypatch.setattr(module, "_fakes", watch)
+        fit(module)
+        assert streams == ["discriminator", *(f"generator{k}" for k in range(expected))]
+
+
+def test_the_averaged_generator_has_its_half_life(weights: tuple[Path, Path]) -> None:
+    module = build(weights, average_half_life=0.008)
+    start = {name: p.detach().clone() for name, p in module.averaged.named_parameters()}
+    fit(module)
+    for name, p in module.averaged.named_parameters():
+        end = module.generator.get_parameter(name).detach()
+        torch.testing.assert_close(p, (start[name] + end) / 2, atol=1e-6, rtol=1e-5)
+    assert torch.equal(module.averaged.w_avg, module.generator.w_avg)
+
+
+def test_style_mixing_changes_the_later_layers_of_some_images(weights: tuple[Path, Path]) -> None:
+    module = build(weights, style_mixing=0.5)
+    w = module.generator.map(torch.randn(64, 8))
+    mixed = module._mix(w, "generator0", Batch(torch.zeros(64), None, list(range(64))))
+    own = (mixed == w[:, None]).all(dim=2)
+    assert own[:, 0].all()
+    crossed = ~own[:, -1]
+    assert 16 <= int(crossed.sum()) <= 48
+    assert (own[:, :-1] | ~own[:, 1:]).all()  # once it is the second latent's, it stays so
+
+
+def test_labels_of_the_data_are_kept_with_the_weights(tmp_path: Path, image_folder: Path, ohlora: Run) -> None:
+    g, d = tiny_networks(label_size=2)
+    checkpoints.save_network(g, tmp_path / "g.safetensors")
+    checkpoints.save_network(d, tmp_path / "d.safetensors")
+    rows: list[list[object]] = [["path", "eyes", "mouth"], *([f"images/{k:03d}.png", k / 10, -k] for k in range(12))]
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    words = [
+        *("--model.init_args.generator", str(tmp_path / "g.safetensors")),
+        *("--model.init_args.discriminator", str(tmp_path / "d.safetensors")),
+        *("--data.init_args.folder", "null", "--data.init_args.manifest", str(tmp_path / "manifest.csv")),
+    ]
+    labelled = ["--model.init_args.labels", "dataset", "--data.init_args.label_columns", "[eyes, mouth]"]
+    assert ohlora("fit", "finetune", *words, *labelled) == 0
+    made = checkpoints.load_generator(tmp_path / "stage" / "generator.safetensors")
+    assert made.labels == "dataset" and made.label_table.shape == (12, 2)
+    assert made.label_table[3].tolist() == pytest.approx([0.3, -3])
+    assert ohlora("fit", "finetune", *words, "--model.init_args.labels", "dataset") == 2  # no label columns
+    # What was trained with the data's labels can be resumed.
+    assert ohlora("fit", "finetune", *words, *labelled, "--model.init_args.kimg", "0.04", "--ckpt_path", "last") == 0
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_a_bad_value_stops_the_run_by_name(weights: tuple[Path, Path], network: str) -> None:
+    module = build(weights)
+    name = {"generator": "synthesis.to_rgb.bias", "discriminator": "from_rgb.bias"}[network]
+    getattr(module, network).get_parameter(name).data.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match=r"loss/discriminator.* is not finite in step 0 \(0 images seen"):
+        fit(module)
+
+
+def test_a_bad_gradient_stops_the_run_before_the_update(weights: tuple[Path, Path]) -> None:
+    module = build(weights)
+    parameter = module.generator.synthesis.to_rgb.bias
+    before = parameter.detach().clone()
+    parameter.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]
+    with pytest.raises(NonFiniteError, match="gradient of the generator is not finite in step 0"):
+        fit(module)
+    assert torch.equal(parameter.detach(), before)
+
+
+def test_a_run_leaves_what_a_user_expects(tmp_path: Path, ohlora: Run) -> None:
+    assert ohlora("fit", "pretrain") == 0
+    run = tmp_path / "stage" / "runs" / "0001"
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["kimg"]) for row in rows] == pytest.approx([0.008 * k for k in range(1, 7)])
+    wanted = {"loss/discriminator", "loss/generator", "loss/r1", "score/real", "score/fake", "auroc/real_fake"}
+    assert wanted <= rows[0].keys() and all(0 <= float(row["auroc/real_fake"]) <= 1 for row in rows)
+    pictures = sorted(p.name for p in (run / "pictures").iterdir())
+    assert pictures == [*(f"fakes-{k:09d}.png" for k in (0, 16, 32, 48)), "reals-000000000.png"]
+    with Image.open(run / "pictures" / "fakes-000000048.png") as picture:
+        assert picture.width == picture.height >= 400
+    assert (run / "config.yaml").is_file()
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        "images-0000000032.ckpt",
+        "images-0000000048.ckpt",
+    ]
+    product = load_file(tmp_path / "stage" / "generator.safetensors")
+    assert_same(product, load_file(run / "generator.safetensors"))
+    assert checkpoints.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]["images_seen"] == 48
+
+
+def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ohlora("fit", "pretrain", stage_dir=whole) == 0
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
+    # Nothing may hang on torch's global generator.
+    torch.manual_seed(1234)
+    resumed = ["--ckpt_path", "last", "--seed_everything", "99"]
+    assert ohlora("fit", "pretrain", *resumed, stage_dir=parts) == 0
+    for name in ("generator", "discriminator"):
+        file = f"{name}.safetensors"
+        assert_same(network_state(whole / file), network_state(parts / file))
+    last = [torch.load(d / "runs/0001/checkpoints/images-0000000048.ckpt", weights_only=True) for d in (whole, parts)]
+    assert_same(last[0]["state_dict"], last[1]["state_dict"])
+    for a, b in zip(last[0]["optimizer_states"], last[1]["optimizer_states"], strict=True):
+        for k, state in a["state"].items():
+            assert_same(state, b["state"][k])
+    # One run, told as one: no row twice, and the earlier configuration kept.
+    assert [p.name for p in (parts / "runs").iterdir()] == ["0001"]
+    texts = [(d / "runs/0001/metrics.csv").read_text().splitlines() for d in (whole, parts)]
+    assert [line.split(",")[:4] for line in texts[0]] == [line.split(",")[:4] for line in texts[1]]
+    assert (parts / "runs/0001/config.1.yaml").is_file()
+
+
+def test_resuming_a_finished_run_does_nothing(tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ohlora("fit", "pretrain") == 0
+    before = network_state(tmp_path / "stage" / "generator.safetensors")
+    assert ohlora("fit", "pretrain", "--ckpt_path", "last") == 0
+    assert_same(before, network_state(tmp_path / "stage" / "generator.safetensors"))
+
+
+def test_the_schedule_steps_on_the_kimg_clock(weights: tuple[Path, Path]) -> None:
+    halve = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    sgd = partial(torch.optim.SGD, lr=1e-6)
+    module = build(
+        weights, kimg=2.0, schedule=halve, generator_optimizer=sgd, discriminator_optimizer=sgd, r1_gamma=0.0
+    )
+    rates: dict[int, float] = {}
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+            rates[int(module.images_seen)] = trainer.optimizers[0].param_groups[0]["lr"]
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        callbacks=[Watch()],
+        default_root_dir=str(weights[0].parent / "out"),
+    )
+    trainer.fit(module, datamodule=DrawnFaces(16, 64, 200))
+    assert rates[800] == 1e-6 and rates[1000] == 0.5e-6 and rates[1800] == 0.5e-6 and rates[2000] == 0.25e-6

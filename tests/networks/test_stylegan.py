@@ -1,0 +1,123 @@
+"""Shapes, noise, labels and errors of the StyleGAN networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ohlora import counted
+from ohlora.networks.stylegan import Discriminator, Generator, add_labels, downsample_conv, upsample_conv
+from tests.conftest import TINY, tiny_networks
+
+
+@pytest.mark.parametrize("resolution", [8, 32])
+@pytest.mark.parametrize("label_size", [0, 3])
+def test_shapes(resolution: int, label_size: int) -> None:
+    sizes = {"resolution": resolution, "label_size": label_size, "channel_base": 128, "channel_max": 8}
+    g = Generator(**sizes, z_size=6, w_size=10, mapping_layers=3, labels="normal" if label_size else "none")
+    d = Discriminator(**sizes)
+    z, label = torch.randn(4, 6), torch.randn(4, label_size) if label_size else None
+    images = g(z, label)
+    assert images.shape == (4, 3, resolution, resolution)
+    assert g.map(z, label).shape == (4, 10)
+    assert d(images, label).shape == (4,)
+
+
+def test_both_convolution_shortcuts_are_exact() -> None:
+    x, w, b = torch.randn(2, 3, 8, 8), torch.randn(5, 3, 3, 3), torch.randn(5)
+    up = F.conv2d(F.interpolate(x, scale_factor=2), w, padding=1)
+    torch.testing.assert_close(upsample_conv(x, w, mirrored=False), up, atol=1e-5, rtol=1e-5)
+    down = F.avg_pool2d(F.conv2d(x, w, b, padding=1), 2)
+    torch.testing.assert_close(downsample_conv(x, w, b), down, atol=1e-5, rtol=1e-5)
+
+
+def test_one_code_per_layer_equals_one_for_all_and_layers_can_differ() -> None:
+    g, _ = tiny_networks()
+    w = torch.randn(2, 8)
+    same = w[:, None].repeat(1, g.num_layers, 1)
+    assert torch.equal(g.synthesize(w), g.synthesize(same))
+    other = same.clone()
+    other[:, -1] += 1
+    assert not torch.equal(g.synthesize(other), g.synthesize(same))
+
+
+def test_truncation_touches_the_first_layers_only() -> None:
+    g, _ = tiny_networks()
+    z = torch.randn(2, 8)
+    w = g.map(z)[:, None].repeat(1, g.num_layers, 1)
+    w[:, :2] = g.w_avg + 0.5 * (w[:, :2] - g.w_avg)
+    torch.testing.assert_close(g(z, psi=0.5, psi_layers=2), g.synthesize(w))
+    torch.testing.assert_close(g(z, psi=0.5, psi_layers=0), g(z))
+
+
+def test_counted_noise_belongs_to_the_image_not_to_the_batch() -> None:
+    g, _ = tiny_networks()
+    w = torch.randn(3, 8)
+    together = g.synthesize(w, counted.generators(0, "noise", range(3)))
+    alone = torch.cat([g.synthesize(w[i : i + 1], counted.generators(0, "noise", [i])) for i in range(3)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together, g.synthesize(w), atol=1e-3)
+    assert not torch.equal(g.synthesize(w, "random"), g.synthesize(w, "random"))
+
+
+def test_labels_are_drawn_as_declared() -> None:
+    g, _ = tiny_networks(label_size=3)
+    streams = counted.generators(0, "label", range(200))
+    drawn = g.draw_labels(streams)
+    assert drawn is not None and drawn.shape == (200, 3) and abs(float(drawn.std()) - 1) < 0.1
+    g.set_labels("zeros")
+    zeros = g.draw_labels(counted.generators(0, "label", range(5)))
+    assert zeros is not None and not zeros.any()
+    table = torch.arange(12.0).view(4, 3)
+    g.set_labels("dataset", table)
+    rows = g.draw_labels(counted.generators(0, "label", range(50)))
+    assert rows is not None and {tuple(r.tolist()) for r in rows} == {tuple(r.tolist()) for r in table}
+    assert tiny_networks()[0].draw_labels(streams) is None
+
+
+@pytest.mark.parametrize("resolution", [12, 4, 2048])
+def test_other_resolutions_are_refused(resolution: int) -> None:
+    with pytest.raises(ValueError, match=f"resolution is {resolution}; expected a power of two"):
+        Generator(resolution=resolution)
+
+
+def test_wrong_shapes_say_what_was_expected() -> None:
+    g, d = tiny_networks(label_size=3)
+    with pytest.raises(ValueError, match=r"z has shape \(2, 9\); expected \(N, 8\)"):
+        g.map(torch.zeros(2, 9), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"label has shape None; expected \(2, 3\)"):
+        g.map(torch.zeros(2, 8))
+    with pytest.raises(ValueError, match=r"expected \(N, 8\) or \(N, 6, 8\)"):
+        g.synthesize(torch.zeros(2, 5, 8))
+    with pytest.raises(ValueError, match=r"expected \(N, 3, 16, 16\)"):
+        d(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="2 random generators were given for 1 images"):
+        g.synthesize(torch.zeros(1, 8), counted.generators(0, "noise", range(2)))
+    with pytest.raises(ValueError, match="batch of 6 does not divide into groups of 4"):
+        Discriminator(**TINY)(torch.zeros(6, 3, 16, 16))
+
+
+def test_added_labels_of_zero_change_nothing() -> None:
+    # In float64, where rounding hides no mistake.
+    g, d = tiny_networks()
+    g.double()
+    d.double()
+    labelled_g, labelled_d = add_labels(g, 7), add_labels(d, 7)
+    assert isinstance(labelled_g, Generator)
+    z, zero = torch.randn(4, 8).double(), torch.zeros(4, 7).double()
+    images = g(z)
+    torch.testing.assert_close(labelled_g(z, zero), images, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(labelled_d(images, zero), d(images), atol=1e-6, rtol=1e-6)
+    dense = "mapping.layers.dense0.weight"
+    known, new = torch.split(labelled_g.get_parameter(dense), [8, 16], dim=1)
+    assert torch.equal(known, g.get_parameter(dense)) and not new.any()
+    bias = "epilogue.score.bias"
+    assert torch.equal(labelled_d.get_parameter(bias), d.get_parameter(bias))
+    assert not torch.allclose(labelled_g(z, torch.randn(4, 7).double()), images, atol=1e-3)
+
+
+def test_labels_are_not_added_twice() -> None:
+    g, _ = tiny_networks(label_size=3)
+    with pytest.raises(ValueError, match="network of label size 3"):
+        add_labels(g, 7)

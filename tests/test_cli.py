@@ -1,0 +1,179 @@
+"""The entry point: fast answers, readable errors, run folders, resuming."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ohlora import tracking
+from ohlora.__main__ import main
+from ohlora.callbacks.checkpoint import read_checkpoint
+
+Run = Callable[..., int]
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_and_version_answer_without_torch(word: str) -> None:
+    program = f"""
+import sys
+from ohlora.__main__ import main
+assert main([{word!r}]) == 0
+slow = [name for name in ("torch", "lightning", "wandb", "numpy") if name in sys.modules]
+assert not slow, slow
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ohlora" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--model.init_args.kimgg", "3"], ["ohlora.modules.gan.GAN", "Option 'kimgg' is not accepted"]),
+        (["--model.init_args.kimg", "much"], ["kimg", "float", "much"]),
+        (["--trainer.devicess", "2"], ["unrecognized arguments: --trainer.devicess"]),
+        (["--model", "ohlora.modules.gan.GANN"], ["ohlora.modules.gan.GANN", "no attribute 'GANN'"]),
+        (["--config", "nowhere.yaml"], ["File does not exist", "nowhere.yaml"]),
+        (["--model.init_args.architecture.resolution", "63"], ["resolution is 63; expected a power of two"]),
+        (["--model.init_args.trainable_generator", "[maping.*]"], ["'maping.*' fits no parameter"]),
+        (["--data.init_args.rates.genderr", "1"], ["unknown rate 'genderr'"]),
+        (["--data.init_args.resolution", "32"], ["the images have resolution 32, the generator 16"]),
+        (["--trainer.accelerator", "abacus"], ["invalid accelerator name", "abacus"]),
+        (["--ckpt_path", "last"], ["no checkpoint below", "start the stage without --ckpt_path"]),
+        (["--ckpt_path", "gone.ckpt"], ["--ckpt_path gone.ckpt: no such file"]),
+    ],
+)
+def test_mistakes_are_one_readable_line(
+    ohlora: Run, capsys: pytest.CaptureFixture[str], words: list[str], parts: list[str]
+) -> None:
+    assert ohlora("fit", "pretrain", *words) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("ohlora: ")
+    for part in parts:
+        assert part in message
+    assert "Traceback" not in message and "Subtypes" not in message
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fitt"]) == 2
+    assert "invalid choice: 'fitt'" in capsys.readouterr().err
+
+
+def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:
+    with pytest.raises(ValueError, match="resolution is 63"):
+        ohlora("fit", "pretrain", "--model.init_args.architecture.resolution", "63", "--traceback")
+
+
+def test_missing_weights_name_the_command_that_makes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "configs/finetune_v8.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "finetune_v1/generator.safetensors does not exist; it is made by: python scripts/import_weights.py" in message
+    )
+    assert main(["predict", "--config", "configs/generate_10k.yaml"]) == 2
+    assert "original/generator.safetensors does not exist; it is made by" in capsys.readouterr().err
+
+
+def test_each_run_has_its_folder_with_what_it_was_told(tmp_path: Path, ohlora: Run) -> None:
+    for kimg in ("0.008", "0.016"):
+        assert ohlora("fit", "pretrain", "--model.init_args.kimg", kimg) == 0
+    runs = tmp_path / "stage" / "runs"
+    told = [yaml.safe_load((runs / n / "config.yaml").read_text()) for n in ("0001", "0002")]
+    assert [t["model"]["init_args"]["kimg"] for t in told] == [0.008, 0.016]
+    # The saved configuration is enough to run again.
+    assert (
+        main(["fit", "--config", str(runs / "0001" / "config.yaml"), "--trainer.logger.init_args.run_dir", "null"]) == 0
+    )
+    assert (runs / "0003" / "checkpoints" / "images-0000000008.ckpt").is_file()
+
+
+def test_last_is_the_newest_checkpoint_of_the_newest_run(tmp_path: Path, ohlora: Run) -> None:
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.048") == 0
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.008") == 0
+    stage = tmp_path / "stage"
+    assert tracking.newest_checkpoint(stage) == stage / "runs" / "0002" / "checkpoints" / "images-0000000008.ckpt"
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.016", "--ckpt_path", "last") == 0
+    assert (stage / "runs" / "0002" / "checkpoints" / "images-0000000016.ckpt").is_file()
+    (stage / "runs" / "0009").mkdir()  # a run that died before its first checkpoint
+    assert tracking.newest_checkpoint(stage).parent.parent.name == "0002"
+
+
+def test_what_is_typed_on_resume_wins_and_the_rest_comes_from_the_checkpoint(tmp_path: Path, ohlora: Run) -> None:
+    words = ["--model.init_args.kimg", "0.016", "--model.init_args.w_avg_decay", "0.5"]
+    assert ohlora("fit", "pretrain", *words) == 0
+    # tests/conf/pretrain.yaml says kimg, so that wins over the checkpoint; nobody says w_avg_decay now.
+    resumed = ["--ckpt_path", "last", "--model.init_args.log_every", "0.016"]
+    assert ohlora("fit", "pretrain", *resumed) == 0
+    told = yaml.safe_load((tmp_path / "stage" / "runs" / "0001" / "config.yaml").read_text())["model"]["init_args"]
+    assert (told["kimg"], told["w_avg_decay"], told["log_every"]) == (0.048, 0.5, 0.016)
+    typed = ["--model.init_args.kimg", "0.056", "--model.init_args.w_avg_decay", "0.9", "--ckpt_path", "last"]
+    assert ohlora("fit", "pretrain", *typed) == 0
+    told = yaml.safe_load((tmp_path / "stage" / "runs" / "0001" / "config.yaml").read_text())["model"]["init_args"]
+    assert (told["kimg"], told["w_avg_decay"]) == (0.056, 0.9)
+
+
+def test_the_optimizer_follows_what_is_typed_on_resume(tmp_path: Path, ohlora: Run) -> None:
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.016") == 0
+    rate = "--model.init_args.generator_optimizer.init_args.lr"
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.024", rate, "0.0", "--ckpt_path", "last") == 0
+    path = tracking.newest_checkpoint(tmp_path / "stage")
+    assert read_checkpoint(path)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0
+    after = torch.load(path, weights_only=True)["state_dict"]
+    previous = torch.load(path.with_name("images-0000000016.ckpt"), weights_only=True)["state_dict"]
+    key = "generator.synthesis.to_rgb.weight"
+    assert torch.equal(after[key], previous[key])
+
+
+def test_wandb_is_offline_without_a_key_and_goes_on_in_the_same_run(
+    tmp_path: Path, ohlora: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
+    mode = ["--trainer.logger.init_args.mode", "auto"]
+    assert ohlora("fit", "pretrain", *mode, "--model.init_args.kimg", "0.016") == 0
+    assert "to upload this run: wandb sync" in capsys.readouterr().out
+    assert ohlora("fit", "pretrain", *mode, "--model.init_args.kimg", "0.024", "--ckpt_path", "last") == 0
+    folder = tmp_path / "stage" / "runs" / "0001" / "wandb"
+    ids = {p.name.split("-")[-1] for p in folder.glob("offline-run-*")}
+    assert len(ids) == 1 and len(list(folder.glob("offline-run-*"))) >= 1
+    assert ids == {str(read_checkpoint(tracking.newest_checkpoint(tmp_path / "stage"))["wandb_run_id"])}
+    history, media = wandb_history(folder)
+    assert any("loss/generator" in row and "kimg" in row for row in history)
+    assert media >= 2
+
+
+def wandb_history(folder: Path) -> tuple[list[set[str]], int]:
+    """The keys of each history row, and the number of rows with pictures, read back from offline runs."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    rows: list[set[str]] = []
+    for path in sorted(folder.glob("offline-run-*/*.wandb")):
+        for data in log_records(path.read_bytes()):
+            record = Record()
+            record.ParseFromString(data)
+            if record.HasField("history"):
+                rows.append({item.key or "/".join(item.nested_key) for item in record.history.item})
+    return rows, sum(1 for row in rows if any(key.split("/")[0] in ("fakes", "reals") for key in row))
+
+
+def log_records(content: bytes) -> Iterator[bytes]:
+    """Records of a LevelDB log, which W&B's offline files are after a header of 7 bytes."""
+    block, header, position, parts = 32768, 7, 7, b""
+    while position + header <= len(content):
+        if block - position % block < header:  # the rest of a block is padding
+            position += block - position % block
+            continue
+        length = int.from_bytes(content[position + 4 : position + 6], "little")
+        kind = content[position + 6]  # 1 whole, 2 first, 3 middle, 4 last
+        parts += content[position + header : position + header + length]
+        position += header + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
