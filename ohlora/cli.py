@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import sys
 import warnings
@@ -174,13 +176,19 @@ def _readable(error: Exception) -> str | None:
 
 
 def _quiet() -> None:
-    """Silences warnings that users of these commands can do nothing about."""
+    """Silences what users of these commands can do nothing about."""
     for message in (
         r".*does not have many workers.*",
-        r".*`lr_scheduler.step\(\)`.*",
         r".*LightningCLI's args parameter.*",
-        r".*can be overridden by another module.*",
-        r".*already exists and is not empty.*",
-        r".*GPU available but not used.*",
+        r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",
+        r".*`lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_no_advice)  # the same function twice counts once
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in ("litlogger", "`weights_only` was not set"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import lightning as L
@@ -74,14 +75,26 @@ class ImageDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        dataset: Dataset[Sample] = self.train_set  # type: ignore[assignment]
+        return self._loader(self.train_set, sampler, self.batch_size // trainer.world_size, drop_last=True)
+
+    def in_order(self, dataset: ImageDataset) -> DataLoader[Sample]:
+        """Every sample once, in order; ranks take them in turn."""
+        trainer = self.trainer
+        assert trainer is not None
+        mine = range(trainer.global_rank, len(dataset), trainer.world_size)
+        return self._loader(dataset, mine, max(1, self.batch_size // trainer.world_size), drop_last=False)
+
+    def _loader(
+        self, dataset: ImageDataset, sampler: Iterable[int], batch_size: int, drop_last: bool
+    ) -> DataLoader[Sample]:
+        samples: Dataset[Sample] = dataset  # type: ignore[assignment]
         return DataLoader(
-            dataset,
-            batch_size=self.batch_size // trainer.world_size,
+            samples,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate,
-            drop_last=True,
+            drop_last=drop_last,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

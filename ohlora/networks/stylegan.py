@@ -482,7 +482,8 @@ def add_labels(network: Generator | Discriminator, size: int) -> Generator | Dis
     is drawn from N(0, 1). The pixel norm over the longer vector and the larger fan-in cancel, so the columns stay as
     they are. The discriminator's known score weights are scaled to make up for the larger fan-in, the label's weights
     start at zero, and the bias stays. A label drawn from N(0, 1) does change the generator's output from the first
-    step on, since its embedding takes its share of the pixel norm: z arrives at the first layer about 8 % smaller.
+    step on, since its embedding takes its share of the pixel norm: z (512 values) arrives at the first layer about 9 %
+    smaller (8.9 %, mean over 20 embeddings of 7 values).
 
     Args:
         network: A generator or discriminator of label size 0.

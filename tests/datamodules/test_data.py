@@ -6,12 +6,13 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 from PIL import Image
 
 from ohlora import images
-from ohlora.datamodules.drawn_faces import DrawnFaceDataset
+from ohlora.datamodules.drawn_faces import DrawnFaceDataset, DrawnFaces
 from ohlora.datamodules.images import Images
 from ohlora.datamodules.sampling import CountedSampler
 from ohlora.errors import DataError, MissingArtifactError
@@ -40,6 +41,17 @@ def test_drawn_faces_depend_on_seed_and_index_only() -> None:
     assert (data[3]["image"] == expected).all() and (shifted[0]["image"] == expected).all()
     assert (data[3]["image"] == expected).all()  # and again, from memory
     assert not (DrawnFaceDataset(6, 32, seed=5)[3]["image"] == expected).all()
+
+
+def test_splits_follow_one_another() -> None:
+    data = DrawnFaces(16, train_size=3, val_size=2, test_size=1, batch_size=2, seed=7)
+    data.setup("fit")
+    data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    images_in_order = [image for batch in data.val_dataloader() for image in batch["image"]]
+    images_in_order += [image for batch in data.test_dataloader() for image in batch["image"]]
+    for index, image in zip((3, 4, 5), images_in_order, strict=True):
+        expected = drawing.draw(drawing.sample_truth(7, index), 16).image
+        assert (images.to_uint8(image[None])[0] == expected).all()
 
 
 def test_rates_reach_the_drawing() -> None:

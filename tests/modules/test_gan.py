@@ -53,13 +53,13 @@ def fit(module: GAN, batch_size: int = 8) -> L.Trainer:
         use_distributed_sampler=False,
         default_root_dir=str(Path(str(module.hparams["generator"])).parent / "out"),
     )
-    trainer.fit(module, datamodule=DrawnFaces(16, 12, batch_size))
+    trainer.fit(module, datamodule=DrawnFaces(16, 12, batch_size=batch_size))
     return trainer
 
 
 def reals(batch_size: int = 8) -> Tensor:
     """The first batch that training sees."""
-    data = DrawnFaces(16, 12, batch_size)
+    data = DrawnFaces(16, 12, batch_size=batch_size)
     data.setup("fit")
     order = counted.permutation(0, "order", 0, 12)[:batch_size]
     pictures = [torch.from_numpy(data.train_set[int(k)]["image"].copy()).permute(2, 0, 1) for k in order]
@@ -311,5 +311,5 @@ def test_the_schedule_steps_on_the_kimg_clock(weights: tuple[Path, Path]) -> Non
         callbacks=[Watch()],
         default_root_dir=str(weights[0].parent / "out"),
     )
-    trainer.fit(module, datamodule=DrawnFaces(16, 64, 200))
+    trainer.fit(module, datamodule=DrawnFaces(16, 64, batch_size=200))
     assert rates[800] == 1e-6 and rates[1000] == 0.5e-6 and rates[1800] == 0.5e-6 and rates[2000] == 0.25e-6
