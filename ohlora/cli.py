@@ -179,6 +179,7 @@ def _quiet() -> None:
     """Silences what users of these commands can do nothing about."""
     for message in (
         r".*does not have many workers.*",
+        r".*You passed in a `val_dataloader` but have no.*",
         r".*LightningCLI's args parameter.*",
         r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",
         r".*`lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",

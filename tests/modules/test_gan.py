@@ -313,3 +313,9 @@ def test_the_schedule_steps_on_the_kimg_clock(weights: tuple[Path, Path]) -> Non
     )
     trainer.fit(module, datamodule=DrawnFaces(16, 64, batch_size=200))
     assert rates[800] == 1e-6 and rates[1000] == 0.5e-6 and rates[1800] == 0.5e-6 and rates[2000] == 0.25e-6
+
+
+def test_mixed_precision_trains(tmp_path: Path, ohlora: Run) -> None:
+    assert ohlora("fit", "pretrain", "--trainer.precision", "bf16-mixed", "--model.init_args.kimg", "0.016") == 0
+    made = checkpoints.load_generator(tmp_path / "stage" / "generator.safetensors")
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in made.parameters())

@@ -1,0 +1,52 @@
+"""Every configuration that ships resolves, with its overlays, through the real parser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ohlora.__main__ import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+STANDALONE = {"toy/pretrain.yaml"}
+
+
+def chains() -> list[tuple[str, ...]]:
+    """Each file behind those it is laid over."""
+    found = []
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        name = path.relative_to(CONFIGS).as_posix()
+        layers = [path.name, f"toy/{path.name}", f"toy/demo/{path.name}"]
+        found.append((name,) if name in STANDALONE else tuple(layers[: layers.index(name) + 1]))
+    return found
+
+
+@pytest.mark.parametrize("chain", chains(), ids=lambda chain: chain[-1])
+def test_a_config_resolves(chain: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    command = "predict" if chain[0].startswith("generate") else "fit"
+    words = [word for name in chain for word in ("--config", str(CONFIGS / name))]
+    with pytest.raises(SystemExit) as done:
+        main([command, *words, "--print_config"])
+    assert done.value.code == 0
+    resolved = yaml.safe_load(capsys.readouterr().out)
+    # An overlay may only say what differs: the stage stays the one of the recipe.
+    recipe = yaml.safe_load((CONFIGS / chain[0]).read_text())
+    assert resolved["model"]["class_path"] == recipe["model"]["class_path"]
+    top = yaml.safe_load((CONFIGS / chain[-1]).read_text())
+    for section in ("model", "data"):
+        for key, value in top.get(section, {}).get("init_args", {}).items():
+            if isinstance(value, (int, float, str)) and "${" not in str(value):
+                assert resolved[section]["init_args"][key] == value, f"{section}.init_args.{key}"
+
+
+def test_the_fine_tune_is_the_recipe() -> None:
+    settings = yaml.safe_load((CONFIGS / "finetune_v8.yaml").read_text())
+    model = settings["model"]["init_args"]
+    assert model["trainable_generator"] == ["mapping.*", "synthesis.block4.*"]
+    assert model["trainable_discriminator"] == ["epilogue.*"]
+    assert (model["r1_gamma"], model["max_generator_updates"], model["repeat_ratio"]) == (10.0, 4, 2.0)
+    assert model["generator_optimizer"]["init_args"]["lr"] == 1e-4
+    assert settings["data"]["init_args"]["batch_size"] == 8
+    assert abs(model["kimg"] * 1000 - 72 * 4930) < 1000
