@@ -1,11 +1,13 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and tables as CSV."""
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -29,3 +31,32 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str]]) -> None:
+    """Writes a CSV file with a header over the union of the rows' columns, whole or not at all."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Appends to a CSV file; a row with new columns rewrites it with a wider header."""
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file), [])
+        if set(row) <= set(columns):
+            with path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, columns, restval="").writerow(row)
+            return
+        write_rows(path, [*read_rows(path), {key: str(value) for key, value in row.items()}])
+        return
+    write_rows(path, [dict(row)])

@@ -6,7 +6,6 @@ resolved configuration, ``metrics.csv``, ``pictures/`` and ``checkpoints/``.
 
 from __future__ import annotations
 
-import csv
 import netrc
 import os
 import re
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ohlora import images
 from ohlora.errors import MissingArtifactError
-from ohlora.files import replacing
+from ohlora.files import append_row, read_rows, write_rows
 
 CLOCK = "kimg"
 
@@ -118,6 +117,7 @@ class RunLogger(WandbLogger):
             tags=tags,
             settings=wandb.Settings(silent=True, console="off"),
         )
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it, whatever its value
         self.run_dir = run_dir
 
     @property
@@ -180,32 +180,3 @@ class RunLogger(WandbLogger):
             self._experiment = None
             if self.mode == "offline" and folder:
                 print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(folder).parent)}")
-
-
-def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str]]) -> None:
-    """Writes a CSV file with a header over the union of the rows' columns, whole or not at all."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends to a CSV file; a row with new columns rewrites it with a wider header."""
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file), [])
-        if set(row) <= set(columns):
-            with path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, columns, restval="").writerow(row)
-            return
-        write_rows(path, [*read_rows(path), {key: str(value) for key, value in row.items()}])
-        return
-    write_rows(path, [dict(row)])

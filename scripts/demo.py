@@ -47,8 +47,9 @@ def main() -> int:
     fakes = sorted((run / "pictures").glob("fakes-*.png"))
     generated = sorted((root / "generate_10k" / "runs").glob("*/pictures/generated-*.png"))
     print(
-        f"\nDone in {time.monotonic() - started:.0f} s. The generator was fine-tuned on images of its own, unfiltered: the\n"
-        "faces should look as before, and the discriminator find no difference (auroc/real_fake near 0.5). Look at:"
+        f"\nDone in {time.monotonic() - started:.0f} s. The generator was fine-tuned on images of its own,\n"
+        "unfiltered: the faces should look as before, and the discriminator find no difference\n"
+        "(auroc/real_fake near 0.5). Look at:"
     )
     for what, path in (
         ("generated images", generated[-1]),

@@ -34,6 +34,9 @@ class ImagesSeenCheckpoint(Checkpoint):
         """Takes the clock's reading, so that a resumed run keeps the rhythm."""
         self._folder = checkpoint_folder(str(trainer.log_dir))
         self._before = self._saved = images_seen(pl_module)
+        if trainer.is_global_zero:
+            for half_written in self._folder.glob(".images-*.part"):  # of a run that was killed while saving
+                half_written.unlink()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Saves when a multiple of the interval has been passed."""

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from ohlora import images
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError, MissingArtifactError
-from ohlora.tracking import read_rows, write_rows
+from ohlora.files import read_rows, write_rows
 
 CACHE_LIMIT = 4 * 2**30
 """Bytes of decoded images that ``cache: auto`` keeps at most."""

@@ -413,6 +413,9 @@ class GAN(L.LightningModule):
     def on_train_start(self) -> None:
         """Lets settings win over a checkpoint's, and ends at once when the whole budget has been seen already."""
         self._reset_figures()
+        for logger in self.loggers:
+            if isinstance(logger, RunLogger):
+                logger.rewind(int(self.images_seen) / 1000)
         for optimizer, groups in zip(self.trainer.optimizers, self._configured, strict=True):
             for group, configured in zip(optimizer.param_groups, groups, strict=True):
                 kept = ("lr", "initial_lr") if self._schedule is not None else ()  # a schedule's own state goes on

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from ohlora import checkpoints, counted, images
 from ohlora.errors import ConfigError
-from ohlora.files import replacing
-from ohlora.tracking import RunLogger, read_rows, write_rows
+from ohlora.files import read_rows, replacing, write_rows
+from ohlora.tracking import RunLogger
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.csv"

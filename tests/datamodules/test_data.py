@@ -17,7 +17,7 @@ from ohlora.datamodules.images import Images
 from ohlora.datamodules.sampling import CountedSampler
 from ohlora.errors import DataError, MissingArtifactError
 from ohlora.faces import drawing
-from ohlora.tracking import read_rows
+from ohlora.files import read_rows
 
 Run = Callable[..., int]
 

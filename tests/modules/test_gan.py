@@ -19,6 +19,7 @@ from torch import Tensor
 from ohlora import checkpoints, counted
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.files import read_rows
 from ohlora.modules.gan import GAN, Batch, select_trainable
 from ohlora.networks.stylegan import Generator
 from tests.conftest import assert_same, network_state, tiny_networks
@@ -280,6 +281,20 @@ def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run) -
     texts = [(d / "runs/0001/metrics.csv").read_text().splitlines() for d in (whole, parts)]
     assert [line.split(",")[:4] for line in texts[0]] == [line.split(",")[:4] for line in texts[1]]
     assert (parts / "runs/0001/config.1.yaml").is_file()
+
+
+def test_what_a_killed_run_did_after_its_last_checkpoint_is_done_again(tmp_path: Path, ohlora: Run) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ohlora("fit", "pretrain", stage_dir=whole) == 0
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
+    folder = parts / "runs" / "0001" / "checkpoints"
+    (folder / "images-0000000024.ckpt").rename(folder / ".images-0000000024.ckpt.part")  # killed while saving
+    assert ohlora("fit", "pretrain", "--ckpt_path", "last", stage_dir=parts) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
+    tables = [read_rows(d / "runs" / "0001" / "metrics.csv") for d in (whole, parts)]
+    assert [row["kimg"] for row in tables[0]] == [row["kimg"] for row in tables[1]]
+    assert not list(folder.glob(".*"))
 
 
 def test_resuming_a_finished_run_does_nothing(tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]) -> None:

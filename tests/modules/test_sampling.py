@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from ohlora import checkpoints, counted
-from ohlora.tracking import read_rows
+from ohlora.files import read_rows
 from tests.conftest import tiny_networks
 
 Run = Callable[..., int]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ohlora import checkpoints
-from ohlora.tracking import read_rows
+from ohlora.files import read_rows
 from scripts import demo
 
 
