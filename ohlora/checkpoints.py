@@ -108,17 +108,6 @@ def load_network(path: str | Path, kind: str | None = None) -> nn.Module:
     return network.eval()
 
 
-def require(path: str | Path, made_by: str | None) -> None:
-    """Insists on a file.
-
-    Raises:
-        MissingArtifactError: Naming the file and, where known, the command that makes it.
-    """
-    if not Path(path).is_file():
-        hint = f"; it is made by: {made_by}" if made_by else ""
-        raise MissingArtifactError(f"{path} does not exist{hint}")
-
-
 def fingerprint(path: str | Path) -> str:
     """A short name for a file's content: 16 hexadecimal digits of its SHA-256."""
     with Path(path).open("rb") as file:
@@ -211,7 +200,20 @@ def genforce_discriminator_layout(discriminator: Discriminator) -> Layout:
     return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
 
 
-def read_foreign(path: str | Path, raw: bool = False) -> dict[str, Generator | Discriminator]:
+@dataclass(frozen=True)
+class ForeignCheckpoint:
+    """What a foreign checkpoint holds.
+
+    Attributes:
+        networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``.
+        averaged: Whether the generator is GenForce's running average (``generator_smooth``).
+    """
+
+    networks: dict[str, Generator | Discriminator]
+    averaged: bool
+
+
+def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
     """Reads a GenForce or original Oh-LoRA checkpoint of StyleGAN networks.
 
     Args:
@@ -220,7 +222,7 @@ def read_foreign(path: str | Path, raw: bool = False) -> dict[str, Generator | D
         raw: Takes ``generator`` even where the averaged ``generator_smooth`` is present.
 
     Returns:
-        The networks found, in evaluation mode, under ``generator`` and ``discriminator``.
+        The networks found.
 
     Raises:
         MissingArtifactError: If there is no such file.
@@ -229,18 +231,17 @@ def read_foreign(path: str | Path, raw: bool = False) -> dict[str, Generator | D
     """
     path = Path(path)
     content = _unpickle(path)
-    entries: dict[str, Any] = {}
     if "generator" in content or "discriminator" in content or "generator_smooth" in content:
-        smooth = "generator_smooth" in content and not raw
-        for name, entry in (
-            ("generator", "generator_smooth" if smooth else "generator"),
-            ("discriminator", "discriminator"),
-        ):
-            if entry in content:
-                entries[name] = content[entry]
+        averaged = "generator_smooth" in content and not raw
+        sources = {
+            "generator": "generator_smooth" if averaged else "generator",
+            "discriminator": "discriminator",
+        }
+        entries = {name: content[entry] for name, entry in sources.items() if entry in content}
         std_group = 4  # what GenForce trains with
     else:
-        entries["generator" if any(key.startswith("synthesis.") for key in content) else "discriminator"] = content
+        averaged = False
+        entries = {"generator" if any(key.startswith("synthesis.") for key in content) else "discriminator": content}
         std_group = 16  # what Oh-LoRA trains with
     networks: dict[str, Generator | Discriminator] = {}
     for name, state in entries.items():
@@ -250,7 +251,7 @@ def read_foreign(path: str | Path, raw: bool = False) -> dict[str, Generator | D
         network = _generator_like(state, where) if name == "generator" else _discriminator_like(state, std_group, where)
         _fill(network, state, where)
         networks[name] = network.eval()
-    return networks
+    return ForeignCheckpoint(networks, averaged)
 
 
 def _fill(network: Generator | Discriminator, state: Mapping[str, Tensor], where: str) -> None:

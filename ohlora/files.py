@@ -9,6 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ohlora.errors import MissingArtifactError
+
+
+def require(path: str | Path, made_by: str | None, folder: bool = False) -> None:
+    """Insists on a file or folder.
+
+    Args:
+        path: Where it should be.
+        made_by: The command that makes it, where known.
+        folder: Whether a folder is wanted.
+
+    Raises:
+        MissingArtifactError: Naming the path and the command.
+    """
+    path = Path(path)
+    if not (path.is_dir() if folder else path.is_file()):
+        hint = f"; it is made by: {made_by}" if made_by else ""
+        raise MissingArtifactError(f"{path} does not exist{hint}")
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

@@ -23,8 +23,9 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
     Returns:
         The files written.
     """
-    networks = checkpoints.read_foreign(source, raw)
-    provenance = {"source": source.name, "sha256": checkpoints.fingerprint(source), "raw": raw}
+    foreign = checkpoints.read_foreign(source, raw)
+    networks = foreign.networks
+    provenance = {"source": source.name, "sha256": checkpoints.fingerprint(source), "averaged": foreign.averaged}
     if labels:
         try:
             torch.manual_seed(seed)
@@ -37,15 +38,10 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
         path = destination / f"{name}.safetensors"
         checkpoints.save_network(network, path, provenance)
         sizes = f"{network.resolution}×{network.resolution}, {network.label_size} label values"
-        kind = "averaged weights" if isinstance(network, Generator) and has_average(source) and not raw else "weights"
+        kind = "averaged weights" if isinstance(network, Generator) and foreign.averaged else "weights"
         print(f"{path}: {name}, {sizes}, {kind} of {source.name}")
         written.append(path)
     return written
-
-
-def has_average(source: Path) -> bool:
-    """Whether a checkpoint has GenForce's averaged generator."""
-    return "generator_smooth" in torch.load(source, map_location="cpu", weights_only=True, mmap=True)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from ohlora import images
 from ohlora.datamodules.base import ImageDataModule, Sample
-from ohlora.errors import DataError, MissingArtifactError
-from ohlora.files import read_rows, write_rows
+from ohlora.errors import DataError
+from ohlora.files import read_rows, require, write_rows
 
 CACHE_LIMIT = 4 * 2**30
 """Bytes of decoded images that ``cache: auto`` keeps at most."""
@@ -126,10 +126,7 @@ class Images(ImageDataModule):
 
     def _listed(self) -> tuple[list[Path], np.ndarray | None]:
         source = Path(self.manifest or self.folder or "")
-        present = source.is_file() if self.manifest else source.is_dir()
-        if not present:
-            hint = f"; it is made by: {self.made_by}" if self.made_by else ""
-            raise MissingArtifactError(f"{source} does not exist{hint}")
+        require(source, self.made_by, folder=not self.manifest)
         if not self.manifest:
             return images.paths_in(source), None
         rows = read_rows(source)

@@ -29,6 +29,7 @@ from ohlora import checkpoints, counted
 from ohlora.clock import crossed
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.files import require
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.stylegan import Discriminator, Generator, Labels
 from ohlora.tracking import RunLogger
@@ -171,7 +172,7 @@ class GAN(L.LightningModule):
             )
         if generator is not None and discriminator is not None:
             for path in (generator, discriminator):
-                checkpoints.require(path, made_by)
+                require(path, made_by)
             self.generator: Generator = checkpoints.load_generator(generator).train()
             self.discriminator: Discriminator = checkpoints.load_discriminator(discriminator).train()
         elif architecture is not None:

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from ohlora import checkpoints, counted, images
 from ohlora.errors import ConfigError
-from ohlora.files import read_rows, replacing, write_rows
+from ohlora.files import read_rows, replacing, require, write_rows
 from ohlora.tracking import RunLogger
 
 SETTINGS = "settings.json"
@@ -52,7 +52,7 @@ class Generate(L.LightningModule):
         self.save_hyperparameters()
         self.path, self.output, self.seed = Path(generator), Path(output), seed
         self.noise, self.psi, self.psi_layers = noise, psi, psi_layers
-        checkpoints.require(self.path, made_by)
+        require(self.path, made_by)
         self.generator = checkpoints.load_generator(self.path)
 
     def image_path(self, index: int) -> Path:

@@ -24,7 +24,7 @@ def close(computed: Tensor, expected: np.ndarray) -> None:
 def test_agrees_with_the_reference(case: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "foreign.pth"
     torch.save({name: golden.stylegan_state(case, name) for name in golden.manifest(case)}, path)
-    networks = checkpoints.read_foreign(path)
+    networks = checkpoints.read_foreign(path).networks
     generator, discriminator = networks["generator"], networks["discriminator"]
     assert isinstance(generator, Generator) and isinstance(discriminator, Discriminator)
     expected = golden.values(case)
