@@ -5,6 +5,7 @@ Other files take names, roles and crops from here; none spells a list of attribu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -97,6 +98,11 @@ def attribute(name: str) -> Attribute:
 def names(role: Role) -> tuple[str, ...]:
     """The names of all attributes with a role, in the order of :data:`ATTRIBUTES`."""
     return tuple(a.name for a in ATTRIBUTES if role in a.roles)
+
+
+def column(header: Iterable[str], name: str) -> str | None:
+    """The column of a table that holds an attribute: ``<name>`` or ``<name>_score``; None where there is neither."""
+    return next((c for c in (name, f"{name}_score") if c in header), None)
 
 
 FILTERS = names("filter")

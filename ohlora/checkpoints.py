@@ -13,7 +13,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ohlora.attributes import FILTERS
 from ohlora.errors import FormatError, MissingArtifactError
 from ohlora.files import replacing
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, attribute_cnn
+from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
 
 FORMAT = "ohlora-network"
 FORMAT_VERSION = 1
-KINDS: dict[str, type[Generator] | type[Discriminator]] = {"generator": Generator, "discriminator": Discriminator}
+ForeignNetwork = Generator | Discriminator | AttributeCNN
+Network = Generator | Discriminator | AttributeCNN | AttributeEnsemble | FaceParserNetwork
+KINDS: dict[str, type[Network]] = {
+    "generator": Generator,
+    "discriminator": Discriminator,
+    "attribute_cnn": AttributeCNN,
+    "attribute_ensemble": AttributeEnsemble,
+    "face_parser": FaceParserNetwork,
+}
 
 
 def save_network(network: nn.Module, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
     """Writes a network as one safetensors file, whole or not at all.
 
     Args:
-        network: A generator or discriminator.
+        network: One of :data:`KINDS`.
         path: Where to; an existing file is replaced.
         provenance: Where the weights come from; anything JSON can hold.
     """
-    if not isinstance(network, (Generator, Discriminator)):
+    if not isinstance(network, Network):
         raise TypeError(f"cannot save a {type(network).__name__}; expected one of {', '.join(KINDS)}")
     metadata = {
         "format": FORMAT,
@@ -90,7 +101,7 @@ def load_network(path: str | Path, kind: str | None = None) -> nn.Module:
 
     Args:
         path: A file written by :func:`save_network`.
-        kind: ``generator`` or ``discriminator`` to insist on one; None takes either.
+        kind: One of :data:`KINDS` to insist on it; None takes any.
 
     Raises:
         MissingArtifactError: If there is no such file.
@@ -125,6 +136,18 @@ def load_discriminator(path: str | Path) -> Discriminator:
     """:func:`load_network` for a discriminator."""
     network = load_network(path, "discriminator")
     assert isinstance(network, Discriminator)
+    return network
+
+
+def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
+    """:func:`load_network` for a network or ensemble that predicts attributes.
+
+    Raises:
+        FormatError: If the file holds another kind of network.
+    """
+    network = load_network(path)
+    if not isinstance(network, (AttributeCNN, AttributeEnsemble)):
+        raise FormatError(f"{path} holds a {read_metadata(path)['kind']}; expected a network that predicts attributes")
     return network
 
 
@@ -200,25 +223,53 @@ def genforce_discriminator_layout(discriminator: Discriminator) -> Layout:
     return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
 
 
+def original_cnn_layout(network: AttributeCNN) -> Layout:
+    """The original's layout of a filter, property, hairstyle or merged CNN."""
+    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    keys: dict[str, str] = {}
+    for name, branch in network.branches.items():
+        here = f"branches.{name}."
+        if len(network.branches) > 1:
+            # What the original calls pose is the tilt of the eye line.
+            called = {"background_mean": "background", "roll": "pose"}.get(name, name)
+            prefix = f"{called}_score_cnn."
+        else:
+            prefix = ""
+        windows = len(branch.windows)  # type: ignore[arg-type]
+        parts = [""] if windows == 1 else ["bottom_left_cnn.", "bottom_right_cnn."]
+        last = "fc_final.0" if name in FILTERS else "fc_final"
+        names = {f"{here}dense": f"{prefix}fc1.0", f"{here}score": f"{prefix}{last}"}
+        for key in ours:
+            if match := re.fullmatch(rf"{re.escape(here)}windows\.(\d+)\.(conv\d+)\.weight", key):
+                names[f"{here}windows.{match[1]}.{match[2]}"] = f"{prefix}{parts[int(match[1])]}{match[2]}.0"
+        keys |= {f"{theirs}.{part}": f"{mine}.{part}" for mine, theirs in names.items() for part in ("weight", "bias")}
+    return Layout(keys, {foreign: ours[here] for foreign, here in keys.items()})
+
+
 @dataclass(frozen=True)
 class ForeignCheckpoint:
     """What a foreign checkpoint holds.
 
     Attributes:
-        networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``.
+        networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under
+            its name (see :func:`ohlora.networks.attribute_cnn.attribute_cnn`).
         averaged: Whether the generator is GenForce's running average (``generator_smooth``).
     """
 
-    networks: dict[str, Generator | Discriminator]
+    networks: dict[str, ForeignNetwork]
     averaged: bool
 
 
 def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
-    """Reads a GenForce or original Oh-LoRA checkpoint of StyleGAN networks.
+    """Reads a GenForce or original Oh-LoRA checkpoint.
+
+    The original's property and merged CNNs have an output "pose" that measures the tilt of the eye line; it is called
+    ``roll`` here.
 
     Args:
         path: GenForce's ``.pth`` with the entries ``generator``, ``discriminator`` and perhaps ``generator_smooth``, or
-            Oh-LoRA's ``.pth`` with the state dict of one network.
+            Oh-LoRA's ``.pth`` or ``.pt`` with the state dict of one network: generator, discriminator, a filter CNN,
+            the property, hairstyle or merged CNN.
         raw: Takes ``generator`` even where the averaged ``generator_smooth`` is present.
 
     Returns:
@@ -231,6 +282,10 @@ def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
     """
     path = Path(path)
     content = _unpickle(path)
+    if any("fc_final." in key for key in content):
+        name, cnn = _cnn_like(content, str(path))
+        _fill(cnn, content, f"{name} CNN in {path}")
+        return ForeignCheckpoint({name: cnn.eval()}, averaged=False)
     if "generator" in content or "discriminator" in content or "generator_smooth" in content:
         averaged = "generator_smooth" in content and not raw
         sources = {
@@ -243,7 +298,7 @@ def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
         averaged = False
         entries = {"generator" if any(key.startswith("synthesis.") for key in content) else "discriminator": content}
         std_group = 16  # what Oh-LoRA trains with
-    networks: dict[str, Generator | Discriminator] = {}
+    networks: dict[str, ForeignNetwork] = {}
     for name, state in entries.items():
         where = f"{name} in {path}"
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -254,10 +309,16 @@ def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
     return ForeignCheckpoint(networks, averaged)
 
 
-def _fill(network: Generator | Discriminator, state: Mapping[str, Tensor], where: str) -> None:
-    layout = (
-        genforce_generator_layout(network) if isinstance(network, Generator) else genforce_discriminator_layout(network)
-    )
+def _layout(network: ForeignNetwork) -> Layout:
+    if isinstance(network, Generator):
+        return genforce_generator_layout(network)
+    if isinstance(network, Discriminator):
+        return genforce_discriminator_layout(network)
+    return original_cnn_layout(network)
+
+
+def _fill(network: ForeignNetwork, state: Mapping[str, Tensor], where: str) -> None:
+    layout = _layout(network)
     _check(state, layout.shapes, layout.dropped, where)
     for key in layout.dropped & state.keys():
         if key.endswith("lod") and float(state[key]) != 0:
@@ -267,6 +328,26 @@ def _fill(network: Generator | Discriminator, state: Mapping[str, Tensor], where
     converted = {ours: state[foreign].float() for foreign, ours in layout.keys.items()}
     rest = {key: value for key, value in network.state_dict().items() if key == "label_table"}
     network.load_state_dict(converted | rest)
+
+
+def _cnn_like(state: Mapping[str, Any], where: str) -> tuple[str, AttributeCNN]:
+    """The original's CNN that a state dict belongs to, by its keys and, among the filters, by its shapes."""
+    if any("_score_cnn." in key for key in state):
+        name = "merged" if any(key.startswith("hairstyle_") for key in state) else "property"
+        specs = attribute_cnn(name).specs
+        outputs = [tuple("roll" if output == "pose" else output for output in spec.outputs) for spec in specs]
+        return name, AttributeCNN([replace(spec, outputs=o) for spec, o in zip(specs, outputs, strict=True)])
+    if any(key.startswith("bottom_left_cnn.") for key in state):
+        return "hairstyle", attribute_cnn("hairstyle")
+    candidates = {name: attribute_cnn(name) for name in FILTERS}
+    found = tuple(state["fc1.0.weight"].shape) if "fc1.0.weight" in state else None
+    for name, network in candidates.items():
+        layout = original_cnn_layout(network)
+        convolutions = {key for key in state if key.startswith("conv")}
+        if found == layout.shapes["fc1.0.weight"] and convolutions == {k for k in layout.keys if k.startswith("conv")}:
+            return name, network
+    known = {name: original_cnn_layout(n).shapes["fc1.0.weight"] for name, n in candidates.items()}
+    raise FormatError(f"{where}: no filter CNN has these layers (fc1 {found}); expected fc1 of one of {known}")
 
 
 def _generator_like(state: Mapping[str, Tensor], where: str) -> Generator:

@@ -27,6 +27,11 @@ def generator(seed: int, stream: str, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
+def integer(seed: int, stream: str, index: int) -> int:
+    """A whole number from 0 to 2⁶³ − 1 that belongs to one index, for libraries that want a seed."""
+    return int(generator(seed, stream, index).integers(2**63))
+
+
 def generators(seed: int, stream: str, indices: Iterable[int]) -> list[np.random.Generator]:
     """One random generator per index."""
     return [generator(seed, stream, i) for i in indices]

@@ -142,14 +142,19 @@ class RunLogger(WandbLogger):
 
     @rank_zero_only
     def record(
-        self, kimg: float, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray] | None = None
+        self,
+        kimg: float,
+        metrics: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray] | None = None,
+        tables: Mapping[str, list[dict[str, Any]]] | None = None,
     ) -> None:
-        """Notes figures and pictures of one moment.
+        """Notes figures, pictures and tables of one moment.
 
         Args:
             kimg: The moment, in thousands of images seen.
             metrics: Name → value; names may group with a slash.
             pictures: Name → H×W×3 uint8; saved as ``pictures/<name>-<images seen>.png``.
+            tables: Name → rows; saved as ``<name>.csv``, where a later moment's replaces an earlier one's.
         """
         if self.run_dir is not None:
             if metrics:
@@ -157,9 +162,15 @@ class RunLogger(WandbLogger):
             for name, picture in (pictures or {}).items():
                 stem = f"{name.replace('/', '-')}-{round(kimg * 1000):09d}"
                 images.save_png(picture, Path(self.run_dir) / "pictures" / f"{stem}.png")
+            for name, rows in (tables or {}).items():
+                write_rows(Path(self.run_dir) / f"{name}.csv", rows)
         self.experiment.log({CLOCK: kimg, **metrics})
         for name, picture in (pictures or {}).items():
             self.experiment.log({CLOCK: kimg, name: wandb.Image(picture)})
+        for name, rows in (tables or {}).items():
+            columns: list[str | int] = list(rows[0])
+            data = [[row[str(column)] for column in columns] for row in rows]
+            self.experiment.log({CLOCK: kimg, name: wandb.Table(columns=columns, data=data)})
 
     @rank_zero_only
     def rewind(self, kimg: float) -> None:

@@ -1,19 +1,26 @@
-"""Converts a GenForce or original Oh-LoRA checkpoint into ohlora's network files.
+"""Converts GenForce or original Oh-LoRA checkpoints into ohlora's network files.
 
 python scripts/import_weights.py stylegan_celeba_partial256x256.pth artifacts/original
 python scripts/import_weights.py stylegan_celeba_partial256x256.pth artifacts/original_labelled --add-labels 7
+python scripts/import_weights.py gender_model_0.pt artifacts/imported
+python scripts/import_weights.py gender_model_{0,1,2,3,4}.pt artifacts/filter_gender
+
+Several files of one filter CNN become one file, the ensemble that averages them.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ohlora import checkpoints
 from ohlora.errors import ConfigError, OhloraError
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.stylegan import Generator, add_labels
 
 
@@ -24,12 +31,12 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
         The files written.
     """
     foreign = checkpoints.read_foreign(source, raw)
-    networks = foreign.networks
-    provenance = {"source": source.name, "sha256": checkpoints.fingerprint(source), "averaged": foreign.averaged}
+    networks: Mapping[str, checkpoints.ForeignNetwork] = foreign.networks
+    provenance = {**_origin([source]), "averaged": foreign.averaged}
     if labels:
         try:
             torch.manual_seed(seed)
-            networks = {name: add_labels(network, labels) for name, network in networks.items()}
+            networks = {name: _labelled(network, labels) for name, network in networks.items()}
         except ValueError as error:
             raise ConfigError(f"--add-labels {labels}: {error}") from error
         provenance["labels_added"] = labels
@@ -37,24 +44,66 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
     for name, network in networks.items():
         path = destination / f"{name}.safetensors"
         checkpoints.save_network(network, path, provenance)
-        sizes = f"{network.resolution}×{network.resolution}, {network.label_size} label values"
         kind = "averaged weights" if isinstance(network, Generator) and foreign.averaged else "weights"
-        print(f"{path}: {name}, {sizes}, {kind} of {source.name}")
+        print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name}")
         written.append(path)
     return written
 
 
+def convert_ensemble(sources: Sequence[Path], destination: Path) -> Path:
+    """Reads several files of one attribute CNN and writes the ensemble of them.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ConfigError: If the files do not hold the same attribute CNN.
+    """
+    members: list[AttributeCNN] = []
+    names: list[str] = []
+    for source in sources:
+        ((name, network),) = list(checkpoints.read_foreign(source).networks.items())[:1]
+        if not isinstance(network, AttributeCNN) or (names and name != names[0]):
+            found = ", ".join(dict.fromkeys([*names, name]))
+            raise ConfigError(f"{source} holds a {name} (found: {found}); several files make one ensemble of one CNN")
+        members.append(network)
+        names.append(name)
+    path = destination / f"{names[0]}.safetensors"
+    checkpoints.save_network(AttributeEnsemble.of(members), path, _origin(sources))
+    print(f"{path}: {names[0]}, {_sizes(members[0])}, ensemble of {len(members)}")
+    return path
+
+
+def _origin(sources: Sequence[Path]) -> dict[str, Any]:
+    names, digests = [s.name for s in sources], [checkpoints.fingerprint(s) for s in sources]
+    return {"source": ", ".join(names), "sha256": ", ".join(digests)}
+
+
+def _labelled(network: checkpoints.ForeignNetwork, labels: int) -> checkpoints.ForeignNetwork:
+    if isinstance(network, AttributeCNN):
+        raise ConfigError("an attribute CNN takes no labels; leave --add-labels out")
+    return add_labels(network, labels)
+
+
+def _sizes(network: checkpoints.ForeignNetwork) -> str:
+    what = ", ".join(network.outputs) if isinstance(network, AttributeCNN) else f"{network.label_size} label values"
+    return f"{network.resolution}×{network.resolution}, {what}"
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Converts a GenForce or Oh-LoRA checkpoint into ohlora's files.")
-    parser.add_argument("source", type=Path, metavar="SRC", help="the .pth or .pt file")
-    parser.add_argument("destination", type=Path, metavar="DEST_DIR", help="folder for generator and discriminator")
+    parser = argparse.ArgumentParser(description="Converts GenForce or Oh-LoRA checkpoints into ohlora's files.")
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="the .pth or .pt file; or several")
+    parser.add_argument("destination", type=Path, metavar="DEST_DIR", help="folder for what is in it")
     parser.add_argument("--raw", action="store_true", help="take 'generator' even where 'generator_smooth' is present")
     parser.add_argument("--add-labels", type=int, default=0, metavar="K", help="add K label inputs to both networks")
     parser.add_argument("--seed", type=int, default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
     try:
-        convert(given.source, given.destination, given.raw, given.add_labels, given.seed)
+        if len(given.sources) > 1:
+            convert_ensemble(given.sources, given.destination)
+        else:
+            convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)
     except OhloraError as error:
         print(f"import_weights: {error}", file=sys.stderr)
         return 2

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ohlora import images
+from ohlora import counted, images
 from ohlora.clock import images_seen
 from ohlora.datamodules.sampling import CountedSampler
 from ohlora.errors import ConfigError
 
 Sample = dict[str, Any]
-"""``image`` (H×W×3 uint8) and, where there are labels, ``label`` (K float32)."""
+"""``image`` (H×W×3 uint8), ``index`` (place in the data set) and, where there are labels, ``label`` (K float32); kinds
+of data may add arrays of their own."""
 
 
 class ImageDataset(Protocol):
@@ -36,10 +37,10 @@ class ImageDataset(Protocol):
 
 
 def collate(samples: list[Sample]) -> dict[str, Tensor]:
-    """Samples → ``image`` N×3×H×W in [−1, 1] and, where present, ``label`` N×K."""
+    """Samples → ``image`` N×3×H×W in [−1, 1], ``index`` N, ``label`` N×K where present, and what else samples hold."""
     batch = {"image": images.to_float(np.stack([sample["image"] for sample in samples]))}
-    if "label" in samples[0]:
-        batch["label"] = torch.from_numpy(np.stack([sample["label"] for sample in samples]))
+    for key in samples[0].keys() - {"image"}:
+        batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
     return batch
 
 
@@ -51,13 +52,30 @@ class ImageDataModule(L.LightningDataModule):
             of processes.
         seed: Seed of the order of the data.
         num_workers: Loader processes per rank.
+        flip: Mirrors half of the training images, chosen by their place in the order.
     """
 
     train_set: ImageDataset
 
-    def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
+    def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
         super().__init__()
-        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        self.batch_size, self.seed, self.num_workers, self.flip = batch_size, seed, num_workers, flip
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Mirrors training images; which ones is a function of (seed, position), and noted as ``flipped``."""
+        trainer = self.trainer
+        if not self.flip or trainer is None or not trainer.training:
+            return batch
+        first = images_seen(trainer.lightning_module) + trainer.global_rank
+        positions = [first + k * trainer.world_size for k in range(len(batch["image"]))]
+        chosen = [bool(counted.generator(self.seed, "flip", p).integers(2)) for p in positions]
+        flipped = torch.tensor(chosen, device=batch["image"].device)
+        image = torch.where(flipped[:, None, None, None], batch["image"].flip(3), batch["image"])
+        return self.flip_targets({**batch, "image": image, "flipped": flipped})
+
+    def flip_targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Adapts what belongs to a mirrored image (``flipped``, N); by itself, nothing changes with the side."""
+        return batch
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Endless batches that go on where the model's clock (``images_seen``) stands."""

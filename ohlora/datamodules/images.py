@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
 
 from ohlora import images
 from ohlora.datamodules.base import ImageDataModule, Sample
@@ -27,6 +30,7 @@ class ImageFileDataset:
         resolution: Height and width that every file must have.
         labels: N×K float32, or None.
         cached: The decoded images, N×H×W×3 uint8, or None to decode at each use.
+        numbers: What each image is called in tables, such as its number; by default its place here.
     """
 
     def __init__(
@@ -35,8 +39,10 @@ class ImageFileDataset:
         resolution: int,
         labels: np.ndarray | None = None,
         cached: np.ndarray | None = None,
+        numbers: list[int] | None = None,
     ) -> None:
         self.paths, self.resolution, self.labels, self.cached = paths, resolution, labels, cached
+        self.numbers = list(range(len(paths))) if numbers is None else numbers
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,23 +50,48 @@ class ImageFileDataset:
     def __getitem__(self, index: int) -> Sample:
         cached = self.cached
         image = images.read_rgb(self.paths[index], self.resolution) if cached is None else cached[index]
-        sample: Sample = {"image": image}
+        sample: Sample = {"image": image, "index": index}
         if self.labels is not None:
             sample["label"] = self.labels[index]
         return sample
 
+    def subset(self, chosen: np.ndarray) -> ImageFileDataset:
+        """Some of the images, by place."""
+        return ImageFileDataset(
+            [self.paths[k] for k in chosen],
+            self.resolution,
+            None if self.labels is None else self.labels[chosen],
+            None if self.cached is None else self.cached[chosen],
+            [self.numbers[k] for k in chosen],
+        )
 
-class Images(ImageDataModule):
-    """Images of a folder, or those a manifest lists.
+
+@dataclass
+class Listing:
+    """Which images a stage works on.
+
+    Attributes:
+        source: The file or folder that names them, for messages.
+        paths: The files.
+        labels: N×K float32, or None.
+        numbers: What each is called in tables, or None for its place.
+    """
+
+    source: Path
+    paths: list[Path]
+    labels: np.ndarray | None = None
+    numbers: list[int] | None = None
+
+
+class ImageFiles(ImageDataModule):
+    """Base of the datamodules that read image files: checks every one before the first step.
 
     Args:
         resolution: Height and width that every image must have, in pixels.
-        folder: Folder of images (PNG or JPEG, subfolders too); or
-        manifest: CSV with a header and a column ``path``, relative to the manifest.
-        label_columns: Columns of the manifest that hold the labels, in the generator's order.
         batch_size: Images per step over all processes together.
         seed: Seed of the order.
         num_workers: Loader processes per rank.
+        flip: Mirrors half of the training images.
         cache: ``memory`` keeps decoded images (uint8), ``none`` decodes at each use, ``auto`` keeps them up to 4 GiB.
         on_bad_image: ``raise`` lists images that are unreadable, of another size or not RGB, and stops; ``skip`` leaves
             them out, says how many, and writes ``skipped.csv`` into the run folder.
@@ -70,35 +101,26 @@ class Images(ImageDataModule):
     def __init__(
         self,
         resolution: int,
-        folder: str | None = None,
-        manifest: str | None = None,
-        label_columns: list[str] | None = None,
         batch_size: int = 16,
         seed: int = 0,
         num_workers: int = 0,
+        flip: bool = False,
         cache: Literal["auto", "memory", "none"] = "auto",
         on_bad_image: Literal["raise", "skip"] = "raise",
         made_by: str | None = None,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers)
-        if (folder is None) == (manifest is None):
-            raise DataError(f"expected either 'folder' or 'manifest'; given folder={folder}, manifest={manifest}")
-        if label_columns and manifest is None:
-            raise DataError("'label_columns' needs a 'manifest' that has them")
-        self.resolution, self.folder, self.manifest = resolution, folder, manifest
-        self.label_columns, self.cache, self.on_bad_image = label_columns, cache, on_bad_image
-        self.made_by = made_by
+        super().__init__(batch_size, seed, num_workers, flip)
+        self.resolution, self.cache, self.on_bad_image, self.made_by = resolution, cache, on_bad_image, made_by
 
-    def setup(self, stage: str) -> None:
-        """Finds the images, checks every one of them, and keeps them where they fit.
+    def load(self, listing: Listing) -> ImageFileDataset:
+        """Checks every image, and keeps the decoded ones where they fit.
 
         Raises:
-            MissingArtifactError: If folder or manifest is not there.
-            DataError: If there are no images, or bad ones with ``on_bad_image: raise``, or a bad row.
+            DataError: If there are no images, or bad ones with ``on_bad_image: raise``.
         """
-        paths, labels = self._listed()
+        paths = listing.paths
         if not paths:
-            raise DataError(f"{self.manifest or self.folder} holds no images")
+            raise DataError(f"{listing.source} holds no images")
         size = len(paths) * self.resolution**2 * 3
         keep = self.cache == "memory" or (self.cache == "auto" and size <= CACHE_LIMIT)
         decoded = np.empty((len(paths) if keep else 0, self.resolution, self.resolution, 3), dtype=np.uint8)
@@ -116,49 +138,125 @@ class Images(ImageDataModule):
         if bad:
             self._report(bad, len(paths))
         if not good:
-            raise DataError(f"{self.manifest or self.folder}: none of {len(paths)} images is usable")
-        self.train_set = ImageFileDataset(
+            raise DataError(f"{listing.source}: none of {len(paths)} images is usable")
+        return ImageFileDataset(
             [paths[k] for k in good],
             self.resolution,
-            None if labels is None else labels[good],
+            None if listing.labels is None else listing.labels[good],
             decoded[: len(good)] if keep else None,
+            good if listing.numbers is None else [listing.numbers[k] for k in good],
         )
 
-    def _listed(self) -> tuple[list[Path], np.ndarray | None]:
-        source = Path(self.manifest or self.folder or "")
-        require(source, self.made_by, folder=not self.manifest)
-        if not self.manifest:
-            return images.paths_in(source), None
-        rows = read_rows(source)
-        columns = ["path", *(self.label_columns or [])]
-        missing = [c for c in columns if rows and c not in rows[0]]
-        if missing:
-            raise DataError(f"{source}: missing columns {', '.join(missing)}; the header has {', '.join(rows[0])}")
-        paths = [source.parent / row["path"] for row in rows]
-        if not self.label_columns:
-            return paths, None
-        labels = np.empty((len(rows), len(self.label_columns)), dtype=np.float32)
-        for k, row in enumerate(rows):
-            for j, column in enumerate(self.label_columns):
-                try:
-                    labels[k, j] = float(row[column])
-                except ValueError:
-                    labels[k, j] = np.nan
-                if not np.isfinite(labels[k, j]):
-                    raise DataError(f"{source}, row {k + 2}: {column} is {row[column]!r}; expected a finite number")
-        return paths, labels
-
     def _report(self, bad: list[tuple[Path, str]], total: int) -> None:
-        named = "; ".join(reason for _, reason in bad[:LISTED])
-        more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        named = shortened([reason for _, reason in bad])
         if self.on_bad_image == "raise":
             raise DataError(
-                f"{len(bad)} of {total} images cannot be used: {named}{more}. Mend or remove them, or set "
+                f"{len(bad)} of {total} images cannot be used: {named}. Mend or remove them, or set "
                 "data.init_args.on_bad_image to skip"
             )
-        rank_zero_info(f"skipping {len(bad)} of {total} images: {named}{more}")
+        rank_zero_info(f"skipping {len(bad)} of {total} images: {named}")
         assert self.trainer is not None
         folder = self.trainer.log_dir
         if self.trainer.is_global_zero and folder is not None:
             rows = [{"path": path.as_posix(), "reason": reason} for path, reason in bad]
             write_rows(Path(folder) / "skipped.csv", rows)
+
+
+class Images(ImageFiles):
+    """Images of a folder, or those a manifest lists.
+
+    Args:
+        resolution: Height and width that every image must have, in pixels.
+        folder: Folder of images (PNG or JPEG, subfolders too); or
+        manifest: CSV with a header and a column ``path``, relative to the manifest; a column ``index`` numbers them.
+        label_columns: Columns of the manifest that hold the labels, in the generator's order.
+        **settings: See :class:`ImageFiles`.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        folder: str | None = None,
+        manifest: str | None = None,
+        label_columns: list[str] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(resolution, **settings)
+        if (folder is None) == (manifest is None):
+            raise DataError(f"expected either 'folder' or 'manifest'; given folder={folder}, manifest={manifest}")
+        if label_columns and manifest is None:
+            raise DataError("'label_columns' needs a 'manifest' that has them")
+        self.folder, self.manifest, self.label_columns = folder, manifest, label_columns
+
+    def setup(self, stage: str) -> None:
+        """Finds, checks and loads the images.
+
+        Raises:
+            MissingArtifactError: If folder or manifest is not there.
+            DataError: If an image or a row cannot be used.
+        """
+        self.train_set = self.load(self._listed())
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Every image once, in order, shared out in turn between processes."""
+        return self.in_order(self.train_set)
+
+    def _listed(self) -> Listing:
+        source = Path(self.manifest or self.folder or "")
+        require(source, self.made_by, folder=not self.manifest)
+        if not self.manifest:
+            return Listing(source, images.paths_in(source))
+        rows = read_rows(source)
+        check_columns(source, rows, ["path", *(self.label_columns or [])])
+        paths = [source.parent / row["path"] for row in rows]
+        labels = numbers_in(source, rows, self.label_columns) if self.label_columns else None
+        return Listing(source, paths, labels, image_numbers(rows))
+
+
+def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
+    """Insists on columns of a table.
+
+    Raises:
+        DataError: Naming those that are missing and those that are there.
+    """
+    missing = [c for c in columns if rows and c not in rows[0]]
+    if missing:
+        raise DataError(f"{source}: missing columns {', '.join(missing)}; the header has {', '.join(rows[0])}")
+
+
+def numbers_in(source: Path, rows: list[dict[str, str]], columns: list[str]) -> np.ndarray:
+    """Columns of a table as N×K float32.
+
+    Raises:
+        DataError: Naming the rows with a value that is not a finite number.
+    """
+    values = np.empty((len(rows), len(columns)), dtype=np.float32)
+    bad: list[str] = []
+    for k, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            try:
+                values[k, j] = float(row[column])
+            except ValueError:
+                values[k, j] = np.nan
+            if not np.isfinite(values[k, j]):
+                bad.append(f"row {k + 2}: {column} is {row[column]!r}")
+    if bad:
+        raise DataError(f"{source}, {shortened(bad)}; expected a finite number")
+    return values
+
+
+def shortened(items: list[str]) -> str:
+    """The first few of a list of complaints, and how many more there are."""
+    more = f"; and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return "; ".join(items[:LISTED]) + more
+
+
+def image_numbers(rows: list[dict[str, str]]) -> list[int] | None:
+    """What a table calls its images, or None where it has no such column."""
+    column = number_column(rows[0]) if rows else None
+    return None if column is None else [int(row[column]) for row in rows]
+
+
+def number_column(header: Iterable[str]) -> str | None:
+    """The column that numbers images, in our tables (``index``) or in the original's."""
+    return next((name for name in ("index", "img_no", "idx", "img_name") if name in header), None)

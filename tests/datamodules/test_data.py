@@ -70,7 +70,7 @@ def test_pixels_survive_the_way_in_and_out() -> None:
 
 @pytest.mark.parametrize("cache", ["auto", "memory", "none"])
 def test_image_files(image_folder: Path, cache: str) -> None:
-    data = Images(16, folder=str(image_folder), cache=cache)  # type: ignore[arg-type]
+    data = Images(16, folder=str(image_folder), cache=cache)
     data.setup("fit")
     assert len(data.train_set) == 12
     with Image.open(image_folder / "004.png") as picture:

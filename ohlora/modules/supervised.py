@@ -1,0 +1,241 @@
+"""What the stages that learn from labelled images have in common."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from ohlora import checkpoints, counted
+from ohlora.datamodules.base import ImageDataModule
+from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.tracking import RunLogger
+
+
+class Supervised(L.LightningModule):
+    """Trains one or several networks side by side, validates after every pass, and keeps each one's best weights.
+
+    The clock is images seen; a *pass* is as many images as the training set holds. Everything random is counted by it,
+    so a resumed run continues bit for bit on the CPU. A network stops when ``patience`` passes went by without a lower
+    validation loss, and the run stops when all of them have.
+
+    A stage provides :meth:`losses` (one per network), :meth:`validate_pass` (one validation loss per network, and
+    figures) and :meth:`product` (what to save).
+
+    Args:
+        networks: The networks to train.
+        passes: Upper limit of the length, in passes.
+        patience: Passes without improvement after which a network stops.
+        optimizer: Optimizer of each network.
+        schedule: Learning-rate schedule, stepped once per pass; None keeps the rate constant.
+        seed: Seed of initial weights and dropout.
+    """
+
+    images_seen: Tensor
+    best_loss: Tensor
+    best_pass: Tensor
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        passes: float,
+        patience: int,
+        optimizer: OptimizerCallable,
+        schedule: LRSchedulerCallable | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if passes <= 0 or patience < 1:
+            raise ConfigError(f"passes is {passes} and patience {patience}; expected more than 0, and at least 1")
+        self.automatic_optimization = False
+        self.passes, self.patience, self.seed = passes, patience, seed
+        self._optimizer, self._schedule = optimizer, schedule
+        self.networks = nn.ModuleList(networks)
+        self.best = copy.deepcopy(self.networks).requires_grad_(False)
+        count = len(self.networks)
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("best_loss", torch.full((count,), math.inf))
+        self.register_buffer("best_pass", torch.zeros(count))
+        self._totals = torch.zeros(count)
+        self._seconds = 0.0
+
+    # --- what a stage provides
+
+    def losses(self, batch: dict[str, Tensor], active: Sequence[bool]) -> list[Tensor | None]:
+        """The training loss of each network on a batch; None for one that is not active or has nothing to learn."""
+        raise NotImplementedError
+
+    def validate_pass(self) -> tuple[list[float], dict[str, float]]:
+        """Validation loss of each network over the data of :meth:`validation_step`, and figures to log."""
+        raise NotImplementedError
+
+    def improved(self, network: int) -> None:
+        """Called when a network's validation loss is its lowest so far, after its weights were kept."""
+
+    def finished(self, network: int) -> bool:
+        """Whether a network is done."""
+        return self.pass_number - float(self.best_pass[network]) >= self.patience
+
+    def product(self) -> Mapping[str, nn.Module]:
+        """Files to save below the stage's folder: name → network."""
+        raise NotImplementedError
+
+    def provenance(self) -> dict[str, Any]:
+        """What is noted in the product's files."""
+        return {"stage": Path(self.trainer.default_root_dir).name, "images_seen": int(self.images_seen)}
+
+    # --- training
+
+    @property
+    def data(self) -> ImageDataModule:
+        """The datamodule of the run."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, ImageDataModule)
+        return data
+
+    @property
+    def pass_number(self) -> float:
+        """Passes done so far."""
+        return int(self.images_seen) / len(self.data.train_set)
+
+    @property
+    def kimg(self) -> float:
+        """Upper limit of the length, in thousands of images."""
+        return self.passes * len(self.data.train_set) / 1000
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer per network; schedules step once per pass."""
+        optimizers = [self._optimizer(network.parameters()) for network in self.networks]
+        if self._schedule is None:
+            return optimizers
+        return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
+
+    def on_fit_start(self) -> None:
+        """Sets validation to once per pass."""
+        self.trainer.check_val_every_n_epoch = None
+        self.trainer.val_check_interval = math.ceil(len(self.data.train_set) / self.data.batch_size)
+
+    def on_train_start(self) -> None:
+        """Drops figures that are about to be measured again, and ends at once when there is nothing left to do."""
+        for logger in self._run_loggers():
+            logger.rewind(int(self.images_seen) / 1000)
+        self._started_at = int(self.images_seen)
+        self._stop_when_done()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """One update of every network that is not done."""
+        started = time.perf_counter()
+        first, world = int(self.images_seen), self.trainer.world_size
+        active = [not self.finished(k) for k in range(len(self.networks))]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):  # dropout is counted, too
+            torch.manual_seed(counted.integer(self.seed, "dropout", first + self.global_rank))
+            losses = self.losses(batch, active)
+        optimizers: Any = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        present = [loss for loss in losses if loss is not None]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        if present:
+            self.manual_backward(torch.stack(present).sum())
+        for k, (optimizer, loss) in enumerate(zip(optimizers, losses, strict=True)):
+            if loss is None:
+                continue
+            self._check_finite(k, loss)
+            optimizer.step()
+            self._totals[k] += float(loss.detach())
+        self.images_seen += len(batch["image"]) * world
+        self._seconds += time.perf_counter() - started
+        self._advance_schedules(first)
+        self._stop_when_done()
+
+    def on_validation_epoch_end(self) -> None:
+        """Keeps the best weights, logs the figures, stops what is done."""
+        if self.trainer.sanity_checking or not self.trainer.training:
+            return
+        values, figures = self.validate_pass()
+        for k, value in enumerate(values):
+            if self.finished(k) and math.isfinite(float(self.best_loss[k])):
+                continue
+            if value < float(self.best_loss[k]):
+                self.best_loss[k], self.best_pass[k] = value, self.pass_number
+                self.best[k].load_state_dict(self.networks[k].state_dict())
+                self.improved(k)
+        self._report(figures)
+        self._stop_when_done()
+
+    def on_train_end(self) -> None:
+        """Saves the product to the run folder and to the stage's."""
+        folder = self.trainer.log_dir
+        if self.trainer.is_global_zero:
+            targets = dict.fromkeys(Path(f) for f in (folder, self.trainer.default_root_dir) if f)
+            for name, network in self.product().items():
+                for target in targets:
+                    checkpoints.save_network(network, target / name, self.provenance())
+                print(f"wrote {Path(self.trainer.default_root_dir) / name}")
+
+    # --- helpers
+
+    def record(
+        self,
+        figures: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray] | None = None,
+        tables: Mapping[str, list[dict[str, Any]]] | None = None,
+    ) -> None:
+        """Notes figures, pictures and tables of this moment in the run folder and on W&B."""
+        for logger in self._run_loggers():
+            logger.record(int(self.images_seen) / 1000, figures, pictures, tables)
+
+    def _run_loggers(self) -> list[RunLogger]:
+        return [logger for logger in self.loggers if isinstance(logger, RunLogger)]
+
+    def _report(self, figures: Mapping[str, float]) -> None:
+        steps = max(1, round((int(self.images_seen) - self._started_at) / self.data.batch_size))
+        optimizers: Any = self.trainer.optimizers
+        training = {"loss/train": float(self._totals.sum()) / steps / len(self.networks)}
+        speed = (int(self.images_seen) - self._started_at) / max(self._seconds, 1e-9)
+        self.record(
+            {
+                "pass": self.pass_number,
+                **training,
+                **figures,
+                "learning_rate": optimizers[0].param_groups[0]["lr"],
+                "images_per_second": speed,
+            }
+        )
+        self._totals.zero_()
+        self._seconds, self._started_at = 0.0, int(self.images_seen)
+
+    def _stop_when_done(self) -> None:
+        done = all(self.finished(k) for k in range(len(self.networks)))
+        if done or self.pass_number >= self.passes - 1e-9:
+            self.trainer.should_stop = True
+
+    def _advance_schedules(self, before: int) -> None:
+        if self._schedule is None:
+            return
+        size = len(self.data.train_set)
+        schedulers: Any = self.lr_schedulers()
+        for _ in range(int(self.images_seen) // size - before // size):
+            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+                scheduler.step()
+
+    def _check_finite(self, network: int, loss: Tensor) -> None:
+        gradients = [p.grad for p in self.networks[network].parameters() if p.grad is not None]
+        norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+        if torch.isfinite(loss) and torch.isfinite(norms.sum()):
+            return
+        what = "the gradient" if torch.isfinite(loss) else "the loss"
+        raise NonFiniteError(
+            f"{what} of network {network} is not finite after {int(self.images_seen)} images: nothing was updated with "
+            "it and the last checkpoint is untouched. Lower the learning rate, or look at the images of this step"
+        )

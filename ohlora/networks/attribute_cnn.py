@@ -1,0 +1,315 @@
+"""Networks that look at an image and give numbers: filters, property scores, hairstyle.
+
+One configurable network serves all of them. It has a branch per attribute (or per small group of attributes that share
+a window); a branch cuts its windows out of the full frame, runs a plan of convolutions over each, and ends in two dense
+layers. The named instances of :func:`attribute_cnn` are the original's networks and their smaller siblings.
+
+Shapes: N images, R = resolution, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ohlora.attributes import FILTERS, LABELS, Crop, attribute
+
+LEAK = 0.01
+"""Slope of every leaky ReLU."""
+
+Plan = Literal["original", "small"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What one part of the network looks at and predicts.
+
+    Attributes:
+        outputs: Names of the attributes it predicts.
+        crops: Windows of the full frame; each has convolutions of its own, and all of them meet in the dense layers.
+        plan: Layers of one window, separated by spaces: ``32`` is a 3×3 convolution with 32 feature maps and no
+            padding, ``32/2`` one with padding 1 and stride 2, ``pool`` a 2×2 maximum.
+        hidden: Width of the dense layer before the last.
+        conv_dropout: Share of feature maps dropped after each convolution in training.
+        dropout: Share of hidden values dropped in training.
+        unit_range: The convolutions see 0…1 instead of −1…1, as the original's filters do.
+        probability: The outputs are probabilities (a sigmoid follows).
+    """
+
+    outputs: tuple[str, ...]
+    crops: tuple[Crop, ...]
+    plan: str
+    hidden: int = 256
+    conv_dropout: float = 0.05
+    dropout: float = 0.45
+    unit_range: bool = False
+    probability: bool = False
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Branch:
+        """The opposite of ``dataclasses.asdict``, also after a way through JSON."""
+        crops = tuple(Crop(*crop) for crop in values["crops"])
+        return cls(**{**values, "outputs": tuple(values["outputs"]), "crops": crops})
+
+
+class Window(nn.Sequential):
+    """The convolutions of one window: each is followed by a leaky ReLU and channel dropout."""
+
+    def __init__(self, plan: str, dropout: float) -> None:
+        super().__init__()
+        inputs, count = 3, 0
+        for place, token in enumerate(plan.split()):
+            if token == "pool":
+                self.add_module(f"pool{place}", nn.MaxPool2d(2))
+                continue
+            width, _, stride = token.partition("/")
+            if not width.isdecimal() or (stride and not stride.isdecimal()):
+                raise ValueError(f"plan {plan!r}: {token!r} is neither 'pool' nor a width such as '32' or '32/2'")
+            count += 1
+            step = int(stride or 1)
+            self.add_module(f"conv{count}", nn.Conv2d(inputs, int(width), 3, step, padding=1 if stride else 0))
+            self.add_module(f"activation{count}", nn.LeakyReLU(LEAK))
+            if dropout:
+                self.add_module(f"dropout{count}", nn.Dropout2d(dropout))
+            inputs = int(width)
+
+
+class BranchNetwork(nn.Module):
+    """One branch: images N×3×R×R → N × its outputs, before any sigmoid."""
+
+    def __init__(self, branch: Branch, resolution: int) -> None:
+        super().__init__()
+        self.branch, self.resolution = branch, resolution
+        self.windows = nn.ModuleList(Window(branch.plan, branch.conv_dropout) for _ in branch.crops)
+        with torch.no_grad():
+            frame = torch.zeros(1, 3, resolution, resolution)
+            size = sum(self._see(k, frame).shape[1] for k in range(len(branch.crops)))
+        self.dense = nn.Linear(size, branch.hidden)
+        self.dropout = nn.Dropout(branch.dropout)
+        self.score = nn.Linear(branch.hidden, len(branch.outputs))
+
+    def _see(self, k: int, images: Tensor) -> Tensor:
+        seen = self.windows[k](cut(images, self.branch.crops[k]))
+        if 0 in seen.shape:
+            raise ValueError(f"plan {self.branch.plan!r} leaves nothing of a window at resolution {self.resolution}")
+        return seen.flatten(1)  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor) -> Tensor:
+        """The hidden layer: N×``hidden``, −1…1."""
+        if self.branch.unit_range:
+            images = (images + 1) / 2
+        seen = torch.cat([self._see(k, images) for k in range(len(self.windows))], dim=1)
+        return torch.tanh(self.dense(seen))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.score(self.dropout(self.features(images)))  # type: ignore[no-any-return]
+
+
+class AttributeCNN(nn.Module):
+    """Images N×3×R×R in [−1, 1] → scores N×K; column k is the attribute ``outputs[k]``.
+
+    Args:
+        branches: What it looks at and predicts.
+        resolution: Height and width R of the images.
+    """
+
+    def __init__(self, branches: Sequence[Branch | Mapping[str, Any]], resolution: int = 256) -> None:
+        super().__init__()
+        specs = [b if isinstance(b, Branch) else Branch.from_dict(b) for b in branches]
+        self.outputs = tuple(name for spec in specs for name in spec.outputs)
+        if not specs or len(set(self.outputs)) < len(self.outputs):
+            raise ValueError(f"outputs are {', '.join(self.outputs) or 'none'}; expected at least one, each once")
+        for name in self.outputs:
+            attribute(name)
+        self.resolution = resolution
+        self.branches = nn.ModuleDict({spec.outputs[0]: BranchNetwork(spec, resolution) for spec in specs})
+
+    @property
+    def specs(self) -> list[Branch]:
+        """The branches' descriptions, in order."""
+        return [b.branch for b in self.branches.values()]  # type: ignore[misc]
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments that rebuild this network."""
+        return {"branches": [asdict(spec) for spec in self.specs], "resolution": self.resolution}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Scores before any sigmoid: N×K.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        check_images(images, self.resolution)
+        return torch.cat([branch(images) for branch in self.branches.values()], dim=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The hidden layers of all branches side by side: N × the sum of their widths, −1…1."""
+        check_images(images, self.resolution)
+        return torch.cat([branch.features(images) for branch in self.branches.values()], dim=1)  # type: ignore[operator]
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = self.logits(images)
+        columns = [spec.probability for spec in self.specs for _ in spec.outputs]
+        if not any(columns):
+            return scores
+        return torch.where(torch.tensor(columns, device=scores.device), torch.sigmoid(scores), scores)
+
+
+class AttributeEnsemble(nn.Module):
+    """Several equal networks whose outputs are averaged (soft vote): images N×3×R×R → N×K.
+
+    Args:
+        members: Number of networks.
+        branches: As for :class:`AttributeCNN`.
+        resolution: Height and width R of the images.
+    """
+
+    def __init__(self, members: int, branches: Sequence[Branch | Mapping[str, Any]], resolution: int = 256) -> None:
+        super().__init__()
+        if members < 1:
+            raise ValueError(f"members is {members}; expected at least 1")
+        self.members = nn.ModuleList(AttributeCNN(branches, resolution) for _ in range(members))
+        self.outputs, self.resolution = self._first.outputs, resolution
+
+    @property
+    def _first(self) -> AttributeCNN:
+        return self.members[0]  # type: ignore[return-value]
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments that rebuild this ensemble."""
+        return {"members": len(self.members), **self._first.arguments()}
+
+    def each(self, images: Tensor) -> Tensor:
+        """Every member's outputs: members×N×K."""
+        return torch.stack([member(images) for member in self.members])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.each(images).mean(dim=0)
+
+    @classmethod
+    def of(cls, networks: Sequence[AttributeCNN]) -> AttributeEnsemble:
+        """An ensemble with the weights of equal networks.
+
+        Raises:
+            ValueError: If there are none, or they differ in anything but weights.
+        """
+        if not networks or any(network.arguments() != networks[0].arguments() for network in networks):
+            raise ValueError("an ensemble needs one or more networks that differ in their weights only")
+        ensemble = cls(len(networks), **networks[0].arguments())
+        for member, network in zip(ensemble.members, networks, strict=True):
+            member.load_state_dict(network.state_dict())
+        return ensemble.train(networks[0].training)
+
+
+def cut(images: Tensor, crop: Crop) -> Tensor:
+    """A window of N×C×H×W; borders are rounded to whole pixels."""
+    height, width = images.shape[2:]
+    rows = slice(round(crop.top * height), round(crop.bottom * height))
+    columns = slice(round(crop.left * width), round(crop.right * width))
+    return images[:, :, rows, columns]
+
+
+def check_images(images: Tensor, resolution: int) -> None:
+    """Insists on N×3×R×R.
+
+    Raises:
+        ValueError: If the shape is another.
+    """
+    if images.ndim != 4 or images.shape[1:] != (3, resolution, resolution):
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 3, {resolution}, {resolution})")
+
+
+# --- named instances --------------------------------------------------------------------------------------------------
+
+
+def _branch(outputs: tuple[str, ...], plan: str, **settings: Any) -> Branch:
+    return Branch(outputs, attribute(outputs[0]).crops, plan, **settings)
+
+
+def _filter(name: str, plan: str) -> Branch:
+    return _branch((name,), plan, hidden=512, unit_range=True, probability=True)
+
+
+_WIDE = "32 64 pool 64 pool 128 pool 128 pool 128"
+
+_ORIGINAL = (
+    _filter("gender", "32 64 pool 128 pool 128 pool 256 pool 256 pool"),
+    _filter("quality", "32 64 pool 128 pool 128 pool 256"),
+    _filter("age", "32 64 pool 128 pool 128 pool 256 pool 256"),
+    _filter("glass", "32 64 pool 128 pool 128 pool 256"),
+    _branch(("eyes",), "32 64 pool 64 pool 128 pool"),
+    _branch(("hair_color",), f"{_WIDE} pool"),
+    _branch(("hair_length",), _WIDE),
+    _branch(("mouth",), "32 64 pool 64 pool 128 pool"),
+    _branch(("pose",), "32 64 pool 64 pool 128 128"),
+    _branch(("background_mean", "background_std"), _WIDE),
+    _branch(("hairstyle",), "32 64 pool 64 pool 96 pool 128 128", hidden=512, dropout=0.25),
+)
+
+# For 64×64: strides instead of pools, padding (a window is a dozen pixels high), a fortieth of the arithmetic.
+_SMALL_PLANS = {
+    "gender": "16/2 32/2 64/2 64/2",
+    "quality": "16/2 32/2 64/2",
+    "age": "16/2 32/2 64/2 64/2",
+    "glass": "16/2 32/2 64/2",
+    "eyes": "32/1 48/2 64/2",
+    "hair_color": "16/2 32/2 48/2 64/2",
+    "hair_length": "16/2 32/2 48/2 64/2",
+    "mouth": "32/1 48/2 64/2",
+    "pose": "32/1 48/2 64/2",
+    "background_mean": "24/1 32/2 48/2 64/2",
+    "hairstyle": "24/1 48/2 64/2 64/2",
+}
+
+_INSTANCES: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in FILTERS},
+    "property": LABELS,
+    "hairstyle": ("hairstyle",),
+    "merged": (*LABELS, "hairstyle"),
+}
+
+
+def _small(branch: Branch) -> Branch:
+    plan, dropout = _SMALL_PLANS[branch.outputs[0]], 0.3 if branch.probability else 0.0
+    return replace(branch, plan=plan, hidden=32, conv_dropout=0.0, dropout=dropout, unit_range=False)
+
+
+def attribute_cnn(name: str, plan: Plan = "original", resolution: int = 256) -> AttributeCNN:
+    """A network by name, with random weights from torch's global generator.
+
+    Args:
+        name: ``gender``, ``quality``, ``age``, ``glass`` (one probability each), ``property`` (the seven labels of
+            fine-tune v1), ``hairstyle``, or ``merged`` (property and hairstyle).
+        plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64.
+        resolution: Height and width of the images.
+
+    Raises:
+        ValueError: If there is no such network or plan, or the plan does not fit the resolution.
+    """
+    if name not in _INSTANCES or plan not in ("original", "small"):
+        raise ValueError(
+            f"no attribute network {name!r} with plan {plan!r}; expected one of {', '.join(_INSTANCES)} and a plan of "
+            "original, small"
+        )
+    chosen = [branch for branch in _ORIGINAL if branch.outputs[0] in _INSTANCES[name]]
+    return AttributeCNN([_small(b) if plan == "small" else b for b in chosen], resolution)
+
+
+def merge(networks: Sequence[AttributeCNN]) -> AttributeCNN:
+    """One network with the branches of several, without retraining.
+
+    Raises:
+        ValueError: If they differ in resolution or predict the same attribute twice.
+    """
+    resolutions = {network.resolution for network in networks}
+    if len(resolutions) != 1:
+        raise ValueError(f"networks have resolutions {sorted(resolutions)}; expected one resolution")
+    merged = AttributeCNN([spec for network in networks for spec in network.specs], resolutions.pop())
+    for network in networks:
+        for name, branch in network.branches.items():
+            merged.branches[name].load_state_dict(branch.state_dict())
+    return merged.train(networks[0].training)
