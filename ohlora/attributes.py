@@ -33,6 +33,7 @@ class Attribute:
         roles: ``filter`` (decides which images are kept), ``label`` (conditions fine-tune v1), ``expression``
             (steered by the character), ``grouping`` (splits latents into groups before directions are sought).
         crops: The windows in which a network looks for it; one entry per window.
+        mirrors: Whether its raw score changes sign when the image is mirrored.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Attribute:
     range: Range
     roles: frozenset[Role]
     crops: tuple[Crop, ...]
+    mirrors: bool = False
 
 
 _WHOLE = Crop(0.0, 1.0, 0.0, 1.0)
@@ -49,7 +51,7 @@ _EYE_BAND = Crop(3 / 8, 9 / 16, 1 / 4, 3 / 4)
 
 
 def _attribute(name: str, meaning: str, range_: Range, roles: tuple[Role, ...], *crops: Crop) -> Attribute:
-    return Attribute(name, meaning, range_, frozenset(roles), crops)
+    return Attribute(name, meaning, range_, frozenset(roles), crops, mirrors=name in ("pose", "roll"))
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (

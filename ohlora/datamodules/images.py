@@ -98,6 +98,8 @@ class ImageFiles(ImageDataModule):
         made_by: Command that makes the input, named when it is missing.
     """
 
+    train_set: ImageFileDataset
+
     def __init__(
         self,
         resolution: int,
@@ -224,13 +226,15 @@ def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[st
         raise DataError(f"{source}: missing columns {', '.join(missing)}; the header has {', '.join(rows[0])}")
 
 
-def numbers_in(source: Path, rows: list[dict[str, str]], columns: list[str]) -> np.ndarray:
-    """Columns of a table as N×K float32.
+def numbers_in(
+    source: Path, rows: list[dict[str, str]], columns: list[str], dtype: type[np.floating[Any]] = np.float32
+) -> np.ndarray:
+    """Columns of a table as N×K numbers.
 
     Raises:
         DataError: Naming the rows with a value that is not a finite number.
     """
-    values = np.empty((len(rows), len(columns)), dtype=np.float32)
+    values = np.empty((len(rows), len(columns)), dtype)
     bad: list[str] = []
     for k, row in enumerate(rows):
         for j, column in enumerate(columns):

@@ -12,13 +12,41 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torchmetrics
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from ohlora import checkpoints, counted
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.tracking import RunLogger
+
+
+class Gathered(nn.Module):
+    """Collects rows of predictions by their place in the data, over batches and ranks.
+
+    Args:
+        width: Values K per row.
+    """
+
+    def __init__(self, width: int = 1) -> None:
+        super().__init__()
+        self.width = width
+        self.places, self.values = torchmetrics.CatMetric(), torchmetrics.CatMetric()
+
+    def update(self, places: Tensor, values: Tensor) -> None:
+        """Adds rows: places (N,), values (N, K)."""
+        self.places.update(places.double())
+        self.values.update(values.detach().double().flatten())
+
+    def collect(self, count: int) -> Tensor:
+        """All rows so far, ``count``×K on the CPU, NaN where there was none; starts anew. Collective."""
+        table = torch.full((count, self.width), torch.nan)
+        table[self.places.compute().long().cpu()] = self.values.compute().view(-1, self.width).float().cpu()
+        self.places.reset()
+        self.values.reset()
+        return table
 
 
 class Supervised(L.LightningModule):
@@ -43,6 +71,7 @@ class Supervised(L.LightningModule):
     images_seen: Tensor
     best_loss: Tensor
     best_pass: Tensor
+    kept_loss: Tensor
 
     def __init__(
         self,
@@ -65,6 +94,7 @@ class Supervised(L.LightningModule):
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("best_loss", torch.full((count,), math.inf))
         self.register_buffer("best_pass", torch.zeros(count))
+        self.register_buffer("kept_loss", torch.full((count,), math.inf))
         self._totals = torch.zeros(count)
         self._seconds = 0.0
 
@@ -80,6 +110,15 @@ class Supervised(L.LightningModule):
 
     def improved(self, network: int) -> None:
         """Called when a network's validation loss is its lowest so far, after its weights were kept."""
+
+    def done(self, network: int) -> None:
+        """Called when a network has finished; may start it anew (see :meth:`start_anew`)."""
+
+    def start_anew(self, network: int, fresh: nn.Module) -> None:
+        """Lets a network begin again with other weights; its best ones stay until they are beaten."""
+        self.networks[network].load_state_dict(fresh.state_dict())
+        self.trainer.optimizers[network].state.clear()
+        self.best_loss[network], self.best_pass[network] = math.inf, self.pass_number
 
     def finished(self, network: int) -> bool:
         """Whether a network is done."""
@@ -160,16 +199,20 @@ class Supervised(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the best weights, logs the figures, stops what is done."""
-        if self.trainer.sanity_checking or not self.trainer.training:
+        if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
         values, figures = self.validate_pass()
         for k, value in enumerate(values):
-            if self.finished(k) and math.isfinite(float(self.best_loss[k])):
+            if self.finished(k):
                 continue
             if value < float(self.best_loss[k]):
                 self.best_loss[k], self.best_pass[k] = value, self.pass_number
+            if value < float(self.kept_loss[k]):
+                self.kept_loss[k] = value
                 self.best[k].load_state_dict(self.networks[k].state_dict())
                 self.improved(k)
+            if self.finished(k):
+                self.done(k)
         self._report(figures)
         self._stop_when_done()
 

@@ -1,0 +1,128 @@
+"""Images with continuous scores, for regression."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ohlora import counted
+from ohlora.attributes import attribute, column
+from ohlora.datamodules.base import Sample
+from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in
+from ohlora.errors import DataError
+from ohlora.faces.scoring import Normalization
+from ohlora.files import read_rows, require
+
+NORMALIZATION = "normalization.json"
+"""Name of the file that holds a table's scale; it lies beside the table."""
+
+
+class ScoredDataset(ImageFileDataset):
+    """Image files with scores; a sample also tells the scores of its mirror image, ``mirrored_label`` (K float32)."""
+
+    mirrored: np.ndarray
+
+    def __getitem__(self, index: int) -> Sample:
+        return {**super().__getitem__(index), "mirrored_label": self.mirrored[index]}
+
+
+class ScoredImages(ImageFiles):
+    """Images and their scores from one or more tables, divided at random into training and validation.
+
+    A table has the columns ``path`` (relative to itself) and, per attribute, ``<attribute>_score`` or ``<attribute>``:
+    z-scores, whose scale lies beside it in ``normalization.json``.
+
+    Args:
+        resolution: Height and width that every image must have, in pixels.
+        manifests: The tables.
+        attributes: Which attributes, in the order of the network's outputs.
+        val_share: Share of the images kept for validation.
+        **settings: See :class:`ohlora.datamodules.images.ImageFiles`. With ``flip``, raw pose and roll of a mirrored
+            image change sign, as the normalisation tells.
+    """
+
+    train_set: ScoredDataset
+    val_set: ScoredDataset
+
+    def __init__(
+        self, resolution: int, manifests: list[str], attributes: list[str], val_share: float = 0.1, **settings: Any
+    ) -> None:
+        super().__init__(resolution, **settings)
+        if not manifests or not attributes or not 0 < val_share < 1:
+            raise DataError(
+                f"{len(manifests)} manifests, {len(attributes)} attributes and val_share {val_share} were given; "
+                "expected at least one of each and a share between 0 and 1"
+            )
+        self.manifests, self.attributes, self.val_share = [Path(m) for m in manifests], attributes, val_share
+
+    def setup(self, stage: str) -> None:
+        """Reads the tables, checks every image, and divides them.
+
+        Raises:
+            MissingArtifactError: If a table, or the normalisation that flipping needs, is not there.
+            DataError: If a table lacks an attribute, or a row or image cannot be used.
+        """
+        parts = [self._listed(manifest) for manifest in self.manifests]
+        both = np.concatenate([np.stack([labels, mirrored], axis=1) for _, labels, mirrored in parts])
+        loaded = self.load(
+            Listing(
+                source=self.manifests[0],
+                paths=[path for listing, _, _ in parts for path in listing.paths],
+                labels=both.reshape(len(both), -1),
+                numbers=[number for listing, _, _ in parts for number in listing.numbers or []],
+            )
+        )
+        order = counted.permutation(self.seed, "split", 0, len(loaded))
+        held_out = max(1, round(self.val_share * len(loaded)))
+        if held_out >= len(loaded):
+            raise DataError(f"{len(loaded)} images leave none to learn from; expected at least 2")
+        self.val_set, self.train_set = self._scored(loaded, order[:held_out]), self._scored(loaded, order[held_out:])
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Validation images in order, shared out in turn between processes."""
+        return self.in_order(self.val_set)
+
+    def flip_targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Gives mirrored images the scores of the mirror image."""
+        return {**batch, "label": torch.where(batch["flipped"][:, None], batch["mirrored_label"], batch["label"])}
+
+    def _scored(self, loaded: ImageFileDataset, places: np.ndarray) -> ScoredDataset:
+        part = loaded.subset(np.sort(places))
+        assert part.labels is not None
+        labels, mirrored = np.split(part.labels, 2, axis=1)
+        scored = ScoredDataset(part.paths, part.resolution, labels, part.cached, part.numbers)
+        scored.mirrored = mirrored
+        return scored
+
+    def _listed(self, manifest: Path) -> tuple[Listing, np.ndarray, np.ndarray]:
+        """A table's images, their scores, and the scores of their mirror images."""
+        require(manifest, self.made_by)
+        rows = read_rows(manifest)
+        if not rows or "path" not in rows[0]:
+            raise DataError(f"{manifest} has no rows or no column 'path'; expected a table of scores")
+        columns = [column(rows[0], attribute(name).name) for name in self.attributes]
+        missing = [name for name, found in zip(self.attributes, columns, strict=True) if found is None]
+        if missing:
+            raise DataError(f"{manifest} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
+        labels = numbers_in(manifest, rows, [c for c in columns if c is not None])
+        listing = Listing(manifest, [manifest.parent / row["path"] for row in rows], numbers=image_numbers(rows))
+        if listing.numbers is None:
+            listing.numbers = list(range(len(rows)))
+        return listing, labels, self._mirror(manifest, labels) if self.flip else labels
+
+    def _mirror(self, manifest: Path, labels: np.ndarray) -> np.ndarray:
+        """z-scores after the raw scores of what mirrors changed sign: −raw = −(z·std + mean)."""
+        path = manifest.parent / NORMALIZATION
+        require(path, "the command that made the table beside it; or set data.init_args.flip to false")
+        scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        mirrored = labels.copy()
+        for k, name in enumerate(self.attributes):
+            if attribute(name).mirrors:
+                mirrored[:, k] = -labels[:, k] - 2 * scale.mean[name] / scale.std[name]
+        return mirrored

@@ -1,0 +1,128 @@
+"""Keeps the images whose scores pass every rule, and says what each rule costs.
+
+python scripts/filter_images.py artifacts/score_15k/scores.csv artifacts/filter_15k/manifest.csv \
+    --keep "gender >= 0.92" --keep "quality >= 0.9" --keep "age <= 0.008" --keep "glass <= 0.01" --from-index 2000
+
+The table has a header, a column that numbers the images (index or img_no), and a column per attribute, named by it with
+or without ``_score``. The result has the same columns, one row per kept image, paths relative to itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import operator
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ohlora.attributes import attribute, column
+from ohlora.datamodules.images import number_column, numbers_in
+from ohlora.errors import DataError, OhloraError
+from ohlora.files import read_rows, require, write_rows
+
+COMPARISONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One condition on an attribute, such as ``gender >= 0.92``."""
+
+    attribute: str
+    comparison: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Reads a rule.
+
+        Raises:
+            ValueError: If it is not ``ATTRIBUTE COMPARISON NUMBER``, or the attribute is unknown.
+        """
+        match = re.fullmatch(r"\s*(\w+?)(?:_score)?\s*(>=|<=|>|<)\s*(\S+)\s*", text)
+        if match is None:
+            raise ValueError(f"{text!r} is no rule; expected for example 'gender >= 0.92' (with >=, <=, > or <)")
+        attribute(match[1])
+        return cls(match[1], match[2], float(match[3]))
+
+    def __str__(self) -> str:
+        return f"{self.attribute} {self.comparison} {self.limit:g}"
+
+
+def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.ndarray:
+    """Which rows pass which rules: rows × rules, boolean.
+
+    Raises:
+        DataError: If the table lacks a rule's column, or a value is not a number.
+    """
+    columns = [column(rows[0], rule.attribute) for rule in rules]
+    missing = [rule.attribute for rule, found in zip(rules, columns, strict=True) if found is None]
+    if missing:
+        raise DataError(f"{source} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
+    # In double precision, since limits such as 0.01 are compared with printed decimals.
+    values = numbers_in(source, rows, [c for c in columns if c is not None], np.float64)
+    return np.stack([COMPARISONS[r.comparison](values[:, k], r.limit) for k, r in enumerate(rules)], axis=1)
+
+
+def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> int:
+    """Writes the rows that pass, and prints what each rule costs.
+
+    Returns:
+        How many images are kept.
+    """
+    require(source, "a run of configs/score_10k.yaml or configs/score_15k.yaml")
+    rows = read_rows(source)
+    number = number_column(rows[0]) if rows else None
+    if number is None:
+        raise DataError(f"{source} has no column that numbers the images; expected index or img_no")
+    considered = [row for row in rows if int(row[number]) >= from_index]
+    if not considered:
+        raise DataError(f"{source}: none of {len(rows)} images has an index of {from_index} or more")
+    passes = passing(source, considered, rules)
+    kept = np.asarray(passes.all(axis=1))
+    print(f"{len(considered)} of {len(rows)} images considered")
+    for k, rule in enumerate(rules):
+        without = np.delete(passes, k, axis=1).all(axis=1)
+        print(f"  {rule!s:20} passed by {passes[:, k].sum()}; {int((without & ~kept).sum())} fail it alone")
+    result = [moved(considered[k], source.parent, target.parent) for k in np.flatnonzero(kept)]
+    if not result:
+        raise DataError(f"no image of {source} passes all rules; loosen one of those above")
+    write_rows(target, result)
+    print(f"{len(result)} images kept: {target}")
+    return len(result)
+
+
+def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
+    """A row whose paths are relative to another folder."""
+    if "path" not in row:
+        return row
+    return row | {"path": Path(os.path.relpath(source / row["path"], target)).as_posix()}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Keeps the images whose scores pass every rule.")
+    parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="table of scores")
+    parser.add_argument("output", type=Path, metavar="OUT.csv", help="manifest to write")
+    parser.add_argument("--keep", action="append", required=True, metavar="RULE", help="for example 'gender >= 0.92'")
+    parser.add_argument("--from-index", type=int, default=0, metavar="I", help="leave out images numbered below I")
+    given = parser.parse_args(args)
+    try:
+        filter_images(given.scores, given.output, [Rule.parse(text) for text in given.keep], given.from_index)
+    except (OhloraError, ValueError) as error:
+        print(f"filter_images: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

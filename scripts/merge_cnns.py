@@ -1,0 +1,55 @@
+"""Joins attribute networks into one, without retraining: property and hairstyle CNN into the merged CNN of 8 outputs.
+
+python scripts/merge_cnns.py artifacts/property_cnn/property.safetensors \
+    artifacts/hairstyle_cnn/hairstyle.safetensors artifacts/merged/merged.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ohlora import checkpoints
+from ohlora.errors import ConfigError, OhloraError
+from ohlora.networks.attribute_cnn import AttributeCNN, merge
+
+
+def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
+    """Reads networks, and writes one with the branches of all.
+
+    Raises:
+        ConfigError: If a file holds no attribute CNN, or two predict the same attribute.
+    """
+    networks = []
+    for source in sources:
+        network = checkpoints.load_attributes(source)
+        if not isinstance(network, AttributeCNN):
+            raise ConfigError(f"{source} holds an ensemble; expected a single attribute CNN")
+        networks.append(network)
+    try:
+        merged = merge(networks)
+    except ValueError as error:
+        raise ConfigError(f"{', '.join(str(source) for source in sources)}: {error}") from error
+    origins = {source.name: checkpoints.read_metadata(source)["provenance"] for source in sources}
+    checkpoints.save_network(merged, target, {"merged_from": origins})
+    return merged
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Joins attribute networks into one.")
+    parser.add_argument("sources", type=Path, nargs="+", metavar="NETWORK", help="attribute CNNs to join")
+    parser.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+    given = parser.parse_args(args)
+    try:
+        merged = merge_files(given.sources, given.target)
+    except OhloraError as error:
+        print(f"merge_cnns: {error}", file=sys.stderr)
+        return 2
+    print(f"{given.target}: {', '.join(merged.outputs)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
