@@ -52,8 +52,8 @@ class Gathered(nn.Module):
 class Supervised(L.LightningModule):
     """Trains one or several networks side by side, validates after every pass, and keeps each one's best weights.
 
-    The clock is images seen; a *pass* is as many images as the training set holds. Everything random is counted by it,
-    so a resumed run continues bit for bit on the CPU. A network stops when ``patience`` passes went by without a lower
+    The clock is images seen; a *pass* is as many whole batches as it takes to see the training set. Everything random is
+    counted by it, so a resumed run continues bit for bit on the CPU. A network stops when ``patience`` passes went by without a lower
     validation loss, and the run stops when all of them have.
 
     A stage provides :meth:`losses` (one per network), :meth:`validate_pass` (one validation loss per network, and
@@ -72,6 +72,7 @@ class Supervised(L.LightningModule):
     best_loss: Tensor
     best_pass: Tensor
     kept_loss: Tensor
+    stale: Tensor
 
     def __init__(
         self,
@@ -83,8 +84,8 @@ class Supervised(L.LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
-        if passes <= 0 or patience < 1:
-            raise ConfigError(f"passes is {passes} and patience {patience}; expected more than 0, and at least 1")
+        if passes < 1 or patience < 1:
+            raise ConfigError(f"passes is {passes} and patience {patience}; expected at least 1 of both")
         self.automatic_optimization = False
         self.passes, self.patience, self.seed = passes, patience, seed
         self._optimizer, self._schedule = optimizer, schedule
@@ -95,6 +96,7 @@ class Supervised(L.LightningModule):
         self.register_buffer("best_loss", torch.full((count,), math.inf))
         self.register_buffer("best_pass", torch.zeros(count))
         self.register_buffer("kept_loss", torch.full((count,), math.inf))
+        self.register_buffer("stale", torch.zeros(count, dtype=torch.long))  # validations since the lowest loss
         self._totals = torch.zeros(count)
         self._seconds = 0.0
 
@@ -118,11 +120,11 @@ class Supervised(L.LightningModule):
         """Lets a network begin again with other weights; its best ones stay until they are beaten."""
         self.networks[network].load_state_dict(fresh.state_dict())
         self.trainer.optimizers[network].state.clear()
-        self.best_loss[network], self.best_pass[network] = math.inf, self.pass_number
+        self.best_loss[network], self.stale[network] = math.inf, 0
 
     def finished(self, network: int) -> bool:
         """Whether a network is done."""
-        return self.pass_number - float(self.best_pass[network]) >= self.patience
+        return int(self.stale[network]) >= self.patience
 
     def product(self) -> Mapping[str, nn.Module]:
         """Files to save below the stage's folder: name → network."""
@@ -142,14 +144,24 @@ class Supervised(L.LightningModule):
         return data
 
     @property
+    def steps_per_pass(self) -> int:
+        """Batches in a pass."""
+        return math.ceil(len(self.data.train_set) / self.data.batch_size)
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images in a pass."""
+        return self.steps_per_pass * self.data.batch_size
+
+    @property
     def pass_number(self) -> float:
         """Passes done so far."""
-        return int(self.images_seen) / len(self.data.train_set)
+        return int(self.images_seen) / self.images_per_pass
 
     @property
     def kimg(self) -> float:
         """Upper limit of the length, in thousands of images."""
-        return self.passes * len(self.data.train_set) / 1000
+        return self.passes * self.images_per_pass / 1000
 
     def configure_optimizers(self) -> Any:
         """One optimizer per network; schedules step once per pass."""
@@ -161,7 +173,7 @@ class Supervised(L.LightningModule):
     def on_fit_start(self) -> None:
         """Sets validation to once per pass."""
         self.trainer.check_val_every_n_epoch = None
-        self.trainer.val_check_interval = math.ceil(len(self.data.train_set) / self.data.batch_size)
+        self.trainer.val_check_interval = self.steps_per_pass
 
     def on_train_start(self) -> None:
         """Drops figures that are about to be measured again, and ends at once when there is nothing left to do."""
@@ -202,13 +214,16 @@ class Supervised(L.LightningModule):
         if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
         values, figures = self.validate_pass()
+        if int(self.images_seen) % self.images_per_pass:
+            return  # a run that is stopped within a pass validates once more, which must not change what it keeps
         for k, value in enumerate(values):
             if self.finished(k):
                 continue
+            self.stale[k] += 1
             if value < float(self.best_loss[k]):
-                self.best_loss[k], self.best_pass[k] = value, self.pass_number
+                self.best_loss[k], self.stale[k] = value, 0
             if value < float(self.kept_loss[k]):
-                self.kept_loss[k] = value
+                self.kept_loss[k], self.best_pass[k] = value, self.pass_number
                 self.best[k].load_state_dict(self.networks[k].state_dict())
                 self.improved(k)
             if self.finished(k):
@@ -266,9 +281,8 @@ class Supervised(L.LightningModule):
     def _advance_schedules(self, before: int) -> None:
         if self._schedule is None:
             return
-        size = len(self.data.train_set)
         schedulers: Any = self.lr_schedulers()
-        for _ in range(int(self.images_seen) // size - before // size):
+        for _ in range(int(self.images_seen) // self.images_per_pass - before // self.images_per_pass):
             for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
                 scheduler.step()
 

@@ -1,0 +1,116 @@
+"""Regression of scores through the real entry point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ohlora import checkpoints
+from ohlora.datamodules.scores import ScoredImages
+from ohlora.errors import DataError, MissingArtifactError
+from ohlora.files import read_rows
+from tests.conftest import assert_same, network_state
+from tests.toy_tables import brightness_table
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def fit(ohlora: Run, tmp_path: Path) -> Run:
+    manifest, _ = brightness_table(tmp_path / "data", 60)
+
+    def run(*words: str, stage: str = "stage") -> int:
+        table = ["--data.init_args.manifests", f"[{manifest}]"]
+        return ohlora("fit", "properties", *table, *words, stage_dir=tmp_path / stage)
+
+    return run
+
+
+def test_a_network_learns_and_reports_its_best_pass(fit: Run, tmp_path: Path) -> None:
+    assert fit() == 0
+    run = tmp_path / "stage" / "runs" / "0001"
+    (row,) = read_rows(run / "correlations.csv")
+    assert row["attribute"] == "hairstyle" and float(row["pearson"]) > 0.9 and float(row["spearman"]) > 0.8
+    passes = read_rows(run / "metrics.csv")
+    losses = [float(p["loss/validation"]) for p in passes if p["loss/validation"]]
+    assert len(losses) == 6 and float(row["mse"]) == pytest.approx(min(losses), rel=1e-4)
+    assert list((run / "pictures").glob("scatter-*.png"))
+    assert checkpoints.load_attributes(tmp_path / "stage" / "hairstyle.safetensors").outputs == ("hairstyle",)
+
+
+def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path) -> None:
+    assert fit(stage="whole") == 0
+    assert fit("--model.init_args.passes", "2.4", stage="parts") == 0
+    torch.manual_seed(99)
+    assert fit("--ckpt_path", "last", stage="parts") == 0
+    whole, parts = (network_state(tmp_path / d / "hairstyle.safetensors") for d in ("whole", "parts"))
+    assert_same(whole, parts)
+    tables = [read_rows(tmp_path / d / "runs" / "0001" / "correlations.csv") for d in ("whole", "parts")]
+    assert tables[0] == tables[1]
+
+
+def test_another_seed_is_another_split_and_start(fit: Run, tmp_path: Path) -> None:
+    assert fit("--model.init_args.passes", "1", stage="search") == 0
+    other = ["--model.init_args.seed", "1000", "--data.init_args.seed", "1000"]
+    assert fit("--model.init_args.passes", "1", *other, stage="judge") == 0
+    a, b = (network_state(tmp_path / d / "hairstyle.safetensors") for d in ("search", "judge"))
+    assert not any(torch.equal(a[key], b[key]) for key in a)
+    sets = []
+    for seed in (0, 1000):
+        data = ScoredImages(16, [str(tmp_path / "data" / "manifest.csv")], ["hairstyle"], 0.2, seed=seed)
+        data.setup("fit")
+        assert not set(data.val_set.paths) & set(data.train_set.paths)
+        assert (len(data.train_set), len(data.val_set)) == (48, 12)
+        sets.append(data.val_set.paths)
+    assert sets[0] != sets[1]
+
+
+def test_mirroring_negates_the_raw_score_of_what_turns(tmp_path: Path) -> None:
+    manifest, levels = brightness_table(tmp_path / "data", 20)
+    with pytest.raises(MissingArtifactError, match=r"normalization.json does not exist; .*flip to false"):
+        ScoredImages(16, [str(manifest)], ["pose"], flip=True).setup("fit")
+    scale = {name: {"mean": 0.25, "std": 0.5} for name in ("pose", "hairstyle")}
+    (tmp_path / "data" / "normalization.json").write_text(json.dumps(scale))
+    data = ScoredImages(16, [str(manifest)], ["pose", "hairstyle"], flip=True)
+    data.setup("fit")
+    places = [int(path.stem) for path in data.train_set.paths]
+    raw = levels[places] * 0.5 + 0.25
+    expected = (-raw - 0.25) / 0.5
+    batch = {
+        "flipped": torch.tensor([k % 2 == 0 for k in range(len(places))]),
+        "label": torch.from_numpy(data.train_set.labels),
+        "mirrored_label": torch.from_numpy(data.train_set.mirrored),
+    }
+    turned = data.flip_targets(batch)["label"].numpy()
+    np.testing.assert_allclose(turned[::2, 0], expected[::2], atol=1e-3)
+    np.testing.assert_allclose(turned[1::2, 0], levels[places][1::2], atol=1e-3)
+    np.testing.assert_allclose(turned[:, 1], levels[places], atol=1e-3)
+
+
+def test_mirrored_images_reach_the_training(fit: Run, tmp_path: Path) -> None:
+    assert fit("--data.init_args.flip", "true") == 2  # no normalisation beside the table yet
+    scale = {"hairstyle": {"mean": 0.0, "std": 1.0}}
+    (tmp_path / "data" / "normalization.json").write_text(json.dumps(scale))
+    assert fit("--data.init_args.flip", "true", stage="flipped") == 0
+    assert fit(stage="plain") == 0
+    a, b = (network_state(tmp_path / d / "hairstyle.safetensors") for d in ("flipped", "plain"))
+    assert not torch.equal(a["branches.hairstyle.score.weight"], b["branches.hairstyle.score.weight"])
+
+
+def test_tables_that_do_not_fit(tmp_path: Path, fit: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest, _ = brightness_table(tmp_path / "data", 6)
+    with pytest.raises(DataError, match="no column for eyes; the header has index, path, gender"):
+        ScoredImages(16, [str(manifest)], ["eyes"]).setup("fit")
+    manifest.write_text("path,hairstyle\nimages/000.png,curly\nimages/001.png,0.1\n")
+    with pytest.raises(DataError, match="row 2: hairstyle is 'curly'"):
+        ScoredImages(16, [str(manifest)], ["hairstyle"]).setup("fit")
+    assert fit("--model.init_args.network", "property", "--data.init_args.attributes", "[hairstyle]") == 2
+    assert "hairstyle is 'curly'" in capsys.readouterr().err
+    brightness_table(tmp_path / "data", 6)
+    assert fit("--model.init_args.network", "property", "--data.init_args.attributes", "[hairstyle]") == 2
+    assert "the data has hairstyle at 16×16, the network predicts eyes" in capsys.readouterr().err
