@@ -1,6 +1,6 @@
-"""The main job at its smallest: generates toy images, fine-tunes on them, resumes once, names the pictures.
+"""The chain at its smallest: generate, filter, score, fine-tune on what was kept, resume once, name the pictures.
 
-python scripts/demo.py
+python -m scripts.demo
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ohlora.__main__ import main as ohlora
 from ohlora.tracking import newest_checkpoint, run_of
+from scripts import filter_images
 
-STAGES = ("generate_10k", "finetune_v8")
+STAGES = ("generate_10k", "score_10k", "filter_10k", "score_properties", "finetune_v8")
+RULES = ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5")
 
 
 def configs(stage: str) -> list[str]:
@@ -23,10 +26,11 @@ def configs(stage: str) -> list[str]:
     return [word for file in files for word in ("--config", file)]
 
 
-def step(say: str, *words: str) -> None:
+def step(say: str, command: str, words: list[str], run: Callable[[list[str]], int] = ohlora) -> None:
     """Says what comes, shows the command, and runs it."""
-    print(f"\n# {say}\n$ python -m ohlora {' '.join(words)}", flush=True)
-    code = ohlora(list(words))
+    shown = " ".join(f"'{word}'" if " " in word else word for word in words)
+    print(f"\n# {say}\n$ {command} {shown}", flush=True)
+    code = run(words)
     if code:
         sys.exit(code)
 
@@ -37,22 +41,32 @@ def main() -> int:
     root = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "demo"
     for stage in STAGES:  # each demo tells its story from the start
         shutil.rmtree(root / stage, ignore_errors=True)
-    step("1,000 images of the toy original StyleGAN", "predict", *configs("generate_10k"))
+    entry = "python -m ohlora"
+    step("1,000 images of the toy original StyleGAN", entry, ["predict", *configs("generate_10k")])
+    step("Score them by gender, quality, age and glasses", entry, ["predict", *configs("score_10k")])
+    rules = [word for rule in RULES for word in ("--keep", rule)]
+    tables = [str(root / "score_10k" / "scores.csv"), str(root / "filter_10k" / "manifest.csv")]
+    step(
+        "Keep the young women without glasses", "python scripts/filter_images.py", [*tables, *rules], filter_images.main
+    )
+    step("Parse their faces and score what they show", entry, ["predict", *configs("score_properties")])
     half = ["--model.init_args.kimg", "2"]
-    step("Fine-tune on them: 2,000 images seen", "fit", *configs("finetune_v8"), *half)
-    step("Resume from where it stopped: 2,000 more", "fit", *configs("finetune_v8"), "--ckpt_path", "last")
+    step("Fine-tune on them: 2,000 images seen", entry, ["fit", *configs("finetune_v8"), *half])
+    step("Resume from where it stopped: 2,000 more", entry, ["fit", *configs("finetune_v8"), "--ckpt_path", "last"])
 
     run = run_of(newest_checkpoint(root / "finetune_v8"))
     assert run is not None
     fakes = sorted((run / "pictures").glob("fakes-*.png"))
     generated = sorted((root / "generate_10k" / "runs").glob("*/pictures/generated-*.png"))
     print(
-        f"\nDone in {time.monotonic() - started:.0f} s. The generator was fine-tuned on images of its own,\n"
-        "unfiltered: the faces should look as before, and the discriminator find no difference\n"
-        "(auroc/real_fake near 0.5). Look at:"
+        f"\nDone in {time.monotonic() - started:.0f} s. So short a fine-tuning changes little; what it learns from\n"
+        "is the picture of reals: only faces that fit the concept. Look at:"
     )
     for what, path in (
         ("generated images", generated[-1]),
+        ("their scores", root / "score_10k" / "scores.csv"),
+        ("what was kept (reals)", run / "pictures" / "reals-000000000.png"),
+        ("eyes, mouth, pose … of those", root / "score_properties" / "scores.csv"),
         ("before fine-tuning", fakes[0]),
         ("after fine-tuning, same latents", fakes[-1]),
         ("losses and scores", run / "metrics.csv"),

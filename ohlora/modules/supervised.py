@@ -52,9 +52,9 @@ class Gathered(nn.Module):
 class Supervised(L.LightningModule):
     """Trains one or several networks side by side, validates after every pass, and keeps each one's best weights.
 
-    The clock is images seen; a *pass* is as many whole batches as it takes to see the training set. Everything random is
-    counted by it, so a resumed run continues bit for bit on the CPU. A network stops when ``patience`` passes went by without a lower
-    validation loss, and the run stops when all of them have.
+    The clock is images seen; a *pass* is as many whole batches as it takes to see the training set. Everything random
+    is counted by it, so a resumed run continues bit for bit on the CPU. A network stops when ``patience`` passes went
+    by without a lower validation loss, and the run stops when all of them have.
 
     A stage provides :meth:`losses` (one per network), :meth:`validate_pass` (one validation loss per network, and
     figures) and :meth:`product` (what to save).

@@ -61,7 +61,9 @@ def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, la
     passes = [float(row["pass"]) for row in read_rows(run / "metrics.csv")[:-1]]
     assert passes == [1, 2, 3, 4, 5, 6]
     assert float(figures["out_of_fold/auroc"]) > 0.9
-    assert {"out_of_fold/accuracy", "out_of_fold/f1", "out_of_fold/bce", "out_of_fold/calibration_error"} <= set(figures)
+    assert {"out_of_fold/accuracy", "out_of_fold/f1", "out_of_fold/bce", "out_of_fold/calibration_error"} <= set(
+        figures
+    )
     assert [row["member"] for row in read_rows(run / "members.csv")] == ["0", "1", "2"]
     pictures = {path.name.rsplit("-", 1)[0] for path in (run / "pictures").iterdir()}
     assert pictures == {"roc", "worst_mistakes"}
@@ -70,8 +72,8 @@ def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, la
 
 
 def test_a_member_never_learns_from_its_fold_or_its_inner_split(labels: Path) -> None:
-    module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=3, resolution=16)  # type: ignore[arg-type]
-    module.trainer = type("T", (), {"world_size": 1})()  # type: ignore[assignment]
+    module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=3, resolution=16)
+    module.trainer = type("T", (), {"world_size": 1})()
     data = LabelledImages(16, str(labels), "gender", folds=3)
     data.setup("fit")
     samples = [data.train_set[k] for k in range(60)]
@@ -155,11 +157,10 @@ def test_labels_in_the_originals_format(tmp_path: Path) -> None:
 def test_scores_of_a_manifest(ohlora: Run, tmp_path: Path, labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     gender = AttributeEnsemble.of([attribute_cnn("gender", "small", 16).eval() for _ in range(2)])
-    both = {"gender": gender, "merged": attribute_cnn("merged", "small", 16).eval()}
-    files = []
-    for name, network in both.items():
-        files.append(str(tmp_path / f"{name}.safetensors"))
-        checkpoints.save_network(network, files[-1])
+    merged = attribute_cnn("merged", "small", 16).eval()
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("gender", "merged")]
+    checkpoints.save_network(gender, files[0])
+    checkpoints.save_network(merged, files[1])
     output = tmp_path / "scores" / "scores.csv"
     words = ["--data.init_args.manifest", str(labels), "--model.init_args.output", str(output)]
     assert ohlora("predict", "scores", *words, "--model.init_args.networks", f"[{', '.join(files)}]") == 0
@@ -170,7 +171,7 @@ def test_scores_of_a_manifest(ohlora: Run, tmp_path: Path, labels: Path, capsys:
     data.setup("fit")
     image = torch.from_numpy(data.train_set[3]["image"].copy()).permute(2, 0, 1)[None] / 127.5 - 1
     assert float(rows[3]["gender_score"]) == pytest.approx(float(gender(image)), abs=1e-5)
-    place = both["merged"].outputs.index("mouth")
-    assert float(rows[3]["mouth_score"]) == pytest.approx(float(both["merged"](image)[0, place]), abs=1e-5)
+    place = merged.outputs.index("mouth")
+    assert float(rows[3]["mouth_score"]) == pytest.approx(float(merged(image)[0, place]), abs=1e-5)
     assert ohlora("predict", "scores", *words, "--model.init_args.networks", f"[{files[0]}, {files[0]}]") == 2
     assert "expected each attribute once" in capsys.readouterr().err

@@ -1,0 +1,158 @@
+"""Measures what the toy world's attribute networks see, and writes docs/results/attributes.csv.
+
+python scripts/measure_attributes.py
+
+Held-out drawn faces are made on the spot; generated images come from the toy StyleGAN. The judges are ensembles and a
+network trained with other seeds, splits and drawn faces (README, "Attributes").
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ohlora.faces.parsing import FaceParser
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from ohlora import checkpoints, counted, images
+from ohlora.attributes import FILTERS, MEASURED
+from ohlora.errors import OhloraError
+from ohlora.faces import drawing, scoring
+from ohlora.files import require, write_rows
+
+HELD_OUT = 2000
+GENERATED = 2000
+BATCH = 100
+
+Row = dict[str, Any]
+
+
+def run_network(network: Any, pictures: Tensor) -> dict[str, np.ndarray]:
+    """A network's outputs by name, for N×3×R×R."""
+    with torch.inference_mode():
+        scores = torch.cat([network(batch) for batch in pictures.split(BATCH)])
+    return dict(zip(network.outputs, scores.numpy().T, strict=True))
+
+
+def held_out_faces() -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
+    """Drawn faces of a seed that no network has seen: images, true maps, truth by attribute."""
+    truths = [drawing.sample_truth(99, index) for index in range(HELD_OUT)]
+    faces = [drawing.draw(truth, 64) for truth in truths]
+    truth = {name: np.array([t.attributes[name] for t in truths]) for name in (*FILTERS, *MEASURED)}
+    return images.to_float(np.stack([f.image for f in faces])), np.stack([f.parsing for f in faces]), truth
+
+
+def generated_images(path: Path) -> Tensor:
+    """Images of counted latents through a generator: N×3×R×R, rounded to grey levels as files are."""
+    generator = checkpoints.load_generator(path)
+    made = []
+    with torch.inference_mode():
+        for first in range(0, GENERATED, BATCH):
+            indices = range(first, first + BATCH)
+            noise = counted.generators(99, "noise", indices)
+            made.append(images.to_uint8(generator(counted.normal(99, "z", indices, generator.z_size), noise=noise)))
+    return images.to_float(np.concatenate(made))
+
+
+def filter_rows(weights: Path, judges: Path, generated: Tensor) -> list[Row]:
+    """Out-of-fold AUROC of the filters, and their agreement with independently trained ones on generated images."""
+    rows: list[Row] = []
+    agreements: list[Row] = []
+    for name in FILTERS:
+        path = weights / f"{name}.safetensors"
+        pooled = checkpoints.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
+        rows.append({"what": f"{name} filter, pooled out-of-fold AUROC", "target": 0.99, "measured": pooled})
+        ours = run_network(checkpoints.load_attributes(path), generated)[name]
+        judge = run_network(checkpoints.load_attributes(judges / f"judge_{name}" / f"{name}.safetensors"), generated)
+        agreement = float(((ours >= 0.5) == (judge[name] >= 0.5)).mean())
+        what = f"{name} filter, generated images: agreement at 0.5 with an independently trained ensemble"
+        agreements.append({"what": what, "target": 0.97, "measured": agreement})
+    return rows + agreements
+
+
+def parser_rows(parser: FaceParser, pictures: Tensor, masks: np.ndarray, truth: dict[str, np.ndarray]) -> list[Row]:
+    """Intersection over union of the parser, and scores read off its maps against the truth."""
+    maps = np.concatenate([parser(batch) for batch in pictures.split(BATCH)])
+    at_masks = maps[:, :: maps.shape[1] // masks.shape[1], :: maps.shape[2] // masks.shape[2]]
+    unions = []
+    for k in range(len(drawing.CLASSES)):
+        found, there = at_masks == k, masks == k
+        unions.append((found & there).sum() / (found | there).sum())
+    rows: list[Row] = [
+        {"what": "parser, mean IoU", "target": 0.92, "measured": float(np.mean(unions))},
+        {
+            "what": f"parser, worst class IoU ({drawing.CLASSES[int(np.argmin(unions))]})",
+            "target": 0.75,
+            "measured": float(np.min(unions)),
+        },
+    ]
+    scores = [scoring.score(i, m) for i, m in zip(images.to_uint8(pictures), maps, strict=True)]
+    for name in MEASURED:
+        read = spearmanr([score[name] for score in scores], truth[name]).statistic
+        rows.append(
+            {"what": f"{name} score on parsed maps, Spearman with the truth", "target": 0.93, "measured": float(read)}
+        )
+    return rows
+
+
+def correlation_rows(
+    names: Iterable[str], a: dict[str, np.ndarray], b: dict[str, np.ndarray], what: str, targets: tuple[float, float]
+) -> list[Row]:
+    """Pearson correlations; the harder attributes, hairstyle and background_std, have the second target."""
+    return [
+        {
+            "what": what.format(name=name),
+            "target": targets[int(name in ("hairstyle", "background_std"))],
+            "measured": float(np.corrcoef(a[name], b[name])[0, 1]),
+        }
+        for name in names
+    ]
+
+
+def measure(weights: Path, judges: Path) -> list[Row]:
+    """All rows of the table."""
+    for name in FILTERS:
+        require(judges / f"judge_{name}" / f"{name}.safetensors", 'the commands under "Judges" in docs/attributes.md')
+    pictures, masks, truth = held_out_faces()
+    generated = generated_images(weights / "generator.safetensors")
+    rows = filter_rows(weights, judges, generated)
+    rows += parser_rows(FaceParser.load(weights / "parser.safetensors"), pictures, masks, truth)
+    search = checkpoints.load_attributes(weights / "merged.safetensors")
+    judge = checkpoints.load_attributes(weights / "judge.safetensors")
+    for called, network in (("search CNN", search), ("judge CNN", judge)):
+        found = run_network(network, pictures)
+        rows += correlation_rows(
+            search.outputs, found, truth, f"{called}, {{name}}: Pearson with the truth", (0.97, 0.9)
+        )
+    searched, judged = run_network(search, generated), run_network(judge, generated)
+    what = "search against judge CNN on generated images, {name}: Pearson"
+    return rows + correlation_rows(search.outputs, searched, judged, what, (0.97, 0.92))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Measures the toy world's attribute networks.")
+    parser.add_argument("--weights", type=Path, default=Path("ohlora/weights/toy"), help="folder of the networks")
+    parser.add_argument("--judges", type=Path, default=Path("artifacts/toy"), help="folder of the judges' runs")
+    parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")
+    given = parser.parse_args(args)
+    try:
+        rows = measure(given.weights, given.judges)
+    except OhloraError as error:
+        print(f"measure_attributes: {error}", file=sys.stderr)
+        return 2
+    for row in rows:
+        row["measured"] = round(row["measured"], 4)
+        print(f"{row['what']:80} {row['target']:5} {row['measured']:.4f}")
+    write_rows(given.output, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
