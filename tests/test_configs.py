@@ -25,7 +25,7 @@ def chains() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("chain", chains(), ids=lambda chain: chain[-1])
 def test_a_config_resolves(chain: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    command = "predict" if chain[0].startswith("generate") else "fit"
+    command = "predict" if chain[0].startswith(("generate", "score_")) else "fit"
     words = [word for name in chain for word in ("--config", str(CONFIGS / name))]
     with pytest.raises(SystemExit) as done:
         main([command, *words, "--print_config"])
