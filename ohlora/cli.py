@@ -96,7 +96,7 @@ class CLI(LightningCLI):
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
             cause: BaseException = error
-            while cause.__cause__ is not None:
+            while cause.__cause__ is not None and not isinstance(cause, OhloraError):
                 cause = cause.__cause__
             raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
 
@@ -181,6 +181,7 @@ def _quiet() -> None:
         r".*does not have many workers.*",
         r".*You passed in a `val_dataloader` but have no.*",
         r".*LightningCLI's args parameter.*",
+        r".*predict returned None.*",
         r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",
         r".*`lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
     ):

@@ -34,16 +34,12 @@ def save_png(image: np.ndarray, path: str | Path) -> None:
         Image.fromarray(image).save(part, format="PNG")
 
 
-def read_rgb(path: str | Path, resolution: int) -> np.ndarray:
-    """Decodes an RGB image of one size.
-
-    Returns:
-        H×W×3 uint8.
+def decode(path: str | Path) -> Image.Image:
+    """Decodes a picture file of any mode and size.
 
     Raises:
-        DataError: If the file is missing, unreadable, of another mode or of another size.
+        DataError: If the file is missing or unreadable.
     """
-    path = Path(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -51,8 +47,28 @@ def read_rgb(path: str | Path, resolution: int) -> np.ndarray:
         raise DataError(f"{path}: no such file") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: unreadable ({error})") from error
+    return image
+
+
+def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndarray:
+    """Decodes an RGB image of one size.
+
+    Args:
+        path: The file.
+        resolution: Height and width in pixels.
+        resize: Whether square images of another size are resized (bilinearly, with averaging when they shrink).
+
+    Returns:
+        H×W×3 uint8.
+
+    Raises:
+        DataError: If the file is missing, unreadable, of another mode, or of a size that cannot be used.
+    """
+    image = decode(path)
     if image.mode != "RGB":
         raise DataError(f"{path}: mode {image.mode}; expected RGB")
+    if resize and image.size[0] == image.size[1]:
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     if image.size != (resolution, resolution):
         raise DataError(f"{path}: size {image.size[0]}×{image.size[1]}; expected {resolution}×{resolution}")
     return np.asarray(image)

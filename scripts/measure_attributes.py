@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ohlora.faces.parsing import FaceParser
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from ohlora import checkpoints, counted, images
 from ohlora.attributes import FILTERS, MEASURED
 from ohlora.errors import OhloraError
 from ohlora.faces import drawing, scoring
+from ohlora.faces.parsing import FaceParser, load_parser
 from ohlora.files import require, write_rows
 
 HELD_OUT = 2000
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 def run_network(network: Any, pictures: Tensor) -> dict[str, np.ndarray]:
     """A network's outputs by name, for N×3×R×R."""
     with torch.inference_mode():
-        scores = torch.cat([network(batch) for batch in pictures.split(BATCH)])
+        scores = torch.cat([network(batch) for batch in torch.split(pictures, BATCH)])
     return dict(zip(network.outputs, scores.numpy().T, strict=True))
 
 
@@ -78,11 +78,11 @@ def filter_rows(weights: Path, judges: Path, generated: Tensor) -> list[Row]:
 
 def parser_rows(parser: FaceParser, pictures: Tensor, masks: np.ndarray, truth: dict[str, np.ndarray]) -> list[Row]:
     """Intersection over union of the parser, and scores read off its maps against the truth."""
-    maps = np.concatenate([parser(batch) for batch in pictures.split(BATCH)])
-    at_masks = maps[:, :: maps.shape[1] // masks.shape[1], :: maps.shape[2] // masks.shape[2]]
+    with torch.inference_mode():
+        maps = torch.cat([parser(batch) for batch in torch.split(pictures, BATCH)]).numpy()
     unions = []
     for k in range(len(drawing.CLASSES)):
-        found, there = at_masks == k, masks == k
+        found, there = maps == k, masks == k
         unions.append((found & there).sum() / (found | there).sum())
     rows: list[Row] = [
         {"what": "parser, mean IoU", "target": 0.92, "measured": float(np.mean(unions))},
@@ -122,7 +122,7 @@ def measure(weights: Path, judges: Path) -> list[Row]:
     pictures, masks, truth = held_out_faces()
     generated = generated_images(weights / "generator.safetensors")
     rows = filter_rows(weights, judges, generated)
-    rows += parser_rows(FaceParser.load(weights / "parser.safetensors"), pictures, masks, truth)
+    rows += parser_rows(load_parser(weights / "parser.safetensors"), pictures, masks, truth)
     search = checkpoints.load_attributes(weights / "merged.safetensors")
     judge = checkpoints.load_attributes(weights / "judge.safetensors")
     for called, network in (("search CNN", search), ("judge CNN", judge)):

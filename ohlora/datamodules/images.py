@@ -31,6 +31,7 @@ class ImageFileDataset:
         labels: N×K float32, or None.
         cached: The decoded images, N×H×W×3 uint8, or None to decode at each use.
         numbers: What each image is called in tables, such as its number; by default its place here.
+        resize: Whether square files of another size are resized.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class ImageFileDataset:
         labels: np.ndarray | None = None,
         cached: np.ndarray | None = None,
         numbers: list[int] | None = None,
+        resize: bool = False,
     ) -> None:
         self.paths, self.resolution, self.labels, self.cached = paths, resolution, labels, cached
+        self.resize = resize
         self.numbers = list(range(len(paths))) if numbers is None else numbers
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ class ImageFileDataset:
 
     def __getitem__(self, index: int) -> Sample:
         cached = self.cached
-        image = images.read_rgb(self.paths[index], self.resolution) if cached is None else cached[index]
+        image = images.read_rgb(self.paths[index], self.resolution, self.resize) if cached is None else cached[index]
         sample: Sample = {"image": image, "index": index}
         if self.labels is not None:
             sample["label"] = self.labels[index]
@@ -63,6 +66,7 @@ class ImageFileDataset:
             None if self.labels is None else self.labels[chosen],
             None if self.cached is None else self.cached[chosen],
             [self.numbers[k] for k in chosen],
+            self.resize,
         )
 
 
@@ -88,6 +92,7 @@ class ImageFiles(ImageDataModule):
 
     Args:
         resolution: Height and width that every image must have, in pixels.
+        resize: Resizes square images of another size (bilinearly) instead of refusing them.
         batch_size: Images per step over all processes together.
         seed: Seed of the order.
         num_workers: Loader processes per rank.
@@ -110,9 +115,18 @@ class ImageFiles(ImageDataModule):
         cache: Literal["auto", "memory", "none"] = "auto",
         on_bad_image: Literal["raise", "skip"] = "raise",
         made_by: str | None = None,
+        resize: bool = False,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, flip)
+        self.resize = resize
         self.resolution, self.cache, self.on_bad_image, self.made_by = resolution, cache, on_bad_image, made_by
+
+    def check(self, place: int) -> None:
+        """Checks what belongs to image ``place`` of the listing besides its pixels; by itself, nothing does.
+
+        Raises:
+            DataError: If it cannot be used.
+        """
 
     def load(self, listing: Listing) -> ImageFileDataset:
         """Checks every image, and keeps the decoded ones where they fit.
@@ -130,7 +144,8 @@ class ImageFiles(ImageDataModule):
         bad: list[tuple[Path, str]] = []
         for k, path in enumerate(paths):
             try:
-                image = images.read_rgb(path, self.resolution)
+                image = images.read_rgb(path, self.resolution, self.resize)
+                self.check(k)
             except DataError as error:
                 bad.append((path, str(error)))
                 continue
@@ -147,6 +162,7 @@ class ImageFiles(ImageDataModule):
             None if listing.labels is None else listing.labels[good],
             decoded[: len(good)] if keep else None,
             good if listing.numbers is None else [listing.numbers[k] for k in good],
+            self.resize,
         )
 
     def _report(self, bad: list[tuple[Path, str]], total: int) -> None:

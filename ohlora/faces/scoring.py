@@ -108,15 +108,23 @@ def score(
         TypeError: If image or map is not an array of uint8.
         ValueError: If a shape, class id, attribute or variant is not one of those expected.
     """
-    chosen = dict.fromkeys(MEASURED, DEFAULT_VARIANT)
-    for name, variant in (variants or {}).items():
+    check_variants(variants or {})
+    chosen = dict.fromkeys(MEASURED, DEFAULT_VARIANT) | dict(variants or {})
+    frame = prepare(image, parsing)
+    return {name: SCORERS[name][variant](frame) for name, variant in chosen.items()}
+
+
+def check_variants(variants: Mapping[str, str]) -> None:
+    """Insists on attributes and variants that exist.
+
+    Raises:
+        ValueError: Naming the first that does not, and those that do.
+    """
+    for name, variant in variants.items():
         if name not in SCORERS:
             raise ValueError(f"unknown score {name!r}; expected one of {', '.join(SCORERS)}")
         if variant not in SCORERS[name]:
             raise ValueError(f"score {name!r} has no variant {variant!r}; expected one of {', '.join(SCORERS[name])}")
-        chosen[name] = variant
-    frame = prepare(image, parsing)
-    return {name: SCORERS[name][variant](frame) for name, variant in chosen.items()}
 
 
 # --- eyes, roll, pose -------------------------------------------------------------------------------------------------

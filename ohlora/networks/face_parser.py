@@ -27,49 +27,44 @@ class _Pair(nn.Sequential):
 
 
 class FaceParserNetwork(nn.Module):
-    """Images N×3×H×W in [−1, 1] → class scores N×K×(H·scale)×(W·scale), before any softmax.
+    """Images N×3×H×W in [−1, 1] → class scores N×K×H×W, before any softmax.
 
     Args:
         classes: Names of the K classes, by id.
         widths: Feature maps from the finest level to the coarsest; multiples of 8. Each level halves the resolution.
-        scale: The image is enlarged by this factor first (bilinearly), so that thin parts of small images have pixels
-            of their own in the map.
     """
 
-    def __init__(self, classes: Sequence[str], widths: Sequence[int] = (32, 64, 128, 256), scale: int = 1) -> None:
+    def __init__(self, classes: Sequence[str], widths: Sequence[int] = (32, 64, 128, 256)) -> None:
         super().__init__()
-        if len(widths) < 2 or any(width % 8 for width in widths) or scale < 1:
-            raise ValueError(
-                f"widths are {list(widths)} and scale {scale}; expected two or more multiples of 8, and 1 or more"
-            )
-        self.classes, self.widths, self.scale = tuple(classes), tuple(widths), scale
+        if len(widths) < 2 or any(width % 8 or width < 8 for width in widths):
+            raise ValueError(f"widths are {list(widths)}; expected two or more multiples of 8")
+        self.classes, self.widths = tuple(classes), tuple(widths)
         self.down = nn.ModuleList(
             _Pair(inputs, outputs) for inputs, outputs in zip((3, *widths[:-1]), widths, strict=True)
         )
         self.up = nn.ModuleList(_Pair(coarse + fine, fine) for fine, coarse in pairwise(widths))
         self.head = nn.Conv2d(widths[0], len(self.classes), 1)
 
-    def arguments(self) -> dict[str, list[str] | list[int] | int]:
+    def arguments(self) -> dict[str, list[str] | list[int]]:
         """The constructor arguments that rebuild this network."""
-        return {"classes": list(self.classes), "widths": list(self.widths), "scale": self.scale}
+        return {"classes": list(self.classes), "widths": list(self.widths)}
+
+    @property
+    def step(self) -> int:
+        """What height and width must be multiples of, so that they can be halved often enough."""
+        return 1 << (len(self.widths) - 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores every pixel.
 
         Raises:
-            ValueError: If height or width, enlarged, cannot be halved often enough.
+            ValueError: If height or width is no multiple of :attr:`step`.
         """
-        step = 2 ** (len(self.widths) - 1)
-        height, width = images.shape[2] * self.scale, images.shape[3] * self.scale
-        if height % step or width % step:
+        if images.shape[2] % self.step or images.shape[3] % self.step:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}; expected height and width times {self.scale} to be "
-                f"multiples of {step}"
+                f"images have shape {tuple(images.shape)}; expected height and width to be multiples of {self.step}"
             )
-        x = images
-        if self.scale > 1:
-            x = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        passed = []
+        x, passed = images, []
         for level, pair in enumerate(self.down):
             x = pair(x if level == 0 else F.max_pool2d(x, 2))
             passed.append(x)

@@ -1,4 +1,4 @@
-"""Losses of GAN training, as functions of scores."""
+"""Losses of training, as functions of scores."""
 
 from __future__ import annotations
 
@@ -29,3 +29,23 @@ def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def dice_loss(scores: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft Dice coefficient, mean over the classes (Milletari et al., 2016).
+
+    Every class counts the same however few pixels it has, which lifts thin ones.
+
+    Args:
+        scores: N×K×H×W, before the softmax.
+        target: N×H×W, class ids 0…K−1 (int64).
+
+    Returns:
+        A scalar in 0…1; sums over pixels run over the whole batch.
+    """
+    probabilities = scores.softmax(dim=1)
+    truth = F.one_hot(target, scores.shape[1]).movedim(3, 1).to(probabilities.dtype)
+    pixels = (0, 2, 3)
+    shared = (probabilities * truth).sum(pixels)
+    total = probabilities.sum(pixels) + truth.sum(pixels)
+    return (1 - (2 * shared + 1) / (total + 1)).mean()  # a class that is neither there nor predicted costs nothing

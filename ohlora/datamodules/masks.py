@@ -1,0 +1,217 @@
+"""Images and their parsing maps, for training a face parser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ohlora import counted, images
+from ohlora.datamodules.base import Sample
+from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, check_columns, shortened
+from ohlora.errors import DataError
+from ohlora.faces.drawing import CLASSES
+from ohlora.faces.parsing import CELEBAMASK_CLASSES, MIRRORED, sides_by_place
+from ohlora.files import read_rows, require
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """The files that tell the classes of one image's pixels.
+
+    Attributes:
+        whole: A picture whose grey levels or palette indices are class ids; or
+        parts: Black and white pictures in the order in which they are painted, each with its class id.
+    """
+
+    whole: Path | None = None
+    parts: tuple[tuple[Path, int], ...] = ()
+
+    def read(self, resolution: int) -> np.ndarray:
+        """The map, resolution×resolution uint8, resized to the nearest pixel.
+
+        Raises:
+            DataError: If a file is missing, unreadable, not square or holds something else than it should.
+        """
+        if self.whole is not None:
+            return _square(_class_ids(self.whole), self.whole, resolution)
+        mask = np.zeros((resolution, resolution), np.uint8)
+        for path, number in self.parts:
+            part = np.asarray(images.decode(path).convert("L")) > 127  # the published files are grey RGB
+            mask[_square(part.astype(np.uint8), path, resolution) > 0] = number
+        return sides_by_place(torch.from_numpy(mask)[None])[0].numpy()
+
+
+def _class_ids(path: Path) -> np.ndarray:
+    image = images.decode(path)
+    if image.mode not in ("L", "P"):
+        raise DataError(f"{path}: mode {image.mode}; expected grey levels (L) or a palette (P) that are class ids")
+    mask = np.asarray(image)
+    if mask.max() >= len(CLASSES):
+        raise DataError(f"{path}: holds class {mask.max()}; expected ids from 0 to {len(CLASSES) - 1}")
+    return mask
+
+
+def _square(mask: np.ndarray, path: Path, resolution: int) -> np.ndarray:
+    if mask.shape[0] != mask.shape[1]:
+        raise DataError(f"{path}: size {mask.shape[1]}×{mask.shape[0]}; expected a square")
+    return np.asarray(Image.fromarray(mask).resize((resolution, resolution), Image.Resampling.NEAREST))
+
+
+class MaskedDataset(ImageFileDataset):
+    """Image files with their parsing maps; a sample has ``mask``, H×W uint8, beside ``image`` and ``index``."""
+
+    mask_files: list[MaskFiles]
+    masks: np.ndarray | None
+
+    def __getitem__(self, index: int) -> Sample:
+        mask = self.mask_files[index].read(self.resolution) if self.masks is None else self.masks[index]
+        return {**super().__getitem__(index), "mask": mask}
+
+
+class MaskedImages(ImageFiles):
+    """Images and parsing maps of the 11 classes, divided at random into training and validation.
+
+    One of three sources:
+
+    * ``manifest``: CSV with the columns ``path`` and ``mask``, both relative to it (drawn faces);
+    * ``folder`` and ``masks``: two folders, whose files of the same stem belong together; masks hold class ids;
+    * ``folder`` and ``parts``: the layout of CelebAMask-HQ (Lee et al., 2020), ``0.jpg``, … and
+      ``0/00000_skin.png``, …, one black and white picture per part. Parts become classes as
+      :data:`ohlora.faces.parsing.CELEBAMASK_CLASSES` says.
+
+    Args:
+        resolution: Height and width of the images, in pixels; masks are resized to it (nearest pixel).
+        manifest: See above.
+        folder: See above.
+        masks: See above.
+        parts: See above.
+        val_share: Share of the images kept for validation.
+        **settings: See :class:`ohlora.datamodules.images.ImageFiles`. Bad masks are treated like bad images. With
+            ``flip``, left and right change places in the mask of a mirrored image.
+    """
+
+    train_set: MaskedDataset
+    val_set: MaskedDataset
+
+    def __init__(
+        self,
+        resolution: int,
+        manifest: str | None = None,
+        folder: str | None = None,
+        masks: str | None = None,
+        parts: str | None = None,
+        val_share: float = 0.05,
+        **settings: Any,
+    ) -> None:
+        super().__init__(resolution, **settings)
+        given = {"manifest": manifest, "folder": folder, "masks": masks, "parts": parts}
+        sources = {name for name, value in given.items() if value is not None}
+        if sources not in ({"manifest"}, {"folder", "masks"}, {"folder", "parts"}):
+            raise DataError(
+                f"given were {', '.join(sorted(sources)) or 'no sources'}; expected 'manifest', or 'folder' with "
+                "'masks', or 'folder' with 'parts'"
+            )
+        if not 0 < val_share < 1:
+            raise DataError(f"val_share is {val_share}; expected a share between 0 and 1")
+        self.sources = {name: Path(value) for name, value in given.items() if value is not None}
+        self.val_share = val_share
+        self._files: list[MaskFiles] = []
+        self._read: dict[int, np.ndarray] = {}
+
+    def setup(self, stage: str) -> None:
+        """Finds, checks and loads images and masks, and divides them.
+
+        Raises:
+            MissingArtifactError: If a source is not there.
+            DataError: If an image, mask or row cannot be used.
+        """
+        source, paths, self._files = self._listed()
+        self._read = {}
+        loaded = self.load(Listing(source, paths))  # numbers them by place
+        order = counted.permutation(self.seed, "split", 0, len(loaded))
+        held_out = max(1, round(self.val_share * len(loaded)))
+        if held_out >= len(loaded):
+            raise DataError(f"{source}: {len(loaded)} images leave none to learn from; expected at least 2")
+        self.val_set, self.train_set = self._masked(loaded, order[:held_out]), self._masked(loaded, order[held_out:])
+        self._read = {}
+
+    def check(self, place: int) -> None:
+        """Reads an image's mask."""
+        self._read[place] = self._files[place].read(self.resolution)
+        if self.cache == "none":
+            del self._read[place]
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Validation images in order, shared out in turn between processes."""
+        return self.in_order(self.val_set)
+
+    def flip_targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mirrors the masks of mirrored images, and lets left and right change places."""
+        swapped = torch.tensor(MIRRORED, dtype=torch.uint8, device=batch["mask"].device)[batch["mask"].flip(2).long()]
+        return {**batch, "mask": torch.where(batch["flipped"][:, None, None], swapped, batch["mask"])}
+
+    def _masked(self, loaded: ImageFileDataset, places: np.ndarray) -> MaskedDataset:
+        part = loaded.subset(np.sort(places))
+        masked = MaskedDataset(
+            part.paths, part.resolution, cached=part.cached, numbers=part.numbers, resize=part.resize
+        )
+        masked.mask_files = [self._files[k] for k in part.numbers]
+        masked.masks = None if part.cached is None else np.stack([self._read[k] for k in part.numbers])
+        return masked
+
+    def _listed(self) -> tuple[Path, list[Path], list[MaskFiles]]:
+        """The source's name for messages, the images, and the mask of each."""
+        if "manifest" in self.sources:
+            source = self.sources["manifest"]
+            require(source, self.made_by)
+            rows = read_rows(source)
+            check_columns(source, rows, ["path", "mask"])
+            paths = [source.parent / row["path"] for row in rows]
+            return source, paths, [MaskFiles(whole=source.parent / row["mask"]) for row in rows]
+        for folder in self.sources.values():
+            require(folder, self.made_by, folder=True)
+        paths = images.paths_in(self.sources["folder"])
+        found = whole_masks(self.sources["masks"]) if "masks" in self.sources else part_masks(self.sources["parts"])
+        names = [path.stem if "masks" in self.sources else path.stem.lstrip("0") or "0" for path in paths]
+        without = [f"{path} has no mask" for path, name in zip(paths, names, strict=True) if name not in found]
+        if without:
+            where = self.sources.get("masks") or self.sources["parts"]
+            raise DataError(f"{len(without)} of {len(paths)} images have no mask in {where}: {shortened(without)}")
+        return self.sources["folder"], paths, [found[name] for name in names]
+
+
+def whole_masks(folder: Path) -> Mapping[str, MaskFiles]:
+    """Class-id masks of a folder and its subfolders, by stem."""
+    return {path.stem: MaskFiles(whole=path) for path in images.paths_in(folder, (".png",))}
+
+
+def part_masks(folder: Path) -> Mapping[str, MaskFiles]:
+    """Part masks in CelebAMask-HQ's layout, by the image's number without leading zeros.
+
+    Raises:
+        DataError: If a file's name has another form than ``00000_l_eye.png``, or its part is unknown.
+    """
+    order = {part: rank for rank, part in enumerate(CELEBAMASK_CLASSES)}
+    found: dict[str, list[tuple[int, Path, int]]] = {}
+    bad = []
+    for path in images.paths_in(folder, (".png",)):
+        number, _, part = path.stem.partition("_")
+        if not number.isdigit() or part not in order:
+            bad.append(str(path))
+            continue
+        class_id = CLASSES.index(CELEBAMASK_CLASSES[part])
+        found.setdefault(str(int(number)), []).append((order[part], path, class_id))
+    if bad:
+        raise DataError(
+            f"{len(bad)} files of {folder} are not named like 00000_l_eye.png: {shortened(bad)}; expected a part of "
+            f"{', '.join(order)}"
+        )
+    return {name: MaskFiles(parts=tuple((p, c) for _, p, c in sorted(parts))) for name, parts in found.items()}
