@@ -41,3 +41,15 @@ def scatter(names: Sequence[str], expected: np.ndarray, predicted: np.ndarray, n
         axes.scatter(expected[:, k], predicted[:, k], s=4, alpha=0.5)
         axes.set(xlabel="label", ylabel="network", title=f"{name} ({notes[k]})")
     return rendered(figure)
+
+
+def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str = "kimg") -> np.ndarray:
+    """Columns of a table over one of its columns, a line each."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name in names:
+        axes.plot([row[axis] for row in rows], [row[name] for row in rows], marker=".", label=name)
+    axes.set(xlabel=axis, ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return rendered(figure)

@@ -172,6 +172,13 @@ class RunLogger(WandbLogger):
             data = [[row[str(column)] for column in columns] for row in rows]
             self.experiment.log({CLOCK: kimg, name: wandb.Table(columns=columns, data=data)})
 
+    def history(self, name: str) -> list[dict[str, float]]:
+        """The moments of this run that have a figure, with all numbers noted at each."""
+        path = Path(self.run_dir) / "metrics.csv" if self.run_dir is not None else None
+        if path is None or not path.is_file():
+            return []
+        return [{k: float(v) for k, v in row.items() if v} for row in read_rows(path) if row.get(name)]
+
     @rank_zero_only
     def rewind(self, kimg: float) -> None:
         """Drops rows later than a resumed checkpoint, which are about to be measured again."""

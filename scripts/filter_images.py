@@ -10,52 +10,17 @@ or without ``_score``. The result has the same columns, one row per kept image, 
 from __future__ import annotations
 
 import argparse
-import operator
 import os
-import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ohlora.attributes import attribute, column
+from ohlora.attributes import column
 from ohlora.datamodules.images import number_column, numbers_in
 from ohlora.errors import DataError, OhloraError
 from ohlora.files import read_rows, require, write_rows
-
-COMPARISONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One condition on an attribute, such as ``gender >= 0.92``."""
-
-    attribute: str
-    comparison: str
-    limit: float
-
-    @classmethod
-    def parse(cls, text: str) -> Rule:
-        """Reads a rule.
-
-        Raises:
-            ValueError: If it is not ``ATTRIBUTE COMPARISON NUMBER``, or the attribute is unknown.
-        """
-        match = re.fullmatch(r"\s*(\w+?)(?:_score)?\s*(>=|<=|>|<)\s*(\S+)\s*", text)
-        if match is None:
-            raise ValueError(f"{text!r} is no rule; expected for example 'gender >= 0.92' (with >=, <=, > or <)")
-        attribute(match[1])
-        return cls(match[1], match[2], float(match[3]))
-
-    def __str__(self) -> str:
-        return f"{self.attribute} {self.comparison} {self.limit:g}"
+from ohlora.rules import Rule
 
 
 def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.ndarray:
@@ -70,7 +35,7 @@ def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.n
         raise DataError(f"{source} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
     # In double precision, since limits such as 0.01 are compared with printed decimals.
     values = numbers_in(source, rows, [c for c in columns if c is not None], np.float64)
-    return np.stack([COMPARISONS[r.comparison](values[:, k], r.limit) for k, r in enumerate(rules)], axis=1)
+    return np.stack([rule.holds(values[:, k]) for k, rule in enumerate(rules)], axis=1)
 
 
 def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> int:

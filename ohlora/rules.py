@@ -1,0 +1,54 @@
+"""Conditions on attributes, such as ``gender >= 0.92``."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ohlora.attributes import attribute
+
+COMPARISONS: dict[str, Callable[[Any, float], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One condition on an attribute."""
+
+    attribute: str
+    comparison: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Reads a rule; the attribute may be written with ``_score``.
+
+        Raises:
+            ValueError: If it is not ``ATTRIBUTE COMPARISON NUMBER``, or the attribute is unknown.
+        """
+        match = re.fullmatch(r"\s*(\w+?)(?:_score)?\s*(>=|<=|>|<)\s*(\S+)\s*", text)
+        if match is None:
+            raise ValueError(f"{text!r} is no rule; expected for example 'gender >= 0.92' (with >=, <=, > or <)")
+        attribute(match[1])
+        return cls(match[1], match[2], float(match[3]))
+
+    def holds(self, values: np.ndarray) -> np.ndarray:
+        """Where the condition holds, element by element."""
+        return np.asarray(COMPARISONS[self.comparison](values, self.limit))
+
+    def __str__(self) -> str:
+        return f"{self.attribute} {self.comparison} {self.limit:g}"
+
+
+def all_hold(rules: Iterable[Rule], scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Where all rules hold: attribute → N scores in, N booleans out."""
+    return np.asarray(np.logical_and.reduce([rule.holds(scores[rule.attribute]) for rule in rules]))
