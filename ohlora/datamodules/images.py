@@ -121,6 +121,11 @@ class ImageFiles(ImageDataModule):
         self.resize = resize
         self.resolution, self.cache, self.on_bad_image, self.made_by = resolution, cache, on_bad_image, made_by
 
+    def keeps(self, count: int) -> bool:
+        """Whether so many decoded images stay in memory."""
+        size = count * self.resolution**2 * 3
+        return self.cache == "memory" or (self.cache == "auto" and size <= CACHE_LIMIT)
+
     def check(self, place: int) -> None:
         """Checks what belongs to image ``place`` of the listing besides its pixels; by itself, nothing does.
 
@@ -137,8 +142,7 @@ class ImageFiles(ImageDataModule):
         paths = listing.paths
         if not paths:
             raise DataError(f"{listing.source} holds no images")
-        size = len(paths) * self.resolution**2 * 3
-        keep = self.cache == "memory" or (self.cache == "auto" and size <= CACHE_LIMIT)
+        keep = self.keeps(len(paths))
         decoded = np.empty((len(paths) if keep else 0, self.resolution, self.resolution, 3), dtype=np.uint8)
         good: list[int] = []
         bad: list[tuple[Path, str]] = []

@@ -144,10 +144,10 @@ class MaskedImages(ImageFiles):
         self._read = {}
 
     def check(self, place: int) -> None:
-        """Reads an image's mask."""
-        self._read[place] = self._files[place].read(self.resolution)
-        if self.cache == "none":
-            del self._read[place]
+        """Reads an image's mask, and keeps it where images are kept."""
+        mask = self._files[place].read(self.resolution)
+        if self.keeps(len(self._files)):
+            self._read[place] = mask
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Validation images in order, shared out in turn between processes."""

@@ -44,7 +44,8 @@ class FaceParsing(Supervised):
         optimizer: Optimizer of the network.
         schedule: Learning-rate schedule, stepped once per pass; None keeps the rate constant.
         widths: Feature maps per level; see :class:`ohlora.networks.face_parser.FaceParserNetwork`.
-        dice: Weight of the Dice loss beside the cross-entropy; it lifts classes of few pixels. 0 leaves it out.
+        dice: Weight of the Dice loss beside the cross-entropy; it lifts classes of few pixels. 0 leaves it out. With
+            several processes it runs over the images of each.
         passes: Upper limit of the length, in passes over the data.
         patience: Passes without improvement after which training stops.
         seed: Seed of the initial weights.

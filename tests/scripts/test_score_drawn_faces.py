@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import rankdata
 
 from ohlora.attributes import MEASURED
+from ohlora.faces.drawing import CLASSES
 from scripts import score_drawn_faces
+
+PARSER = Path(__file__).parents[2] / "ohlora/weights/toy/parser.safetensors"
 
 
 def test_ranks_share_ties() -> None:
@@ -20,3 +25,25 @@ def test_prints_a_line_per_score(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [name for name, _ in lines] == list(MEASURED)
     assert all(0.7 < float(value) <= 1 for _, value in lines)
+
+
+def test_iou_counts_pixels_per_class() -> None:
+    true, found = np.array([[[0, 0, 1, 2]]], np.uint8), np.array([[[0, 1, 1, 2]]], np.uint8)
+    values = score_drawn_faces.intersections_over_unions(true, found)
+    assert [values[name] for name in CLASSES[:3]] == [1 / 2, 1 / 2, 1]
+    assert all(np.isnan(values[name]) for name in CLASSES[3:])
+
+
+def test_the_toy_parser_on_faces_it_has_not_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    held_out = ["--resolution", "64", "--seed", "1", "--first", "6000", "--count", "150"]
+    assert score_drawn_faces.main([*held_out, "--parser", str(PARSER)]) == 0
+    measured = {line[:16].strip(): float(line[16:]) for line in capsys.readouterr().out.splitlines()}
+    assert list(measured) == [*(f"IoU {name}" for name in (*CLASSES, "mean", "worst")), *MEASURED]
+    # Somewhat below what is required of 1,000 faces, since these are few.
+    assert measured["IoU mean"] > 0.90 and measured["IoU worst"] > 0.75
+    assert all(measured[name] > 0.90 for name in MEASURED)
+
+
+def test_a_missing_parser_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert score_drawn_faces.main(["--parser", "nowhere.safetensors"]) == 2
+    assert "nowhere.safetensors does not exist" in capsys.readouterr().err
