@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ohlora import images
@@ -17,7 +16,8 @@ from ohlora.datamodules.sampling import CountedSampler
 from ohlora.errors import ConfigError
 
 Sample = dict[str, Any]
-"""``image`` (H×W×3 uint8) and, where there are labels, ``label`` (K float32)."""
+"""``image`` (H×W×3 uint8), ``index`` within the dataset, where there are labels ``label`` (K float32), and where images
+are mirrored at random ``flipped`` (bool)."""
 
 
 class ImageDataset(Protocol):
@@ -35,9 +35,18 @@ class ImageDataset(Protocol):
         ...
 
 
-def collate(samples: list[Sample]) -> dict[str, Tensor]:
-    """Samples → ``image`` N×3×H×W in [−1, 1] and, where present, ``label`` N×K."""
-    batch = {"image": images.to_float(np.stack([sample["image"] for sample in samples]))}
+ImageBatch = dict[str, Any]
+"""``image`` N×3×H×W in [−1, 1], ``index`` (N ints) and, where samples have them, ``label`` N×K, ``flipped`` (N bools).
+
+Indices and flips stay lists: they are looked up on the host, and a tensor would be fetched back from the device."""
+
+
+def collate(samples: list[Sample]) -> ImageBatch:
+    """Samples → a batch."""
+    batch: ImageBatch = {"image": images.to_float(np.stack([sample["image"] for sample in samples]))}
+    for key in ("index", "flipped"):
+        if key in samples[0]:
+            batch[key] = [sample[key] for sample in samples]
     if "label" in samples[0]:
         batch["label"] = torch.from_numpy(np.stack([sample["label"] for sample in samples]))
     return batch

@@ -37,7 +37,7 @@ class DrawnFaceDataset:
             truth = drawing.sample_truth(self.seed, self.first + index, self.rates)
             self._images[index] = drawing.draw(truth, self.resolution).image
             self._drawn[index] = True
-        return {"image": self._images[index]}
+        return {"index": index, "image": self._images[index]}
 
 
 class DrawnFaces(ImageDataModule):

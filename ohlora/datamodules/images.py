@@ -44,7 +44,7 @@ class ImageFileDataset:
     def __getitem__(self, index: int) -> Sample:
         cached = self.cached
         image = images.read_rgb(self.paths[index], self.resolution) if cached is None else cached[index]
-        sample: Sample = {"image": image}
+        sample: Sample = {"index": index, "image": image}
         if self.labels is not None:
             sample["label"] = self.labels[index]
         return sample
