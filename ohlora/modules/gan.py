@@ -194,7 +194,7 @@ class GAN(L.LightningModule):
         self.trunk_frozen = not any(
             p.requires_grad and not name.startswith("epilogue.") for name, p in self.discriminator.named_parameters()
         )
-        self._features: FeatureCache | None = None
+        self.kept_features: FeatureCache | None = None
         self.configure_metrics()
         self.phases = self.configure_phases()
         self.latest_metrics: dict[str, float] = {}
@@ -234,7 +234,7 @@ class GAN(L.LightningModule):
 
     def configure_labels(self, added: int, head: LabelHead | None) -> None:
         """Gives both networks label inputs and the discriminator its label head, and checks that they agree."""
-        if added:
+        if added != 0:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 try:
@@ -375,9 +375,9 @@ class GAN(L.LightningModule):
 
     def _real_features(self, batch: Batch) -> Tensor:
         """Features of the reals, from memory where they are kept."""
-        if self._features is None:
+        if self.kept_features is None:
             return self._trunk(batch.images)
-        return self._features(batch.images, batch.keys)
+        return self.kept_features(batch.images, batch.keys)
 
     def _shuffled_term(self, real_features: Tensor, batch: Batch) -> Tensor:
         """Reals with labels drawn from the data independently of them, taken for fakes: mean softplus(D(real, other)).
@@ -500,7 +500,7 @@ class GAN(L.LightningModule):
             kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
             for network in (self.generator, self.averaged):
                 network.set_labels(self.labels, kept)
-            self._features = FeatureCache(self._trunk) if self._features_fit(len(dataset)) else None
+            self.kept_features = FeatureCache(self._trunk) if self._features_fit(len(dataset)) else None
             self._check_std_group(data.batch_size)
         self._reset_figures()
 

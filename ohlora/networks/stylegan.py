@@ -69,8 +69,8 @@ class _ModulatedNorm(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, deviation = instance_moments(x)
-        gain = scale * deviation
-        return torch.addcmul(shift - mean * gain, x, gain), mean, deviation
+        # Centred first: mean and factor can be large where a channel hardly varies, as in a fresh network's constant.
+        return torch.addcmul(shift, x - mean, scale * deviation), mean, deviation
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -85,11 +85,12 @@ class _ModulatedNorm(torch.autograd.Function):
         if torch.is_grad_enabled():  # this gradient is to be differentiated in its turn
             mean, deviation = instance_moments(x)
         of_shift = gradient.sum(dim=(2, 3), keepdim=True)
-        of_scale = ((x - mean) * gradient).sum(dim=(2, 3), keepdim=True) * deviation
+        centred = x - mean
+        of_scale = (centred * gradient).sum(dim=(2, 3), keepdim=True) * deviation
         pixels = x.shape[2] * x.shape[3]
         gain = scale * deviation
         slope = gain * deviation * of_scale / pixels
-        of_x = torch.addcmul(torch.addcmul(slope * mean - gain * of_shift / pixels, x, -slope), gradient, gain)
+        of_x = torch.addcmul(torch.addcmul(-gain * of_shift / pixels, centred, -slope), gradient, gain)
         return of_x, of_scale, of_shift
 
 

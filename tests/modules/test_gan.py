@@ -23,7 +23,7 @@ from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.files import read_rows
 from ohlora.modules.gan import GAN, Batch, select_trainable
 from ohlora.networks.feature_cache import FeatureCache
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.stylegan import Generator, with_projection
 from tests.conftest import assert_same, network_state, tiny_networks
 
 Run = Callable[..., int]
@@ -107,7 +107,7 @@ def test_one_step_has_the_gradients_of_a_plain_reference(
         discriminator_optimizer=Recording,
     )
     optimizers = fit(module).optimizers
-    assert (module._features is not None) == (trains[1] != "*" and r1_gamma == 0)
+    assert (module.kept_features is not None) == (trains[1] != "*" and r1_gamma == 0)
     for network, optimizer, expected in ((g, optimizers[0], gradients_g), (d, optimizers[1], gradients_d)):
         assert isinstance(optimizer, Recording)
         names = [name for name, _ in network.named_parameters() if fnmatch(name, trains[network is d])]
@@ -145,7 +145,7 @@ def test_features_of_reals_are_computed_once(weights: tuple[Path, Path], monkeyp
 
     monkeypatch.setattr(module.discriminator, "features", watch)
     fit(module)  # 24 images seen of 12
-    assert seen.count(1) == 12 and module._features is not None and len(module._features) == 12
+    assert seen.count(1) == 12 and module.kept_features is not None and len(module.kept_features) == 12
     assert seen.count(8) == 3 + 1 + 3  # fakes of the discriminator, R1 once, fakes of the generator
 
 
@@ -157,7 +157,7 @@ def test_features_of_reals_are_computed_once(weights: tuple[Path, Path], monkeyp
 def test_features_are_not_kept_where_they_cannot_be(weights: tuple[Path, Path], changes: dict[str, Any]) -> None:
     module = build(weights, **({"r1_interval": 16, "trainable_discriminator": ["epilogue.*"]} | changes))
     fit(module)
-    assert module._features is None
+    assert module.kept_features is None
 
 
 def test_a_mirrored_image_has_features_of_its_own() -> None:
@@ -291,6 +291,81 @@ def test_labels_of_the_data_are_kept_with_the_weights(tmp_path: Path, image_fold
     assert ohlora("fit", "finetune", *words, "--model.init_args.labels", "dataset") == 2  # no label columns
     # What was trained with the data's labels can be resumed.
     assert ohlora("fit", "finetune", *words, *labelled, "--model.init_args.kimg", "0.04", "--ckpt_path", "last") == 0
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> list[str]:
+    """Words that fine-tune label-free weights on images with two labels."""
+    rows: list[list[object]] = [["path", "eyes", "mouth"], *([f"images/{k:03d}.png", k / 10, -k] for k in range(12))]
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return [
+        *("--model.init_args.generator", str(weights[0]), "--model.init_args.discriminator", str(weights[1])),
+        *("--data.init_args.folder", "null", "--data.init_args.manifest", str(tmp_path / "manifest.csv")),
+        *("--data.init_args.label_columns", "[eyes, mouth]", "--model.init_args.labels", "dataset"),
+    ]
+
+
+def test_labels_are_added_when_training_starts(tmp_path: Path, labelled: list[str], ohlora: Run) -> None:
+    added = ["--model.init_args.add_labels", "2", "--model.init_args.r1_interval", "2"]
+    assert ohlora("fit", "finetune", *labelled, *added) == 0
+    made = checkpoints.load_generator(tmp_path / "stage" / "generator.safetensors")
+    assert made.label_size == 2 and made.label_table.shape == (12, 2)
+    assert ohlora("fit", "finetune", *labelled, *added, "--model.init_args.kimg", "0.04", "--ckpt_path", "last") == 0
+
+
+def test_projection_and_shuffled_labels(tmp_path: Path, labelled: list[str], ohlora: Run) -> None:
+    settings = {"add_labels": 2, "label_head": "projection", "shuffled_labels": 0.5, "r1_interval": 2}
+    words = [word for key, value in settings.items() for word in (f"--model.init_args.{key}", str(value))]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ohlora("fit", "finetune", *labelled, *words, stage_dir=whole) == 0
+    row = read_rows(whole / "runs" / "0001" / "metrics.csv")[0]
+    assert float(row["loss/shuffled"]) > 0 and "score/shuffled" in row
+    made = checkpoints.load_discriminator(whole / "discriminator.safetensors")
+    assert made.label_head == "projection" and float(made.get_parameter("epilogue.embedding.weight").abs().max()) > 0
+    assert ohlora("fit", "finetune", *labelled, *words, "--model.init_args.kimg", "0.016", stage_dir=parts) == 0
+    assert ohlora("fit", "finetune", *labelled, *words, "--ckpt_path", "last", stage_dir=parts) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
+
+
+def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Path]) -> None:
+    module = build(weights, add_labels=2, labels="dataset", label_head="projection", shuffled_labels=0.5)
+    torch.nn.init.normal_(module.discriminator.get_parameter("epilogue.embedding.weight"))
+    table = torch.randn(5, 2)
+    module.generator.set_labels("dataset", table)
+    x = reals()
+    module._terms = {}
+    term = module._shuffled_term(module.discriminator.features(x), Batch(x, table[:1].repeat(8, 1), list(range(8)), []))
+    others = table[[int(r.integers(5)) for r in counted.generators(0, "shuffled", range(8))]]
+    assert len({tuple(row.tolist()) for row in others}) > 1
+    torch.testing.assert_close(term, F.softplus(module.discriminator(x, others)).mean())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shuffled_labels": 1.0}, "shuffled_labels is 1.0 with labels 'none'; it needs 'dataset'"),
+        ({"add_labels": -1, "labels": "normal"}, "add_labels is -1"),
+        ({"add_labels": 2}, "labels is 'none' for networks of label size 2"),
+        ({"label_head": "projection"}, "a projection needs labels"),
+    ],
+)
+def test_settings_about_labels_that_do_not_fit(
+    weights: tuple[Path, Path], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(weights, **changes)
+
+
+def test_a_projection_head_is_not_taken_back(tmp_path: Path) -> None:
+    g, d = tiny_networks(label_size=2)
+    paths = tmp_path / "g.safetensors", tmp_path / "d.safetensors"
+    checkpoints.save_network(g, paths[0])
+    checkpoints.save_network(with_projection(d), paths[1])
+    with pytest.raises(ConfigError, match="label_head is 'linear' and the discriminator's is 'projection'"):
+        build(paths, labels="normal", label_head="linear")
+    assert build(paths, labels="normal").discriminator.label_head == "projection"
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])

@@ -19,6 +19,7 @@ from ohlora.networks.stylegan import (
     downsample_conv,
     modulated_instance_norm,
     upsample_conv,
+    with_projection,
 )
 from tests.conftest import TINY, tiny_networks
 
@@ -165,3 +166,23 @@ def test_labels_are_not_added_twice() -> None:
     g, _ = tiny_networks(label_size=3)
     with pytest.raises(ValueError, match="network of label size 3"):
         add_labels(g, 7)
+
+
+def test_a_new_projection_head_scores_as_the_linear_one_did() -> None:
+    _, d = tiny_networks(label_size=3)
+    projecting = with_projection(d)
+    images, label = torch.randn(4, 3, 16, 16), torch.randn(4, 3)
+    assert projecting.arguments() == d.arguments() | {"label_head": "projection"}
+    assert torch.equal(projecting(images, label), d(images, label))
+    # Once it is trained, image and label interact: what a label adds differs between images.
+    torch.nn.init.normal_(projecting.get_parameter("epilogue.embedding.weight"))
+    added = projecting(images, label) - projecting(images, torch.zeros(4, 3))
+    linear = d(images, label) - d(images, torch.zeros(4, 3))
+    same = label[:1].expand(4, 3)
+    assert float((projecting(images, same) - d(images, same)).std()) > 1e-3
+    assert not torch.allclose(added, linear, atol=1e-3)
+
+
+def test_a_projection_head_needs_labels() -> None:
+    with pytest.raises(ValueError, match="label_head is 'projection' with label_size 0"):
+        Discriminator(**TINY, label_head="projection")
