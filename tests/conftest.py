@@ -18,7 +18,7 @@ from ohlora.__main__ import main
 from ohlora.networks.stylegan import Discriminator, Generator
 
 CONF = Path(__file__).parent / "conf"
-TINY = {"resolution": 16, "channel_base": 128, "channel_max": 8}
+TINY: dict[str, Any] = {"resolution": 16, "channel_base": 128, "channel_max": 8}
 
 
 @pytest.fixture(autouse=True)

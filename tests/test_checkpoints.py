@@ -90,6 +90,7 @@ def test_import_takes_the_averaged_generator_unless_told(
         "channel_base": 1024,
         "channel_max": 64,
         "std_group": 4,
+        "label_head": "linear",
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ohlora.__main__ import main
+from ohlora.attributes import LABELS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STANDALONE = {"toy/pretrain.yaml"}
@@ -39,6 +40,27 @@ def test_a_config_resolves(chain: tuple[str, ...], capsys: pytest.CaptureFixture
         for key, value in top.get(section, {}).get("init_args", {}).items():
             if isinstance(value, (int, float, str)) and "${" not in str(value):
                 assert resolved[section]["init_args"][key] == value, f"{section}.init_args.{key}"
+
+
+@pytest.mark.parametrize("name", ["finetune_v1", "finetune_v1_projection"])
+def test_fine_tune_v1_is_the_recipe(name: str) -> None:
+    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    model, data = settings["model"]["init_args"], settings["data"]["init_args"]
+    assert data["label_columns"] == [f"{label}_score" for label in LABELS]
+    assert data["batch_size"] == 16 and model["labels"] == "dataset"
+    assert model["trainable_discriminator"] == ["epilogue.*"] and "mapping.*" in model["trainable_generator"]
+    assert abs(model["kimg"] * 1000 - 39 * 4703) < 1000
+
+
+def test_the_projection_differs_where_it_says_so() -> None:
+    """Settings of the two recipes of fine-tune v1, but for lines marked as different."""
+    lines = [
+        [line for line in (CONFIGS / f"finetune_v1{name}.yaml").read_text().splitlines() if not line.startswith("#")]
+        for name in ("", "_projection")
+    ]
+    changed = [line for line in lines[1] if line.split(" #")[0] not in {other.split(" #")[0] for other in lines[0]}]
+    unmarked = [line for line in changed if "# differs" not in line]
+    assert [line.split(":")[0].strip() for line in unmarked] == ["default_root_dir"]
 
 
 def test_the_fine_tune_is_the_recipe() -> None:

@@ -36,10 +36,18 @@ class ImageDataset(Protocol):
         ...
 
 
-def collate(samples: list[Sample]) -> dict[str, Tensor]:
-    """Samples → ``image`` N×3×H×W in [−1, 1], ``index`` N, ``label`` N×K where present, and what else samples hold."""
-    batch = {"image": images.to_float(np.stack([sample["image"] for sample in samples]))}
-    for key in samples[0].keys() - {"image"}:
+ImageBatch = dict[str, Any]
+"""``image`` N×3×H×W in [−1, 1], ``index`` (N ints), where images are mirrored at random ``flipped`` (N bools), and as
+tensors what else samples hold, such as ``label`` N×K.
+
+Indices and flips stay lists: they are looked up on the host, and a tensor would be fetched back from the device."""
+
+
+def collate(samples: list[Sample]) -> ImageBatch:
+    """Samples → a batch."""
+    batch: ImageBatch = {"image": images.to_float(np.stack([sample["image"] for sample in samples]))}
+    batch["index"] = [sample["index"] for sample in samples]
+    for key in samples[0].keys() - {"image", "index"}:
         batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
     return batch
 
@@ -71,11 +79,11 @@ class ImageDataModule(L.LightningDataModule):
         chosen = [bool(counted.generator(self.seed, "flip", p).integers(2)) for p in positions]
         flipped = torch.tensor(chosen, device=batch["image"].device)
         image = torch.where(flipped[:, None, None, None], batch["image"].flip(3), batch["image"])
-        return self.flip_targets({**batch, "image": image, "flipped": flipped})
+        return {**batch, "image": image, "flipped": chosen, **self.flipped_targets(batch, flipped)}
 
-    def flip_targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adapts what belongs to a mirrored image (``flipped``, N); by itself, nothing changes with the side."""
-        return batch
+    def flipped_targets(self, batch: ImageBatch, flipped: Tensor) -> dict[str, Tensor]:
+        """What changes in a batch besides the images where they are mirrored (N booleans); by itself, nothing."""
+        return {}
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Endless batches that go on where the model's clock (``images_seen``) stands."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ohlora import counted, images
-from ohlora.datamodules.base import Sample
+from ohlora.datamodules.base import ImageBatch, Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, check_columns, shortened
 from ohlora.errors import DataError
 from ohlora.faces.drawing import CLASSES
@@ -153,10 +153,10 @@ class MaskedImages(ImageFiles):
         """Validation images in order, shared out in turn between processes."""
         return self.in_order(self.val_set)
 
-    def flip_targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def flipped_targets(self, batch: ImageBatch, flipped: Tensor) -> dict[str, Tensor]:
         """Mirrors the masks of mirrored images, and lets left and right change places."""
         swapped = torch.tensor(MIRRORED, dtype=torch.uint8, device=batch["mask"].device)[batch["mask"].flip(2).long()]
-        return {**batch, "mask": torch.where(batch["flipped"][:, None, None], swapped, batch["mask"])}
+        return {"mask": torch.where(flipped[:, None, None], swapped, batch["mask"])}
 
     def _masked(self, loaded: ImageFileDataset, places: np.ndarray) -> MaskedDataset:
         part = loaded.subset(np.sort(places))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ohlora import counted
 from ohlora.attributes import attribute, column
-from ohlora.datamodules.base import Sample
+from ohlora.datamodules.base import ImageBatch, Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in
 from ohlora.errors import DataError
 from ohlora.faces.scoring import Normalization
@@ -88,9 +88,9 @@ class ScoredImages(ImageFiles):
         """Validation images in order, shared out in turn between processes."""
         return self.in_order(self.val_set)
 
-    def flip_targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def flipped_targets(self, batch: ImageBatch, flipped: Tensor) -> dict[str, Tensor]:
         """Gives mirrored images the scores of the mirror image."""
-        return {**batch, "label": torch.where(batch["flipped"][:, None], batch["mirrored_label"], batch["label"])}
+        return {"label": torch.where(flipped[:, None], batch["mirrored_label"], batch["label"])}
 
     def _scored(self, loaded: ImageFileDataset, places: np.ndarray) -> ScoredDataset:
         part = loaded.subset(np.sort(places))

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ohlora import checkpoints, counted, figures, images
+from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.labels import INNER, OUTER, TRAIN, FoldedDataset, LabelledImages
 from ohlora.errors import ConfigError
 from ohlora.files import require
@@ -113,7 +114,7 @@ class FilterEnsemble(Supervised):
 
     # --- training
 
-    def losses(self, batch: dict[str, Tensor], active: Sequence[bool]) -> list[Tensor | None]:
+    def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
         """Binary cross-entropy of each member, summed over the samples it may learn from."""
         losses: list[Tensor | None] = []
         for k, network in enumerate(self.networks):
@@ -126,14 +127,14 @@ class FilterEnsemble(Supervised):
             losses.append(loss * self.trainer.world_size)  # ranks are averaged, the sum goes over all of them
         return losses
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Each member's probabilities of the samples it stops on or is reported on."""
         for k, network in enumerate(self.networks):
             if self.finished(k):
                 continue
             mine = batch["roles"][:, k] != TRAIN
             if mine.any():
-                self.predictions[k].update(batch["index"][mine], network(batch["image"][mine]))  # type: ignore[operator]
+                self.predictions[k].update(torch.tensor(batch["index"])[mine.cpu()], network(batch["image"][mine]))  # type: ignore[operator]
 
     def validate_pass(self) -> tuple[list[float], dict[str, float]]:
         """Mean binary cross-entropy of each member's inner split."""

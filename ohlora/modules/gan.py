@@ -27,11 +27,20 @@ from torch.optim import Optimizer
 
 from ohlora import checkpoints, counted
 from ohlora.clock import crossed
-from ohlora.datamodules.base import ImageDataModule
+from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.files import require
+from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
-from ohlora.networks.stylegan import Discriminator, Generator, Labels
+from ohlora.networks.stylegan import (
+    Discriminator,
+    Generator,
+    LabelHead,
+    Labels,
+    add_labels,
+    channels,
+    with_projection,
+)
 from ohlora.tracking import RunLogger
 
 
@@ -70,11 +79,19 @@ class Phase:
 
 @dataclass
 class Batch:
-    """What one step works on: real images, their labels if any, and the global indices of its images."""
+    """What one step works on.
+
+    Attributes:
+        images: Real images, N×3×R×R.
+        label: Labels of real and fake alike, N×K, if any.
+        indices: Global indices of the step's images: what is random about them is counted by these.
+        keys: Which images of the dataset the real ones are, for the feature cache.
+    """
 
     images: Tensor
     label: Tensor | None
     indices: list[int]
+    keys: list[Key]
 
 
 class GAN(L.LightningModule):
@@ -94,8 +111,17 @@ class GAN(L.LightningModule):
         schedule: Learning-rate schedule of both, stepped once per kimg; None keeps the rate constant.
         trainable_generator: Name patterns of the generator's parameters that train, such as ``mapping.*``.
         trainable_discriminator: Likewise for the discriminator, such as ``epilogue.*`` (its end).
+        add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
+        label_head: How the label enters the discriminator: ``linear`` or ``projection``. None keeps the file's;
+            ``projection`` converts a linear one, which changes no score before the first step.
+        std_group: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
+        shuffled_labels: Weight of a further term of the discriminator's loss, which takes real images with labels of
+            other images for fakes (Reed et al., 2016); 0 leaves it out. Needs ``labels: dataset``.
+        feature_cache: Memory for features of real images, in GiB per process. Where only ``epilogue.*`` of the
+            discriminator trains, they are computed once and kept, if those of all images and their mirror images fit;
+            0 keeps none.
         r1_gamma: R1 enters the loss as γ/2 times the penalty.
         r1_interval: R1 every so many steps. 1 adds it to the discriminator's loss in every step; otherwise it is a
             phase of its own, multiplied by the interval, with the optimizer's rate and betas corrected for it as in
@@ -125,7 +151,12 @@ class GAN(L.LightningModule):
         schedule: LRSchedulerCallable | None = None,
         trainable_generator: Sequence[str] = ("*",),
         trainable_discriminator: Sequence[str] = ("*",),
+        add_labels: int = 0,
+        label_head: LabelHead | None = None,
+        std_group: int | None = None,
         labels: Labels = "none",
+        shuffled_labels: float = 0.0,
+        feature_cache: float = 2.0,
         r1_gamma: float = 10.0,
         r1_interval: int = 16,
         max_generator_updates: int = 4,
@@ -143,7 +174,10 @@ class GAN(L.LightningModule):
             raise ConfigError(
                 f"r1_interval is {r1_interval} and max_generator_updates {max_generator_updates}; expected at least 1"
             )
+        if shuffled_labels > 0 and labels != "dataset":
+            raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
+        self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
         self.r1_gamma, self.r1_interval = r1_gamma, r1_interval
         self.max_generator_updates, self.repeat_ratio = max_generator_updates, repeat_ratio
         self.style_mixing, self.average_half_life, self.w_avg_decay = style_mixing, average_half_life, w_avg_decay
@@ -151,8 +185,16 @@ class GAN(L.LightningModule):
         self._schedule = schedule
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture, made_by)
+        self.configure_labels(add_labels, label_head)
+        if std_group is not None:
+            self.discriminator.std_group = std_group
+        self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
+        self.trunk_frozen = not any(
+            p.requires_grad and not name.startswith("epilogue.") for name, p in self.discriminator.named_parameters()
+        )
+        self.kept_features: FeatureCache | None = None
         self.configure_metrics()
         self.phases = self.configure_phases()
         self.latest_metrics: dict[str, float] = {}
@@ -162,7 +204,7 @@ class GAN(L.LightningModule):
     # --- parts
 
     def configure_networks(self, architecture: Architecture | None, made_by: str | None) -> None:
-        """Builds or loads generator, discriminator and averaged generator."""
+        """Builds or loads generator and discriminator."""
         generator, discriminator = self._sources["generator"], self._sources["discriminator"]
         if (generator is None) != (discriminator is None) or (generator is None) == (architecture is None):
             raise ConfigError(
@@ -189,6 +231,17 @@ class GAN(L.LightningModule):
                     labels="normal" if architecture.label_size else "none",
                 )
                 self.discriminator = Discriminator(**shared, std_group=sizes["std_group"])
+
+    def configure_labels(self, added: int, head: LabelHead | None) -> None:
+        """Gives both networks label inputs and the discriminator its label head, and checks that they agree."""
+        if added != 0:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                try:
+                    self.generator = add_labels(self.generator, added)
+                    self.discriminator = add_labels(self.discriminator, added)
+                except ValueError as error:
+                    raise ConfigError(f"add_labels is {added}: {error}") from error
         g, d = self.generator, self.discriminator
         if (g.resolution, g.label_size) != (d.resolution, d.label_size):
             raise ConfigError(
@@ -199,11 +252,19 @@ class GAN(L.LightningModule):
             raise ConfigError(
                 f"labels is {self.labels!r} for networks of label size {g.label_size}; 'none' goes with 0"
             )
-        self.averaged = copy.deepcopy(g).requires_grad_(False)
+        if head == "linear" and d.label_head == "projection":
+            raise ConfigError(
+                "label_head is 'linear' and the discriminator's is 'projection', which cannot be undone; leave it out "
+                "or start from another discriminator"
+            )
+        if head == "projection" and d.label_head == "linear":
+            self.discriminator = with_projection(d)
 
     def configure_metrics(self) -> None:
         """Means of the loss terms and scores, and how well the discriminator tells real from fake."""
-        names = ("loss/discriminator", "loss/generator", "loss/r1", "score/real", "score/fake", "generator_updates")
+        names = ["loss/discriminator", "loss/generator", "loss/r1", "score/real", "score/fake", "generator_updates"]
+        if self.shuffled_labels > 0:
+            names += ["loss/shuffled", "score/shuffled"]
         self._means = {name: torchmetrics.MeanMetric() for name in names}
         # Registered too, so that they move to the device; module names must not hold a slash, so they are numbered.
         self.mean_metrics = nn.ModuleList(self._means.values())
@@ -235,23 +296,24 @@ class GAN(L.LightningModule):
 
     # --- one step
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Runs the phases that are due on one batch and moves the clock."""
         started = time.perf_counter()
         first = int(self.images_seen)
         size, world = len(batch["image"]), self.trainer.world_size
         indices = [first + self.global_rank + world * k for k in range(size)]
-        work = Batch(batch["image"], self._labels(batch, indices), indices)
+        flips = batch.get("flipped", [False] * size)
+        keys = list(zip(batch["index"], flips, strict=True))
+        work = Batch(batch["image"], self._labels(batch, indices), indices, keys)
         optimizers = self._optimizers_by_name()
-        discriminator_value = 0.0
+        losses: dict[str, Tensor] = {}
         for phase in self.phases:
             if int(self.steps) % phase.interval:
                 continue
-            for repetition in range(self.max_generator_updates if phase.repeats else 1):
-                value = self._update(phase, optimizers[phase.network], work, repetition)
-                if phase.name == "discriminator":
-                    discriminator_value = value
-                if phase.repeats and value < self.repeat_ratio * discriminator_value:
+            limit = self.max_generator_updates if phase.repeats else 1
+            for repetition in range(limit):
+                losses[phase.name] = self._update(phase, optimizers[phase.network], work, repetition)
+                if repetition + 1 == limit or self._generator_keeps_up(losses):
                     break
             if phase.repeats:
                 self._means["generator_updates"].update(float(repetition + 1))
@@ -267,37 +329,65 @@ class GAN(L.LightningModule):
         if self.finished:
             self.trainer.should_stop = True
 
-    def _update(self, phase: Phase, optimizer: LightningOptimizer, batch: Batch, repetition: int) -> float:
-        """One optimizer step of a phase; returns the loss, averaged over ranks when a decision hangs on it."""
+    def _update(self, phase: Phase, optimizer: LightningOptimizer, batch: Batch, repetition: int) -> Tensor:
+        """One optimizer step of a phase; returns the loss without graph."""
         with self.toggled_optimizer(optimizer):
             optimizer.zero_grad()
             self._terms: dict[str, Tensor] = {}
             loss = phase.loss(batch, repetition)
-            self.manual_backward(loss)
+            # Named inputs keep autograd from following R1's graph on to the images.
+            self.manual_backward(loss, inputs=[p for g in optimizer.param_groups for p in g["params"]])
             self._check_finite(phase, optimizer)
             optimizer.step()
             optimizer.zero_grad()
-        if self.max_generator_updates == 1:
-            return 0.0
-        return float(self._mean_over_ranks(loss.detach()))
+        return loss.detach()
+
+    def _generator_keeps_up(self, losses: dict[str, Tensor]) -> bool:
+        """The repeat rule, decided by all ranks together; asked only where it matters: it waits for the device."""
+        generator, discriminator = (self._mean_over_ranks(losses[name]) for name in ("generator", "discriminator"))
+        return bool(generator < self.repeat_ratio * discriminator)
 
     def discriminator_phase(self, batch: Batch, repetition: int) -> Tensor:
         """Logistic loss on fakes made without gradient and reals; with R1 where that is due in every step."""
         every_step = self.r1_interval == 1 and self.r1_gamma > 0
         with torch.no_grad():
             fakes = self._fakes("discriminator", batch)
-        fake_scores = self.discriminator(fakes, batch.label)
+        fake_scores = self.discriminator.head(self._trunk(fakes), batch.label)
         reals = batch.images.detach().requires_grad_(every_step)
-        real_scores = self.discriminator(reals, batch.label)
+        real_features = self.discriminator.features(reals) if every_step else self._real_features(batch)
+        real_scores = self.discriminator.head(real_features, batch.label)
         loss = self._note("loss/discriminator", discriminator_loss(fake_scores, real_scores))
         self._note("score/real", real_scores.mean())
         self._note("score/fake", fake_scores.mean())
         scores = torch.cat([real_scores, fake_scores]).detach().float()
         real = torch.cat([torch.ones_like(real_scores), torch.zeros_like(fake_scores)])
         self.auroc.update(scores, real.long())
+        if self.shuffled_labels > 0:
+            loss = loss + self.shuffled_labels * self._shuffled_term(real_features, batch)
         if every_step:
             loss = loss + self.r1_gamma / 2 * self._note("loss/r1", r1_penalty(real_scores, reals))
         return loss
+
+    def _trunk(self, images: Tensor) -> Tensor:
+        """Features for the discriminator's loss: without graph where none of it could train."""
+        with torch.set_grad_enabled(not self.trunk_frozen):
+            return self.discriminator.features(images)
+
+    def _real_features(self, batch: Batch) -> Tensor:
+        """Features of the reals, from memory where they are kept."""
+        if self.kept_features is None:
+            return self._trunk(batch.images)
+        return self.kept_features(batch.images, batch.keys)
+
+    def _shuffled_term(self, real_features: Tensor, batch: Batch) -> Tensor:
+        """Reals with labels drawn from the data independently of them, taken for fakes: mean softplus(D(real, other)).
+
+        Drawn per image and not permuted within the batch, so that the term is the same however many ranks share it.
+        """
+        others = self.generator.draw_labels(counted.generators(self.seed, "shuffled", batch.indices))
+        scores = self.discriminator.head(real_features, others)
+        self._note("score/shuffled", scores.mean())
+        return self._note("loss/shuffled", nn.functional.softplus(scores).mean())
 
     def r1_phase(self, batch: Batch, repetition: int) -> Tensor:
         """R1 by itself, multiplied by its interval."""
@@ -330,10 +420,11 @@ class GAN(L.LightningModule):
         keep = torch.arange(layers)[None] < torch.tensor(cuts)[:, None]
         return torch.where(keep[:, :, None].to(w.device), w[:, None], second[:, None])
 
-    def _labels(self, batch: dict[str, Tensor], indices: list[int]) -> Tensor | None:
+    def _labels(self, batch: ImageBatch, indices: list[int]) -> Tensor | None:
         """The step's labels, the same for real and fake."""
         if self.labels == "dataset":
-            return batch["label"]
+            label: Tensor = batch["label"]
+            return label
         return self.generator.draw_labels(counted.generators(self.seed, "label", indices))
 
     # --- figures
@@ -409,7 +500,26 @@ class GAN(L.LightningModule):
             kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
             for network in (self.generator, self.averaged):
                 network.set_labels(self.labels, kept)
+            self.kept_features = FeatureCache(self._trunk) if self._features_fit(len(dataset)) else None
+            self._check_std_group(data.batch_size)
         self._reset_figures()
+
+    def _features_fit(self, count: int) -> bool:
+        """Whether the features of all images, mirrored and not, are of use and find room."""
+        d = self.discriminator
+        each = channels(4, d.channel_base, d.channel_max) * 4 * 4 * 4
+        every_step = self.r1_interval == 1 and self.r1_gamma > 0
+        return self.trunk_frozen and not every_step and 2 * count * each <= self.feature_cache * 2**30
+
+    def _check_std_group(self, batch_size: int) -> None:
+        """Insists that several ranks form the groups of images that one would."""
+        world, group = self.trainer.world_size, self.discriminator.std_group
+        if world > 1 and (batch_size // world) % min(group, batch_size):
+            raise ConfigError(
+                f"the minibatch standard deviation takes groups of {min(group, batch_size)} images, and each of "
+                f"{world} processes has {batch_size // world}; expected a multiple of the group. Raise "
+                "data.init_args.batch_size, or lower model.init_args.std_group"
+            )
 
     def on_train_start(self) -> None:
         """Lets settings win over a checkpoint's, and ends at once when the whole budget has been seen already."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ohlora import counted, images
 from ohlora.attributes import MEASURED
+from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.datamodules.masks import MaskedImages
 from ohlora.datamodules.scores import NORMALIZATION
@@ -90,7 +91,7 @@ class FaceParsing(Supervised):
                 f"{len(network.widths)} widths"
             )
 
-    def losses(self, batch: dict[str, Tensor], active: Sequence[bool]) -> list[Tensor | None]:
+    def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
         """Cross-entropy per pixel, plus the Dice loss."""
         return [self._loss(self.networks[0](batch["image"]), batch["mask"].long())]
 
@@ -98,7 +99,7 @@ class FaceParsing(Supervised):
         loss = F.cross_entropy(scores, target)
         return loss + self.dice * dice_loss(scores, target) if self.dice else loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Adds a batch to the figures."""
         scores, target = self.networks[0](batch["image"]), batch["mask"].long()
         self.mean_loss.update(self._loss(scores, target), len(target))
@@ -195,10 +196,10 @@ class ScoreProperties(L.LightningModule):
                 "model.init_args.normalization"
             )
 
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Parses and scores a batch."""
         maps, pixels = self.parser(batch["image"]).cpu().numpy(), images.to_uint8(batch["image"])
-        for place, image, parsing in zip(batch["index"].tolist(), pixels, maps, strict=True):
+        for place, image, parsing in zip(batch["index"], pixels, maps, strict=True):
             self._raw.append((place, scoring.score(image, parsing, self.variants)))
             if self.keep_maps:
                 images.save_png(parsing, self.output / "masks" / f"{self._images.numbers[place]:06d}.png")

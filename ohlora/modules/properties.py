@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from ohlora import counted, figures
+from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.scores import ScoredDataset, ScoredImages
 from ohlora.errors import ConfigError
 from ohlora.modules.supervised import Gathered, Supervised
@@ -78,13 +79,13 @@ class PropertyRegression(Supervised):
             )
         self.register_buffer("predicted", torch.full((len(data), len(self.outputs)), torch.nan))
 
-    def losses(self, batch: dict[str, Tensor], active: Sequence[bool]) -> list[Tensor | None]:
+    def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
         """Mean squared error over batch and outputs."""
         return [F.mse_loss(self.networks[0](batch["image"]), batch["label"])] if active[0] else [None]
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Predictions of a batch, in evaluation mode."""
-        self.predictions.update(batch["index"], self.networks[0](batch["image"]))
+        self.predictions.update(torch.tensor(batch["index"]), self.networks[0](batch["image"]))
 
     def validate_pass(self) -> tuple[list[float], dict[str, float]]:
         """Mean squared error of the deciding outputs, and all figures per output."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ohlora import checkpoints
+from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.errors import ConfigError
 from ohlora.files import require, write_rows
@@ -70,10 +71,10 @@ class AttributeScores(L.LightningModule):
         assert isinstance(data, Images)
         return data.train_set
 
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Scores a batch."""
         scores = torch.cat([network(batch["image"]) for network in self.networks], dim=1).float()
-        for place, row in zip(batch["index"].tolist(), scores.tolist(), strict=True):
+        for place, row in zip(batch["index"], scores.tolist(), strict=True):
             self._rows.append((place, dict(zip(self.outputs, row, strict=True))))
 
     def on_predict_end(self) -> None:

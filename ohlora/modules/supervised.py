@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from ohlora import checkpoints, counted
-from ohlora.datamodules.base import ImageDataModule
+from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.tracking import RunLogger
 
@@ -37,8 +37,9 @@ class Gathered(nn.Module):
 
     def update(self, places: Tensor, values: Tensor) -> None:
         """Adds rows: places (N,), values (N, K)."""
-        self.places.update(places.double())
-        self.values.update(values.detach().double().flatten())
+        device = self.values.device
+        self.places.update(places.to(device, torch.double))
+        self.values.update(values.detach().to(device, torch.double).flatten())
 
     def collect(self, count: int) -> Tensor:
         """All rows so far, ``count``×K on the CPU, NaN where there was none; starts anew. Collective."""
@@ -102,7 +103,7 @@ class Supervised(L.LightningModule):
 
     # --- what a stage provides
 
-    def losses(self, batch: dict[str, Tensor], active: Sequence[bool]) -> list[Tensor | None]:
+    def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
         """The training loss of each network on a batch; None for one that is not active or has nothing to learn."""
         raise NotImplementedError
 
@@ -182,7 +183,7 @@ class Supervised(L.LightningModule):
         self._started_at = int(self.images_seen)
         self._stop_when_done()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """One update of every network that is not done."""
         started = time.perf_counter()
         first, world = int(self.images_seen), self.trainer.world_size

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Labels = Literal["none", "zeros", "normal", "dataset"]
+LabelHead = Literal["linear", "projection"]
 Noise = Literal["fixed", "random"] | Sequence[np.random.Generator]
 
 LABEL_EMBEDDING = 16
@@ -52,18 +53,90 @@ def pixel_norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + EPSILON)
 
 
-def instance_norm(x: Tensor) -> Tensor:
-    """Zero mean and unit variance per image and channel of an N×C×H×W tensor."""
-    x = x - x.mean(dim=(2, 3), keepdim=True)
-    return x * torch.rsqrt(x.square().mean(dim=(2, 3), keepdim=True) + EPSILON)
+def instance_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and reciprocal standard deviation per image and channel of an N×C×H×W tensor, each N×C×1×1."""
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    # The difference is squared in place: on a CPU a fresh tensor costs ten times as much as the arithmetic.
+    variance = (x - mean).square_().mean(dim=(2, 3), keepdim=True)
+    return mean, torch.rsqrt(variance + EPSILON)
+
+
+class _ModulatedNorm(torch.autograd.Function):
+    """:func:`modulated_instance_norm` with its gradient in closed form: half the passes over memory of autograd's."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, deviation = instance_moments(x)
+        # Centred first: mean and factor can be large where a channel hardly varies, as in a fresh network's constant.
+        return torch.addcmul(shift, x - mean, scale * deviation), mean, deviation
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, scale, _ = inputs
+        _, mean, deviation = output
+        ctx.mark_non_differentiable(mean, deviation)
+        ctx.save_for_backward(x, scale, mean, deviation)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, scale, mean, deviation = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this gradient is to be differentiated in its turn
+            mean, deviation = instance_moments(x)
+        of_shift = gradient.sum(dim=(2, 3), keepdim=True)
+        centred = x - mean
+        of_scale = (centred * gradient).sum(dim=(2, 3), keepdim=True) * deviation
+        pixels = x.shape[2] * x.shape[3]
+        gain = scale * deviation
+        slope = gain * deviation * of_scale / pixels
+        of_x = torch.addcmul(torch.addcmul(-gain * of_shift / pixels, centred, -slope), gradient, gain)
+        return of_x, of_scale, of_shift
+
+
+def modulated_instance_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Instance norm (Ulyanov et al., 2016), then a factor and an offset per image and channel.
+
+    Args:
+        x: N×C×H×W; gets zero mean and unit variance per image and channel.
+        scale: N×C×1×1.
+        shift: N×C×1×1.
+
+    Returns:
+        N×C×H×W.
+    """
+    y: Tensor = _ModulatedNorm.apply(x, scale, shift)[0]  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Blur(torch.autograd.Function):
+    """:func:`blur`. The filter is symmetric, so its gradient is the same filter.
+
+    Left to itself, autograd would differentiate R1's gradient of a depth-wise convolution one channel at a time.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        tap = x.new_tensor([0.25, 0.5, 0.25])
+        count = x.shape[1]
+        kernel = (tap[:, None] * tap[None, :]).expand(count, 1, 3, 3)
+        return F.conv2d(x, kernel, padding=1, groups=count)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return blur(gradient)
 
 
 def blur(x: Tensor) -> Tensor:
-    """Depth-wise 3×3 binomial filter, zero padding."""
-    tap = x.new_tensor([0.25, 0.5, 0.25])
-    count = x.shape[1]
-    kernel = (tap[:, None] * tap[None, :]).expand(count, 1, 3, 3)
-    return F.conv2d(x, kernel, padding=1, groups=count)
+    """Depth-wise 3×3 binomial filter, zero padding; N×C×H×W."""
+    y: Tensor = _Blur.apply(x)  # type: ignore[no-untyped-call]
+    return y
 
 
 def _spread(kernel: Tensor) -> Tensor:
@@ -89,7 +162,51 @@ def upsample_conv(x: Tensor, weight: Tensor, mirrored: bool) -> Tensor:
 
 def downsample_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 3×3 convolution followed by 2×2 average pooling, as one 4×4 convolution of stride 2."""
-    return F.conv2d(x, _spread(weight) / 4, bias, stride=2, padding=1)
+    return conv2d(x, _spread(weight) / 4, bias, stride=2, padding=1)
+
+
+class _FrozenConv(torch.autograd.Function):
+    """A convolution whose kernel and bias take no gradient, cheap to differentiate twice.
+
+    Its gradient by x is written as a transposed convolution, as in StyleGAN2-ADA (Karras et al., 2020): differentiated
+    by autograd, a convolution's gradient would also bring the kernel's.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, int], output: Tensor) -> None:
+        _, weight, _, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        of_x = F.conv_transpose2d(gradient, weight, stride=ctx.stride, padding=ctx.padding)
+        return of_x, None, None, None, None
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+    """A convolution; where the kernel is frozen, one that is cheap under R1.
+
+    Args:
+        x: N×C×H×W; stride and padding must fit H and W without a rest.
+        weight: C'×C×k×k.
+        bias: C'.
+        stride: Step in pixels.
+        padding: Zeros added on each side, in pixels.
+
+    Returns:
+        N×C'×H'×W'.
+    """
+    if weight.requires_grad or bias.requires_grad:
+        return F.conv2d(x, weight, bias, stride, padding)
+    y: Tensor = _FrozenConv.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
+    return y
 
 
 class _Equalized(nn.Module):
@@ -131,7 +248,7 @@ class Conv(_Equalized):
     def forward(self, x: Tensor) -> Tensor:
         if self.down:
             return downsample_conv(blur(x), self.scaled_weight(), self.bias)
-        return F.conv2d(x, self.scaled_weight(), self.bias, padding=self.weight.shape[-1] // 2)
+        return conv2d(x, self.scaled_weight(), self.bias, padding=self.weight.shape[-1] // 2)
 
 
 class Mapping(nn.Module):
@@ -178,18 +295,19 @@ class StyleLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         if self.kind == "constant":
             # Channels-last from here on: two to ten times faster on CPUs, and what tensor cores want.
-            x = self.constant.expand(w.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            x = self.constant.expand(w.shape[0], -1, -1, -1).clone(memory_format=torch.channels_last)
             bias = self.bias
         elif self.kind == "up":
             weight = self.conv.scaled_weight()
             x, bias = blur(upsample_conv(x, weight, mirrored=self.resolution >= FUSED_FROM)), self.conv.bias
         else:
             x, bias = F.conv2d(x, self.conv.scaled_weight(), padding=1), self.conv.bias
-        x = x + noise * self.noise_weight[:, None, None]
-        x = instance_norm(F.leaky_relu(x + bias[:, None, None], LEAK))
+        # In place, since x was made just above; in full precision, which the norm needs, also under autocast.
+        x = x.to(self.noise_weight.dtype).addcmul_(noise, self.noise_weight[:, None, None]).add_(bias[:, None, None])
+        x = F.leaky_relu_(x, LEAK)
         style: Tensor = self.style(w)
-        scale, shift = style[:, :, None, None].chunk(2, dim=1)
-        return x * (scale + 1) + shift
+        scale, shift = style.to(x.dtype)[:, :, None, None].chunk(2, dim=1)
+        return modulated_instance_norm(x, scale + 1, shift)
 
 
 class Synthesis(nn.Module):
@@ -384,7 +502,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """StyleGAN discriminator: images N×3×R×R and labels N×K → scores (N,).
 
-    The label enters as a linear term of the score, after all features.
+    It is a trunk (:meth:`features`), which treats every image by itself, and an end (:meth:`head`, the parameters
+    ``epilogue.*``), which sees the batch. The label enters after all features h: as a linear term of the score, or in
+    the projection head (Miyato & Koyama, 2018) also as ⟨embedding(label), h⟩, so that image and label interact.
 
     Args:
         resolution: Height and width of the images, a power of two from 8 to 1024.
@@ -392,6 +512,7 @@ class Discriminator(nn.Module):
         channel_base: Feature maps are min(channel_base / resolution, channel_max).
         channel_max: See ``channel_base``.
         std_group: Largest group of the minibatch standard deviation.
+        label_head: ``linear`` or ``projection``; the latter needs labels.
     """
 
     def __init__(
@@ -401,9 +522,12 @@ class Discriminator(nn.Module):
         channel_base: int = 16384,
         channel_max: int = 512,
         std_group: int = 4,
+        label_head: LabelHead = "linear",
     ) -> None:
         super().__init__()
-        self.resolution, self.label_size = resolution, label_size
+        if label_head == "projection" and not label_size:
+            raise ValueError("label_head is 'projection' with label_size 0; a projection needs labels")
+        self.resolution, self.label_size, self.label_head = resolution, label_size, label_head
         self.channel_base, self.channel_max, self.std_group = channel_base, channel_max, std_group
         count = {r: channels(r, channel_base, channel_max) for r in block_resolutions(resolution)}
         self.from_rgb = Conv(3, count[resolution], 1)
@@ -418,6 +542,8 @@ class Discriminator(nn.Module):
                 "score": Dense(count[4] + label_size, 1, gain=1.0),
             }
         )
+        if label_head == "projection":
+            self.epilogue["embedding"] = Dense(label_size, count[4], gain=1.0)
 
     def arguments(self) -> dict[str, int | str]:
         """The constructor arguments that rebuild this discriminator."""
@@ -427,7 +553,55 @@ class Discriminator(nn.Module):
             "channel_base": self.channel_base,
             "channel_max": self.channel_max,
             "std_group": self.std_group,
+            "label_head": self.label_head,
         }
+
+    def features(self, images: Tensor) -> Tensor:
+        """The trunk: what the discriminator sees in each image, before it compares images with one another.
+
+        Args:
+            images: N×3×R×R.
+
+        Returns:
+            N×C×4×4.
+
+        Raises:
+            ValueError: If the images have the wrong shape.
+        """
+        if images.ndim != 4 or images.shape[1:] != (3, self.resolution, self.resolution):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; expected (N, 3, {self.resolution}, {self.resolution})"
+            )
+        images = images.contiguous(memory_format=torch.channels_last)
+        x = F.leaky_relu_(self.from_rgb(images), LEAK)
+        for block in self.blocks.values():
+            for layer in block.values():  # type: ignore[operator]
+                x = F.leaky_relu_(layer(x), LEAK)
+        return x
+
+    def head(self, features: Tensor, label: Tensor | None = None) -> Tensor:
+        """The end: minibatch standard deviation, then the score.
+
+        Args:
+            features: N×C×4×4, from :meth:`features`.
+            label: N×K; required exactly when the discriminator has labels.
+
+        Returns:
+            Scores (N,); larger means more real.
+
+        Raises:
+            ValueError: If the labels have the wrong shape, or N does not divide into groups.
+        """
+        _check_label(label, len(features), self.label_size)
+        x = torch.cat([features, minibatch_std(features, self.std_group)], dim=1)
+        x = F.leaky_relu(self.epilogue["conv"](x), LEAK)
+        x = F.leaky_relu(self.epilogue["dense"](x.flatten(1)), LEAK)
+        if label is None:
+            return self.epilogue["score"](x)[:, 0]  # type: ignore[no-any-return]
+        score: Tensor = self.epilogue["score"](torch.cat([x, label], dim=1))[:, 0]
+        if self.label_head == "projection":
+            score = score + (self.epilogue["embedding"](label) * x).sum(dim=1) / math.sqrt(x.shape[1])
+        return score
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """Scores images; larger means more real.
@@ -435,22 +609,7 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: If images or labels have the wrong shape.
         """
-        if images.ndim != 4 or images.shape[1:] != (3, self.resolution, self.resolution):
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}; expected (N, 3, {self.resolution}, {self.resolution})"
-            )
-        _check_label(label, len(images), self.label_size)
-        images = images.contiguous(memory_format=torch.channels_last)
-        x = F.leaky_relu(self.from_rgb(images), LEAK)
-        for block in self.blocks.values():
-            for layer in block.values():  # type: ignore[operator]
-                x = F.leaky_relu(layer(x), LEAK)
-        x = torch.cat([x, minibatch_std(x, self.std_group)], dim=1)
-        x = F.leaky_relu(self.epilogue["conv"](x), LEAK)
-        x = F.leaky_relu(self.epilogue["dense"](x.flatten(1)), LEAK)
-        if label is not None and self.label_size:
-            x = torch.cat([x, label], dim=1)
-        return self.epilogue["score"](x)[:, 0]  # type: ignore[no-any-return]
+        return self.head(self.features(images), label)
 
 
 def minibatch_std(x: Tensor, group: int) -> Tensor:
@@ -475,7 +634,10 @@ def _check_label(label: Tensor | None, count: int, size: int) -> None:
         raise ValueError(f"label has shape {given}; expected {expected} for a network of label size {size}")
 
 
-def add_labels(network: Generator | Discriminator, size: int) -> Generator | Discriminator:
+AnyNetwork = TypeVar("AnyNetwork", bound="Generator | Discriminator")
+
+
+def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
     """A copy of a network without labels that takes ``size`` label values and, for a zero label, computes the same.
 
     The generator keeps the known columns of its first dense layer and gets zero columns for the label embedding, which
@@ -511,4 +673,21 @@ def add_labels(network: Generator | Discriminator, size: int) -> Generator | Dis
         known = state[key].shape[1]
         state[key] = F.pad(state[key] * math.sqrt((known + size) / known), (0, size))
     labelled.to(next(network.parameters()).dtype).load_state_dict(state)
-    return labelled.train(network.training)
+    return cast(AnyNetwork, labelled.train(network.training))
+
+
+def with_projection(discriminator: Discriminator) -> Discriminator:
+    """A copy of a discriminator whose label also enters by projection and which at first gives the same scores.
+
+    The linear head stays as a part of the projection head; the new embedding starts at zero.
+
+    Raises:
+        ValueError: If the discriminator has no labels.
+    """
+    arguments = discriminator.arguments() | {"label_head": "projection"}
+    projecting = Discriminator(**arguments).to(next(discriminator.parameters()).dtype)  # type: ignore[arg-type]
+    for parameter in projecting.epilogue["embedding"].parameters():
+        nn.init.zeros_(parameter)
+    state = projecting.state_dict() | discriminator.state_dict()
+    projecting.load_state_dict(state)
+    return projecting.train(discriminator.training)

@@ -110,6 +110,6 @@ def test_a_mirrored_mask_swaps_sides(drawn: Path) -> None:
     data = MaskedImages(16, manifest=str(drawn / "manifest.csv"))
     data.setup("fit")
     mask = torch.from_numpy(np.stack([data.train_set[k]["mask"] for k in (0, 1)]))
-    found = data.flip_targets({"mask": mask, "flipped": torch.tensor([True, False])})["mask"]
+    found = data.flipped_targets({"mask": mask}, torch.tensor([True, False]))["mask"]
     assert torch.equal(found[1], mask[1])
     assert (found[0].numpy() == np.array(MIRRORED)[mask[0].numpy()[:, ::-1]]).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.files import read_rows
 from ohlora.modules.gan import GAN, Batch, select_trainable
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.feature_cache import FeatureCache
+from ohlora.networks.stylegan import Generator, with_projection
 from tests.conftest import assert_same, network_state, tiny_networks
 
 Run = Callable[..., int]
@@ -74,33 +76,105 @@ def fakes(generator: Generator, stream: str, batch_size: int = 8) -> Tensor:
     return made
 
 
-def test_one_step_has_the_gradients_of_a_plain_reference(weights: tuple[Path, Path]) -> None:
-    """R1 in every step: written out here without phases, freezing or toggling."""
+@pytest.mark.parametrize("r1_gamma", [10.0, 0.0], ids=["R1", "no R1"])
+@pytest.mark.parametrize("trains", [("*", "*"), ("mapping.*", "epilogue.*")], ids=["all", "ends"])
+def test_one_step_has_the_gradients_of_a_plain_reference(
+    weights: tuple[Path, Path], trains: tuple[str, str], r1_gamma: float
+) -> None:
+    """R1 in every step: written out here without phases, freezing, toggling or kept features."""
     g, d = checkpoints.load_generator(weights[0]), checkpoints.load_discriminator(weights[1])
     g.train()
     d.train()
-    before_d = {name: p.detach().clone() for name, p in d.named_parameters()}
     x = reals().requires_grad_()
     real_scores = d(x)
     (slope,) = torch.autograd.grad(real_scores.sum(), x, create_graph=True)
     penalty = slope.pow(2).flatten(1).sum(1).mean()
     made = fakes(g, "discriminator").detach()
-    loss_d = F.softplus(d(made)).mean() + F.softplus(-real_scores).mean() + 10 / 2 * penalty
+    loss_d = F.softplus(d(made)).mean() + F.softplus(-real_scores).mean() + r1_gamma / 2 * penalty
     gradients_d = torch.autograd.grad(loss_d, list(d.parameters()))
     with torch.no_grad():
-        for p, gradient in zip(d.parameters(), gradients_d, strict=True):
-            p.sub_(gradient)
+        for (name, p), gradient in zip(d.named_parameters(), gradients_d, strict=True):
+            if fnmatch(name, trains[1]):
+                p.sub_(gradient)
     gradients_g = torch.autograd.grad(F.softplus(-d(fakes(g, "generator0"))).mean(), list(g.parameters()))
 
-    module = build(weights)
-    before_g = {name: p.detach().clone() for name, p in module.generator.named_parameters()}
+    module = build(
+        weights,
+        trainable_generator=[trains[0]],
+        trainable_discriminator=[trains[1]],
+        r1_gamma=r1_gamma,
+        generator_optimizer=Recording,
+        discriminator_optimizer=Recording,
+    )
+    optimizers = fit(module).optimizers
+    assert (module.kept_features is not None) == (trains[1] != "*" and r1_gamma == 0)
+    for network, optimizer, expected in ((g, optimizers[0], gradients_g), (d, optimizers[1], gradients_d)):
+        assert isinstance(optimizer, Recording)
+        names = [name for name, _ in network.named_parameters() if fnmatch(name, trains[network is d])]
+        assert len(names) == len(optimizer.gradients)
+        for name, gradient, wanted in zip(names, optimizer.gradients, keep(network, names, expected), strict=True):
+            assert float((gradient - wanted).abs().max()) <= 1e-5 * max(0.01, float(wanted.abs().max())), name
+
+
+class Recording(torch.optim.SGD):
+    """Plain SGD of rate 1 that keeps the gradients of its step; differences of weights would round them."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=1.0)
+
+    def step(self, closure: Any = None) -> Any:
+        """Notes the gradients, then steps."""
+        self.gradients = [p.grad.clone() for p in self.param_groups[0]["params"] if p.grad is not None]
+        return super().step(closure)
+
+
+def keep(network: torch.nn.Module, chosen: list[str], gradients: tuple[Tensor, ...]) -> list[Tensor]:
+    """The gradients of the chosen parameters."""
+    names = [name for name, _ in network.named_parameters()]
+    return [gradient for name, gradient in zip(names, gradients, strict=True) if name in chosen]
+
+
+def test_features_of_reals_are_computed_once(weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build(weights, kimg=0.024, r1_interval=16, trainable_discriminator=["epilogue.*"])
+    seen: list[int] = []
+    features = module.discriminator.features
+
+    def watch(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return features(images)
+
+    monkeypatch.setattr(module.discriminator, "features", watch)
+    fit(module)  # 24 images seen of 12
+    assert seen.count(1) == 12 and module.kept_features is not None and len(module.kept_features) == 12
+    assert seen.count(8) == 3 + 1 + 3  # fakes of the discriminator, R1 once, fakes of the generator
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"trainable_discriminator": ["*"]}, {"r1_interval": 1}, {"feature_cache": 0.0}],
+    ids=["trunk trains", "R1 in every step", "no memory"],
+)
+def test_features_are_not_kept_where_they_cannot_be(weights: tuple[Path, Path], changes: dict[str, Any]) -> None:
+    module = build(weights, **({"r1_interval": 16, "trainable_discriminator": ["epilogue.*"]} | changes))
     fit(module)
-    for (name, p), expected in zip(module.discriminator.named_parameters(), gradients_d, strict=True):
-        difference = (before_d[name] - p.detach() - expected).abs().max()
-        assert difference <= 1e-5 * max(1.0, float(expected.abs().max())), name
-    for (name, p), expected in zip(module.generator.named_parameters(), gradients_g, strict=True):
-        difference = (before_g[name] - p.detach() - expected).abs().max()
-        assert difference <= 1e-5 * max(1.0, float(expected.abs().max())), name
+    assert module.kept_features is None
+
+
+def test_a_mirrored_image_has_features_of_its_own() -> None:
+    cache = FeatureCache(lambda images: images.mean(dim=(1, 2)))
+    images = torch.randn(2, 3, 4, 4)
+    made = cache(torch.cat([images, images.flip(3)]), [(5, False), (7, False), (5, True), (7, True)])
+    torch.testing.assert_close(made[:2], made[2:].flip(1))
+    assert torch.equal(cache(torch.zeros(1, 3, 4, 4), [(7, True)]), made[3:]) and len(cache) == 4
+
+
+def test_a_rule_that_cannot_repeat_is_never_asked(weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> bool:
+        raise AssertionError("the host waited for the device")
+
+    module = build(weights, max_generator_updates=1)
+    monkeypatch.setattr(module, "_generator_keeps_up", fail)
+    fit(module)
 
 
 def test_lazy_r1_is_a_phase_of_its_own_with_corrected_adam(weights: tuple[Path, Path]) -> None:
@@ -113,7 +187,7 @@ def test_lazy_r1_is_a_phase_of_its_own_with_corrected_adam(weights: tuple[Path, 
     assert generator.param_groups[0]["lr"] == 0.01
     x = reals()
     module._terms = {}
-    loss = module.r1_phase(Batch(x, None, list(range(8))), 0)
+    loss = module.r1_phase(Batch(x, None, list(range(8)), []), 0)
     x.requires_grad_()
     (slope,) = torch.autograd.grad(module.discriminator(x).sum(), x)
     torch.testing.assert_close(loss.detach(), 4 * 10 / 2 * slope.square().flatten(1).sum(1).mean())
@@ -124,13 +198,13 @@ def test_fakes_of_the_discriminator_carry_no_graph_and_w_avg_is_detached(
 ) -> None:
     module = build(weights, kimg=0.016)
     seen: list[bool] = []
-    forward = module.discriminator.forward
+    features = module.discriminator.features
 
-    def watch(images: Tensor, label: Tensor | None = None) -> Tensor:
+    def watch(images: Tensor) -> Tensor:
         seen.append(images.requires_grad and not images.is_leaf)
-        return forward(images, label)
+        return features(images)
 
-    monkeypatch.setattr(module.discriminator, "forward", watch)
+    monkeypatch.setattr(module.discriminator, "features", watch)
     before = module.generator.w_avg.clone()
     fit(module)
     assert seen == [False, False, True] * 2  # fakes, reals (a leaf, for R1), then the generator's fakes
@@ -189,7 +263,7 @@ def test_the_averaged_generator_has_its_half_life(weights: tuple[Path, Path]) ->
 def test_style_mixing_changes_the_later_layers_of_some_images(weights: tuple[Path, Path]) -> None:
     module = build(weights, style_mixing=0.5)
     w = module.generator.map(torch.randn(64, 8))
-    mixed = module._mix(w, "generator0", Batch(torch.zeros(64), None, list(range(64))))
+    mixed = module._mix(w, "generator0", Batch(torch.zeros(64), None, list(range(64)), []))
     own = (mixed == w[:, None]).all(dim=2)
     assert own[:, 0].all()
     crossed = ~own[:, -1]
@@ -217,6 +291,81 @@ def test_labels_of_the_data_are_kept_with_the_weights(tmp_path: Path, image_fold
     assert ohlora("fit", "finetune", *words, "--model.init_args.labels", "dataset") == 2  # no label columns
     # What was trained with the data's labels can be resumed.
     assert ohlora("fit", "finetune", *words, *labelled, "--model.init_args.kimg", "0.04", "--ckpt_path", "last") == 0
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> list[str]:
+    """Words that fine-tune label-free weights on images with two labels."""
+    rows: list[list[object]] = [["path", "eyes", "mouth"], *([f"images/{k:03d}.png", k / 10, -k] for k in range(12))]
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return [
+        *("--model.init_args.generator", str(weights[0]), "--model.init_args.discriminator", str(weights[1])),
+        *("--data.init_args.folder", "null", "--data.init_args.manifest", str(tmp_path / "manifest.csv")),
+        *("--data.init_args.label_columns", "[eyes, mouth]", "--model.init_args.labels", "dataset"),
+    ]
+
+
+def test_labels_are_added_when_training_starts(tmp_path: Path, labelled: list[str], ohlora: Run) -> None:
+    added = ["--model.init_args.add_labels", "2", "--model.init_args.r1_interval", "2"]
+    assert ohlora("fit", "finetune", *labelled, *added) == 0
+    made = checkpoints.load_generator(tmp_path / "stage" / "generator.safetensors")
+    assert made.label_size == 2 and made.label_table.shape == (12, 2)
+    assert ohlora("fit", "finetune", *labelled, *added, "--model.init_args.kimg", "0.04", "--ckpt_path", "last") == 0
+
+
+def test_projection_and_shuffled_labels(tmp_path: Path, labelled: list[str], ohlora: Run) -> None:
+    settings = {"add_labels": 2, "label_head": "projection", "shuffled_labels": 0.5, "r1_interval": 2}
+    words = [word for key, value in settings.items() for word in (f"--model.init_args.{key}", str(value))]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ohlora("fit", "finetune", *labelled, *words, stage_dir=whole) == 0
+    row = read_rows(whole / "runs" / "0001" / "metrics.csv")[0]
+    assert float(row["loss/shuffled"]) > 0 and "score/shuffled" in row
+    made = checkpoints.load_discriminator(whole / "discriminator.safetensors")
+    assert made.label_head == "projection" and float(made.get_parameter("epilogue.embedding.weight").abs().max()) > 0
+    assert ohlora("fit", "finetune", *labelled, *words, "--model.init_args.kimg", "0.016", stage_dir=parts) == 0
+    assert ohlora("fit", "finetune", *labelled, *words, "--ckpt_path", "last", stage_dir=parts) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
+
+
+def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Path]) -> None:
+    module = build(weights, add_labels=2, labels="dataset", label_head="projection", shuffled_labels=0.5)
+    torch.nn.init.normal_(module.discriminator.get_parameter("epilogue.embedding.weight"))
+    table = torch.randn(5, 2)
+    module.generator.set_labels("dataset", table)
+    x = reals()
+    module._terms = {}
+    term = module._shuffled_term(module.discriminator.features(x), Batch(x, table[:1].repeat(8, 1), list(range(8)), []))
+    others = table[[int(r.integers(5)) for r in counted.generators(0, "shuffled", range(8))]]
+    assert len({tuple(row.tolist()) for row in others}) > 1
+    torch.testing.assert_close(term, F.softplus(module.discriminator(x, others)).mean())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shuffled_labels": 1.0}, "shuffled_labels is 1.0 with labels 'none'; it needs 'dataset'"),
+        ({"add_labels": -1, "labels": "normal"}, "add_labels is -1"),
+        ({"add_labels": 2}, "labels is 'none' for networks of label size 2"),
+        ({"label_head": "projection"}, "a projection needs labels"),
+    ],
+)
+def test_settings_about_labels_that_do_not_fit(
+    weights: tuple[Path, Path], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(weights, **changes)
+
+
+def test_a_projection_head_is_not_taken_back(tmp_path: Path) -> None:
+    g, d = tiny_networks(label_size=2)
+    paths = tmp_path / "g.safetensors", tmp_path / "d.safetensors"
+    checkpoints.save_network(g, paths[0])
+    checkpoints.save_network(with_projection(d), paths[1])
+    with pytest.raises(ConfigError, match="label_head is 'linear' and the discriminator's is 'projection'"):
+        build(paths, labels="normal", label_head="linear")
+    assert build(paths, labels="normal").discriminator.label_head == "projection"
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
@@ -281,6 +430,22 @@ def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run) -
     texts = [(d / "runs/0001/metrics.csv").read_text().splitlines() for d in (whole, parts)]
     assert [line.split(",")[:4] for line in texts[0]] == [line.split(",")[:4] for line in texts[1]]
     assert (parts / "runs/0001/config.1.yaml").is_file()
+
+
+def test_a_resumed_fine_tune_with_kept_features_is_bit_identical(
+    tmp_path: Path, weights: tuple[Path, Path], image_folder: Path, ohlora: Run
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = [
+        *("--model.init_args.generator", str(weights[0]), "--model.init_args.discriminator", str(weights[1])),
+        *("--data.init_args.folder", str(image_folder), "--model.init_args.r1_interval", "4"),
+    ]
+    assert ohlora("fit", "finetune", *words, "--model.init_args.kimg", "0.096", stage_dir=whole) == 0
+    assert ohlora("fit", "finetune", *words, "--model.init_args.kimg", "0.04", stage_dir=parts) == 0
+    resumed = ["--model.init_args.kimg", "0.096", "--data.init_args.num_workers", "1", "--ckpt_path", "last"]
+    assert ohlora("fit", "finetune", *words, *resumed, stage_dir=parts) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
 
 
 def test_what_a_killed_run_did_after_its_last_checkpoint_is_done_again(tmp_path: Path, ohlora: Run) -> None:

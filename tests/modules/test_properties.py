@@ -82,11 +82,11 @@ def test_mirroring_negates_the_raw_score_of_what_turns(tmp_path: Path) -> None:
     raw = levels[places] * 0.5 + 0.25
     expected = (-raw - 0.25) / 0.5
     batch = {
-        "flipped": torch.tensor([k % 2 == 0 for k in range(len(places))]),
         "label": torch.from_numpy(data.train_set.labels),
         "mirrored_label": torch.from_numpy(data.train_set.mirrored),
     }
-    turned = data.flip_targets(batch)["label"].numpy()
+    flipped = torch.arange(len(places)) % 2 == 0
+    turned = data.flipped_targets(batch, flipped)["label"].numpy()
     np.testing.assert_allclose(turned[::2, 0], expected[::2], atol=1e-3)
     np.testing.assert_allclose(turned[1::2, 0], levels[places][1::2], atol=1e-3)
     np.testing.assert_allclose(turned[:, 1], levels[places], atol=1e-3)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ohlora import counted
-from ohlora.networks.stylegan import Discriminator, Generator, add_labels, downsample_conv, upsample_conv
+from ohlora.networks.stylegan import (
+    Discriminator,
+    Generator,
+    add_labels,
+    blur,
+    conv2d,
+    downsample_conv,
+    modulated_instance_norm,
+    upsample_conv,
+    with_projection,
+)
 from tests.conftest import TINY, tiny_networks
 
 
 @pytest.mark.parametrize("resolution", [8, 32])
 @pytest.mark.parametrize("label_size", [0, 3])
 def test_shapes(resolution: int, label_size: int) -> None:
-    sizes = {"resolution": resolution, "label_size": label_size, "channel_base": 128, "channel_max": 8}
+    sizes: dict[str, Any] = {"resolution": resolution, "label_size": label_size, "channel_base": 128, "channel_max": 8}
     g = Generator(**sizes, z_size=6, w_size=10, mapping_layers=3, labels="normal" if label_size else "none")
     d = Discriminator(**sizes)
     z, label = torch.randn(4, 6), torch.randn(4, label_size) if label_size else None
@@ -30,6 +43,39 @@ def test_both_convolution_shortcuts_are_exact() -> None:
     torch.testing.assert_close(upsample_conv(x, w, mirrored=False), up, atol=1e-5, rtol=1e-5)
     down = F.avg_pool2d(F.conv2d(x, w, b, padding=1), 2)
     torch.testing.assert_close(downsample_conv(x, w, b), down, atol=1e-5, rtol=1e-5)
+
+
+def test_shortcuts_of_differentiation_are_exact_once_and_twice() -> None:
+    """The written-out gradients against finite differences, in float64."""
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    scale, shift = (torch.randn(2, 3, 1, 1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight, bias = torch.randn(5, 3, 4, 4, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    functions: list[tuple[Any, tuple[torch.Tensor, ...]]] = [
+        (blur, (x,)),
+        (partial(conv2d, weight=weight, bias=bias, stride=2, padding=1), (x,)),
+        (modulated_instance_norm, (x, scale, shift)),
+    ]
+    for function, inputs in functions:
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_jacobians_can_be_vectorised() -> None:
+    g, _ = tiny_networks()
+    w = torch.randn(8)
+
+    def corner(w: torch.Tensor) -> torch.Tensor:
+        return g.synthesize(w[None])[0, :, 0, 0]
+
+    expected = torch.autograd.functional.jacobian(corner, w)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(torch.func.jacrev(corner)(w), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_trunk_sees_every_image_by_itself() -> None:
+    _, d = tiny_networks(label_size=2)
+    images, label = torch.randn(4, 3, 16, 16), torch.randn(4, 2)
+    features = torch.cat([d.features(images[k : k + 1]) for k in range(4)])
+    torch.testing.assert_close(d.head(features, label), d(images, label), atol=1e-5, rtol=1e-5)
 
 
 def test_one_code_per_layer_equals_one_for_all_and_layers_can_differ() -> None:
@@ -104,7 +150,6 @@ def test_added_labels_of_zero_change_nothing() -> None:
     g.double()
     d.double()
     labelled_g, labelled_d = add_labels(g, 7), add_labels(d, 7)
-    assert isinstance(labelled_g, Generator)
     z, zero = torch.randn(4, 8).double(), torch.zeros(4, 7).double()
     images = g(z)
     torch.testing.assert_close(labelled_g(z, zero), images, atol=1e-6, rtol=1e-6)
@@ -121,3 +166,23 @@ def test_labels_are_not_added_twice() -> None:
     g, _ = tiny_networks(label_size=3)
     with pytest.raises(ValueError, match="network of label size 3"):
         add_labels(g, 7)
+
+
+def test_a_new_projection_head_scores_as_the_linear_one_did() -> None:
+    _, d = tiny_networks(label_size=3)
+    projecting = with_projection(d)
+    images, label = torch.randn(4, 3, 16, 16), torch.randn(4, 3)
+    assert projecting.arguments() == d.arguments() | {"label_head": "projection"}
+    assert torch.equal(projecting(images, label), d(images, label))
+    # Once it is trained, image and label interact: what a label adds differs between images.
+    torch.nn.init.normal_(projecting.get_parameter("epilogue.embedding.weight"))
+    added = projecting(images, label) - projecting(images, torch.zeros(4, 3))
+    linear = d(images, label) - d(images, torch.zeros(4, 3))
+    same = label[:1].expand(4, 3)
+    assert float((projecting(images, same) - d(images, same)).std()) > 1e-3
+    assert not torch.allclose(added, linear, atol=1e-3)
+
+
+def test_a_projection_head_needs_labels() -> None:
+    with pytest.raises(ValueError, match="label_head is 'projection' with label_size 0"):
+        Discriminator(**TINY, label_head="projection")

@@ -1,0 +1,445 @@
+"""Measures what a stage costs.
+
+``finetune`` takes the steps of fine-tune v1 (7 labels, the mapping and the discriminator's end train) from random
+weights, and beside them, in the same process, those of a plain reference: the original's step, whose fakes keep the
+generator's graph and a latent that requires gradients, with R1 in every step, the published layers and fp32. The repeat
+rule is off on both sides.
+
+python scripts/benchmark.py finetune
+python scripts/benchmark.py finetune --device cuda --precision bf16-mixed --steps 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, ClassVar, cast
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ohlora import counted
+from ohlora.datamodules.drawn_faces import DrawnFaces
+from ohlora.modules.gan import GAN, Architecture
+from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
+from ohlora.networks.stylegan import EPSILON, FUSED_FROM, LEAK, Conv, Discriminator, Generator, StyleLayer
+
+R1_INTERVAL = 16
+"""The recipe's."""
+PASSES = 39
+"""Passes of fine-tune v1 over its images; what is computed once per image is shared out over them."""
+EXACT_RESOLUTION = 32
+"""Where gradients are compared in float64. In fp32, rounding alone carries activations across the kink of a leaky ReLU,
+and each takes a thousandth of the generator's gradient with it; the reference strays as far from the truth as ours."""
+ADAM = partial(torch.optim.Adam, lr=1e-4)
+Gradients = dict[str, dict[str, Tensor]]
+
+
+# --- the plain reference: the published layers, differentiated by autograd
+
+
+class PublishedBlur(torch.autograd.Function):
+    """Depth-wise binomial filter with the backward pass of the published code."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        """Filters N×C×H×W."""
+        ctx.save_for_backward(kernel)
+        return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Filters with the flipped kernel."""
+        (kernel,) = ctx.saved_tensors
+        return F.conv2d(gradient, kernel.flip(2, 3), padding=1, groups=gradient.shape[1]), None
+
+
+def published_blur(x: Tensor) -> Tensor:
+    """The filter with a fresh kernel."""
+    tap = x.new_tensor([0.25, 0.5, 0.25])
+    kernel = (tap[:, None] * tap[None, :]).repeat(x.shape[1], 1, 1, 1)
+    y: Tensor = PublishedBlur.apply(x, kernel)  # type: ignore[no-untyped-call]
+    return y
+
+
+def fused_kernel(weight: Tensor) -> Tensor:
+    """The sum of a 3×3 kernel's four shifted copies in a 4×4 window."""
+    k = F.pad(weight, (1, 1, 1, 1))
+    return k[:, :, 1:, 1:] + k[:, :, :-1, 1:] + k[:, :, 1:, :-1] + k[:, :, :-1, :-1]
+
+
+def plain_style_layer(layer: StyleLayer, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+    """One style layer as published: upsampling before the convolution below 128, one transposed convolution above."""
+    if layer.kind == "constant":
+        x, bias = layer.constant.repeat(len(w), 1, 1, 1), layer.bias
+    else:
+        weight, bias = layer.conv.scaled_weight(), layer.conv.bias
+        if layer.kind == "up" and layer.resolution >= FUSED_FROM:
+            x = published_blur(F.conv_transpose2d(x, fused_kernel(weight).transpose(0, 1), stride=2, padding=1))
+        elif layer.kind == "up":
+            x = published_blur(F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1))
+        else:
+            x = F.conv2d(x, weight, padding=1)
+    x = F.leaky_relu(x + noise * layer.noise_weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1), LEAK)
+    x = x - x.mean(dim=(2, 3), keepdim=True)
+    x = x / torch.sqrt((x**2).mean(dim=(2, 3), keepdim=True) + EPSILON)
+    style: Tensor = layer.style(w)
+    scale, shift = style[:, :, None, None].chunk(2, dim=1)
+    return x * (scale + 1) + shift
+
+
+def plain_generator(g: Generator, z: Tensor, label: Tensor | None, noise: list[Tensor]) -> Tensor:
+    """Latents to images through the published layers."""
+    w = g.map(z, label)
+    x = w
+    for layer, of_layer in zip(g.synthesis.style_layers(), noise, strict=True):
+        x = plain_style_layer(layer, x, w, of_layer)
+    image: Tensor = g.synthesis.to_rgb(x)
+    return image
+
+
+def plain_down(layer: Conv, x: Tensor) -> Tensor:
+    """A halving layer as published: average pooling after the convolution below 128, one strided convolution above."""
+    weight, bias = layer.scaled_weight(), layer.bias
+    if x.shape[-1] >= FUSED_FROM:
+        return F.conv2d(published_blur(x), fused_kernel(weight) / 4, bias, stride=2, padding=1)
+    pooled: Tensor = F.avg_pool2d(F.conv2d(published_blur(x), weight, bias, padding=1), 2)
+    return pooled
+
+
+def plain_discriminator(d: Discriminator, images: Tensor, label: Tensor | None) -> Tensor:
+    """Scores through the published layers."""
+    x = F.leaky_relu(F.conv2d(images, d.from_rgb.scaled_weight(), d.from_rgb.bias), LEAK)
+    for layer in (layer for block in d.blocks.values() for layer in block.values()):  # type: ignore[operator]
+        plain = plain_down(layer, x) if layer.down else F.conv2d(x, layer.scaled_weight(), layer.bias, padding=1)
+        x = F.leaky_relu(plain, LEAK)
+    return d.head(x, label)
+
+
+class Reference:
+    """The original's step on copies of a stage's networks."""
+
+    def __init__(self, module: GAN) -> None:
+        self.generator, self.discriminator = copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
+        self.seed, self.r1_gamma = module.seed, module.r1_gamma
+        self.optimizers = {
+            name: ADAM([p for p in network.parameters() if p.requires_grad])
+            for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
+        }
+
+    def step(self, reals: Tensor, indices: range, follow: Discriminator | None = None) -> Gradients:
+        """One update of each network.
+
+        Args:
+            reals: N×3×R×R.
+            indices: Global indices of the images; they decide latents, labels and noise.
+            follow: Weights to take over after the discriminator's update, so that rounding in it does not reach the
+                generator's gradients.
+
+        Returns:
+            The gradients of both networks, by parameter name.
+        """
+        g, d = self.generator, self.discriminator
+        label = g.draw_labels(counted.generators(self.seed, "label", indices))
+        with frozen(g):
+            fake_scores = plain_discriminator(d, self._fakes("discriminator", indices, label), label)
+            x = reals.detach().requires_grad_()
+            real_scores = plain_discriminator(d, x, label)
+            loss = discriminator_loss(fake_scores, real_scores) + self.r1_gamma / 2 * r1_penalty(real_scores, x)
+            of_discriminator = self._update("discriminator", d, loss)
+        if follow is not None:
+            d.load_state_dict(follow.state_dict())
+        with frozen(d):
+            scores = plain_discriminator(d, self._fakes("generator0", indices, label), label)
+            of_generator = self._update("generator", g, generator_loss(scores))
+        return {"discriminator": of_discriminator, "generator": of_generator}
+
+    def _fakes(self, stream: str, indices: range, label: Tensor | None) -> Tensor:
+        z = counted.normal(self.seed, f"{stream}/z", indices, self.generator.z_size).to(self.generator.w_avg)
+        noise = self.generator._noise(counted.generators(self.seed, f"{stream}/noise", indices), len(indices))
+        return plain_generator(self.generator, z.requires_grad_(), label, noise)
+
+    def _update(self, name: str, network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+        self.optimizers[name].zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers[name].step()
+        return {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
+
+
+class frozen:  # noqa: N801 - a context manager, named as one reads it
+    """Within it no parameter of a network takes gradients."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+
+    def __enter__(self) -> None:
+        for p in self.parameters:
+            p.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for p in self.parameters:
+            p.requires_grad_(True)
+
+
+# --- ours, through the real trainer
+
+
+class Watch(L.Callback):
+    """Times a stage's steps, and the reference's after each of them; the first ``skip`` warm up.
+
+    Attributes:
+        seconds: Duration of each timed step of ours, in order.
+        reference_seconds: Likewise of the reference.
+        keeping_seconds: What computing the kept features of all images took.
+        flops: Arithmetic of each warming step of ours.
+        difference: Largest difference of a gradient from the reference's in the first step, over the largest value of
+            the same parameter's.
+    """
+
+    def __init__(self, skip: int, beside_reference: bool) -> None:
+        self.skip, self.beside_reference = skip, beside_reference
+        self.seconds: list[float] = []
+        self.reference_seconds: list[float] = []
+        self.flops: list[int] = []
+        self.keeping_seconds = self.difference = 0.0
+        self._gradients: dict[str, list[Tensor]] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Fills the feature cache, and prepares the reference."""
+        assert isinstance(pl_module, GAN)
+        module, data = pl_module, next(iter(cast(Any, trainer.train_dataloader)))
+        self._reals = data["image"].to(module.device)
+        if module.kept_features is not None:
+            keys = [(index, False) for index in data["index"]]
+            with trainer.strategy.precision_plugin.train_step_context():
+                self.keeping_seconds = timed(partial(module.kept_features, self._reals, keys))
+        if self.beside_reference:
+            self._reference = Reference(module)
+            for name, optimizer in zip(("generator", "discriminator"), trainer.optimizers, strict=True):
+                optimizer.register_step_pre_hook(partial(self._keep, name))
+
+    def _keep(self, name: str, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if not self.seconds:
+            self._gradients[name] = [p.grad.clone() for p in optimizer.param_groups[0]["params"]]
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Starts the watch, and the count of arithmetic while warming up."""
+        if batch_idx < self.skip:
+            self._counting = ExitStack()
+            self._counter: FlopCounterMode = self._counting.enter_context(flop_counter())
+        self._started = now()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops the watch, then lets the reference make the same step."""
+        assert isinstance(pl_module, GAN)
+        if batch_idx < self.skip:
+            self._counting.close()
+            self.flops.append(self._counter.get_total_flops())
+        else:
+            self.seconds.append(now() - self._started)
+        if self.beside_reference:
+            self._step_of_reference(pl_module, batch["image"], batch_idx)
+
+    def _step_of_reference(self, module: GAN, reals: Tensor, batch_idx: int) -> None:
+        size = len(reals)
+        indices = range(batch_idx * size, (batch_idx + 1) * size)
+        first = batch_idx == 0
+        started = now()
+        expected = self._reference.step(reals, indices, module.discriminator if first else None)
+        if batch_idx >= self.skip:
+            self.reference_seconds.append(now() - started)
+        if first:
+            self.difference = max(self._differences(expected))
+
+    def _differences(self, expected: Gradients) -> list[float]:
+        return [
+            float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+            for name, of_network in expected.items()
+            for gradient, wanted in zip(self._gradients[name], of_network.values(), strict=True)
+        ]
+
+
+def now() -> float:
+    """Seconds, once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that some work takes."""
+    started = now()
+    work()
+    return now() - started
+
+
+def peak_memory(device: str) -> int:
+    """Most memory held so far, in bytes: on the device, or by this process on a CPU."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def train(given: argparse.Namespace, r1_interval: int, steps: int, watch: Watch) -> GAN:
+    """Takes a number of steps of fine-tune v1 from random weights."""
+    L.seed_everything(0, verbose=False)
+    module = GAN(
+        kimg=given.batch * steps / 1000,
+        generator_optimizer=ADAM,
+        discriminator_optimizer=ADAM,
+        architecture=Architecture(resolution=given.resolution, label_size=7, std_group=16),
+        trainable_generator=["mapping.*"],
+        trainable_discriminator=["epilogue.*"],
+        labels="normal",
+        r1_interval=r1_interval,
+        max_generator_updates=1,
+        log_every=0,
+    )
+    for p in (*module.generator.parameters(), *module.discriminator.parameters()):
+        if p.ndim == 1:  # biases and noise are at work in a trained network
+            nn.init.normal_(p, std=0.1)
+    trainer = L.Trainer(
+        accelerator="gpu" if given.device == "cuda" else "cpu",
+        devices=1,
+        precision=given.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        callbacks=[watch],
+        default_root_dir=given.folder,
+    )
+    trainer.fit(module, datamodule=DrawnFaces(given.resolution, train_size=given.batch, batch_size=given.batch))
+    return module
+
+
+def required_flops(module: GAN, batch: int, r1_share: float) -> float:
+    """Arithmetic that the gradients of a step need, from that of each part's forward pass.
+
+    A gradient by inputs costs as much as the forward pass, and so does one by weights. Needed are: the fakes twice; the
+    trunk on fakes twice, and its and the synthesis's gradients by inputs once; the ends' and the mapping's own
+    gradients. R1 adds the trunk three times (forward, gradient by the images, that gradient's change along itself) and
+    the end four times (its weights' gradients too).
+    """
+    g, d = module.generator, module.discriminator
+    device = module.device
+    z, w = torch.zeros(batch, g.z_size, device=device), torch.zeros(batch, g.w_size, device=device)
+    label = torch.zeros(batch, g.label_size, device=device)
+    images = torch.zeros(batch, 3, g.resolution, g.resolution, device=device)
+    with torch.no_grad():
+        features = d.features(images)
+        mapping = count(lambda: g.map(z, label))
+        synthesis = count(lambda: g.synthesize(w))
+        trunk = count(lambda: d.features(images))
+        head = count(lambda: d.head(features, label))
+        conv = count(lambda: d.epilogue["conv"](torch.cat([features, features[:, :1]], dim=1)))
+    discriminator_step = mapping + synthesis + trunk + 2 * (3 * head - conv)
+    generator_step = 3 * mapping + 2 * (synthesis + trunk + head)
+    return discriminator_step + generator_step + r1_share * (3 * trunk + 4 * head)
+
+
+class _OneModule:
+    """Counts everything together: torch's own tracker of modules refuses R1's gradient by the images."""
+
+    parents: ClassVar = {"Global"}
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter of floating-point operations, without a table by module."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _OneModule()  # type: ignore[assignment]
+    return counter
+
+
+def count(work: Callable[[], object]) -> int:
+    """Floating-point operations of some work."""
+    with flop_counter() as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def finetune(given: argparse.Namespace) -> dict[str, float]:
+    """Runs the comparison.
+
+    Returns:
+        The figures of the last line: times in seconds per thousand images; ``gradient_difference`` from float64 at a
+        small size, ``gradient_difference_rounded`` from the timed size and precision.
+    """
+    # With an interval of 2, steps with and without R1 take turns; each does what it does with one of 16.
+    alternating = Watch(skip=2, beside_reference=False)
+    module = train(given, r1_interval=2, steps=2 + 2 * given.steps, watch=alternating)
+    memory = peak_memory(given.device)
+    every = Watch(skip=1, beside_reference=True)
+    train(given, r1_interval=1, steps=1 + given.steps, watch=every)
+    exact = Watch(skip=1, beside_reference=True)
+    small = {"resolution": min(given.resolution, EXACT_RESOLUTION), "batch": 4, "precision": "64-true"}
+    train(argparse.Namespace(**(vars(given) | small)), r1_interval=1, steps=1, watch=exact)
+    mean = {
+        "with R1": sum(alternating.seconds[::2]) / given.steps,
+        "without R1": sum(alternating.seconds[1::2]) / given.steps,
+        "R1 every step": sum(every.seconds) / given.steps,
+        "reference": sum(every.reference_seconds) / given.steps,
+        "features of reals, once": alternating.keeping_seconds,
+    }
+    for name, seconds in mean.items():
+        print(f"{name:24}{seconds:9.3f} s per {given.batch} images")
+    step = (mean["with R1"] + (R1_INTERVAL - 1) * mean["without R1"]) / R1_INTERVAL
+    step += mean["features of reals, once"] / PASSES
+    executed = (alternating.flops[0] + (R1_INTERVAL - 1) * alternating.flops[1]) / R1_INTERVAL
+    per_kimg = 1000 / given.batch
+    return {
+        "ratio": mean["reference"] / step,
+        "ratio_every_step": mean["reference"] / mean["R1 every step"],
+        "gradient_difference": exact.difference,
+        "gradient_difference_rounded": every.difference,
+        "required_share": required_flops(module, given.batch, 1 / R1_INTERVAL) / executed,
+        "peak_memory_bytes": memory,
+        "seconds_per_kimg": step * per_kimg,
+        "seconds_per_kimg_every_step": mean["R1 every step"] * per_kimg,
+        "seconds_per_kimg_reference": mean["reference"] * per_kimg,
+    }
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Measures what a stage costs; the last line is JSON.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("finetune", help="fine-tune v1 against the original's step")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
+    command.add_argument("--batch", type=int, default=16, help="images per step (default: 16)")
+    command.add_argument("--steps", type=int, default=2, help="timed steps of each kind (default: 2)")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    command.add_argument(
+        "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours (default: 32-true)"
+    )
+    given = parser.parse_args(args)
+    with tempfile.TemporaryDirectory() as given.folder:  # a stage ends by writing its networks
+        figures = finetune(given)
+    print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""The benchmark, at its smallest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scripts import benchmark
+
+
+def test_finetune_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["finetune", "--resolution", "16", "--batch", "2", "--steps", "1"]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert figures["ratio"] > 0 and figures["ratio_every_step"] > 0
+    assert figures["gradient_difference"] <= 1e-5
+    assert 0.5 <= figures["required_share"] <= 1
+    assert figures["peak_memory_bytes"] > 2**20
