@@ -39,7 +39,7 @@ class Watch(L.Callback):
     ``best_generator.safetensors``, beside the last.
 
     Args:
-        filters: Files of the filter ensembles; together they predict gender, quality, age and glass.
+        filters: Files of the filter ensembles; the concept is judged by what they predict.
         properties: File of the property (or merged) CNN.
         made_by: Command that makes those files, named when one is missing.
         every_kimg: Interval in thousands of images; 0 measures at start and end only.
@@ -69,22 +69,27 @@ class Watch(L.Callback):
         for path in (*filters, properties):
             require(path, made_by)
         self.filters = [checkpoints.load_attributes(path) for path in filters]
-        found = [name for network in self.filters for name in network.outputs]
-        if sorted(found) != sorted(FILTERS):
-            raise ConfigError(f"the filters predict {', '.join(found)}; expected {', '.join(FILTERS)}, each once")
+        self.concept = [name for network in self.filters for name in network.outputs]
+        if not self.concept or len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(FILTERS):
+            expected = ", ".join(FILTERS)
+            raise ConfigError(f"the filters predict {', '.join(self.concept)}; expected some of {expected}, each once")
         network = checkpoints.load_attributes(properties)
         if isinstance(network, AttributeEnsemble):
             raise ConfigError(f"{properties} holds an ensemble; expected a property or merged CNN")
         self.properties, self.features = network, Penultimate(network)
         self.rules = {
-            "concept_rate": [Rule.parse(text) for text in AT_HALF],
-            "concept_rate_recipe": [Rule.parse(text) for text in recipe or AT_HALF],
+            "concept_rate": self._applicable(AT_HALF),
+            "concept_rate_recipe": self._applicable(recipe or AT_HALF),
         }
         self.every_kimg, self.fixed, self.fresh, self.final = every_kimg, fixed, fresh, final
         self.diversity_floor, self.seed, self.batch_size = diversity_floor, seed, batch_size
         self._before = 0
         self._start_distance: float | None = None
         self._best_rate = -1.0
+
+    def _applicable(self, rules: Iterable[str]) -> list[Rule]:
+        """The rules whose attribute is measured."""
+        return [rule for rule in map(Rule.parse, rules) if rule.attribute in self.concept]
 
     # --- moments
 
@@ -133,7 +138,7 @@ class Watch(L.Callback):
         scores, features = self._see(made)
         named = {name: scores[:, k].numpy() for k, name in enumerate(self._names())}
         prefix = "final/" if thorough else "watch/"
-        shown = {name: float(named[name].mean()) for name in FILTERS}
+        shown = {name: float(named[name].mean()) for name in self.concept}
         shown |= {name: float(all_hold(rules, named).mean()) for name, rules in self.rules.items()}
         distance = mean_pairwise_distance(features)
         if self._start_distance is None:
@@ -231,7 +236,7 @@ class Watch(L.Callback):
         for logger in _run_loggers(trainer):
             rows = logger.history("watch/concept_rate")
             if rows:
-                names = ["watch/concept_rate", "watch/diversity", *(f"watch/{name}" for name in FILTERS)]
+                names = ["watch/concept_rate", "watch/diversity", *(f"watch/{name}" for name in self.concept)]
                 return {"watch": figures.curves(rows, names)}
         return {}
 
