@@ -1,14 +1,18 @@
-"""Figures of sets of images, from the features that a network sees in them."""
+"""Figures of sets of images: made on purpose, and compared by the features that a network sees in them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from ohlora import counted
-from ohlora.networks.attribute_cnn import AttributeCNN
+from ohlora import counted, images
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.stylegan import Generator
 
 FEATURES = 256
 """Most features that set distances use: their covariance must be estimated from a few thousand images."""
@@ -42,6 +46,49 @@ class Penultimate(nn.Module):
         """Features of a batch."""
         features = self.network.features(images)
         return features if self.projection is None else features @ self.projection
+
+
+@torch.inference_mode()
+def counted_images(
+    generator: Generator, seed: int, indices: Sequence[int], batch_size: int
+) -> tuple[Tensor, Tensor | None]:
+    """Images of counted latents, labels and noise, rounded to grey levels as files are.
+
+    Returns:
+        N×3×R×R and, for a generator with labels, N×K; both on the CPU.
+    """
+    made: list[Tensor] = []
+    labels: list[Tensor] = []
+    for first in range(0, len(indices), batch_size):
+        part = indices[first : first + batch_size]
+        z = counted.normal(seed, "watch/z", part, generator.z_size).to(generator.w_avg)
+        label = generator.draw_labels(counted.generators(seed, "watch/label", part))
+        noise = counted.generators(seed, "watch/noise", part)
+        made.append(images.to_float(images.to_uint8(generator(z, label, noise=noise))))
+        if label is not None:
+            labels.append(label.cpu())
+    return torch.cat(made), torch.cat(labels) if labels else None
+
+
+@torch.inference_mode()
+def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor, batch_size: int = 100) -> dict[str, np.ndarray]:
+    """A network's outputs for N×3×R×R: attribute → N scores."""
+    scores = torch.cat([network(batch) for batch in torch.split(images, batch_size)]).numpy()
+    return dict(zip(network.outputs, scores.T, strict=True))
+
+
+def label_correlations(labels: Tensor, scores: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each label input with each measured attribute.
+
+    Args:
+        labels: N×K.
+        scores: N×K, of the attributes that the labels stand for.
+
+    Returns:
+        K×K: row label, column attribute.
+    """
+    count = labels.shape[1]
+    return np.asarray(np.corrcoef(labels.numpy().T, scores.T)[:count, count:])
 
 
 def mean_pairwise_distance(features: Tensor) -> float:

@@ -3,7 +3,7 @@
 python scripts/measure_attributes.py
 
 Held-out drawn faces are made on the spot; generated images come from the toy StyleGAN. The judges are ensembles and a
-network trained with other seeds, splits and drawn faces (README, "Attributes").
+network trained with other seeds, splits and drawn faces (docs/attributes.md).
 """
 
 from __future__ import annotations
@@ -19,25 +19,19 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from ohlora import checkpoints, counted, images
+from ohlora import checkpoints, images
 from ohlora.attributes import FILTERS, MEASURED
 from ohlora.errors import OhloraError
 from ohlora.faces import drawing, scoring
 from ohlora.faces.parsing import FaceParser, load_parser
-from ohlora.files import require, write_rows
+from ohlora.files import write_rows
+from ohlora.measures import counted_images, scored
 
 HELD_OUT = 2000
 GENERATED = 2000
 BATCH = 100
 
 Row = dict[str, Any]
-
-
-def run_network(network: Any, pictures: Tensor) -> dict[str, np.ndarray]:
-    """A network's outputs by name, for N×3×R×R."""
-    with torch.inference_mode():
-        scores = torch.cat([network(batch) for batch in torch.split(pictures, BATCH)])
-    return dict(zip(network.outputs, scores.numpy().T, strict=True))
 
 
 def held_out_faces() -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
@@ -48,19 +42,7 @@ def held_out_faces() -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
     return images.to_float(np.stack([f.image for f in faces])), np.stack([f.parsing for f in faces]), truth
 
 
-def generated_images(path: Path) -> Tensor:
-    """Images of counted latents through a generator: N×3×R×R, rounded to grey levels as files are."""
-    generator = checkpoints.load_generator(path)
-    made = []
-    with torch.inference_mode():
-        for first in range(0, GENERATED, BATCH):
-            indices = range(first, first + BATCH)
-            noise = counted.generators(99, "noise", indices)
-            made.append(images.to_uint8(generator(counted.normal(99, "z", indices, generator.z_size), noise=noise)))
-    return images.to_float(np.concatenate(made))
-
-
-def filter_rows(weights: Path, judges: Path, generated: Tensor) -> list[Row]:
+def filter_rows(weights: Path, generated: Tensor) -> list[Row]:
     """Out-of-fold AUROC of the filters, and their agreement with independently trained ones on generated images."""
     rows: list[Row] = []
     agreements: list[Row] = []
@@ -68,8 +50,8 @@ def filter_rows(weights: Path, judges: Path, generated: Tensor) -> list[Row]:
         path = weights / f"{name}.safetensors"
         pooled = checkpoints.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
         rows.append({"what": f"{name} filter, pooled out-of-fold AUROC", "target": 0.99, "measured": pooled})
-        ours = run_network(checkpoints.load_attributes(path), generated)[name]
-        judge = run_network(checkpoints.load_attributes(judges / f"judge_{name}" / f"{name}.safetensors"), generated)
+        ours = scored(checkpoints.load_attributes(path), generated)[name]
+        judge = scored(checkpoints.load_attributes(weights / f"judge_{name}.safetensors"), generated)
         agreement = float(((ours >= 0.5) == (judge[name] >= 0.5)).mean())
         what = f"{name} filter, generated images: agreement at 0.5 with an independently trained ensemble"
         agreements.append({"what": what, "target": 0.97, "measured": agreement})
@@ -115,22 +97,21 @@ def correlation_rows(
     ]
 
 
-def measure(weights: Path, judges: Path) -> list[Row]:
+def measure(weights: Path) -> list[Row]:
     """All rows of the table."""
-    for name in FILTERS:
-        require(judges / f"judge_{name}" / f"{name}.safetensors", 'the commands under "Judges" in docs/attributes.md')
     pictures, masks, truth = held_out_faces()
-    generated = generated_images(weights / "generator.safetensors")
-    rows = filter_rows(weights, judges, generated)
+    generator = checkpoints.load_generator(weights / "generator.safetensors")
+    generated, _ = counted_images(generator, 99, range(GENERATED), BATCH)
+    rows = filter_rows(weights, generated)
     rows += parser_rows(load_parser(weights / "parser.safetensors"), pictures, masks, truth)
     search = checkpoints.load_attributes(weights / "merged.safetensors")
     judge = checkpoints.load_attributes(weights / "judge.safetensors")
     for called, network in (("search CNN", search), ("judge CNN", judge)):
-        found = run_network(network, pictures)
+        found = scored(network, pictures)
         rows += correlation_rows(
             search.outputs, found, truth, f"{called}, {{name}}: Pearson with the truth", (0.97, 0.9)
         )
-    searched, judged = run_network(search, generated), run_network(judge, generated)
+    searched, judged = scored(search, generated), scored(judge, generated)
     what = "search against judge CNN on generated images, {name}: Pearson"
     return rows + correlation_rows(search.outputs, searched, judged, what, (0.97, 0.92))
 
@@ -139,11 +120,10 @@ def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's attribute networks.")
     parser.add_argument("--weights", type=Path, default=Path("ohlora/weights/toy"), help="folder of the networks")
-    parser.add_argument("--judges", type=Path, default=Path("artifacts/toy"), help="folder of the judges' runs")
     parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")
     given = parser.parse_args(args)
     try:
-        rows = measure(given.weights, given.judges)
+        rows = measure(given.weights)
     except OhloraError as error:
         print(f"measure_attributes: {error}", file=sys.stderr)
         return 2

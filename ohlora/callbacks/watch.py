@@ -16,7 +16,12 @@ from ohlora.attributes import FILTERS
 from ohlora.clock import crossed, images_seen
 from ohlora.errors import ConfigError
 from ohlora.files import require
-from ohlora.measures import Penultimate, mean_pairwise_distance, set_distances
+from ohlora.measures import (
+    Penultimate,
+    counted_images,
+    mean_pairwise_distance,
+    set_distances,
+)
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.stylegan import Generator
 from ohlora.rules import Rule, all_hold
@@ -134,7 +139,7 @@ class Watch(L.Callback):
         if not isinstance(generator, Generator):
             raise ConfigError(f"{type(module).__name__} has no averaged generator; expected a GAN stage")
         indices = self._indices(count, images_seen(module))
-        made, labels = self._images(generator, indices)
+        made, labels = counted_images(generator, self.seed, indices, self.batch_size)
         scores, features = self._see(made)
         named = {name: scores[:, k].numpy() for k, name in enumerate(self._names())}
         prefix = "final/" if thorough else "watch/"
@@ -162,20 +167,6 @@ class Watch(L.Callback):
         """The fixed latents, then fresh ones, which belong to this moment."""
         first_fresh = 1_000_000 + now * 10
         return [*range(self.fixed), *range(first_fresh, first_fresh + count - self.fixed)]
-
-    @torch.inference_mode()
-    def _images(self, generator: Generator, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-        made: list[Tensor] = []
-        labels: list[Tensor] = []
-        for first in range(0, len(indices), self.batch_size):
-            part = indices[first : first + self.batch_size]
-            z = counted.normal(self.seed, "watch/z", part, generator.z_size).to(generator.w_avg)
-            label = generator.draw_labels(counted.generators(self.seed, "watch/label", part))
-            noise = counted.generators(self.seed, "watch/noise", part)
-            made.append(images.to_float(images.to_uint8(generator(z, label, noise=noise))))
-            if label is not None:
-                labels.append(label.cpu())
-        return torch.cat(made), torch.cat(labels) if labels else None
 
     def _names(self) -> list[str]:
         networks: Iterable[AttributeCNN | AttributeEnsemble] = (*self.filters, self.properties)
