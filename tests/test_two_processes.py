@@ -53,6 +53,7 @@ def fine_tune(weights: tuple[Path, Path], image_folder: Path) -> list[str]:
         "model.init_args.discriminator_optimizer": "torch.optim.SGD",
         "model.init_args.discriminator_optimizer.init_args.lr": 0.01,
         "model.init_args.r1_interval": 2,
+        "model.init_args.repeat_ratio": 0.0,  # four updates of the generator in each step
         "model.init_args.style_mixing": 0.5,
         "data.init_args.folder": image_folder,
         "trainer.callbacks+": "tests.ranks.SaveEachRank",
