@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ohlora.attributes import FILTERS
-from ohlora.errors import FormatError, MissingArtifactError
+from ohlora.errors import FormatError, MissingArtifactError, StorageError
 from ohlora.files import replacing
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, attribute_cnn
 from ohlora.networks.face_parser import FaceParserNetwork
@@ -61,7 +61,10 @@ def save_network(network: nn.Module, path: str | Path, provenance: Mapping[str, 
     }
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with replacing(path) as part:
-        save_file(state, part, metadata)
+        try:
+            save_file(state, part, metadata)
+        except SafetensorError as error:  # safetensors' own I/O errors are no OSError
+            raise StorageError(f"{path} cannot be written ({error}); make room or mend the disk, then go on") from error
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -309,7 +312,8 @@ def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
     return ForeignCheckpoint(networks, averaged)
 
 
-def _layout(network: ForeignNetwork) -> Layout:
+def foreign_layout(network: ForeignNetwork) -> Layout:
+    """The layout of a network's foreign files: GenForce's, or the original's for attribute CNNs."""
     if isinstance(network, Generator):
         return genforce_generator_layout(network)
     if isinstance(network, Discriminator):
@@ -317,8 +321,32 @@ def _layout(network: ForeignNetwork) -> Layout:
     return original_cnn_layout(network)
 
 
+def to_foreign(network: Generator | Discriminator) -> dict[str, Tensor]:
+    """A network's state dict in GenForce's layout.
+
+    Layers that GenForce's networks carry and do not use when fully grown (to- and from-RGB of other levels) are zero.
+    The layout has no place for a generator's label table, nor for a discriminator's ``std_group``.
+
+    Raises:
+        FormatError: If the network has a projection head.
+    """
+    if isinstance(network, Discriminator) and network.label_head == "projection":
+        raise FormatError(
+            "the discriminator has a projection head, for which GenForce's layout has no place; expected a linear one. "
+            "Export the generator alone"
+        )
+    layout, state = foreign_layout(network), network.state_dict()
+    exported = {key: state[ours].detach().cpu().clone() for key, ours in layout.keys.items()}
+    unused = {key: torch.zeros(layout.shapes[key]) for key in sorted(layout.dropped)}
+    tap = torch.tensor([0.25, 0.5, 0.25])
+    for key, value in unused.items():
+        if key.endswith("blur.kernel"):
+            value.copy_(tap[:, None] * tap)
+    return exported | unused
+
+
 def _fill(network: ForeignNetwork, state: Mapping[str, Tensor], where: str) -> None:
-    layout = _layout(network)
+    layout = foreign_layout(network)
     _check(state, layout.shapes, layout.dropped, where)
     for key in layout.dropped & state.keys():
         if key.endswith("lod") and float(state[key]) != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -23,6 +24,7 @@ from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 from ohlora.files import replacing
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -163,7 +165,13 @@ def main(args: list[str] | None = None) -> int:
 def _readable(error: Exception) -> str | None:
     """One line for an error the user can mend; None for any other."""
     if isinstance(error, OhloraError):
-        return " ".join(str(error).split())
+        text = str(error)
+        if "Original Traceback" in text:  # of a loader process: the message is its last line
+            text = text.strip().splitlines()[-1].partition(": ")[2]
+        return " ".join(text.split())
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = f"{error.filename} cannot be written: " if error.filename else ""
+        return f"{where}{error.strerror}. Make room and go on with --ckpt_path last"
     if not isinstance(error, ArgumentError):
         return None
     lines = [re.sub(r"^[-\s]+", "", line).strip() for line in str(error).splitlines()]

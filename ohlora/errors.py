@@ -21,5 +21,9 @@ class DataError(OhloraError, ValueError):
     """Images or tables do not fit: unreadable, wrong size, wrong mode, wrong row."""
 
 
+class StorageError(OhloraError, OSError):
+    """A file cannot be written, as on a full disk. What was there before is untouched."""
+
+
 class NonFiniteError(OhloraError, ArithmeticError):
     """A loss or gradient became NaN or infinite. The message names the step and the term."""

@@ -152,7 +152,7 @@ class Reference:
         """
         g, d = self.generator, self.discriminator
         label = g.draw_labels(counted.generators(self.seed, "label", indices))
-        with frozen(g):
+        with Frozen(g):
             fake_scores = plain_discriminator(d, self._fakes("discriminator", indices, label), label)
             x = reals.detach().requires_grad_()
             real_scores = plain_discriminator(d, x, label)
@@ -160,7 +160,7 @@ class Reference:
             of_discriminator = self._update("discriminator", d, loss)
         if follow is not None:
             d.load_state_dict(follow.state_dict())
-        with frozen(d):
+        with Frozen(d):
             scores = plain_discriminator(d, self._fakes("generator0", indices, label), label)
             of_generator = self._update("generator", g, generator_loss(scores))
         return {"discriminator": of_discriminator, "generator": of_generator}
@@ -177,7 +177,7 @@ class Reference:
         return {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
 
 
-class frozen:  # noqa: N801 - a context manager, named as one reads it
+class Frozen:
     """Within it no parameter of a network takes gradients."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,11 +1,17 @@
-"""A callback for tests of several processes."""
+"""Callbacks for tests of several processes and of runs that end badly."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.io import torch_io
+
+from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint
 
 
 class SaveEachRank(L.Callback):
@@ -15,3 +21,60 @@ class SaveEachRank(L.Callback):
         """Writes ``rank0.pt``, ``rank1.pt``, … into the run folder."""
         folder = Path(str(trainer.log_dir))  # collective
         torch.save(pl_module.state_dict(), folder / f"rank{trainer.global_rank}.pt")
+
+
+class FailOnRank(L.Callback):
+    """Raises on one rank after its second step, while the others go on.
+
+    Args:
+        rank: Which.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Raises when its time has come."""
+        if trainer.global_rank == self.rank and batch_idx == 1:
+            raise RuntimeError(f"rank {self.rank} was told to fail")
+
+
+class KillWhileSaving(L.Callback):
+    """Kills the process when half of its second checkpoint has been written."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts itself between Lightning and the disk."""
+        assert any(isinstance(callback, ImagesSeenCheckpoint) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        saved, plugin = 0, cast(Any, torch_io)
+        save = plugin._atomic_save
+
+        def half(checkpoint: dict[str, Any], path: Any) -> None:
+            nonlocal saved
+            save(checkpoint, path)
+            saved += 1
+            if saved == 2:
+                content = Path(path).read_bytes()
+                Path(path).write_bytes(content[: len(content) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        plugin._atomic_save = half
+
+
+class Spoil(L.Callback):
+    """Overwrites a file after the first checkpoint.
+
+    Args:
+        path: Which file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Spoils the file when its time has come."""
+        if batch_idx == 2:
+            Path(self.path).write_bytes(b"no image")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -17,27 +18,51 @@ from tests.conftest import CONF
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_find_unused_parameters_true"]
 
 
-def run(*words: str) -> None:
-    """Runs the entry point in a process of its own, whose second rank Lightning starts."""
+def run(*words: str, code: int | None = 0) -> str:
+    """Runs the entry point in a process of its own, whose second rank Lightning starts.
+
+    Args:
+        words: The command line.
+        code: The exit code that is expected; None expects any but 0.
+
+    Returns:
+        What it wrote to standard error.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     command = [sys.executable, "-m", "ohlora", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == code if code is not None else done.returncode != 0, done.stderr[-3000:]
+    return done.stderr
 
 
-def test_training_keeps_two_processes_equal(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> None:
-    settings = {
+def options(settings: dict[str, object]) -> list[str]:
+    """Settings as words of a command line."""
+    return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+
+
+@pytest.fixture
+def fine_tune(weights: tuple[Path, Path], image_folder: Path) -> list[str]:
+    """A fine-tune in which everything trains, by plain SGD: Adam would blow up rounding of gradients near zero."""
+    settings: dict[str, object] = {
         "model.init_args.generator": weights[0],
         "model.init_args.discriminator": weights[1],
         "model.init_args.trainable_generator": '["*"]',
         "model.init_args.trainable_discriminator": '["*"]',
+        "model.init_args.generator_optimizer": "torch.optim.SGD",
+        "model.init_args.generator_optimizer.init_args.lr": 0.01,
+        "model.init_args.discriminator_optimizer": "torch.optim.SGD",
+        "model.init_args.discriminator_optimizer.init_args.lr": 0.01,
         "model.init_args.r1_interval": 2,
+        "model.init_args.repeat_ratio": 0.0,  # four updates of the generator in each step
+        "model.init_args.style_mixing": 0.5,
         "data.init_args.folder": image_folder,
-        "trainer.default_root_dir": tmp_path / "two",
         "trainer.callbacks+": "tests.ranks.SaveEachRank",
     }
-    words = [w for key, value in settings.items() for w in (f"--{key}", str(value))]
-    run("fit", "--config", str(CONF / "finetune.yaml"), *words, *TWO)
+    return ["fit", "--config", str(CONF / "finetune.yaml"), *options(settings)]
+
+
+def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], fine_tune: list[str]) -> None:
+    run(*fine_tune, *TWO, "--trainer.default_root_dir", str(tmp_path / "two"))
     folder = tmp_path / "two" / "runs" / "0001"
     ranks = [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
     before = checkpoints.load_generator(weights[0]).state_dict()
@@ -47,6 +72,26 @@ def test_training_keeps_two_processes_equal(tmp_path: Path, weights: tuple[Path,
     assert not different
     assert int(ranks[0]["images_seen"]) == 32
     assert len(list((tmp_path / "two" / "runs").iterdir())) == 1
+    run(*fine_tune, "--trainer.default_root_dir", str(tmp_path / "one"))
+    alone = torch.load(tmp_path / "one" / "runs" / "0001" / "rank0.pt", weights_only=True)
+    for key, value in alone.items():
+        torch.testing.assert_close(ranks[0][key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_groups_of_the_minibatch_deviation_must_fit_a_rank(tmp_path: Path, fine_tune: list[str]) -> None:
+    message = run(
+        *fine_tune, *TWO, "--model.init_args.std_group", "8", "--trainer.default_root_dir", str(tmp_path), code=None
+    )
+    assert "groups of 8 images, and each of 2 processes has 4" in message
+    assert "Traceback" not in message.split("ohlora: the minibatch")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_ends_the_run(tmp_path: Path, fine_tune: list[str], rank: int) -> None:
+    failing = ["--trainer.callbacks+", "tests.ranks.FailOnRank", "--trainer.callbacks.init_args.rank", str(rank)]
+    words = [*failing, "--model.init_args.kimg", "100", "--trainer.default_root_dir", str(tmp_path)]
+    assert f"rank {rank} was told to fail" in run(*fine_tune, *TWO, *words, code=None)
 
 
 def test_generation_is_shared_out(tmp_path: Path, weights: tuple[Path, Path]) -> None:

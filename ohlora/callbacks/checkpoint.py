@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from ohlora.clock import crossed, images_seen
+from ohlora.errors import StorageError
 from ohlora.tracking import RunLogger, checkpoint_folder, checkpoints_in
 
 
@@ -60,7 +61,14 @@ class ImagesSeenCheckpoint(Checkpoint):
         self._saved = now
         path = self._folder / f"images-{now:010d}.ckpt"
         part = path.with_name(f".{path.name}.part")
-        trainer.save_checkpoint(part)  # collective: every rank calls it, rank zero writes
+        try:
+            trainer.save_checkpoint(part)  # collective: every rank calls it, rank zero writes
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise StorageError(
+                f"{path} cannot be written ({error}); earlier checkpoints are untouched. Make room and go on with "
+                "--ckpt_path last"
+            ) from error
         if trainer.is_global_zero:
             part.replace(path)
             for old in checkpoints_in(self._folder.parent)[: -self.keep]:

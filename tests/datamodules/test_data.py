@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ohlora import images
+from ohlora.datamodules.base import ImageDataset, collate
 from ohlora.datamodules.drawn_faces import DrawnFaceDataset, DrawnFaces
 from ohlora.datamodules.images import Images
 from ohlora.datamodules.sampling import CountedSampler
@@ -75,6 +76,17 @@ def test_image_files(image_folder: Path, cache: str) -> None:
     assert len(data.train_set) == 12
     with Image.open(image_folder / "004.png") as picture:
         assert (data.train_set[4]["image"] == np.asarray(picture)).all()
+
+
+def test_batches_say_which_images_they_hold(image_folder: Path) -> None:
+    files = Images(16, folder=str(image_folder))
+    files.setup("fit")
+    datasets: list[ImageDataset] = [files.train_set, DrawnFaceDataset(6, 16, seed=0)]
+    for dataset in datasets:
+        batch = collate([dataset[4], dataset[2]])
+        assert batch["index"] == [4, 2] and "flipped" not in batch
+        mirrored = collate([dataset[4] | {"flipped": True}, dataset[2] | {"flipped": False}])
+        assert mirrored["flipped"] == [True, False]
 
 
 def test_bad_images_are_listed_by_name(image_folder: Path) -> None:

@@ -1,0 +1,57 @@
+"""Writes ohlora's network files in the layout of GenForce's checkpoints.
+
+python scripts/export_weights.py artifacts/finetune_v8/generator.safetensors generator.pth
+python scripts/export_weights.py artifacts/finetune_v8/generator.safetensors \
+    artifacts/finetune_v8/discriminator.safetensors stylegan.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ohlora import checkpoints
+from ohlora.errors import OhloraError
+from ohlora.files import replacing
+
+
+def export(generator: Path, discriminator: Path | None, destination: Path) -> dict[str, dict[str, Tensor]]:
+    """Writes one checkpoint, whole or not at all.
+
+    The generator is written twice, as ``generator`` and as the averaged ``generator_smooth``, which is what GenForce
+    samples from; ohlora's products are averaged already.
+
+    Returns:
+        What was written: entry → state dict.
+    """
+    state = checkpoints.to_foreign(checkpoints.load_generator(generator))
+    entries = {"generator": state, "generator_smooth": state}
+    if discriminator is not None:
+        entries["discriminator"] = checkpoints.to_foreign(checkpoints.load_discriminator(discriminator))
+    with replacing(destination) as part:
+        torch.save(entries, part)
+    return entries
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Writes network files in the layout of GenForce's checkpoints.")
+    parser.add_argument("generator", type=Path, metavar="GENERATOR", help="a generator's .safetensors")
+    parser.add_argument("discriminator", type=Path, nargs="?", metavar="DISCRIMINATOR", help="a discriminator's, too")
+    parser.add_argument("destination", type=Path, metavar="OUT.pth", help="the file to write")
+    given = parser.parse_args(args)
+    try:
+        entries = export(given.generator, given.discriminator, given.destination)
+    except OhloraError as error:
+        print(f"export_weights: {error}", file=sys.stderr)
+        return 2
+    print(f"{given.destination}: {', '.join(entries)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
