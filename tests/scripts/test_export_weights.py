@@ -34,7 +34,7 @@ def test_what_was_exported_is_imported_bit_for_bit(tmp_path: Path) -> None:
     assert content.keys() == {"generator", "generator_smooth", "discriminator"}
     for name, path in zip(states, first, strict=True):
         network = checkpoints.load_network(path)
-        used = checkpoints.genforce_layout(network).keys  # type: ignore[arg-type]
+        used = checkpoints.foreign_layout(network).keys
         assert content[name].keys() == states[name].keys()
         assert all(content[name][key].shape == value.shape for key, value in states[name].items())
         assert all(torch.equal(content[name][key], states[name][key]) for key in used)
