@@ -73,8 +73,12 @@ def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:
 def test_missing_weights_name_the_command_that_makes_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", "configs/finetune_v8.yaml"]) == 2
     message = capsys.readouterr().err
+    assert "filter_gender/gender.safetensors does not exist; it is made by: python -m ohlora fit" in message
+    assert main(["fit", "--config", "configs/finetune_v8.yaml", "--trainer.callbacks", "null"]) == 2
+    message = capsys.readouterr().err
     assert (
-        "finetune_v1/generator.safetensors does not exist; it is made by: python scripts/import_weights.py" in message
+        "finetune_v1/generator.safetensors does not exist; it is made by: python -m ohlora fit --config configs/finetune_v1.yaml"
+        in message
     )
     assert main(["predict", "--config", "configs/generate_10k.yaml"]) == 2
     assert "original/generator.safetensors does not exist; it is made by" in capsys.readouterr().err

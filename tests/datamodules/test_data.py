@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ohlora import images
@@ -85,8 +87,26 @@ def test_batches_say_which_images_they_hold(image_folder: Path) -> None:
     for dataset in datasets:
         batch = collate([dataset[4], dataset[2]])
         assert batch["index"] == [4, 2] and "flipped" not in batch
-        mirrored = collate([dataset[4] | {"flipped": True}, dataset[2] | {"flipped": False}])
-        assert mirrored["flipped"] == [True, False]
+
+
+def test_mirrored_images_belong_to_positions(image_folder: Path) -> None:
+    """Whether an image is mirrored hangs on its place in the order, not on batches or ranks."""
+    flipped: dict[int, bool] = {}
+    for rank, world, seen, size in ((0, 1, 0, 12), (0, 2, 4, 4), (1, 2, 4, 4)):
+        data = Images(16, folder=str(image_folder), flip=True)
+        data.setup("fit")
+        module = SimpleNamespace(images_seen=seen)
+        trainer = SimpleNamespace(training=True, lightning_module=module, global_rank=rank, world_size=world)
+        data.trainer = trainer  # type: ignore[assignment]
+        before = collate([data.train_set[k] for k in range(size)])
+        after = data.on_after_batch_transfer(before, 0)
+        for k, mirrored in enumerate(after["flipped"]):
+            expected = before["image"][k].flip(2) if mirrored else before["image"][k]
+            assert torch.equal(after["image"][k], expected)
+            assert flipped.setdefault(seen + rank + k * world, mirrored) == mirrored
+        trainer.training = False
+        assert "flipped" not in data.on_after_batch_transfer(before, 0)
+    assert 2 <= sum(flipped.values()) <= 10
 
 
 def test_bad_images_are_listed_by_name(image_folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ohlora import checkpoints
-from ohlora.networks.stylegan import with_projection
+from ohlora.networks.stylegan import Discriminator, Generator, with_projection
 from scripts import export_weights, import_weights
 from tests import golden
 from tests.conftest import assert_same, network_state, tiny_networks
@@ -34,6 +34,7 @@ def test_what_was_exported_is_imported_bit_for_bit(tmp_path: Path) -> None:
     assert content.keys() == {"generator", "generator_smooth", "discriminator"}
     for name, path in zip(states, first, strict=True):
         network = checkpoints.load_network(path)
+        assert isinstance(network, (Generator, Discriminator))
         used = checkpoints.foreign_layout(network).keys
         assert content[name].keys() == states[name].keys()
         assert all(content[name][key].shape == value.shape for key, value in states[name].items())
