@@ -55,7 +55,11 @@ def test_fine_tune_v1_is_the_recipe(name: str) -> None:
 def test_the_projection_differs_where_it_says_so() -> None:
     """Settings of the two recipes of fine-tune v1, but for lines marked as different."""
     lines = [
-        [line for line in (CONFIGS / f"finetune_v1{name}.yaml").read_text().splitlines() if not line.startswith("#")]
+        [
+            line
+            for line in (CONFIGS / f"finetune_v1{name}.yaml").read_text().splitlines()
+            if not line.strip().startswith("#")
+        ]
         for name in ("", "_projection")
     ]
     changed = [line for line in lines[1] if line.split(" #")[0] not in {other.split(" #")[0] for other in lines[0]}]
