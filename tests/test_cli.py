@@ -76,10 +76,8 @@ def test_missing_weights_name_the_command_that_makes_them(capsys: pytest.Capture
     assert "filter_gender/gender.safetensors does not exist; it is made by: python -m ohlora fit" in message
     assert main(["fit", "--config", "configs/finetune_v8.yaml", "--trainer.callbacks", "null"]) == 2
     message = capsys.readouterr().err
-    assert (
-        "finetune_v1/generator.safetensors does not exist; it is made by: python -m ohlora fit --config configs/finetune_v1.yaml"
-        in message
-    )
+    assert "finetune_v1/generator.safetensors does not exist; it is made by: python -m ohlora fit" in message
+    assert "--config configs/finetune_v1.yaml" in message
     assert main(["predict", "--config", "configs/generate_10k.yaml"]) == 2
     assert "original/generator.safetensors does not exist; it is made by" in capsys.readouterr().err
 

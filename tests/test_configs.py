@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from ohlora.__main__ import main
-from ohlora.attributes import LABELS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STANDALONE = {"toy/pretrain.yaml"}
@@ -46,7 +45,7 @@ def test_a_config_resolves(chain: tuple[str, ...], capsys: pytest.CaptureFixture
 def test_fine_tune_v1_is_the_recipe(name: str) -> None:
     settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     model, data = settings["model"]["init_args"], settings["data"]["init_args"]
-    assert data["label_columns"] == [f"{label}_score" for label in LABELS]
+    assert data["label_columns"] == "label"
     assert data["batch_size"] == 16 and model["labels"] == "dataset"
     assert model["trainable_discriminator"] == ["epilogue.*"] and "mapping.*" in model["trainable_generator"]
     assert abs(model["kimg"] * 1000 - 39 * 4703) < 1000

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from ohlora import images
+from ohlora.attributes import LABELS, column
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError
 from ohlora.files import read_rows, require, write_rows
@@ -191,7 +192,8 @@ class Images(ImageFiles):
         resolution: Height and width that every image must have, in pixels.
         folder: Folder of images (PNG or JPEG, subfolders too); or
         manifest: CSV with a header and a column ``path``, relative to the manifest; a column ``index`` numbers them.
-        label_columns: Columns of the manifest that hold the labels, in the generator's order.
+        label_columns: Columns of the manifest that hold the labels, in the generator's order; a name may lack its
+            ``_score``. ``label`` stands for all attributes of that role (:data:`ohlora.attributes.LABELS`).
         **settings: See :class:`ImageFiles`.
     """
 
@@ -200,7 +202,7 @@ class Images(ImageFiles):
         resolution: int,
         folder: str | None = None,
         manifest: str | None = None,
-        label_columns: list[str] | None = None,
+        label_columns: list[str] | Literal["label"] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(resolution, **settings)
@@ -208,7 +210,8 @@ class Images(ImageFiles):
             raise DataError(f"expected either 'folder' or 'manifest'; given folder={folder}, manifest={manifest}")
         if label_columns and manifest is None:
             raise DataError("'label_columns' needs a 'manifest' that has them")
-        self.folder, self.manifest, self.label_columns = folder, manifest, label_columns
+        self.folder, self.manifest = folder, manifest
+        self.label_columns = [*LABELS] if label_columns == "label" else label_columns
 
     def setup(self, stage: str) -> None:
         """Finds, checks and loads the images.
@@ -229,9 +232,10 @@ class Images(ImageFiles):
         if not self.manifest:
             return Listing(source, images.paths_in(source))
         rows = read_rows(source)
-        check_columns(source, rows, ["path", *(self.label_columns or [])])
+        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns or []]
+        check_columns(source, rows, ["path", *wanted])
         paths = [source.parent / row["path"] for row in rows]
-        labels = numbers_in(source, rows, self.label_columns) if self.label_columns else None
+        labels = numbers_in(source, rows, wanted) if wanted else None
         return Listing(source, paths, labels, image_numbers(rows))
 
 
@@ -257,13 +261,13 @@ def numbers_in(
     values = np.empty((len(rows), len(columns)), dtype)
     bad: list[str] = []
     for k, row in enumerate(rows):
-        for j, column in enumerate(columns):
+        for j, name in enumerate(columns):
             try:
-                values[k, j] = float(row[column])
+                values[k, j] = float(row[name])
             except ValueError:
                 values[k, j] = np.nan
             if not np.isfinite(values[k, j]):
-                bad.append(f"row {k + 2}: {column} is {row[column]!r}")
+                bad.append(f"row {k + 2}: {name} is {row[name]!r}")
     if bad:
         raise DataError(f"{source}, {shortened(bad)}; expected a finite number")
     return values
@@ -277,8 +281,8 @@ def shortened(items: list[str]) -> str:
 
 def image_numbers(rows: list[dict[str, str]]) -> list[int] | None:
     """What a table calls its images, or None where it has no such column."""
-    column = number_column(rows[0]) if rows else None
-    return None if column is None else [int(row[column]) for row in rows]
+    found = number_column(rows[0]) if rows else None
+    return None if found is None else [int(row[found]) for row in rows]
 
 
 def number_column(header: Iterable[str]) -> str | None:

@@ -41,7 +41,7 @@ class ScoredImages(ImageFiles):
     Args:
         resolution: Height and width that every image must have, in pixels.
         manifests: The tables.
-        attributes: Which attributes, in the order of the network's outputs.
+        attributes: Which attributes; None takes those that the stage's network predicts.
         val_share: Share of the images kept for validation.
         **settings: See :class:`ohlora.datamodules.images.ImageFiles`. With ``flip``, raw pose and roll of a mirrored
             image change sign, as the normalisation tells.
@@ -51,15 +51,21 @@ class ScoredImages(ImageFiles):
     val_set: ScoredDataset
 
     def __init__(
-        self, resolution: int, manifests: list[str], attributes: list[str], val_share: float = 0.1, **settings: Any
+        self,
+        resolution: int,
+        manifests: list[str],
+        attributes: list[str] | None = None,
+        val_share: float = 0.1,
+        **settings: Any,
     ) -> None:
         super().__init__(resolution, **settings)
-        if not manifests or not attributes or not 0 < val_share < 1:
+        if not manifests or not 0 < val_share < 1:
             raise DataError(
-                f"{len(manifests)} manifests, {len(attributes)} attributes and val_share {val_share} were given; "
-                "expected at least one of each and a share between 0 and 1"
+                f"{len(manifests)} manifests and val_share {val_share} were given; expected at least one manifest and "
+                "a share between 0 and 1"
             )
-        self.manifests, self.attributes, self.val_share = [Path(m) for m in manifests], attributes, val_share
+        self.manifests, self.val_share = [Path(m) for m in manifests], val_share
+        self.attributes = attributes or []
 
     def setup(self, stage: str) -> None:
         """Reads the tables, checks every image, and divides them.
@@ -68,6 +74,9 @@ class ScoredImages(ImageFiles):
             MissingArtifactError: If a table, or the normalisation that flipping needs, is not there.
             DataError: If a table lacks an attribute, or a row or image cannot be used.
         """
+        if not self.attributes:
+            assert self.trainer is not None
+            self.attributes = list(self.trainer.lightning_module.outputs)  # type: ignore[arg-type]
         parts = [self._listed(manifest) for manifest in self.manifests]
         both = np.concatenate([np.stack([labels, mirrored], axis=1) for _, labels, mirrored in parts])
         loaded = self.load(
