@@ -1,4 +1,4 @@
-"""The chain at its smallest: generate, filter, score, fine-tune on what was kept, resume once, name the pictures.
+"""The chain at its smallest: generate, filter, score, fine-tune v1 and v8 on what was kept, name the pictures.
 
 python -m scripts.demo
 """
@@ -13,10 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ohlora.__main__ import main as ohlora
+from ohlora.files import read_rows
 from ohlora.tracking import newest_checkpoint, run_of
 from scripts import filter_images
 
-STAGES = ("generate_10k", "score_10k", "filter_10k", "score_properties", "finetune_v8")
+STAGES = (
+    "generate_10k",
+    "score_10k",
+    "filter_10k",
+    "score_properties",
+    "finetune_v1",
+    "generate_15k",
+    "score_15k",
+    "filter_15k",
+    "finetune_v8",
+)
 RULES = ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5")
 
 
@@ -35,6 +46,44 @@ def step(say: str, command: str, words: list[str], run: Callable[[list[str]], in
         sys.exit(code)
 
 
+def filtered(root: Path, count: str) -> None:
+    """Filters one of the two generated sets."""
+    rules = [word for rule in RULES for word in ("--keep", rule)]
+    tables = [str(root / f"score_{count}" / "scores.csv"), str(root / f"filter_{count}" / "manifest.csv")]
+    step(
+        "Keep the young women without glasses", "python scripts/filter_images.py", [*tables, *rules], filter_images.main
+    )
+
+
+def report(root: Path) -> None:
+    """Names what there is to look at, and says how far the two fine-tunes came."""
+    for stage in ("finetune_v1", "finetune_v8"):
+        run = newest_run(root / stage)
+        rows = read_rows(run / "metrics.csv")
+        before = next(float(row["watch/concept_rate"]) for row in rows if row.get("watch/concept_rate"))
+        after = next(float(row["final/concept_rate"]) for row in reversed(rows) if row.get("final/concept_rate"))
+        fakes = sorted((run / "pictures").glob("fakes-*.png"))
+        print(f"\n{stage}: {before:.0%} of its images fit the concept before, {after:.0%} after. Look at:")
+        for what, path in (
+            ("what it learned from (reals)", run / "pictures" / "reals-000000000.png"),
+            ("before fine-tuning", fakes[0]),
+            ("after fine-tuning, same latents", fakes[-1]),
+            ("losses, scores, concept rate", run / "metrics.csv"),
+            ("the fine-tuned generator", root / stage / "generator.safetensors"),
+        ):
+            print(f"  {what + ':':34}{path}")
+    print("\nAnd at what the networks saw in the images:")
+    print(f"  {'scores of the original:':34}{root / 'score_10k' / 'scores.csv'}")
+    print(f"  {'eyes, mouth, pose … of those kept:':34}{root / 'score_properties' / 'scores.csv'}")
+
+
+def newest_run(stage_dir: Path) -> Path:
+    """The run folder of a stage's newest checkpoint."""
+    run = run_of(newest_checkpoint(stage_dir))
+    assert run is not None
+    return run
+
+
 def main() -> int:
     """Runs the demo; returns its exit code."""
     started = time.monotonic()
@@ -44,35 +93,17 @@ def main() -> int:
     entry = "python -m ohlora"
     step("1,000 images of the toy original StyleGAN", entry, ["predict", *configs("generate_10k")])
     step("Score them by gender, quality, age and glasses", entry, ["predict", *configs("score_10k")])
-    rules = [word for rule in RULES for word in ("--keep", rule)]
-    tables = [str(root / "score_10k" / "scores.csv"), str(root / "filter_10k" / "manifest.csv")]
-    step(
-        "Keep the young women without glasses", "python scripts/filter_images.py", [*tables, *rules], filter_images.main
-    )
+    filtered(root, "10k")
     step("Parse their faces and score what they show", entry, ["predict", *configs("score_properties")])
+    step("Fine-tune v1 on them, labelled by those scores", entry, ["fit", *configs("finetune_v1")])
+    step("1,000 images of fine-tune v1", entry, ["predict", *configs("generate_15k")])
+    step("Score them as well", entry, ["predict", *configs("score_15k")])
+    filtered(root, "15k")
     half = ["--model.init_args.kimg", "2"]
-    step("Fine-tune on them: 2,000 images seen", entry, ["fit", *configs("finetune_v8"), *half])
+    step("Fine-tune v8 on them: 2,000 images seen", entry, ["fit", *configs("finetune_v8"), *half])
     step("Resume from where it stopped: 2,000 more", entry, ["fit", *configs("finetune_v8"), "--ckpt_path", "last"])
-
-    run = run_of(newest_checkpoint(root / "finetune_v8"))
-    assert run is not None
-    fakes = sorted((run / "pictures").glob("fakes-*.png"))
-    generated = sorted((root / "generate_10k" / "runs").glob("*/pictures/generated-*.png"))
-    print(
-        f"\nDone in {time.monotonic() - started:.0f} s. So short a fine-tuning changes little; what it learns from\n"
-        "is the picture of reals: only faces that fit the concept. Look at:"
-    )
-    for what, path in (
-        ("generated images", generated[-1]),
-        ("their scores", root / "score_10k" / "scores.csv"),
-        ("what was kept (reals)", run / "pictures" / "reals-000000000.png"),
-        ("eyes, mouth, pose … of those", root / "score_properties" / "scores.csv"),
-        ("before fine-tuning", fakes[0]),
-        ("after fine-tuning, same latents", fakes[-1]),
-        ("losses and scores", run / "metrics.csv"),
-        ("the fine-tuned generator", root / "finetune_v8" / "generator.safetensors"),
-    ):
-        print(f"  {what + ':':34}{path}")
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Both fine-tunes are a tenth as long as in the toy world.")
+    report(root)
     return 0
 
 

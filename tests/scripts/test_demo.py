@@ -18,9 +18,9 @@ def test_the_demo_names_pictures_that_are_there(
 ) -> None:
     monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
     assert demo.main() == 0
-    said = capsys.readouterr().out.split("Look at:")[1]
-    paths = [Path(line.split(":", 1)[1].strip()) for line in said.strip().splitlines()]
-    assert len(paths) == 8 and all(path.is_file() for path in paths)
+    said = capsys.readouterr().out.split("Done in")[1]
+    paths = [Path(line.split(":", 1)[1].strip()) for line in said.splitlines() if line.startswith("  ")]
+    assert len(paths) == 12 and all(path.is_file() for path in paths)
     assert len(read_rows(tmp_path / "demo" / "generate_10k" / "manifest.csv")) == 1000
     made = checkpoints.read_metadata(tmp_path / "demo" / "finetune_v8" / "generator.safetensors")
     assert made["provenance"]["images_seen"] == 4000
