@@ -28,7 +28,10 @@ STAGES = (
     "filter_15k",
     "finetune_v8",
 )
-RULES = ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5")
+RULES = {
+    "10k": ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5"),
+    "15k": ("gender >= 0.92", "quality >= 0.9", "age <= 0.008", "glass <= 0.01"),
+}
 
 
 def configs(stage: str) -> list[str]:
@@ -48,7 +51,7 @@ def step(say: str, command: str, words: list[str], run: Callable[[list[str]], in
 
 def filtered(root: Path, count: str) -> None:
     """Filters one of the two generated sets."""
-    rules = [word for rule in RULES for word in ("--keep", rule)]
+    rules = [word for rule in RULES[count] for word in ("--keep", rule)]
     tables = [str(root / f"score_{count}" / "scores.csv"), str(root / f"filter_{count}" / "manifest.csv")]
     step(
         "Keep the young women without glasses", "python scripts/filter_images.py", [*tables, *rules], filter_images.main
