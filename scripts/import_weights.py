@@ -101,6 +101,8 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     try:
         if len(given.sources) > 1:
+            if given.raw or given.add_labels:
+                raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")
             convert_ensemble(given.sources, given.destination)
         else:
             convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)

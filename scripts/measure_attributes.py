@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
+from torchmetrics.functional import spearman_corrcoef
 
 from ohlora import checkpoints, images
 from ohlora.attributes import FILTERS, MEASURED
@@ -76,7 +76,7 @@ def parser_rows(parser: FaceParser, pictures: Tensor, masks: np.ndarray, truth: 
     ]
     scores = [scoring.score(i, m) for i, m in zip(images.to_uint8(pictures), maps, strict=True)]
     for name in MEASURED:
-        read = spearmanr([score[name] for score in scores], truth[name]).statistic
+        read = spearman_corrcoef(torch.tensor([score[name] for score in scores]), torch.from_numpy(truth[name]))
         rows.append(
             {"what": f"{name} score on parsed maps, Spearman with the truth", "target": 0.93, "measured": float(read)}
         )

@@ -59,7 +59,8 @@ class Judge:
 
 def images_of(path: Path, stage: str) -> tuple[Tensor, Tensor | None]:
     """Images and labels of counted latents of a stage's generator."""
-    require(path, f"python -m ohlora fit --config configs/{stage}.yaml --config configs/toy/{stage}.yaml")
+    overlay = "" if stage.startswith("toy/") else f" --config configs/toy/{stage}.yaml"
+    require(path, f"python -m ohlora fit --config configs/{stage}.yaml{overlay}")
     return counted_images(checkpoints.load_generator(path), SEED, range(COUNT), BATCH)
 
 
@@ -81,7 +82,7 @@ def measure(weights: Path, runs: Path) -> list[Row]:
     """All rows of the table."""
     judge = Judge(weights)
     sets: dict[str, tuple[Tensor, Tensor | None]] = {
-        "original": images_of(weights / "generator.safetensors", "pretrain"),
+        "original": images_of(weights / "generator.safetensors", "toy/pretrain"),
         "v1": images_of(runs / "finetune_v1" / "generator.safetensors", "finetune_v1"),
         "v8": images_of(runs / "finetune_v8" / "generator.safetensors", "finetune_v8"),
         "v1 projection": images_of(runs / "finetune_v1_projection" / "generator.safetensors", "finetune_v1_projection"),

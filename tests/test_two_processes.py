@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from ohlora import checkpoints
+from ohlora.files import read_rows
 from tests.conftest import CONF
+from tests.toy_tables import brightness_table
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_find_unused_parameters_true"]
 
@@ -109,3 +111,14 @@ def test_generation_is_shared_out(tmp_path: Path, weights: tuple[Path, Path]) ->
     ]
     assert np.abs(made[0] - made[1]).max() <= 1
     assert (tmp_path / "one" / "manifest.csv").read_text() == (tmp_path / "two" / "manifest.csv").read_text()
+
+
+def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
+    manifest, _ = brightness_table(tmp_path / "data", 60)
+    settings: dict[str, object] = {"data.init_args.labels": manifest, "trainer.default_root_dir": tmp_path / "stage"}
+    run("fit", "--config", str(CONF / "filter.yaml"), *options(settings), *TWO)
+    rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "out_of_fold.csv")
+    assert len(rows) == 60 and all(0 < float(row["gender_score"]) < 1 for row in rows)
+    figures = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
+    assert [row["pass"] for row in figures[:-1]] == [f"{k}.0" for k in range(1, 7)]
+    assert float(figures[-1]["out_of_fold/auroc"]) > 0.9

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from ohlora.clock import crossed, images_seen
 from ohlora.errors import StorageError
@@ -30,6 +31,7 @@ class ImagesSeenCheckpoint(Checkpoint):
             raise ValueError(f"keep is {keep}; expected at least 1")
         self.every_kimg, self.keep = every_kimg, keep
         self._before = 0
+        self._due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the clock's reading, so that a resumed run keeps the rhythm."""
@@ -42,9 +44,16 @@ class ImagesSeenCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Saves when a multiple of the interval has been passed."""
         now = images_seen(pl_module)
-        if crossed(self._before, now, self.every_kimg):
-            self._save(trainer, now)
+        self._due = self._due or crossed(self._before, now, self.every_kimg)
         self._before = now
+        # At the end of a pass the checkpoint waits for the validation: resumed, Lightning would pass it over.
+        if self._due and not getattr(pl_module, "validation_due", False):
+            self._save(trainer, now)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves what waited for the validation."""
+        if self._due and trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer, images_seen(pl_module))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the end of training."""
@@ -58,7 +67,7 @@ class ImagesSeenCheckpoint(Checkpoint):
                 checkpoint["wandb_run_id"] = logger.run_id
 
     def _save(self, trainer: L.Trainer, now: int) -> None:
-        self._saved = now
+        self._saved, self._due = now, False
         path = self._folder / f"images-{now:010d}.ckpt"
         part = path.with_name(f".{path.name}.part")
         try:

@@ -19,6 +19,7 @@ from ohlora.files import require
 from ohlora.measures import (
     Penultimate,
     counted_images,
+    label_correlations,
     mean_pairwise_distance,
     set_distances,
 )
@@ -93,15 +94,19 @@ class Watch(L.Callback):
         self._best_rate = -1.0
 
     def _applicable(self, rules: Iterable[str]) -> list[Rule]:
-        """The rules whose attribute is measured."""
-        return [rule for rule in map(Rule.parse, rules) if rule.attribute in self.concept]
+        """The rules whose attribute is measured.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        found = [rule for rule in map(Rule.parse, rules) if rule.attribute in self.concept]
+        if not found:
+            raise ConfigError(
+                f"no rule of {', '.join(rules)} is about {', '.join(self.concept)}; expected at least one"
+            )
+        return found
 
     # --- moments
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Moves the measuring networks to the device."""
-        for network in (*self.filters, self.features):
-            network.to(pl_module.device)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measures the start, which diversity is relative to."""
@@ -138,6 +143,8 @@ class Watch(L.Callback):
         generator = module.averaged
         if not isinstance(generator, Generator):
             raise ConfigError(f"{type(module).__name__} has no averaged generator; expected a GAN stage")
+        for network in (*self.filters, self.features):
+            network.to(generator.w_avg.device)
         indices = self._indices(count, images_seen(module))
         made, labels = counted_images(generator, self.seed, indices, self.batch_size)
         scores, features = self._see(made)
@@ -195,18 +202,18 @@ class Watch(L.Callback):
         """How each label moves the attribute it stands for, and how much it moves the others."""
         columns = getattr(trainer.datamodule, "label_columns", None) or []  # type: ignore[attr-defined]
         names = [column.removesuffix("_score") for column in columns]
-        if len(names) != labels.shape[1] or any(name not in scores for name in names):
+        seen = [k for k, name in enumerate(names) if name in scores]
+        if len(names) != labels.shape[1] or not seen:
             return {}, []
-        measured = np.stack([scores[name] for name in names])
-        both = np.corrcoef(np.concatenate([labels.numpy().T, measured]))[: len(names), len(names) :]
-        table: list[dict[str, Any]] = [
-            {"label": name, **dict(zip(names, row.tolist(), strict=True))}
-            for name, row in zip(names, both, strict=True)
-        ]
+        names = [names[k] for k in seen]
+        both = label_correlations(labels[:, seen], np.stack([scores[name] for name in names], axis=1))
+        rows = zip(names, both.tolist(), strict=True)
+        table: list[dict[str, Any]] = [{"label": name, **dict(zip(names, row, strict=True))} for name, row in rows]
         shown = {}
         for k, name in enumerate(names):
             shown[f"label_correlation/{name}"] = float(both[k, k])
-            shown[f"label_leakage/{name}"] = float(np.abs(np.delete(both[k], k)).mean())
+            others = np.delete(both[k], k)
+            shown[f"label_leakage/{name}"] = float(np.abs(others).mean()) if len(others) else 0.0
         return shown, table
 
     # --- keeping and showing

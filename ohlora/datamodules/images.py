@@ -236,18 +236,22 @@ class Images(ImageFiles):
         check_columns(source, rows, ["path", *wanted])
         paths = [source.parent / row["path"] for row in rows]
         labels = numbers_in(source, rows, wanted) if wanted else None
-        return Listing(source, paths, labels, image_numbers(rows))
+        return Listing(source, paths, labels, image_numbers(source, rows))
 
 
 def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
-    """Insists on columns of a table.
+    """Insists on columns of a table, and on a value in every row.
 
     Raises:
-        DataError: Naming those that are missing and those that are there.
+        DataError: Naming those that are missing and those that are there, or the rows that are too short.
     """
+    columns = list(columns)
     missing = [c for c in columns if rows and c not in rows[0]]
     if missing:
         raise DataError(f"{source}: missing columns {', '.join(missing)}; the header has {', '.join(rows[0])}")
+    short = [f"row {k + 2}" for k, row in enumerate(rows) if any(row[c] is None for c in columns)]
+    if short:
+        raise DataError(f"{source}, {shortened(short)}: too few values; expected {', '.join(columns)} in every row")
 
 
 def numbers_in(
@@ -264,7 +268,7 @@ def numbers_in(
         for j, name in enumerate(columns):
             try:
                 values[k, j] = float(row[name])
-            except ValueError:
+            except (TypeError, ValueError):  # a short row has no value at all
                 values[k, j] = np.nan
             if not np.isfinite(values[k, j]):
                 bad.append(f"row {k + 2}: {name} is {row[name]!r}")
@@ -279,10 +283,19 @@ def shortened(items: list[str]) -> str:
     return "; ".join(items[:LISTED]) + more
 
 
-def image_numbers(rows: list[dict[str, str]]) -> list[int] | None:
-    """What a table calls its images, or None where it has no such column."""
+def image_numbers(source: Path, rows: list[dict[str, str]]) -> list[int] | None:
+    """What a table calls its images, or None where it has no such column.
+
+    Raises:
+        DataError: Naming the rows whose number is none.
+    """
     found = number_column(rows[0]) if rows else None
-    return None if found is None else [int(row[found]) for row in rows]
+    if found is None:
+        return None
+    bad = [f"row {k + 2}: {found} is {row[found]!r}" for k, row in enumerate(rows) if not str(row[found]).isdecimal()]
+    if bad:
+        raise DataError(f"{source}, {shortened(bad)}; expected the image's number")
+    return [int(row[found]) for row in rows]
 
 
 def number_column(header: Iterable[str]) -> str | None:

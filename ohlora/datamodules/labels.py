@@ -13,7 +13,14 @@ from torch.utils.data import DataLoader
 from ohlora import images
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import Sample
-from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, number_column
+from ohlora.datamodules.images import (
+    ImageFileDataset,
+    ImageFiles,
+    Listing,
+    check_columns,
+    image_numbers,
+    number_column,
+)
 from ohlora.errors import ConfigError, DataError
 from ohlora.files import read_rows, require
 
@@ -107,7 +114,9 @@ class LabelledImages(ImageFiles):
         """
         loaded = self.load(self._listed())
         assert loaded.labels is not None
-        self.train_set = FoldedDataset(loaded.paths, loaded.resolution, loaded.labels, loaded.cached, loaded.numbers)
+        self.train_set = FoldedDataset(
+            loaded.paths, loaded.resolution, loaded.labels, loaded.cached, loaded.numbers, loaded.resize
+        )
         self.train_set.roles = fold_roles(loaded.labels[:, 0], self.folds, self.inner_share, self.seed)
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -128,8 +137,10 @@ class LabelledImages(ImageFiles):
             )
         if "path" not in header and self.folder is None:
             raise DataError(f"{source} numbers its images; name the folder they are in with 'folder'")
-        numbered = {} if "path" in header else _by_number(Path(str(self.folder)), self.made_by)
         named = "path" if "path" in header else str(number)
+        check_columns(source, rows, [named, value])
+        image_numbers(source, rows)
+        numbered = {} if "path" in header else _by_number(Path(str(self.folder)), self.made_by)
         listed: dict[Path, tuple[float, int]] = {}
         bad: list[str] = []
         for place, row in enumerate(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ohlora import counted
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import ImageBatch, Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in
-from ohlora.errors import DataError
+from ohlora.errors import DataError, FormatError
 from ohlora.faces.scoring import Normalization
 from ohlora.files import read_rows, require
 
@@ -105,7 +106,7 @@ class ScoredImages(ImageFiles):
         part = loaded.subset(np.sort(places))
         assert part.labels is not None
         labels, mirrored = np.split(part.labels, 2, axis=1)
-        scored = ScoredDataset(part.paths, part.resolution, labels, part.cached, part.numbers)
+        scored = ScoredDataset(part.paths, part.resolution, labels, part.cached, part.numbers, part.resize)
         scored.mirrored = mirrored
         return scored
 
@@ -120,18 +121,36 @@ class ScoredImages(ImageFiles):
         if missing:
             raise DataError(f"{manifest} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
         labels = numbers_in(manifest, rows, [c for c in columns if c is not None])
-        listing = Listing(manifest, [manifest.parent / row["path"] for row in rows], numbers=image_numbers(rows))
-        if listing.numbers is None:
-            listing.numbers = list(range(len(rows)))
+        paths = [manifest.parent / row["path"] for row in rows]
+        listing = Listing(manifest, paths, numbers=image_numbers(manifest, rows) or list(range(len(rows))))
         return listing, labels, self._mirror(manifest, labels) if self.flip else labels
 
     def _mirror(self, manifest: Path, labels: np.ndarray) -> np.ndarray:
         """z-scores after the raw scores of what mirrors changed sign: −raw = −(z·std + mean)."""
         path = manifest.parent / NORMALIZATION
-        require(path, "the command that made the table beside it; or set data.init_args.flip to false")
-        scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        turning = [name for name in self.attributes if attribute(name).mirrors]
+        hint = "the command that made the table beside it; or set data.init_args.flip to false"
+        scale = read_normalization(path, turning, hint)
         mirrored = labels.copy()
         for k, name in enumerate(self.attributes):
             if attribute(name).mirrors:
                 mirrored[:, k] = -labels[:, k] - 2 * scale.mean[name] / scale.std[name]
         return mirrored
+
+
+def read_normalization(path: Path, names: Iterable[str], made_by: str | None) -> Normalization:
+    """A stored scale.
+
+    Raises:
+        MissingArtifactError: If there is no such file.
+        FormatError: If it is something else, or lacks an attribute.
+    """
+    require(path, made_by)
+    try:
+        scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path} is not a normalisation ({error}); expected attribute → mean and std") from error
+    missing = [name for name in names if name not in scale.mean]
+    if missing:
+        raise FormatError(f"{path} has no scale of {', '.join(missing)}; expected one of each of {', '.join(names)}")
+    return scale

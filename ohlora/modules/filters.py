@@ -51,6 +51,7 @@ class FilterEnsemble(Supervised):
 
     out_of_fold: Tensor
     attempts: Tensor
+    loss_is_sum = True
 
     def __init__(
         self,
@@ -119,9 +120,10 @@ class FilterEnsemble(Supervised):
         losses: list[Tensor | None] = []
         for k, network in enumerate(self.networks):
             mine = batch["roles"][:, k] == TRAIN
-            if not active[k] or not mine.any():
+            if not active[k]:
                 losses.append(None)
                 continue
+            # Without a sample of its own a rank still takes part, with a loss of 0: the other ranks wait for it.
             logits = network.logits(batch["image"][mine])  # type: ignore[operator]
             loss = F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum")
             losses.append(loss * self.trainer.world_size)  # ranks are averaged, the sum goes over all of them
@@ -163,11 +165,6 @@ class FilterEnsemble(Supervised):
         if self.retry_limit is None or loss <= self.retry_limit:
             return
         if attempt >= self.max_attempts:
-            rank_zero_warn(
-                f"member {network} of {self.attribute} reached an inner loss of {loss:.4f} in {attempt} attempts, "
-                f"above retry_limit {self.retry_limit}; its best weights are kept. Look at its labels, or raise "
-                "max_attempts"
-            )
             return
         self.start_anew(network, self._fresh(self.seed, network + attempt * len(self.networks)))
         self.attempts[network] += 1
@@ -176,8 +173,18 @@ class FilterEnsemble(Supervised):
 
     def on_train_end(self) -> None:
         """Saves the ensemble and reports every member on its own fold, and all folds pooled."""
+        self._warn_of_members_above_the_limit()
         self.record(self.pooled(), self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
         super().on_train_end()
+
+    def _warn_of_members_above_the_limit(self) -> None:
+        for k, loss in enumerate(self.kept_loss.tolist()):
+            if self.retry_limit is not None and loss > self.retry_limit:
+                rank_zero_warn(
+                    f"member {k} of {self.attribute} reached an inner loss of {loss:.4f} in {int(self.attempts[k])} "
+                    f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its labels, "
+                    "or raise max_attempts or passes"
+                )
 
     def product(self) -> Mapping[str, nn.Module]:
         """The ensemble of the best members."""

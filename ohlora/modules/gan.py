@@ -30,6 +30,7 @@ from ohlora.clock import crossed
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.files import require
+from ohlora.modules.optimizers import apply_settings, settings_of
 from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.stylegan import (
@@ -286,10 +287,7 @@ class GAN(L.LightningModule):
             if name == "discriminator" and any(phase.name == "R1" for phase in self.phases):
                 correct_for_lazy_regularization(optimizer, self.r1_interval)
             optimizers.append(optimizer)
-        self._configured = [
-            [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-            for optimizer in optimizers
-        ]
+        self._configured = [settings_of(optimizer) for optimizer in optimizers]
         if self._schedule is None:
             return optimizers
         return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
@@ -527,10 +525,7 @@ class GAN(L.LightningModule):
         for logger in self.loggers:
             if isinstance(logger, RunLogger):
                 logger.rewind(int(self.images_seen) / 1000)
-        for optimizer, groups in zip(self.trainer.optimizers, self._configured, strict=True):
-            for group, configured in zip(optimizer.param_groups, groups, strict=True):
-                kept = ("lr", "initial_lr") if self._schedule is not None else ()  # a schedule's own state goes on
-                group.update({key: value for key, value in configured.items() if key not in kept})
+        apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
         if self.finished:
             rank_zero_info(
                 f"{int(self.images_seen)} images have been seen, and model.init_args.kimg is {self.kimg}: nothing to do"

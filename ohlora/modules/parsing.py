@@ -21,13 +21,13 @@ from ohlora.attributes import MEASURED
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.datamodules.masks import MaskedImages
-from ohlora.datamodules.scores import NORMALIZATION
-from ohlora.errors import ConfigError, DataError, FormatError
+from ohlora.datamodules.scores import NORMALIZATION, read_normalization
+from ohlora.errors import ConfigError, DataError
 from ohlora.faces import scoring
 from ohlora.faces.drawing import CLASSES
 from ohlora.faces.parsing import coloured, load_parser
 from ohlora.faces.scoring import Normalization
-from ohlora.files import replacing, require
+from ohlora.files import replacing
 from ohlora.modules.scores import write_scores
 from ohlora.modules.supervised import Supervised
 from ohlora.networks.face_parser import FaceParserNetwork
@@ -178,7 +178,7 @@ class ScoreProperties(L.LightningModule):
         self.output, self.variants, self.keep_maps = Path(output), variants, keep_maps
         scoring.check_variants(variants or {})
         self.stored = Path(normalization) if normalization is not None else None
-        self._scale = read_normalization(self.stored, made_by) if self.stored is not None else None
+        self._scale = read_normalization(self.stored, MEASURED, made_by) if self.stored is not None else None
         self._raw: list[tuple[int, dict[str, float]]] = []
 
     @property
@@ -222,24 +222,6 @@ class ScoreProperties(L.LightningModule):
                 shutil.copyfile(self.stored, part)
             else:
                 part.write_text(json.dumps(scale.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def read_normalization(path: Path, made_by: str | None) -> Normalization:
-    """A stored scale of all measured attributes.
-
-    Raises:
-        MissingArtifactError: If there is no such file.
-        FormatError: If it is something else, or lacks an attribute.
-    """
-    require(path, made_by)
-    try:
-        scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path} is not a normalisation ({error}); expected attribute → mean and std") from error
-    missing = [name for name in MEASURED if name not in scale.mean]
-    if missing:
-        raise FormatError(f"{path} has no scale of {', '.join(missing)}; expected one of each of {', '.join(MEASURED)}")
-    return scale
 
 
 def fit_normalization(raw: Sequence[Mapping[str, float]]) -> Normalization:

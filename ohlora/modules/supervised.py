@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ohlora import checkpoints, counted
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.modules.optimizers import apply_settings, settings_of
 from ohlora.tracking import RunLogger
 
 
@@ -33,7 +34,8 @@ class Gathered(nn.Module):
     def __init__(self, width: int = 1) -> None:
         super().__init__()
         self.width = width
-        self.places, self.values = torchmetrics.CatMetric(), torchmetrics.CatMetric()
+        # NaN is kept, so that places and values stay together.
+        self.places, self.values = (torchmetrics.CatMetric(nan_strategy="disable") for _ in range(2))
 
     def update(self, places: Tensor, values: Tensor) -> None:
         """Adds rows: places (N,), values (N, K)."""
@@ -42,9 +44,19 @@ class Gathered(nn.Module):
         self.values.update(values.detach().to(device, torch.double).flatten())
 
     def collect(self, count: int) -> Tensor:
-        """All rows so far, ``count``×K on the CPU, NaN where there was none; starts anew. Collective."""
+        """All rows so far, ``count``×K on the CPU, NaN where there was none; starts anew. Collective.
+
+        Raises:
+            NonFiniteError: If a value is not finite.
+        """
         table = torch.full((count, self.width), torch.nan)
-        table[self.places.compute().long().cpu()] = self.values.compute().view(-1, self.width).float().cpu()
+        values = self.values.compute().view(-1, self.width).float().cpu()
+        if not torch.isfinite(values).all():
+            raise NonFiniteError(
+                "a prediction on validation data is not finite: the network has diverged. Lower the learning rate and "
+                "resume from the last checkpoint"
+            )
+        table[self.places.compute().long().cpu()] = values
         self.places.reset()
         self.values.reset()
         return table
@@ -74,6 +86,10 @@ class Supervised(L.LightningModule):
     best_pass: Tensor
     kept_loss: Tensor
     stale: Tensor
+    validated_at: Tensor
+    update_totals: Tensor
+    loss_is_sum = False
+    """Whether :meth:`losses` are sums over the batch, for the figures."""
 
     def __init__(
         self,
@@ -98,13 +114,14 @@ class Supervised(L.LightningModule):
         self.register_buffer("best_pass", torch.zeros(count))
         self.register_buffer("kept_loss", torch.full((count,), math.inf))
         self.register_buffer("stale", torch.zeros(count, dtype=torch.long))  # validations since the lowest loss
-        self._totals = torch.zeros(count)
+        self.register_buffer("validated_at", torch.zeros((), dtype=torch.long))  # images seen then
+        self.register_buffer("update_totals", torch.zeros(2, count), persistent=False)  # losses, updates
         self._seconds = 0.0
 
     # --- what a stage provides
 
     def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
-        """The training loss of each network on a batch; None for one that is not active or has nothing to learn."""
+        """The training loss of each network on a batch; None for one that is not active, the same on all ranks."""
         raise NotImplementedError
 
     def validate_pass(self) -> tuple[list[float], dict[str, float]]:
@@ -120,7 +137,12 @@ class Supervised(L.LightningModule):
     def start_anew(self, network: int, fresh: nn.Module) -> None:
         """Lets a network begin again with other weights; its best ones stay until they are beaten."""
         self.networks[network].load_state_dict(fresh.state_dict())
-        self.trainer.optimizers[network].state.clear()
+        optimizer = self.trainer.optimizers[network]
+        optimizer.state.clear()
+        if self._schedule is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"]
+            self.trainer.lr_scheduler_configs[network].scheduler = self._schedule(optimizer)
         self.best_loss[network], self.stale[network] = math.inf, 0
 
     def finished(self, network: int) -> bool:
@@ -136,6 +158,11 @@ class Supervised(L.LightningModule):
         return {"stage": Path(self.trainer.default_root_dir).name, "images_seen": int(self.images_seen)}
 
     # --- training
+
+    @property
+    def validation_due(self) -> bool:
+        """Whether a pass has ended that was not validated yet; a checkpoint waits for that."""
+        return int(self.images_seen) // self.images_per_pass > int(self.validated_at) // self.images_per_pass
 
     @property
     def data(self) -> ImageDataModule:
@@ -167,6 +194,7 @@ class Supervised(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer per network; schedules step once per pass."""
         optimizers = [self._optimizer(network.parameters()) for network in self.networks]
+        self._configured = [settings_of(optimizer) for optimizer in optimizers]
         if self._schedule is None:
             return optimizers
         return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
@@ -181,6 +209,7 @@ class Supervised(L.LightningModule):
         for logger in self._run_loggers():
             logger.rewind(int(self.images_seen) / 1000)
         self._started_at = int(self.images_seen)
+        apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
         self._stop_when_done()
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -204,7 +233,8 @@ class Supervised(L.LightningModule):
                 continue
             self._check_finite(k, loss)
             optimizer.step()
-            self._totals[k] += float(loss.detach())
+            share = loss.detach() / len(batch["image"]) if self.loss_is_sum else loss.detach()
+            self.update_totals[:, k] += torch.stack([share, torch.ones_like(share)])
         self.images_seen += len(batch["image"]) * world
         self._seconds += time.perf_counter() - started
         self._advance_schedules(first)
@@ -215,8 +245,9 @@ class Supervised(L.LightningModule):
         if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
         values, figures = self.validate_pass()
-        if int(self.images_seen) % self.images_per_pass:
+        if not self.validation_due:
             return  # a run that is stopped within a pass validates once more, which must not change what it keeps
+        self.validated_at.copy_(self.images_seen)
         for k, value in enumerate(values):
             if self.finished(k):
                 continue
@@ -258,9 +289,10 @@ class Supervised(L.LightningModule):
         return [logger for logger in self.loggers if isinstance(logger, RunLogger)]
 
     def _report(self, figures: Mapping[str, float]) -> None:
-        steps = max(1, round((int(self.images_seen) - self._started_at) / self.data.batch_size))
         optimizers: Any = self.trainer.optimizers
-        training = {"loss/train": float(self._totals.sum()) / steps / len(self.networks)}
+        totals: Any = self.trainer.strategy.reduce(self.update_totals, reduce_op="mean")
+        means = totals[0] / totals[1]
+        training = {"loss/train": float(means[torch.isfinite(means)].mean())}
         speed = (int(self.images_seen) - self._started_at) / max(self._seconds, 1e-9)
         self.record(
             {
@@ -271,7 +303,7 @@ class Supervised(L.LightningModule):
                 "images_per_second": speed,
             }
         )
-        self._totals.zero_()
+        self.update_totals.zero_()
         self._seconds, self._started_at = 0.0, int(self.images_seen)
 
     def _stop_when_done(self) -> None:

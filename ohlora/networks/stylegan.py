@@ -186,7 +186,8 @@ class _FrozenConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         (weight,) = ctx.saved_tensors
-        of_x = F.conv_transpose2d(gradient, weight, stride=ctx.stride, padding=ctx.padding)
+        # Under autocast the gradient is of lower precision than the kernel.
+        of_x = F.conv_transpose2d(gradient, weight.to(gradient.dtype), stride=ctx.stride, padding=ctx.padding)
         return of_x, None, None, None, None
 
 

@@ -103,6 +103,11 @@ def test_the_diversity_floor_keeps_a_collapsed_generator_from_being_best(watched
     assert not (tmp_path / "stage" / "best_generator.safetensors").exists()
 
 
+def test_a_concept_that_nothing_measures_is_an_error(watched: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert watched("--trainer.callbacks.recipe", '["mouth >= 1"]') == 2
+    assert "no rule of mouth >= 1 is about gender, quality, age, glass" in capsys.readouterr().err
+
+
 def test_rules() -> None:
     scores = {"gender": np.array([0.9, 0.95, 1.0]), "glass": np.array([0.0, 0.5, 0.01])}
     rules = [Rule.parse("gender >= 0.95"), Rule.parse("glass_score<=0.01")]

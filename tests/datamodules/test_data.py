@@ -165,6 +165,12 @@ def test_manifests(image_folder: Path, tmp_path: Path) -> None:
     manifest.write_text("path,eyes\nimages/002.png,much\n")
     with pytest.raises(DataError, match=r"row 2: eyes is 'much'; expected a finite number"):
         Images(16, manifest=str(manifest), label_columns=["eyes"]).setup("fit")
+    manifest.write_text("path,eyes\nimages/002.png,1\nimages/001.png\n")
+    with pytest.raises(DataError, match="row 3: too few values; expected path, eyes"):
+        Images(16, manifest=str(manifest), label_columns=["eyes"]).setup("fit")
+    manifest.write_text("img_name,path\nfirst,images/002.png\n")
+    with pytest.raises(DataError, match="row 2: img_name is 'first'; expected the image's number"):
+        Images(16, manifest=str(manifest)).setup("fit")
     manifest.write_text("path\nimages/gone.png\n")
     with pytest.raises(DataError, match=r"gone.png: no such file"):
         Images(16, manifest=str(manifest)).setup("fit")

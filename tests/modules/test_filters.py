@@ -100,6 +100,22 @@ def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path)
     assert tables[0] == tables[1]
 
 
+def test_a_rank_without_a_sample_of_its_own_takes_part_with_nothing(labels: Path) -> None:
+    module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=2, resolution=16)
+    module.trainer = type("T", (), {"world_size": 2})()
+    batch = {"image": torch.zeros(3, 3, 16, 16), "label": torch.ones(3, 1), "roles": torch.full((3, 2), OUTER)}
+    for loss in module.losses(batch, [True, True]):
+        assert loss is not None and float(loss.detach()) == 0
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and not p.grad.any() for p in module.networks.parameters())
+
+
+def test_resized_images_without_a_cache(labels: Path) -> None:
+    data = LabelledImages(8, str(labels), "gender", resize=True, cache="none")
+    data.setup("fit")
+    assert data.train_set[3]["image"].shape == (8, 8, 3)
+
+
 def test_a_member_above_the_limit_begins_again(fit: Run, tmp_path: Path) -> None:
     words = ["--model.init_args.patience", "1", "--model.init_args.passes", "12", "--model.init_args.max_attempts", "2"]
     with pytest.warns(UserWarning, match="above retry_limit 1e-09; its best weights are kept"):

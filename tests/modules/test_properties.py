@@ -54,6 +54,44 @@ def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path)
     assert tables[0] == tables[1]
 
 
+def test_a_checkpoint_at_the_end_of_a_pass_holds_its_validation(fit: Run, tmp_path: Path) -> None:
+    """A pass is 6 steps of 8 images, and a checkpoint is due in each."""
+    every = ["--checkpoint.every_kimg", "0.008", "--checkpoint.keep", "99"]
+    assert fit(*every, stage="whole") == 0
+    assert fit(*every, "--model.init_args.passes", "3", stage="parts") == 0
+    folder = tmp_path / "parts" / "runs" / "0001" / "checkpoints"
+    for path in folder.glob("images-*.ckpt"):
+        if int(path.stem.split("-")[1]) > 96:  # killed just after the end of the second pass
+            path.unlink()
+    assert fit(*every, "--ckpt_path", "last", stage="parts") == 0
+    tables = [read_rows(tmp_path / d / "runs" / "0001" / "metrics.csv") for d in ("whole", "parts")]
+    losses = [[row["loss/validation"] for row in table if row["loss/validation"]] for table in tables]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+    whole, parts = (network_state(tmp_path / d / "hairstyle.safetensors") for d in ("whole", "parts"))
+    assert_same(whole, parts)
+
+
+def test_another_batch_size_on_resume_is_validated_as_well(fit: Run, tmp_path: Path) -> None:
+    assert fit("--model.init_args.passes", "1") == 0
+    assert fit("--ckpt_path", "last", "--data.init_args.batch_size", "7") == 0
+    rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
+    assert len([row for row in rows if row["loss/validation"]]) >= 5
+    assert float(rows[-1]["best_pass"]) > 1
+
+
+def test_the_optimizer_follows_what_is_typed_on_resume(fit: Run, tmp_path: Path) -> None:
+    constant = ["--model.init_args.schedule", "null"]
+    assert fit("--model.init_args.passes", "1", *constant) == 0
+    path = tmp_path / "stage" / "runs" / "0001" / "checkpoints"
+    before = torch.load(sorted(path.iterdir())[-1], weights_only=True)["state_dict"]
+    rate = ["--model.init_args.optimizer.init_args.lr", "0"]
+    assert fit("--model.init_args.passes", "2", *constant, *rate, "--ckpt_path", "last") == 0
+    after = torch.load(sorted(path.iterdir())[-1], weights_only=True)["state_dict"]
+    assert int(after["images_seen"]) == 96
+    key = "networks.0.branches.hairstyle.score.weight"
+    assert torch.equal(before[key], after[key])
+
+
 def test_another_seed_is_another_split_and_start(fit: Run, tmp_path: Path) -> None:
     assert fit("--model.init_args.passes", "1", stage="search") == 0
     other = ["--model.init_args.seed", "1000", "--data.init_args.seed", "1000"]
