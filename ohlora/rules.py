@@ -12,6 +12,9 @@ import numpy as np
 
 from ohlora.attributes import attribute
 
+AT_HALF = ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5")
+"""The concept (young woman, no glasses, good quality) at cut-offs of 0.5."""
+
 COMPARISONS: dict[str, Callable[[Any, float], Any]] = {
     ">=": operator.ge,
     "<=": operator.le,

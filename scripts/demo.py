@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ohlora.__main__ import main as ohlora
 from ohlora.files import read_rows
+from ohlora.rules import AT_HALF
 from ohlora.tracking import newest_checkpoint, run_of
 from scripts import filter_images
 
@@ -29,7 +30,7 @@ STAGES = (
     "finetune_v8",
 )
 RULES = {
-    "10k": ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5"),
+    "10k": AT_HALF,
     "15k": ("gender >= 0.92", "quality >= 0.9", "age <= 0.008", "glass <= 0.01"),
 }
 

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from ohlora import checkpoints
 from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
-from ohlora.callbacks.watch import AT_HALF
 from ohlora.errors import FormatError, OhloraError
 from ohlora.files import require, write_rows
 from ohlora.measures import Penultimate, counted_images, label_correlations, mean_pairwise_distance, scored
 from ohlora.networks.attribute_cnn import AttributeCNN
-from ohlora.rules import Rule, all_hold
+from ohlora.rules import AT_HALF, Rule, all_hold
 
 COUNT = 2000
 BATCH = 100

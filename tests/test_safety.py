@@ -19,8 +19,10 @@ import torch
 
 from ohlora import checkpoints
 from ohlora.callbacks.checkpoint import read_checkpoint
+from ohlora.files import read_rows
 from ohlora.tracking import checkpoints_in
 from tests.conftest import CONF, assert_same, network_state
+from tests.toy_tables import watching
 
 Run = Callable[..., int]
 
@@ -37,7 +39,7 @@ def manifest(tmp_path: Path, image_folder: Path) -> Path:
 
 
 def words(weights: tuple[Path, Path], manifest: Path, stage: str) -> list[str]:
-    """A small fine-tune v1 (labels of the data) or v8 (kept features, labels from N(0, 1))."""
+    """A small fine-tune, watched: v1 (labels of the data) or v8 (kept features, labels from N(0, 1))."""
     settings: dict[str, object] = {
         "model.init_args.generator": weights[0],
         "model.init_args.discriminator": weights[1],
@@ -45,6 +47,8 @@ def words(weights: tuple[Path, Path], manifest: Path, stage: str) -> list[str]:
         "model.init_args.r1_interval": 4,
         "data.init_args.folder": "null",
         "data.init_args.manifest": manifest,
+        **watching(manifest.parent / "watching"),
+        "trainer.callbacks.every_kimg": 1.6,
     }
     if stage == "v1":
         settings |= {
@@ -101,6 +105,12 @@ def test_a_killed_run_resumes_bit_for_bit(
     for name in ("generator", "discriminator"):
         file = f"{name}.safetensors"
         assert_same(network_state(tmp_path / "w" / file), network_state(tmp_path / "p" / file))
+    tables = [read_rows(tmp_path / d / "runs" / "0001" / "metrics.csv") for d in ("w", "p")]
+    watched = [
+        [{k: v for k, v in row.items() if k.startswith(("watch/", "kimg"))} for row in t if row["watch/diversity"]]
+        for t in tables
+    ]
+    assert watched[0] == watched[1] and len(watched[0]) == 5
 
 
 @pytest.mark.slow

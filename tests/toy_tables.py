@@ -1,4 +1,4 @@
-"""Small labelled sets whose truth can be seen: brighter images have larger values."""
+"""Small labelled sets whose truth can be seen (brighter images have larger values), and networks that watch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ohlora import images
+from ohlora import checkpoints, images
+from ohlora.attributes import FILTERS
 from ohlora.files import write_rows
+from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 
 
 def brightness_table(folder: Path, count: int, seed: int = 0) -> tuple[Path, np.ndarray]:
@@ -29,3 +32,20 @@ def brightness_table(folder: Path, count: int, seed: int = 0) -> tuple[Path, np.
         rows.append(row | {"hairstyle": round(float(level), 4), "pose_score": round(float(level), 4)})
     write_rows(folder / "manifest.csv", rows)
     return folder / "manifest.csv", levels
+
+
+def watching(folder: Path) -> dict[str, object]:
+    """Settings of a Watch callback with random networks for 16×16, which are written into a folder."""
+    torch.manual_seed(0)
+    for name in FILTERS:
+        members = [attribute_cnn(name, "small", 16).eval() for _ in range(2)]
+        checkpoints.save_network(AttributeEnsemble.of(members), folder / f"{name}.safetensors")
+    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), folder / "merged.safetensors")
+    return {
+        "trainer.callbacks": "ohlora.callbacks.watch.Watch",
+        "trainer.callbacks.filters": f"[{', '.join(str(folder / f'{name}.safetensors') for name in FILTERS)}]",
+        "trainer.callbacks.properties": folder / "merged.safetensors",
+        "trainer.callbacks.fixed": 6,
+        "trainer.callbacks.fresh": 14,
+        "trainer.callbacks.final": 24,
+    }

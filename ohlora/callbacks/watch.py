@@ -25,11 +25,8 @@ from ohlora.measures import (
 )
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.stylegan import Generator
-from ohlora.rules import Rule, all_hold
+from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import RunLogger
-
-AT_HALF = ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5")
-"""The concept at cut-offs of 0.5."""
 
 
 class Watch(L.Callback):

@@ -13,9 +13,10 @@ from ohlora import checkpoints
 from ohlora.attributes import FILTERS, LABELS
 from ohlora.files import read_rows, write_rows
 from ohlora.measures import Penultimate, mean_pairwise_distance, set_distances
-from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
+from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.rules import Rule, all_hold
 from tests.conftest import tiny_networks
+from tests.toy_tables import watching
 
 Run = Callable[..., int]
 
@@ -27,12 +28,7 @@ def watched(tmp_path: Path, ohlora: Run, image_folder: Path) -> Run:
     g, d = tiny_networks(label_size=len(LABELS))
     checkpoints.save_network(g, tmp_path / "g.safetensors")
     checkpoints.save_network(d, tmp_path / "d.safetensors")
-    filters = []
-    for name in FILTERS:
-        filters.append(str(tmp_path / f"{name}.safetensors"))
-        members = [attribute_cnn(name, "small", 16).eval() for _ in range(2)]
-        checkpoints.save_network(AttributeEnsemble.of(members), filters[-1])
-    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+    watch = watching(tmp_path)
     rng = np.random.default_rng(0)
     rows = [
         {"path": f"images/{k:03d}.png", **{f"{name}_score": round(float(rng.standard_normal()), 3) for name in LABELS}}
@@ -48,14 +44,9 @@ def watched(tmp_path: Path, ohlora: Run, image_folder: Path) -> Run:
             "data.init_args.folder": "null",
             "data.init_args.manifest": tmp_path / "manifest.csv",
             "data.init_args.label_columns": f"[{', '.join(f'{name}_score' for name in LABELS)}]",
-            "trainer.callbacks": "ohlora.callbacks.watch.Watch",
-            "trainer.callbacks.filters": f"[{', '.join(filters)}]",
-            "trainer.callbacks.properties": tmp_path / "merged.safetensors",
+            **watch,
             "trainer.callbacks.every_kimg": 0.016,
             "trainer.callbacks.recipe": '["gender >= 0.9", "glass <= 0.01"]',
-            "trainer.callbacks.fixed": 6,
-            "trainer.callbacks.fresh": 14,
-            "trainer.callbacks.final": 24,
             "trainer.callbacks.diversity_floor": 0.5,
         }
         given = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
