@@ -28,7 +28,10 @@ def export(generator: Path, discriminator: Path | None, destination: Path) -> di
     Returns:
         What was written: entry → state dict.
     """
-    state = checkpoints.to_foreign(checkpoints.load_generator(generator))
+    network = checkpoints.load_generator(generator)
+    if len(network.label_table):
+        print(f"{generator}: its {len(network.label_table)} training labels have no place in the layout and stay behind")
+    state = checkpoints.to_foreign(network)
     entries = {"generator": state, "generator_smooth": state}
     if discriminator is not None:
         entries["discriminator"] = checkpoints.to_foreign(checkpoints.load_discriminator(discriminator))
