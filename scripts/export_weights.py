@@ -30,7 +30,8 @@ def export(generator: Path, discriminator: Path | None, destination: Path) -> di
     """
     network = checkpoints.load_generator(generator)
     if len(network.label_table):
-        print(f"{generator}: its {len(network.label_table)} training labels have no place in the layout and stay behind")
+        count = len(network.label_table)
+        print(f"{generator}: its {count} training labels have no place in the layout and stay behind")
     state = checkpoints.to_foreign(network)
     entries = {"generator": state, "generator_smooth": state}
     if discriminator is not None:
