@@ -106,9 +106,7 @@ def main() -> int:
     half = ["--model.init_args.kimg", "2"]
     step("Fine-tune v8 on them: 2,000 images seen", entry, ["fit", *configs("finetune_v8"), *half])
     step("Resume from where it stopped: 2,000 more", entry, ["fit", *configs("finetune_v8"), "--ckpt_path", "last"])
-    print(
-        f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth as long as in the toy world."
-    )
+    print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
     report(root)
     return 0
 
