@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Writes ``config.yaml``."""
         folder = trainer.log_dir  # collective
-        if not trainer.is_global_zero or folder is None or not any(_run_loggers(trainer)):
+        if not trainer.is_global_zero or folder is None or not tracking.run_loggers(trainer):
             return
         path = Path(folder) / "config.yaml"
         if path.is_file():
@@ -126,10 +125,6 @@ class CLI(LightningCLI):
         logger.init_args.run_dir = str(run_dir)
         if resumed and self.run_id is not None:
             logger.init_args.run_id = self.run_id
-
-
-def _run_loggers(trainer: L.Trainer) -> Iterator[tracking.RunLogger]:
-    return (logger for logger in trainer.loggers if isinstance(logger, tracking.RunLogger))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -67,6 +67,14 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str
         writer.writerows(rows)
 
 
+def write_results(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Prints and writes a table of what was measured: ``what``, ``target``, ``measured`` (to four decimals)."""
+    for row in rows:
+        row["measured"] = round(row["measured"], 4)
+        print(f"{row['what']:90} {row['target']!s:14} {row['measured']:.4f}")
+    write_rows(path, rows)
+
+
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Appends to a CSV file; a row with new columns rewrites it with a wider header."""
     if path.is_file():

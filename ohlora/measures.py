@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from ohlora.networks.stylegan import Generator
 
 FEATURES = 256
 """Most features that set distances use: their covariance must be estimated from a few thousand images."""
+BATCH = 100
+"""Images that a network sees at once."""
 SUBSET = 1000
 """Rows per subset of the kernel distance, at most."""
 
@@ -26,7 +28,7 @@ class Penultimate(nn.Module):
     Wider layers are projected onto 256 random orthonormal directions, always the same ones.
 
     Attributes:
-        num_features: F; torchmetrics asks for it.
+        num_features: F.
     """
 
     projection: Tensor | None
@@ -42,10 +44,21 @@ class Penultimate(nn.Module):
             projection = torch.linalg.qr(random.double())[0].float()
         self.register_buffer("projection", projection)
 
+    def projected(self, hidden: Tensor) -> Tensor:
+        """Features from the hidden layers that the network's ``features`` gave."""
+        return hidden if self.projection is None else hidden @ self.projection.to(hidden.device)
+
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch."""
-        features = self.network.features(images)
-        return features if self.projection is None else features @ self.projection
+        return self.projected(self.network.features(images))
+
+
+@torch.inference_mode()
+def batched(
+    compute: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device, batch_size: int = BATCH
+) -> Tensor:
+    """What a network makes of N inputs, batch by batch on its device; the result is on the CPU."""
+    return torch.cat([compute(batch.to(device)).cpu() for batch in torch.split(inputs, batch_size)])
 
 
 @torch.inference_mode()
@@ -70,10 +83,9 @@ def counted_images(
     return torch.cat(made), torch.cat(labels) if labels else None
 
 
-@torch.inference_mode()
-def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor, batch_size: int = 100) -> dict[str, np.ndarray]:
+def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor) -> dict[str, np.ndarray]:
     """A network's outputs for N×3×R×R: attribute → N scores."""
-    scores = torch.cat([network(batch) for batch in torch.split(images, batch_size)]).numpy()
+    scores = batched(network, images, next(network.parameters()).device).numpy()
     return dict(zip(network.outputs, scores.T, strict=True))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 import numpy as np
 import wandb
 from lightning.pytorch.loggers import WandbLogger
@@ -81,6 +82,11 @@ def _has_key() -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (FileNotFoundError, netrc.NetrcParseError):
         return False
+
+
+def run_loggers(trainer: L.Trainer) -> list[RunLogger]:
+    """The loggers of a trainer that write to the run folder."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
 class RunLogger(WandbLogger):

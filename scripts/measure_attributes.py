@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torchmetrics.functional import spearman_corrcoef
 
 from ohlora import checkpoints, images
 from ohlora.attributes import FILTERS, MEASURED
 from ohlora.errors import OhloraError
-from ohlora.faces import drawing, scoring
+from ohlora.faces import drawing
+from ohlora.faces.accuracy import correlations, intersections_over_unions, parsed
 from ohlora.faces.parsing import FaceParser, load_parser
-from ohlora.files import write_rows
+from ohlora.files import write_results
 from ohlora.measures import counted_images, scored
 
 HELD_OUT = 2000
@@ -34,12 +33,11 @@ BATCH = 100
 Row = dict[str, Any]
 
 
-def held_out_faces() -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
-    """Drawn faces of a seed that no network has seen: images, true maps, truth by attribute."""
+def held_out_faces() -> tuple[np.ndarray, np.ndarray, list[drawing.Truth]]:
+    """Drawn faces of a seed that no network has seen: images N×H×W×3 uint8, true maps, truths."""
     truths = [drawing.sample_truth(99, index) for index in range(HELD_OUT)]
     faces = [drawing.draw(truth, 64) for truth in truths]
-    truth = {name: np.array([t.attributes[name] for t in truths]) for name in (*FILTERS, *MEASURED)}
-    return images.to_float(np.stack([f.image for f in faces])), np.stack([f.parsing for f in faces]), truth
+    return np.stack([face.image for face in faces]), np.stack([face.parsing for face in faces]), truths
 
 
 def filter_rows(weights: Path, generated: Tensor) -> list[Row]:
@@ -58,28 +56,18 @@ def filter_rows(weights: Path, generated: Tensor) -> list[Row]:
     return rows + agreements
 
 
-def parser_rows(parser: FaceParser, pictures: Tensor, masks: np.ndarray, truth: dict[str, np.ndarray]) -> list[Row]:
+def parser_rows(parser: FaceParser, pictures: np.ndarray, masks: np.ndarray, truths: list[drawing.Truth]) -> list[Row]:
     """Intersection over union of the parser, and scores read off its maps against the truth."""
-    with torch.inference_mode():
-        maps = torch.cat([parser(batch) for batch in torch.split(pictures, BATCH)]).numpy()
-    unions = []
-    for k in range(len(drawing.CLASSES)):
-        found, there = maps == k, masks == k
-        unions.append((found & there).sum() / (found | there).sum())
+    maps = parsed(parser, pictures)
+    unions = intersections_over_unions(masks, maps)
+    worst = min(unions, key=lambda name: unions[name])
     rows: list[Row] = [
-        {"what": "parser, mean IoU", "target": 0.92, "measured": float(np.mean(unions))},
-        {
-            "what": f"parser, worst class IoU ({drawing.CLASSES[int(np.argmin(unions))]})",
-            "target": 0.75,
-            "measured": float(np.min(unions)),
-        },
+        {"what": "parser, mean IoU", "target": 0.92, "measured": float(np.mean([*unions.values()]))},
+        {"what": f"parser, worst class IoU ({worst})", "target": 0.75, "measured": unions[worst]},
     ]
-    scores = [scoring.score(i, m) for i, m in zip(images.to_uint8(pictures), maps, strict=True)]
-    for name in MEASURED:
-        read = spearman_corrcoef(torch.tensor([score[name] for score in scores]), torch.from_numpy(truth[name]))
-        rows.append(
-            {"what": f"{name} score on parsed maps, Spearman with the truth", "target": 0.93, "measured": float(read)}
-        )
+    for name, value in correlations(truths, pictures, maps).items():
+        what = f"{name} score on parsed maps, Spearman with the truth"
+        rows.append({"what": what, "target": 0.93, "measured": value})
     return rows
 
 
@@ -99,11 +87,13 @@ def correlation_rows(
 
 def measure(weights: Path) -> list[Row]:
     """All rows of the table."""
-    pictures, masks, truth = held_out_faces()
+    drawn, masks, truths = held_out_faces()
     generator = checkpoints.load_generator(weights / "generator.safetensors")
     generated, _ = counted_images(generator, 99, range(GENERATED), BATCH)
     rows = filter_rows(weights, generated)
-    rows += parser_rows(load_parser(weights / "parser.safetensors"), pictures, masks, truth)
+    rows += parser_rows(load_parser(weights / "parser.safetensors"), drawn, masks, truths)
+    pictures = images.to_float(drawn)
+    truth = {name: np.array([t.attributes[name] for t in truths]) for name in MEASURED}
     search = checkpoints.load_attributes(weights / "merged.safetensors")
     judge = checkpoints.load_attributes(weights / "judge.safetensors")
     for called, network in (("search CNN", search), ("judge CNN", judge)):
@@ -127,10 +117,7 @@ def main(args: list[str] | None = None) -> int:
     except OhloraError as error:
         print(f"measure_attributes: {error}", file=sys.stderr)
         return 2
-    for row in rows:
-        row["measured"] = round(row["measured"], 4)
-        print(f"{row['what']:80} {row['target']:5} {row['measured']:.4f}")
-    write_rows(given.output, rows)
+    write_results(given.output, rows)
     return 0
 
 

@@ -13,19 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ohlora import checkpoints
 from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
 from ohlora.errors import FormatError, OhloraError
-from ohlora.files import require, write_rows
-from ohlora.measures import Penultimate, counted_images, label_correlations, mean_pairwise_distance, scored
+from ohlora.files import require, write_results
+from ohlora.measures import (
+    BATCH,
+    Penultimate,
+    batched,
+    counted_images,
+    label_correlations,
+    mean_pairwise_distance,
+    scored,
+)
 from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.rules import AT_HALF, Rule, all_hold
 
 COUNT = 2000
-BATCH = 100
 SEED = 4242
 
 Row = dict[str, Any]
@@ -50,10 +56,9 @@ class Judge:
         scores = {name: values for ensemble in self.filters for name, values in scored(ensemble, pictures).items()}
         return scores, float(all_hold([Rule.parse(rule) for rule in AT_HALF], scores).mean())
 
-    @torch.inference_mode()
     def diversity(self, pictures: Tensor) -> float:
         """Mean pairwise distance of the network's hidden features."""
-        return mean_pairwise_distance(torch.cat([self.features(batch) for batch in torch.split(pictures, BATCH)]))
+        return mean_pairwise_distance(batched(self.features, pictures, pictures.device))
 
 
 def images_of(path: Path, stage: str) -> tuple[Tensor, Tensor | None]:
@@ -113,10 +118,7 @@ def main(args: list[str] | None = None) -> int:
     except OhloraError as error:
         print(f"measure_finetuning: {error}", file=sys.stderr)
         return 2
-    for row in rows:
-        row["measured"] = round(row["measured"], 4)
-        print(f"{row['what']:75} {row['target']:14} {row['measured']:.4f}")
-    write_rows(given.output, rows)
+    write_results(given.output, rows)
     return 0
 
 

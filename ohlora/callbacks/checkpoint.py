@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from ohlora.clock import crossed, images_seen
 from ohlora.errors import StorageError
-from ohlora.tracking import RunLogger, checkpoint_folder, checkpoints_in
+from ohlora.tracking import checkpoint_folder, checkpoints_in, run_loggers
 
 
 class ImagesSeenCheckpoint(Checkpoint):
@@ -62,9 +62,8 @@ class ImagesSeenCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the W&B run, so that a resumed run draws on in the same curves."""
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                checkpoint["wandb_run_id"] = logger.run_id
+        for logger in run_loggers(trainer):
+            checkpoint["wandb_run_id"] = logger.run_id
 
     def _save(self, trainer: L.Trainer, now: int) -> None:
         self._saved, self._due = now, False

@@ -11,7 +11,7 @@ import torch
 from ohlora import counted, images
 from ohlora.clock import crossed, images_seen
 from ohlora.networks.stylegan import Generator
-from ohlora.tracking import RunLogger
+from ohlora.tracking import run_loggers
 
 
 class SampleGrid(L.Callback):
@@ -64,9 +64,8 @@ class SampleGrid(L.Callback):
 
     def _record(self, trainer: L.Trainer, now: int, name: str, pictures: np.ndarray) -> None:
         sheet = images.enlarge(images.grid(pictures, self.columns))
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.record(now / 1000, {}, {name: sheet})
+        for logger in run_loggers(trainer):
+            logger.record(now / 1000, {}, {name: sheet})
 
 
 @torch.inference_mode()

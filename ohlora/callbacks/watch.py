@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from torch import Tensor
 
 from ohlora import checkpoints, counted, figures, images
@@ -18,15 +17,17 @@ from ohlora.errors import ConfigError
 from ohlora.files import require
 from ohlora.measures import (
     Penultimate,
+    batched,
     counted_images,
     label_correlations,
     mean_pairwise_distance,
+    scored,
     set_distances,
 )
-from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.attribute_cnn import AttributeEnsemble
 from ohlora.networks.stylegan import Generator
 from ohlora.rules import AT_HALF, Rule, all_hold
-from ohlora.tracking import RunLogger
+from ohlora.tracking import run_loggers
 
 
 class Watch(L.Callback):
@@ -120,8 +121,7 @@ class Watch(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measures thoroughly, with distances to the training images and a picture of the run's course."""
-        if trainer.is_global_zero:
-            self._measure(trainer, pl_module, self.final, thorough=True)
+        self._measure(trainer, pl_module, self.final, thorough=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run compares with."""
@@ -144,8 +144,13 @@ class Watch(L.Callback):
             network.to(generator.w_avg.device)
         indices = self._indices(count, images_seen(module))
         made, labels = counted_images(generator, self.seed, indices, self.batch_size)
-        scores, features = self._see(made)
-        named = {name: scores[:, k].numpy() for k, name in enumerate(self._names())}
+        named = {name: values for ensemble in self.filters for name, values in scored(ensemble, made).items()}
+        device = generator.w_avg.device
+        hidden = batched(self.properties.features, made, device)
+        features = self.features.projected(hidden)
+        named |= dict(
+            zip(self.properties.outputs, batched(self.properties.read, hidden, device).numpy().T, strict=True)
+        )
         prefix = "final/" if thorough else "watch/"
         shown = {name: float(named[name].mean()) for name in self.concept}
         shown |= {name: float(all_hold(rules, named).mean()) for name, rules in self.rules.items()}
@@ -163,7 +168,7 @@ class Watch(L.Callback):
             shown |= set_distances(self._features_of_training(trainer), features)
             pictures = self._curves(trainer)
         self._keep_best(trainer, generator, shown)
-        for logger in _run_loggers(trainer):
+        for logger in run_loggers(trainer):
             moment = {f"{prefix}{name}": value for name, value in shown.items()}
             logger.record(images_seen(module) / 1000, moment, pictures, tables if thorough else None)
 
@@ -172,26 +177,11 @@ class Watch(L.Callback):
         first_fresh = 1_000_000 + now * 10
         return [*range(self.fixed), *range(first_fresh, first_fresh + count - self.fixed)]
 
-    def _names(self) -> list[str]:
-        networks: Iterable[AttributeCNN | AttributeEnsemble] = (*self.filters, self.properties)
-        return [name for network in networks for name in network.outputs]
-
-    @torch.inference_mode()
-    def _see(self, made: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of all networks, and features, of N images: N×K and N×F on the CPU."""
-        scores: list[Tensor] = []
-        features: list[Tensor] = []
-        device = next(self.properties.parameters()).device
-        for part in torch.split(made, self.batch_size):
-            part = part.to(device)
-            scores.append(torch.cat([network(part) for network in (*self.filters, self.properties)], dim=1).cpu())
-            features.append(self.features(part).cpu())
-        return torch.cat(scores), torch.cat(features)
-
     def _features_of_training(self, trainer: L.Trainer) -> Tensor:
         data = trainer.datamodule.train_set  # type: ignore[attr-defined]
         chosen = counted.permutation(self.seed, "watch/reals", 0, len(data))[: self.final]
-        return self._see(images.to_float(np.stack([data[int(k)]["image"] for k in chosen])))[1]
+        reals = images.to_float(np.stack([data[int(k)]["image"] for k in chosen]))
+        return batched(self.features, reals, next(self.properties.parameters()).device)
 
     def _conditioning(
         self, trainer: L.Trainer, labels: Tensor, scores: dict[str, np.ndarray]
@@ -222,19 +212,15 @@ class Watch(L.Callback):
         seen = images_seen(trainer.lightning_module)
         provenance = {"images_seen": seen, **{name: round(shown[name], 4) for name in ("concept_rate", "diversity")}}
         # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
-        folders = [logger.run_dir for logger in _run_loggers(trainer)]
+        folders = [logger.run_dir for logger in run_loggers(trainer)]
         for target in dict.fromkeys(Path(f) for f in (*folders, trainer.default_root_dir) if f):
             checkpoints.save_network(generator, target / "best_generator.safetensors", provenance)
 
     def _curves(self, trainer: L.Trainer) -> dict[str, np.ndarray]:
         """The run's course as a picture, from the table in its folder."""
-        for logger in _run_loggers(trainer):
+        for logger in run_loggers(trainer):
             rows = logger.history("watch/concept_rate")
             if rows:
                 names = ["watch/concept_rate", "watch/diversity", *(f"watch/{name}" for name in self.concept)]
                 return {"watch": figures.curves(rows, names)}
         return {}
-
-
-def _run_loggers(trainer: L.Trainer) -> list[RunLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]

@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from ohlora import images
+from ohlora import counted, images
 from ohlora.attributes import LABELS, column
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError
@@ -237,6 +237,28 @@ class Images(ImageFiles):
         paths = [source.parent / row["path"] for row in rows]
         labels = numbers_in(source, rows, wanted) if wanted else None
         return Listing(source, paths, labels, image_numbers(source, rows))
+
+
+def validation_split(count: int, share: float, seed: int, source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Divides images at random into training and validation, at least one of each.
+
+    Args:
+        count: Number of images.
+        share: Share of them for validation, between 0 and 1.
+        seed: Seed of the division.
+        source: What names the images, for the message.
+
+    Returns:
+        Places of the training and of the validation images.
+
+    Raises:
+        DataError: If none is left to learn from.
+    """
+    order = counted.permutation(seed, "split", 0, count)
+    held_out = max(1, round(share * count))
+    if held_out >= count:
+        raise DataError(f"{source}: {count} images leave none to learn from; expected at least 2")
+    return order[held_out:], order[:held_out]
 
 
 def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[str]) -> None:

@@ -139,7 +139,7 @@ class LabelledImages(ImageFiles):
             raise DataError(f"{source} numbers its images; name the folder they are in with 'folder'")
         named = "path" if "path" in header else str(number)
         check_columns(source, rows, [named, value])
-        image_numbers(source, rows)
+        numbers = image_numbers(source, rows) or list(range(len(rows)))
         numbered = {} if "path" in header else _by_number(Path(str(self.folder)), self.made_by)
         listed: dict[Path, tuple[float, int]] = {}
         bad: list[str] = []
@@ -153,7 +153,7 @@ class LabelledImages(ImageFiles):
             elif row[value] not in ("0", "1"):
                 bad.append(f"row {place + 2}: {value} is {row[value]!r}, expected 0 or 1")
             else:
-                listed[path] = float(row[value]), int(row[number]) if number else place
+                listed[path] = float(row[value]), numbers[place]
         if bad:
             raise DataError(f"{source}: {'; '.join(bad)}")
         labels = np.array([label for label, _ in listed.values()], np.float32)[:, None]

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ohlora import counted, images
+from ohlora import images
 from ohlora.datamodules.base import ImageBatch, Sample
-from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, check_columns, shortened
+from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, check_columns, shortened, validation_split
 from ohlora.errors import DataError
 from ohlora.faces.drawing import CLASSES
 from ohlora.faces.parsing import CELEBAMASK_CLASSES, MIRRORED, sides_by_place
@@ -136,11 +136,8 @@ class MaskedImages(ImageFiles):
         source, paths, self._files = self._listed()
         self._read = {}
         loaded = self.load(Listing(source, paths))  # numbers them by place
-        order = counted.permutation(self.seed, "split", 0, len(loaded))
-        held_out = max(1, round(self.val_share * len(loaded)))
-        if held_out >= len(loaded):
-            raise DataError(f"{source}: {len(loaded)} images leave none to learn from; expected at least 2")
-        self.val_set, self.train_set = self._masked(loaded, order[:held_out]), self._masked(loaded, order[held_out:])
+        training, validation = validation_split(len(loaded), self.val_share, self.seed, source)
+        self.train_set, self.val_set = self._masked(loaded, training), self._masked(loaded, validation)
         self._read = {}
 
     def check(self, place: int) -> None:

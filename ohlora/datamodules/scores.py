@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ohlora import counted
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import ImageBatch, Sample
-from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in
+from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in, validation_split
 from ohlora.errors import DataError, FormatError
 from ohlora.faces.scoring import Normalization
 from ohlora.files import read_rows, require
@@ -88,11 +87,8 @@ class ScoredImages(ImageFiles):
                 numbers=[number for listing, _, _ in parts for number in listing.numbers or []],
             )
         )
-        order = counted.permutation(self.seed, "split", 0, len(loaded))
-        held_out = max(1, round(self.val_share * len(loaded)))
-        if held_out >= len(loaded):
-            raise DataError(f"{len(loaded)} images leave none to learn from; expected at least 2")
-        self.val_set, self.train_set = self._scored(loaded, order[:held_out]), self._scored(loaded, order[held_out:])
+        training, validation = validation_split(len(loaded), self.val_share, self.seed, self.manifests[0])
+        self.train_set, self.val_set = self._scored(loaded, training), self._scored(loaded, validation)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Validation images in order, shared out in turn between processes."""

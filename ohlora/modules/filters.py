@@ -119,10 +119,10 @@ class FilterEnsemble(Supervised):
         """Binary cross-entropy of each member, summed over the samples it may learn from."""
         losses: list[Tensor | None] = []
         for k, network in enumerate(self.networks):
-            mine = batch["roles"][:, k] == TRAIN
             if not active[k]:
                 losses.append(None)
                 continue
+            mine = batch["roles"][:, k] == TRAIN
             # Without a sample of its own a rank still takes part, with a loss of 0: the other ranks wait for it.
             logits = network.logits(batch["image"][mine])  # type: ignore[operator]
             loss = F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum")
@@ -136,7 +136,8 @@ class FilterEnsemble(Supervised):
                 continue
             mine = batch["roles"][:, k] != TRAIN
             if mine.any():
-                self.predictions[k].update(torch.tensor(batch["index"])[mine.cpu()], network(batch["image"][mine]))  # type: ignore[operator]
+                places = torch.tensor(batch["index"])[mine.cpu()]
+                self.predictions[k].update(places, network(batch["image"][mine]))  # type: ignore[operator]
 
     def validate_pass(self) -> tuple[list[float], dict[str, float]]:
         """Mean binary cross-entropy of each member's inner split."""
@@ -161,13 +162,13 @@ class FilterEnsemble(Supervised):
 
     def done(self, network: int) -> None:
         """The retry rule."""
-        loss, attempt = float(self.kept_loss[network]), int(self.attempts[network])
-        if self.retry_limit is None or loss <= self.retry_limit:
-            return
-        if attempt >= self.max_attempts:
-            return
-        self.start_anew(network, self._fresh(self.seed, network + attempt * len(self.networks)))
-        self.attempts[network] += 1
+        attempt = int(self.attempts[network])
+        if self._above_limit(network) and attempt < self.max_attempts:
+            self.start_anew(network, self._fresh(self.seed, network + attempt * len(self.networks)))
+            self.attempts[network] += 1
+
+    def _above_limit(self, network: int) -> bool:
+        return self.retry_limit is not None and float(self.kept_loss[network]) > self.retry_limit
 
     # --- what it found
 
@@ -179,7 +180,7 @@ class FilterEnsemble(Supervised):
 
     def _warn_of_members_above_the_limit(self) -> None:
         for k, loss in enumerate(self.kept_loss.tolist()):
-            if self.retry_limit is not None and loss > self.retry_limit:
+            if self._above_limit(k):
                 rank_zero_warn(
                     f"member {k} of {self.attribute} reached an inner loss of {loss:.4f} in {int(self.attempts[k])} "
                     f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its labels, "

@@ -42,7 +42,7 @@ from ohlora.networks.stylegan import (
     channels,
     with_projection,
 )
-from ohlora.tracking import RunLogger
+from ohlora.tracking import run_loggers
 
 
 @dataclass
@@ -347,7 +347,7 @@ class GAN(L.LightningModule):
 
     def discriminator_phase(self, batch: Batch, repetition: int) -> Tensor:
         """Logistic loss on fakes made without gradient and reals; with R1 where that is due in every step."""
-        every_step = self.r1_interval == 1 and self.r1_gamma > 0
+        every_step = self.r1_every_step
         with torch.no_grad():
             fakes = self._fakes("discriminator", batch)
         fake_scores = self.discriminator.head(self._trunk(fakes), batch.label)
@@ -458,9 +458,8 @@ class GAN(L.LightningModule):
             metrics[f"learning_rate/{name}"] = optimizer.param_groups[0]["lr"]
         self._reset_figures()
         self.latest_metrics = metrics
-        for logger in self.loggers:
-            if isinstance(logger, RunLogger):
-                logger.record(int(self.images_seen) / 1000, metrics)
+        for logger in run_loggers(self.trainer):
+            logger.record(int(self.images_seen) / 1000, metrics)
 
     def _reset_figures(self) -> None:
         for metric in (*self._means.values(), self.auroc):
@@ -473,6 +472,11 @@ class GAN(L.LightningModule):
     def finished(self) -> bool:
         """Whether all images of the budget have been seen."""
         return int(self.images_seen) >= self.kimg * 1000
+
+    @property
+    def r1_every_step(self) -> bool:
+        """Whether R1 is part of the discriminator's loss in every step."""
+        return self.r1_interval == 1 and self.r1_gamma > 0
 
     @property
     def resolution(self) -> int:
@@ -506,8 +510,7 @@ class GAN(L.LightningModule):
         """Whether the features of all images, mirrored and not, are of use and find room."""
         d = self.discriminator
         each = channels(4, d.channel_base, d.channel_max) * 4 * 4 * 4
-        every_step = self.r1_interval == 1 and self.r1_gamma > 0
-        return self.trunk_frozen and not every_step and 2 * count * each <= self.feature_cache * 2**30
+        return self.trunk_frozen and not self.r1_every_step and 2 * count * each <= self.feature_cache * 2**30
 
     def _check_std_group(self, batch_size: int) -> None:
         """Insists that several ranks form the groups of images that one would."""
@@ -522,9 +525,8 @@ class GAN(L.LightningModule):
     def on_train_start(self) -> None:
         """Lets settings win over a checkpoint's, and ends at once when the whole budget has been seen already."""
         self._reset_figures()
-        for logger in self.loggers:
-            if isinstance(logger, RunLogger):
-                logger.rewind(int(self.images_seen) / 1000)
+        for logger in run_loggers(self.trainer):
+            logger.rewind(int(self.images_seen) / 1000)
         apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
         if self.finished:
             rank_zero_info(

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from ohlora import checkpoints, counted, images
 from ohlora.errors import ConfigError
 from ohlora.files import read_rows, replacing, require, write_rows
-from ohlora.tracking import RunLogger
+from ohlora.tracking import run_loggers
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.csv"
@@ -136,8 +136,7 @@ class Generate(L.LightningModule):
         rows = [{"index": i, "path": self.image_path(i).relative_to(self.output).as_posix()} for i in range(count)]
         shown = [images.read_rgb(self.image_path(i), g.resolution) for i in range(min(count, PREVIEW))]
         sheet = images.enlarge(images.grid(np.stack(shown), 10))
-        for logger in self.trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.record(0, {"images": count}, {"generated": sheet})
+        for logger in run_loggers(self.trainer):
+            logger.record(0, {"images": count}, {"generated": sheet})
         write_rows(manifest, rows)
         print(f"{count} images in {self.output}, with {MANIFEST} and {LATENTS}")

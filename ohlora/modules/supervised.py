@@ -21,7 +21,7 @@ from ohlora import checkpoints, counted
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.modules.optimizers import apply_settings, settings_of
-from ohlora.tracking import RunLogger
+from ohlora.tracking import run_loggers
 
 
 class Gathered(nn.Module):
@@ -206,7 +206,7 @@ class Supervised(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Drops figures that are about to be measured again, and ends at once when there is nothing left to do."""
-        for logger in self._run_loggers():
+        for logger in run_loggers(self.trainer):
             logger.rewind(int(self.images_seen) / 1000)
         self._started_at = int(self.images_seen)
         apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
@@ -282,11 +282,8 @@ class Supervised(L.LightningModule):
         tables: Mapping[str, list[dict[str, Any]]] | None = None,
     ) -> None:
         """Notes figures, pictures and tables of this moment in the run folder and on W&B."""
-        for logger in self._run_loggers():
+        for logger in run_loggers(self.trainer):
             logger.record(int(self.images_seen) / 1000, figures, pictures, tables)
-
-    def _run_loggers(self) -> list[RunLogger]:
-        return [logger for logger in self.loggers if isinstance(logger, RunLogger)]
 
     def _report(self, figures: Mapping[str, float]) -> None:
         optimizers: Any = self.trainer.optimizers

@@ -171,8 +171,17 @@ class AttributeCNN(nn.Module):
         check_images(images, self.resolution)
         return torch.cat([branch.features(images) for branch in self.branches.values()], dim=1)  # type: ignore[operator]
 
+    def read(self, features: Tensor) -> Tensor:
+        """What :meth:`forward` says in evaluation mode, from the hidden layers that :meth:`features` gave: N×K."""
+        parts = torch.split(features, [spec.hidden for spec in self.specs], dim=1)
+        logits = [branch.score(part) for branch, part in zip(self.branches.values(), parts, strict=True)]  # type: ignore[operator]
+        return self._activated(torch.cat(logits, dim=1))
+
     def forward(self, images: Tensor) -> Tensor:
-        scores = self.logits(images)
+        return self._activated(self.logits(images))
+
+    def _activated(self, scores: Tensor) -> Tensor:
+        """Logits, with a sigmoid where they stand for probabilities."""
         columns = [spec.probability for spec in self.specs for _ in spec.outputs]
         if not any(columns):
             return scores

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.stats import rankdata
 
 from ohlora.attributes import MEASURED
 from ohlora.faces.drawing import CLASSES
@@ -15,23 +13,11 @@ from scripts import score_drawn_faces
 PARSER = Path(__file__).parents[2] / "ohlora/weights/toy/parser.safetensors"
 
 
-def test_ranks_share_ties() -> None:
-    values = np.array([[3.0, 1.0], [1.0, 1.0], [3.0, 5.0], [2.0, 1.0]])
-    assert (score_drawn_faces.ranks(values) == rankdata(values, axis=0)).all()
-
-
 def test_prints_a_line_per_score(capsys: pytest.CaptureFixture[str]) -> None:
     assert score_drawn_faces.main(["--count", "30", "--resolution", "64"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [name for name, _ in lines] == list(MEASURED)
     assert all(0.7 < float(value) <= 1 for _, value in lines)
-
-
-def test_iou_counts_pixels_per_class() -> None:
-    true, found = np.array([[[0, 0, 1, 2]]], np.uint8), np.array([[[0, 1, 1, 2]]], np.uint8)
-    values = score_drawn_faces.intersections_over_unions(true, found)
-    assert [values[name] for name in CLASSES[:3]] == [1 / 2, 1 / 2, 1]
-    assert all(np.isnan(values[name]) for name in CLASSES[3:])
 
 
 def test_the_toy_parser_on_faces_it_has_not_seen(capsys: pytest.CaptureFixture[str]) -> None:
