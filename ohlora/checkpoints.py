@@ -8,7 +8,6 @@ shape, and converted; their key names occur here and nowhere else.
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
 import zipfile
@@ -18,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ohlora import tensorfiles
 from ohlora.attributes import FILTERS
-from ohlora.errors import FormatError, MissingArtifactError, StorageError
-from ohlora.files import replacing
+from ohlora.errors import FormatError, MissingArtifactError
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, attribute_cnn
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
@@ -52,19 +49,9 @@ def save_network(network: nn.Module, path: str | Path, provenance: Mapping[str, 
     """
     if not isinstance(network, Network):
         raise TypeError(f"cannot save a {type(network).__name__}; expected one of {', '.join(KINDS)}")
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "kind": next(kind for kind, cls in KINDS.items() if isinstance(network, cls)),
-        "arguments": json.dumps(network.arguments()),
-        "provenance": json.dumps(dict(provenance or {})),
-    }
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with replacing(path) as part:
-        try:
-            save_file(state, part, metadata)
-        except SafetensorError as error:  # safetensors' own I/O errors are no OSError
-            raise StorageError(f"{path} cannot be written ({error}); make room or mend the disk, then go on") from error
+    kind = next(kind for kind, cls in KINDS.items() if isinstance(network, cls))
+    about = {"kind": kind, "arguments": network.arguments(), "provenance": dict(provenance or {})}
+    tensorfiles.write(path, FORMAT, FORMAT_VERSION, network.state_dict(), **about)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -74,29 +61,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         MissingArtifactError: If there is no such file.
         FormatError: If the file is truncated or not one of ours, or was written by a newer ohlora.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingArtifactError(f"{path} does not exist; expected a network file written by ohlora")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        hint = "foreign checkpoints are read by scripts/import_weights.py" if path.suffix != ".safetensors" else error
-        raise FormatError(f"{path} is not a readable safetensors file ({hint})") from error
-    if metadata.get("format") != FORMAT or metadata.get("kind") not in KINDS:
-        raise FormatError(
-            f"{path} is a safetensors file, but not a network written by ohlora (format {metadata.get('format')!r}, "
-            f"kind {metadata.get('kind')!r}); expected format {FORMAT!r} and a kind of {', '.join(KINDS)}"
-        )
-    version = int(metadata["format_version"])
-    if version > FORMAT_VERSION:
-        raise FormatError(f"{path} has format version {version}; this ohlora reads up to {FORMAT_VERSION}: update it")
-    return {
-        "kind": metadata["kind"],
-        "format_version": version,
-        "arguments": json.loads(metadata["arguments"]),
-        "provenance": json.loads(metadata["provenance"]),
-    }
+    metadata = tensorfiles.read_metadata(path, FORMAT, FORMAT_VERSION, "a network")
+    if metadata.get("kind") not in KINDS:
+        raise FormatError(f"{path} holds a network of kind {metadata.get('kind')!r}; expected {', '.join(KINDS)}")
+    return metadata
 
 
 def load_network(path: str | Path, kind: str | None = None) -> nn.Module:
@@ -115,8 +83,7 @@ def load_network(path: str | Path, kind: str | None = None) -> nn.Module:
         raise FormatError(f"{path} holds a {metadata['kind']}; expected a {kind}")
     network = KINDS[metadata["kind"]](**metadata["arguments"])
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    with safe_open(path, framework="pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    state = tensorfiles.read_tensors(path)
     _check(state, expected, frozenset(), str(path))
     network.load_state_dict(state)
     return network.eval()

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from ohlora import images
 
 
 def rendered(figure: Figure) -> np.ndarray:
@@ -53,3 +56,74 @@ def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str 
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return rendered(figure)
+
+
+def heat_map(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, limits: tuple[float, float] = (-1, 1)
+) -> np.ndarray:
+    """A table of numbers as coloured cells, each with its value: R×C."""
+    figure = Figure(figsize=(1.5 + 0.6 * len(columns), 1.5 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(values, cmap="RdBu_r", vmin=limits[0], vmax=limits[1], aspect="auto")
+    axes.set(title=title, xticks=range(len(columns)), yticks=range(len(rows)))
+    axes.set_xticklabels(columns, rotation=45, ha="right")
+    axes.set_yticklabels(rows)
+    middle, reach = (limits[0] + limits[1]) / 2, (limits[1] - limits[0]) / 2
+    for r, c in np.ndindex(*values.shape):
+        colour = "white" if abs(values[r, c] - middle) > 0.6 * reach else "black"
+        axes.text(c, r, f"{values[r, c]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    return rendered(figure)
+
+
+def histograms(values: Mapping[str, np.ndarray], limits: Mapping[str, float], title: str) -> np.ndarray:
+    """A histogram per name, with a line at its limit: name → N values."""
+    figure = Figure(figsize=(4 * len(values), 3), layout="constrained")
+    for k, (name, of_name) in enumerate(values.items()):
+        axes = figure.add_subplot(1, len(values), k + 1)
+        axes.hist(of_name, bins=np.linspace(min(0.0, float(of_name.min())), 1, 51).tolist())
+        axes.axvline(limits[name], color="tab:red", linewidth=1)
+        share = float((of_name >= limits[name]).mean())
+        axes.set(title=f"{name}: mean {of_name.mean():.3f}, {share:.0%} pass", xlabel=title)
+    return rendered(figure)
+
+
+def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.ndarray:
+    """A picture with lines of text above it, on white; H×W×3 uint8."""
+    line = size + 4
+    height, width = picture.shape[:2]
+    sheet = Image.new("RGB", (width, height + line * len(lines) + 4), "white")
+    sheet.paste(Image.fromarray(picture), (0, line * len(lines) + 4))
+    pen = ImageDraw.Draw(sheet)
+    for k, text in enumerate(lines):
+        pen.text((4, 2 + k * line), text, fill="black", font=ImageFont.load_default(size))
+    return np.asarray(sheet)
+
+
+def side_by_side(pictures: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
+    """Pictures of one height in a row, with white gaps."""
+    height = pictures[0].shape[0]
+    white = np.full((height, gap, 3), 255, dtype=np.uint8)
+    parts = [part for picture in pictures for part in (white, picture)]
+    return np.concatenate(parts[1:], axis=1)
+
+
+def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], lines: Sequence[str]) -> np.ndarray:
+    """The edits of one latent: a block per strength of the second attribute, rows by the first, columns by the third.
+
+    Args:
+        pictures: E×H×W×3 uint8 in the order of a grid of three attributes.
+        levels: The grid's strengths, slowest first.
+        lines: What to write above.
+
+    Returns:
+        H×W×3 uint8.
+    """
+    rows, blocks, columns = (list(strengths) for strengths in levels.values())
+    down, across, right = levels
+    by_place = pictures.reshape(len(rows), len(blocks), len(columns), *pictures.shape[1:])
+    sheets = []
+    for b, strength in enumerate(blocks):
+        block = images.grid(by_place[:, b].reshape(-1, *pictures.shape[1:]), len(columns))
+        sheets.append(captioned(images.enlarge(block, 400), [f"{across} {strength:+.2f}"]))
+    axes = f"down: {down} {rows[0]:+.2f} … {rows[-1]:+.2f}   right: {right} {columns[0]:+.2f} … {columns[-1]:+.2f}"
+    return captioned(side_by_side(sheets), [*lines, axes])

@@ -23,6 +23,11 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return levels.permute(0, 2, 3, 1).cpu().numpy()
 
 
+def rounded(images: Tensor) -> Tensor:
+    """N×3×H×W as a file would hold them: clipped to [−1, 1] and rounded to the nearest grey level, on their device."""
+    return ((images.detach().float() + 1) * 127.5 + 0.5).clamp(0, 255).floor_().div_(127.5).sub_(1)
+
+
 def to_float(images: np.ndarray) -> Tensor:
     """N×H×W×3 uint8 → N×3×H×W float32 in [−1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
@@ -91,8 +96,18 @@ def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
 
 def enlarge(picture: np.ndarray, shortest: int = 512) -> np.ndarray:
     """Repeats pixels by the largest whole factor that keeps the shorter side within ``shortest``."""
-    factor = max(1, shortest // min(picture.shape[:2]))
+    factor = _factor(picture.shape[:2], shortest)
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _factor(size: tuple[int, ...], shortest: int) -> int:
+    return max(1, shortest // min(size))
+
+
+def enlarge_each(pictures: np.ndarray, shortest: int) -> np.ndarray:
+    """:func:`enlarge` for N×H×W×3."""
+    factor = _factor(pictures.shape[1:3], shortest)
+    return pictures.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def paths_in(folder: str | Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> list[Path]:

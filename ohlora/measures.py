@@ -77,10 +77,33 @@ def counted_images(
         z = counted.normal(seed, "watch/z", part, generator.z_size).to(generator.w_avg)
         label = generator.draw_labels(counted.generators(seed, "watch/label", part))
         noise = counted.generators(seed, "watch/noise", part)
-        made.append(images.to_float(images.to_uint8(generator(z, label, noise=noise))))
+        made.append(images.rounded(generator(z, label, noise=noise)).cpu())
         if label is not None:
             labels.append(label.cpu())
     return torch.cat(made), torch.cat(labels) if labels else None
+
+
+@torch.inference_mode()
+def scores_of_codes(
+    generator: Generator, networks: Sequence[AttributeCNN | AttributeEnsemble], codes: Tensor, batch_size: int
+) -> list[Tensor]:
+    """What networks see in the images of style codes, with the generator's stored noise.
+
+    Args:
+        generator: Makes the images.
+        networks: K_1, K_2, … outputs.
+        codes: M×D or M×L×D, on the generator's device.
+        batch_size: Images made at once.
+
+    Returns:
+        M×K_1, M×K_2, …, on that device.
+    """
+    seen: list[list[Tensor]] = [[] for _ in networks]
+    for part in torch.split(codes, batch_size):
+        made = images.rounded(generator.synthesize(part))
+        for scores, network in zip(seen, networks, strict=True):
+            scores.append(network(made))
+    return [torch.cat(scores) for scores in seen]
 
 
 def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor) -> dict[str, np.ndarray]:

@@ -160,7 +160,8 @@ class RunLogger(WandbLogger):
             kimg: The moment, in thousands of images seen.
             metrics: Name → value; names may group with a slash.
             pictures: Name → H×W×3 uint8; saved as ``pictures/<name>-<images seen>.png``.
-            tables: Name → rows; saved as ``<name>.csv``, where a later moment's replaces an earlier one's.
+            tables: Name → rows; saved as ``<name>.csv``, where a later moment's replaces an earlier one's. A picture
+                (H×W×3 uint8) in a row is shown in W&B's table and left out of the file.
         """
         if self.run_dir is not None:
             if metrics:
@@ -169,13 +170,15 @@ class RunLogger(WandbLogger):
                 stem = f"{name.replace('/', '-')}-{round(kimg * 1000):09d}"
                 images.save_png(picture, Path(self.run_dir) / "pictures" / f"{stem}.png")
             for name, rows in (tables or {}).items():
-                write_rows(Path(self.run_dir) / f"{name}.csv", rows)
+                plain = [{k: v for k, v in row.items() if not isinstance(v, np.ndarray)} for row in rows]
+                write_rows(Path(self.run_dir) / f"{name}.csv", plain)
         self.experiment.log({CLOCK: kimg, **metrics})
         for name, picture in (pictures or {}).items():
             self.experiment.log({CLOCK: kimg, name: wandb.Image(picture)})
         for name, rows in (tables or {}).items():
             columns: list[str | int] = list(rows[0])
-            data = [[row[str(column)] for column in columns] for row in rows]
+            cells = [[row[str(column)] for column in columns] for row in rows]
+            data = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in cells]
             self.experiment.log({CLOCK: kimg, name: wandb.Table(columns=columns, data=data)})
 
     def history(self, name: str) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins.io import torch_io
 
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint
+from ohlora.errors import OhloraError
 
 
 class SaveEachRank(L.Callback):
@@ -78,3 +79,23 @@ class Spoil(L.Callback):
         """Spoils the file when its time has come."""
         if batch_idx == 2:
             Path(self.path).write_bytes(b"no image")
+
+
+class StopAfter(L.Callback):
+    """Stops training after a number of batches, saving a checkpoint there as an interrupted run would have.
+
+    Args:
+        batches: How many.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self.batches, self._seen = batches, 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves and leaves when its time has come."""
+        self._seen += 1
+        if self._seen == self.batches:
+            trainer.save_checkpoint(Path(str(trainer.log_dir)) / "checkpoints" / "images-0000000001.ckpt")
+            raise OhloraError("told to stop")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import ohlora
-from ohlora import checkpoints
+from ohlora import checkpoints, tensorfiles
 from ohlora.errors import FormatError, MissingArtifactError
 from ohlora.networks.stylegan import Generator
 from scripts import import_weights
@@ -173,7 +173,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         part.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints, "save_file", fail)
+    monkeypatch.setattr(tensorfiles, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         checkpoints.save_network(Generator(8, 4, 4, 0, 1, 32, 4), path)
     assert path.read_bytes() == before

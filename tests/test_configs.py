@@ -25,7 +25,7 @@ def chains() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("chain", chains(), ids=lambda chain: chain[-1])
 def test_a_config_resolves(chain: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    command = "predict" if chain[0].startswith(("generate", "score")) else "fit"
+    command = "predict" if chain[0].startswith(("generate", "sample", "score")) else "fit"
     words = [word for name in chain for word in ("--config", str(CONFIGS / name))]
     with pytest.raises(SystemExit) as done:
         main([command, *words, "--print_config"])
@@ -75,3 +75,13 @@ def test_the_fine_tune_is_the_recipe() -> None:
     assert model["generator_optimizer"]["init_args"]["lr"] == 1e-4
     assert settings["data"]["init_args"]["batch_size"] == 8
     assert abs(model["kimg"] * 1000 - 72 * 4930) < 1000
+
+
+def test_the_search_is_the_recipe() -> None:
+    sampling = yaml.safe_load((CONFIGS / "sample_240k.yaml").read_text())
+    assert sampling["data"]["init_args"]["count"] == 240_000
+    assert "median_count" not in sampling["model"]["init_args"] and "noise" not in sampling["model"]["init_args"]
+    settings = yaml.safe_load((CONFIGS / "vectorfind_v8.yaml").read_text())
+    model = settings["model"]["init_args"]
+    assert (model["method"], model["fraction"], model["training_share"], model["c"]) == ("svm", 0.2, 0.8, 1.0)
+    assert settings["data"]["init_args"]["test_count"] == 2000 and "grid" not in model and "limits" not in model

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from ohlora import checkpoints
+from ohlora import checkpoints, samples
+from ohlora.direction_files import load_directions
 from ohlora.files import read_rows
+from ohlora.networks.attribute_cnn import attribute_cnn
 from tests.conftest import CONF
-from tests.toy_tables import brightness_table
+from tests.toy_tables import brightness_table, sample_set
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_find_unused_parameters_true"]
 
@@ -122,3 +125,49 @@ def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
     figures = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
     assert [row["pass"] for row in figures[:-1]] == [f"{k}.0" for k in range(1, 7)]
     assert float(figures[-1]["out_of_fold/auroc"]) > 0.9
+
+
+def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    torch.manual_seed(0)
+    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+    for name, words in (("one", []), ("two", TWO)):
+        settings: dict[str, object] = {
+            "model.init_args.generator": weights[0],
+            "model.init_args.network": tmp_path / "merged.safetensors",
+            "model.init_args.output": tmp_path / name,
+            "trainer.default_root_dir": tmp_path / f"{name}-stage",
+        }
+        run("predict", "--config", str(CONF / "sample.yaml"), *options(settings), *words)
+    one, two = (samples.ranges_in(tmp_path / name) for name in ("one", "two"))
+    assert one == two and len(one) == 3
+    for part in one:
+        a, b = (load_file(samples.shard_path(tmp_path / name, part)) for name in ("one", "two"))
+        assert all(torch.equal(a[key], b[key]) for key in ("index", "w", "scores"))
+    assert (tmp_path / "one" / "medians.json").read_text() == (tmp_path / "two" / "medians.json").read_text()
+
+
+def test_directions_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    sample_set(tmp_path / "samples")  # eight batches; seven of another size, so that one process has one less
+    torch.manual_seed(0)
+    for name in ("merged", "judge"):
+        checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+    for name, words in (("one", []), ("two", [*TWO, "--data.init_args.batch_size", "400"])):
+        settings: dict[str, object] = {
+            "model.init_args.output": tmp_path / name,
+            "model.init_args.generator": weights[0],
+            "model.init_args.network": tmp_path / "merged.safetensors",
+            "model.init_args.judge": tmp_path / "judge.safetensors",
+            "data.init_args.folder": tmp_path / "samples",
+            "trainer.default_root_dir": tmp_path / f"{name}-stage",
+        }
+        for command in ("fit", "test"):
+            run(command, "--config", str(CONF / "directions.yaml"), *options(settings), *words)
+    one, two = (load_directions(tmp_path / name / "directions.safetensors") for name in ("one", "two"))
+    assert (one.vectors - two.vectors).abs().max() < 1e-6 and (one.units - two.units).abs().max() < 1e-6
+    assert one.provenance == two.provenance
+    a, b = (read_rows(tmp_path / name / "test_result.csv") for name in ("one", "two"))
+    assert [row["case"] for row in b] == [str(k) for k in range(5)]
+    for left, right in zip(a, b, strict=True):
+        assert left["group_name"] == right["group_name"]
+        for key in ("eyes_corr", "mouth_slope", "pose_monotone", "drift_hair_color"):
+            assert float(left[key]) == pytest.approx(float(right[key]), abs=2e-3)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ohlora import checkpoints, images
+from ohlora import checkpoints, images, samples
 from ohlora.attributes import FILTERS
 from ohlora.files import write_rows
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
@@ -49,3 +50,21 @@ def watching(folder: Path) -> dict[str, object]:
         "trainer.callbacks.fresh": 14,
         "trainer.callbacks.final": 24,
     }
+
+
+def sample_set(folder: Path, count: int = 1600, shard: int = 500, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A set of samples whose scores are noisy linear functions of w, with its medians.
+
+    Returns:
+        w, N×8, and the scores, N×8 (the merged CNN's outputs).
+    """
+    random = torch.Generator().manual_seed(seed)
+    w = torch.randn(count, 8, generator=random)
+    scores = w @ torch.randn(8, 8, generator=random) + 0.3 * torch.randn(count, 8, generator=random)
+    names = attribute_cnn("merged", "small", 16).outputs
+    for first in range(0, count, shard):
+        part = slice(first, first + shard)
+        samples.write_shard(folder, first, w[part], scores[part], {"outputs": list(names)})
+    statistics = samples.statistics(names, scores.numpy())
+    (folder / samples.MEDIANS).write_text(json.dumps(statistics))
+    return w, scores

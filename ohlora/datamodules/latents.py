@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import lightning as L
 from torch.utils.data import DataLoader
 
 from ohlora.errors import ConfigError
+
+AnySequence = TypeVar("AnySequence", bound=Sequence[int])
+
+
+def pieces(indices: AnySequence, size: int) -> list[AnySequence]:
+    """Cuts a sequence into pieces of a size; the last may be shorter."""
+    return [indices[first : first + size] for first in range(0, len(indices), size)]  # type: ignore[misc]
 
 
 class Latents(L.LightningDataModule):
@@ -25,10 +33,13 @@ class Latents(L.LightningDataModule):
         self.count, self.batch_size = count, batch_size
 
     def predict_dataloader(self) -> DataLoader[list[int]]:
-        """Batches of the indices that the stage still has to do, shared out in turn between processes."""
+        """Batches of the indices that the stage still has to do.
+
+        The stage says what one process does together; processes take that in turn, and no batch reaches beyond it.
+        """
         trainer = self.trainer
         assert trainer is not None
-        todo: list[int] = trainer.lightning_module.indices_to_do(self.count)  # type: ignore[operator]
-        mine = todo[trainer.global_rank :: trainer.world_size]
-        dataset: Any = mine  # a list is a dataset
-        return DataLoader(dataset, batch_size=self.batch_size, collate_fn=list)
+        shares: list[Sequence[int]] = trainer.lightning_module.shares_to_do(self.count, self.batch_size)  # type: ignore[operator]
+        mine = shares[trainer.global_rank :: trainer.world_size]
+        batches: Any = [batch for share in mine for batch in pieces(share, self.batch_size)]  # a list is a dataset
+        return DataLoader(batches, batch_size=None, collate_fn=list)

@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from ohlora import checkpoints, counted
+from ohlora import checkpoints, counted, samples
+from ohlora.errors import DataError
 from ohlora.files import read_rows
+from ohlora.images import to_float, to_uint8
+from ohlora.networks.attribute_cnn import attribute_cnn
 from tests.conftest import tiny_networks
 
 Run = Callable[..., int]
@@ -96,3 +99,91 @@ def test_labels_are_drawn_as_in_training(tmp_path: Path, generate: Run, weights:
     assert json.loads((tmp_path / "a" / "settings.json").read_text())["generator"] == checkpoints.fingerprint(
         weights[0]
     )
+
+
+@pytest.fixture
+def sample(ohlora: Run, weights: tuple[Path, Path], tmp_path: Path) -> Callable[..., int]:
+    """Samples into a folder below the test's."""
+    torch.manual_seed(0)
+    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+
+    def run(output: str, *words: str) -> int:
+        settings = {"generator": weights[0], "network": tmp_path / "merged.safetensors", "output": tmp_path / output}
+        options = [w for key, value in settings.items() for w in (f"--model.init_args.{key}", str(value))]
+        return ohlora("predict", "sample", *options, *words, stage_dir=tmp_path / f"{output}-stage")
+
+    return run
+
+
+def shards(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    return {path.name: load_file(path) for path in sorted((folder / "shards").iterdir())}
+
+
+def test_samples_are_codes_and_scores(tmp_path: Path, sample: Run, weights: tuple[Path, Path]) -> None:
+    assert sample("a") == 0
+    found = shards(tmp_path / "a")
+    names = ["000000000-000000007", "000000008-000000015", "000000016-000000019"]
+    assert list(found) == [f"{name}.safetensors" for name in names]
+    assert np.concatenate([f["index"] for f in found.values()]).tolist() == list(range(20))
+    g, network = checkpoints.load_generator(weights[0]), checkpoints.load_attributes(tmp_path / "merged.safetensors")
+    with torch.inference_mode():
+        w = g.map(counted.normal(0, "z", [13], 8))
+        made = to_float(to_uint8(g.synthesize(w)))  # as from a file
+        scores = network(made)
+    last = found["000000008-000000015.safetensors"]
+    assert last["w"].dtype == np.float32 and np.allclose(last["w"][5], w[0], atol=1e-6)
+    assert np.allclose(last["scores"][5], scores[0], atol=1e-4)
+    medians = json.loads((tmp_path / "a" / "medians.json").read_text())
+    first = np.concatenate([f["scores"] for f in found.values()])[:12]
+    assert medians["count"] == 12 and list(medians["median"]) == list(network.outputs)
+    assert list(medians["median"].values()) == pytest.approx(np.median(first, axis=0).tolist(), rel=1e-5)
+    pictures = {p.name.split("-")[0] for p in (tmp_path / "a-stage" / "runs" / "0001" / "pictures").iterdir()}
+    assert pictures == {"samples", "score_correlations"}
+
+
+def test_an_interrupted_sampling_goes_on_by_the_shard(tmp_path: Path, sample: Run) -> None:
+    assert sample("a", "--trainer.limit_predict_batches", "5") == 0  # two batches into the second shard
+    folder = tmp_path / "a"
+    assert len(shards(folder)) == 1 and not (folder / "medians.json").exists()
+    first = next((folder / "shards").iterdir()).stat().st_mtime_ns
+    assert sample("a") == 0 and sample("whole") == 0
+    a, whole = shards(folder), shards(tmp_path / "whole")
+    assert a.keys() == whole.keys()
+    for name in a:
+        for key in ("index", "w", "scores"):
+            np.testing.assert_array_equal(a[name][key], whole[name][key], name)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.*")}
+    assert before[folder / "shards" / "000000000-000000007.safetensors"] == first
+    assert sample("a") == 0
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.*")} == before
+    assert sample("a", "--data.init_args.count", "27") == 0  # more of the same: the short shard is replaced
+    assert [name[:9] for name in shards(folder)] == ["000000000", "000000008", "000000016", "000000024"]
+    assert samples.shards_of(folder, 27)[-1] == range(24, 27)
+    # Its last sample was alone in its batch before, which matters in the last bit.
+    np.testing.assert_allclose(samples.read_scores(folder)[:20], samples.read_scores(tmp_path / "whole"), atol=1e-4)
+
+
+def test_samples_of_other_settings_or_with_gaps_are_refused(
+    tmp_path: Path, sample: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample("a") == 0
+    assert sample("a", "--model.init_args.shard_size", "4") == 2
+    assert "holds shards of other settings (shard_size 8 there, 4 now)" in capsys.readouterr().err
+    (tmp_path / "a" / "shards" / "000000008-000000015.safetensors").unlink()
+    with pytest.raises(DataError, match="the shard that holds sample 8 is missing"):
+        samples.shards_of(tmp_path / "a")
+    torch.manual_seed(1)
+    checkpoints.save_network(attribute_cnn("merged", "small", 32).eval(), tmp_path / "merged.safetensors")
+    assert sample("b") == 2
+    assert "is for resolution 32, the generator makes 16" in capsys.readouterr().err
+
+
+def test_a_score_that_is_no_number_ends_the_run(
+    tmp_path: Path, sample: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = checkpoints.load_attributes(tmp_path / "merged.safetensors")
+    torch.nn.init.constant_(network.get_parameter("branches.mouth.score.bias"), torch.nan)
+    checkpoints.save_network(network, tmp_path / "merged.safetensors")
+    assert sample("a") == 2
+    assert "sample 0 has a score that is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "a" / "shards").exists()

@@ -1,0 +1,140 @@
+"""What the image generation test leaves in a folder, and characters made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ohlora import checkpoints, tensorfiles
+from ohlora.character import Character
+from ohlora.direction_files import load_directions
+from ohlora.directions.edits import Directions
+from ohlora.errors import ConfigError, DataError
+from ohlora.files import read_rows, require, write_rows
+from ohlora.networks.stylegan import Generator
+
+DIRECTIONS = "directions.safetensors"
+RESULTS = "test_result.csv"
+STATISTICS = "test_statistics.csv"
+LATENTS = "latents.safetensors"
+FORMAT = "ohlora-latents"
+FORMAT_VERSION = 1
+
+
+def write_report(
+    folder: Path, results: list[dict[str, Any]], statistics: dict[str, Any], latents: Mapping[str, Tensor], **about: Any
+) -> None:
+    """Writes a test's table, its statistics, and the tested latents with what they were made from."""
+    tensorfiles.write(folder / LATENTS, FORMAT, FORMAT_VERSION, latents, **about)
+    write_rows(folder / STATISTICS, [statistics])
+    write_rows(folder / RESULTS, results)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A test's results, with what they were made with.
+
+    Attributes:
+        folder: Where it was read from.
+        rows: The table, a row per latent.
+        w: The latents' style codes, N×D.
+        group: Their groups, N indices.
+        directions: The directions that were tested.
+        generator: The generator.
+        levels: The strengths that were tested, by attribute.
+    """
+
+    folder: Path
+    rows: list[dict[str, str]]
+    w: Tensor
+    group: Tensor
+    directions: Directions
+    generator: Generator
+    levels: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def load(cls, folder: str | Path, generator: str | Path, directions: str | Path | None = None) -> Report:
+        """Reads a report.
+
+        Args:
+            folder: Folder of the test.
+            generator: The generator it was made with.
+            directions: The directions it tested; by default those in the folder.
+
+        Raises:
+            MissingArtifactError: If a file is missing.
+            DataError: If generator or directions are others than the tested ones.
+        """
+        folder = Path(folder)
+        require(folder / RESULTS, "python -m ohlora test --config configs/vectorfind_v8.yaml")
+        about = tensorfiles.read_metadata(folder / LATENTS, FORMAT, FORMAT_VERSION, "a file of tested latents")
+        tensors = tensorfiles.read_tensors(folder / LATENTS)
+        path = Path(directions) if directions else folder / DIRECTIONS
+        for what, file in (("generator", Path(generator)), ("directions", path)):
+            require(file, None)
+            if checkpoints.fingerprint(file) != about[what]:
+                raise DataError(f"{file} is not the {what} that {folder} was tested with; name that one")
+        return cls(
+            folder,
+            read_rows(folder / RESULTS),
+            tensors["w"],
+            tensors["group"],
+            load_directions(path),
+            checkpoints.load_generator(generator),
+            about["levels"],
+        )
+
+    def ranked(self) -> list[int]:
+        """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage."""
+        edited = self.directions.attributes
+
+        def key(place: int) -> tuple[float, float]:
+            row = self.rows[place]
+            worst = min(float(row[f"{name}_corr"]) for name in edited)
+            return -worst, sum(float(row[f"{name}_leakage"]) for name in edited) / len(edited)
+
+        return sorted((k for k, row in enumerate(self.rows) if row["passed"] == "O"), key=key)
+
+    def place_of(self, case: int) -> int:
+        """Where a case is in the table.
+
+        Raises:
+            ConfigError: If there is no such case.
+        """
+        for place, row in enumerate(self.rows):
+            if int(row["case"]) == case:
+                return place
+        raise ConfigError(f"{self.folder / RESULTS} has no case {case}; it has {len(self.rows)} cases")
+
+    def character(self, place: int) -> Character:
+        """A latent as a character whose unit of strength is one standard deviation of the attribute.
+
+        Raises:
+            ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
+        """
+        row, found = self.rows[place], self.directions
+        slopes = {name: float(row[f"{name}_slope"]) for name in found.attributes}
+        falling = [name for name, slope in slopes.items() if slope <= 0]
+        if falling:
+            raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
+        steps = found.steps[int(self.group[place])] / torch.tensor([[slope] for slope in slopes.values()])
+        ends = {name: (min(self.levels[name]), max(self.levels[name])) for name in slopes}
+        ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
+        tested = {
+            name: {what: float(row[f"{name}_{what}"]) for what in ("corr", "slope", "leakage")} for name in slopes
+        }
+        card = {
+            "case": int(row["case"]),
+            "group": row["group_name"],
+            "method": found.method,
+            "passed": row["passed"] == "O",
+            "test": tested,
+            "unit": "one standard deviation of the attribute over the generator's images",
+            "subject": "a synthetic face; it shows no real person",
+        }
+        return Character(self.generator, self.w[place], found.attributes, steps, ranges, card)

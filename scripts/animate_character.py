@@ -1,0 +1,55 @@
+"""Plays a character: eyes, mouth and pose from one end to the other, then at rest, with blinks.
+
+python scripts/animate_character.py mina.safetensors mina.gif
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ohlora import images, motion
+from ohlora.character import Character
+from ohlora.errors import ConfigError, OhloraError
+from ohlora.files import replacing
+
+
+def save_gif(frames: np.ndarray, path: Path, frames_per_second: float) -> None:
+    """Writes N×H×W×3 uint8 as an endless GIF."""
+    pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    with replacing(path) as part:
+        duration = round(1000 / frames_per_second)
+        pictures[0].save(part, "GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Plays a character as a GIF.")
+    parser.add_argument("character", type=Path, metavar="CHARACTER", help="a character file")
+    parser.add_argument("target", type=Path, metavar="OUT.gif", help="the file to write")
+    parser.add_argument("--steps", type=int, default=20, help="frames of each sweep (default: 20)")
+    parser.add_argument("--idle", type=int, default=100, help="frames at rest (default: 100)")
+    parser.add_argument("--fps", type=float, default=20.0, help="frames per second (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of walk and blinks (default: 0)")
+    given = parser.parse_args(args)
+    try:
+        if given.steps < 2 or given.idle < 0 or not 0 < given.fps <= 100:
+            raise ConfigError("--steps must be at least 2, --idle at least 0, --fps above 0 and at most 100")
+        character = Character.load(given.character)
+        names, ranges = character.attributes, character.ranges
+        at_rest = motion.idle(names, ranges, given.idle, given.fps, given.seed)
+        strengths = np.concatenate([motion.sweep(names, ranges, given.steps), at_rest])
+        save_gif(images.enlarge_each(character.frames(strengths), 256), given.target, given.fps)
+    except OhloraError as error:
+        print(f"animate_character: {error}", file=sys.stderr)
+        return 2
+    print(f"{given.target}: {len(strengths)} frames, sweeps of {', '.join(names)}, then at rest")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Writes a latent of the image generation test, or one of the original's, as a character file.
+
+python scripts/export_character.py tested artifacts/vectorfind_v8 83 artifacts/characters/mina.safetensors \
+    --generator artifacts/finetune_v8/generator.safetensors
+python scripts/export_character.py original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors \
+    --generator artifacts/original_v8/generator.safetensors --directions artifacts/original_v8/directions.safetensors
+
+A tested latent is calibrated: strength 1 moves an attribute by one standard deviation, as its test measured it. An
+original one keeps the original's units (1 is one unit vector), turned upwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ohlora import checkpoints
+from ohlora.character import Character
+from ohlora.direction_files import load_directions
+from ohlora.directions.edits import Grid
+from ohlora.errors import ConfigError, DataError, OhloraError
+from ohlora.files import read_rows, require
+from ohlora.reports import Report
+
+
+def original(latents: Path, group_names: Path, case: int, generator: Path, directions: Path) -> Character:
+    """One of the original's latents with the directions of its group.
+
+    Raises:
+        DataError: If the tables do not fit each other, the generator or the directions.
+        ConfigError: If there is no such case.
+    """
+    for path in (latents, group_names):
+        require(path, None)
+    groups = read_rows(group_names)
+    with latents.open(newline="", encoding="utf-8") as file:
+        vectors = np.array(list(csv.reader(file))[1:], dtype=np.float32)
+    if len(groups) != len(vectors):
+        raise DataError(f"{latents} has {len(vectors)} rows and {group_names} {len(groups)}; expected as many")
+    places = [k for k, row in enumerate(groups) if int(row["case"]) == case]
+    if not places:
+        raise ConfigError(f"{group_names} has no case {case}; it has {', '.join(row['case'] for row in groups)}")
+    network, found = checkpoints.load_generator(generator), load_directions(directions)
+    if vectors.shape[1] != network.z_size + network.label_size:
+        raise DataError(
+            f"{latents} has {vectors.shape[1]} columns; {generator} takes {network.z_size} + {network.label_size}"
+        )
+    name = groups[places[0]]["group_name"]
+    if name not in found.groups.names:
+        raise DataError(f"{directions} has no group {name}; it has {', '.join(found.groups.names)}")
+    vector = torch.from_numpy(vectors[places[0] : places[0] + 1])
+    label = vector[:, network.z_size :] if network.label_size else None
+    with torch.inference_mode():
+        w = network.map(vector[:, : network.z_size], label)[0]
+    levels = Grid.of(found.attributes).levels
+    ranges = {a: (min(levels[a]), max(levels[a])) for a in found.attributes}
+    card = {
+        "case": case,
+        "group": name,
+        "method": found.method,
+        "unit": "one unit vector in W, as in the original, turned upwards",
+        "subject": "a synthetic face; it shows no real person",
+    }
+    return Character(network, w.clone(), found.attributes, found.steps[found.groups.names.index(name)], ranges, card)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Writes a latent as a character file.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("tested", help="a latent of the image generation test")
+    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the test")
+    command.add_argument("case", type=int, metavar="CASE", help="number of the latent")
+    command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+    command.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
+    command.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")
+    command = commands.add_parser("original", help="one of the original's latents")
+    command.add_argument("latents", type=Path, metavar="Z_CSV", help="ohlora_z_vectors.csv")
+    command.add_argument("groups", type=Path, metavar="GROUPS_CSV", help="ohlora_w_group_names.csv")
+    command.add_argument("case", type=int, metavar="CASE", help="number of the latent")
+    command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+    command.add_argument("--generator", type=Path, required=True, help="the imported generator")
+    command.add_argument("--directions", type=Path, required=True, help="the imported directions")
+    given = parser.parse_args(args)
+    try:
+        if given.command == "tested":
+            report = Report.load(given.report, given.generator, given.directions)
+            character = report.character(report.place_of(given.case))
+        else:
+            character = original(given.latents, given.groups, given.case, given.generator, given.directions)
+        character.save(given.target)
+    except OhloraError as error:
+        print(f"export_character: {error}", file=sys.stderr)
+        return 2
+    said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
+    print(f"{given.target}: {said} ({character.card['unit']})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

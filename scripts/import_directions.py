@@ -1,0 +1,40 @@
+"""Reads the original's directions, a folder of CSV files, and writes them as one file, turned upwards.
+
+python scripts/import_directions.py property_score_vectors artifacts/original_v8/directions.safetensors \
+    --medians all_scores_v2_cnn_medians.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ohlora.direction_files import read_original, save_directions
+from ohlora.errors import OhloraError
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Imports the original's directions.")
+    parser.add_argument("source", type=Path, metavar="SRC_DIR", help="folder of eyes_change_w_vector_hhhh.csv …")
+    parser.add_argument("target", type=Path, metavar="DEST", help="the file to write")
+    parser.add_argument(
+        "--medians", type=Path, metavar="CSV", help="the group medians (columns value_type, hair_color, …)"
+    )
+    given = parser.parse_args(args)
+    try:
+        directions = read_original(given.source, given.medians)
+        save_directions(directions, given.target)
+    except OhloraError as error:
+        print(f"import_directions: {error}", file=sys.stderr)
+        return 2
+    count = len(directions.groups.names)
+    print(f"{given.target}: {', '.join(directions.attributes)} in {count} groups, turned upwards")
+    if not given.medians:
+        print("without --medians these directions cannot find the group of a new latent")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Ranks the latents that passed the image generation test, and shows them for choosing by eye.
+
+python scripts/select_characters.py artifacts/vectorfind_v8 artifacts/characters \
+    --generator artifacts/finetune_v8/generator.safetensors
+
+writes ``candidates.csv`` (first those whose worst correlation is highest, then by leakage) and ``candidates.png``, a
+row per candidate: as it is, then eyes, mouth and pose at their lowest and highest tested strength.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ohlora import figures, images
+from ohlora.errors import ConfigError, OhloraError
+from ohlora.files import write_rows
+from ohlora.reports import RESULTS, Report
+
+
+def row_of(report: Report, place: int) -> np.ndarray:
+    """A candidate's pictures side by side, with its figures above."""
+    character, row = report.character(place), report.rows[place]
+    names = character.attributes
+    strengths = np.zeros((1 + 2 * len(names), len(names)))
+    for k, name in enumerate(names):
+        strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
+    strip = images.grid(images.enlarge_each(character.frames(strengths), 128), len(strengths))
+    said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
+    leakage = np.mean([float(row[f"{name}_leakage"]) for name in names])
+    columns = "as it is, then lowest and highest " + ", ".join(names)
+    return figures.captioned(
+        strip, [f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}", columns]
+    )
+
+
+def select(report: Report, target: Path, count: int) -> int:
+    """Writes table and contact sheet of the best candidates.
+
+    Returns:
+        How many latents pass.
+
+    Raises:
+        ConfigError: If none does.
+    """
+    ranked = report.ranked()
+    if not ranked:
+        raise ConfigError(
+            f"none of {len(report.rows)} latents in {report.folder / RESULTS} passes; test more latents, or loosen "
+            "the limits of the test (--model.init_args.limits)"
+        )
+    shown = ranked[:count]
+    write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])
+    sheet = np.concatenate([row_of(report, place) for place in shown])
+    images.save_png(sheet, target / "candidates.png")
+    print(f"{len(ranked)} of {len(report.rows)} latents pass: {target / 'candidates.csv'}")
+    print(f"the first {len(shown)} to look at: {target / 'candidates.png'}")
+    return len(ranked)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Ranks the latents that passed the image generation test.")
+    parser.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the image generation test")
+    parser.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to")
+    parser.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
+    parser.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")
+    parser.add_argument("--count", type=int, default=20, help="candidates shown (default: 20)")
+    given = parser.parse_args(args)
+    try:
+        select(Report.load(given.report, given.generator, given.directions), given.target, max(1, given.count))
+    except OhloraError as error:
+        print(f"select_characters: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Groups, edits, the grid, and the figures of edits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional import pearson_corrcoef
+
+from ohlora.directions.edits import LIMITS, Directions, Grid
+from ohlora.directions.groups import Groups
+from ohlora.directions.measures import EditReport, correlations, monotone_shares, passes, slopes, summary
+from ohlora.directions.moments import Moments
+from ohlora.files import read_rows
+
+PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
+EDITED = ("eyes", "mouth", "pose")
+
+
+def test_groups_are_named_by_letters() -> None:
+    groups = Groups(("hair_color", "hair_length"), (0.1, 0.5))
+    assert groups.names == ("hh", "hl", "lh", "ll")
+    scores = np.array([[9, 0.5, 0.1], [9, 0.4, 0.1], [9, 0.5, 0.0], [9, 0.0, 0.0]], dtype=np.float32)
+    assert groups.assign(("eyes", "hair_length", "hair_color"), scores).tolist() == [0, 1, 2, 3]
+    assert Groups().names == ("all",) and Groups().assign((), scores).tolist() == [0] * 4
+    assert len(Groups(("a", "b", "c", "d"), (0.0,) * 4).names) == 16
+    with pytest.raises(ValueError, match="no score for hair_length"):
+        groups.assign(("hair_color",), scores[:, :1])
+    with pytest.raises(ValueError, match="median of hair_length is not known"):
+        Groups(("hair_color", "hair_length"), (0.1, float("nan"))).assign(("hair_color", "hair_length"), scores)
+
+
+def test_the_grid_is_the_recipe() -> None:
+    grid = Grid.of(EDITED)
+    rows = grid.strengths(EDITED)
+    assert grid.shape == (5, 2, 5) and rows.shape == (50, 3)
+    assert rows[0].tolist() == pytest.approx([-1.2, -1.8, -0.6])
+    assert rows[1].tolist() == pytest.approx([-1.2, -1.8, 0.0])  # the pose changes fastest
+    assert rows[5].tolist() == pytest.approx([1.2, -1.8, -0.6]) and rows[10, 1].item() == pytest.approx(-0.9)
+    assert list(Grid.of(("roll", "eyes", "mouth")).levels) == ["mouth", "eyes", "roll"]
+    with pytest.raises(ValueError, match="fewer than two strengths for hairstyle"):
+        Grid.of(("eyes", "hairstyle"))
+
+
+def test_edits_add_the_directions_of_the_group() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(4, 2, 6), dim=-1)
+    units = torch.rand(4, 2) + 0.5
+    found = Directions(("eyes", "mouth"), vectors, units, Groups(("a", "b"), (0.0, 0.0)), "svm")
+    w, strengths = torch.randn(3, 6), torch.tensor([[0.0, 0.0], [1.0, -2.0]])
+    codes = found.edit(w, torch.tensor([2, 0, 2]), strengths)
+    assert torch.equal(codes[:, 0], w)
+    expected = w[1] + units[0, 0] * vectors[0, 0] - 2 * units[0, 1] * vectors[0, 1]
+    torch.testing.assert_close(codes[1, 1], expected)
+    with pytest.raises(ValueError, match="4 groups × 1 attributes"):
+        Directions(("eyes",), vectors, units, found.groups, "svm")
+
+
+def test_moments_of_rows_far_from_zero() -> None:
+    rows = torch.randn(5000, 4, dtype=torch.float64) @ torch.randn(4, 4, dtype=torch.float64) + 1e4
+    moments = Moments(4, origin=rows[0])
+    for part in torch.split(rows, 999):
+        moments.update(part)
+    assert moments.count == 5000
+    torch.testing.assert_close(moments.mean, rows.mean(dim=0))
+    torch.testing.assert_close(moments.covariance, torch.cov(rows.T, correction=0))
+
+
+def edits(slope: torch.Tensor, noise: float, latents: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
+    strengths = Grid.of(EDITED).strengths(EDITED).double()
+    random = torch.Generator().manual_seed(0)
+    scores = strengths @ slope + noise * torch.randn(latents, 50, slope.shape[1], generator=random, dtype=torch.double)
+    return strengths, scores
+
+
+def test_correlations_slopes_and_monotony() -> None:
+    slope = torch.tensor([[1.0, 0.0, 0.2, 0.0], [0.0, 0.5, 0.0, 0.0], [0.0, 0.0, -1.0, 0.3]]).double()
+    strengths, scores = edits(slope, 0.0)
+    torch.testing.assert_close(slopes(strengths, scores), slope.expand(30, 3, 4))
+    assert monotone_shares(scores[..., 0], (5, 2, 5), 1).eq(1).all()
+    assert monotone_shares(scores[..., 2], (5, 2, 5), 2).eq(0).all()
+    strengths, scores = edits(slope, 0.5)
+    r = correlations(strengths, scores)
+    for p in range(3):
+        for k in range(4):
+            torch.testing.assert_close(r[7, p, k], pearson_corrcoef(scores[7, :, k], strengths[:, p]))
+    scores[0, :, 0] = 3.0
+    assert correlations(strengths, scores)[0, :, 0].eq(0).all()  # no change, no correlation
+
+
+def test_the_report_over_batches() -> None:
+    outputs = ("eyes", "mouth", "pose", "hair_color")
+    slope = torch.tensor([[1.0, 0.1, 0.0, 0.2], [0.0, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.3]]).double()
+    strengths, scores = edits(slope, 0.0)
+    report = EditReport(EDITED, outputs, (5, 2, 5), (1, 0, 2))
+    unedited = torch.zeros(30, 4)
+    for part in (range(20, 30), range(20)):
+        places = torch.tensor([*part])
+        report.update(places, places % 4, strengths, scores[places], unedited[places])
+    rows = report.compute()
+    assert [row["index"] for row in rows] == list(range(30)) and rows[5]["group"] == 1
+    row = rows[0]
+    assert row["eyes_corr"] == pytest.approx(float(correlations(strengths, scores)[0, 0, 0]))
+    assert row["mouth_slope"] == pytest.approx(0.5) and row["eyes_monotone"] == 1
+    assert row["eyes_leakage"] == pytest.approx((0.1 + 0.0 + 0.2) / 3)
+    assert row["drift_hair_color"] == pytest.approx(float(scores[0, :, 3].abs().mean()))
+    limits = dict.fromkeys(EDITED, 0.9)
+    found = summary(rows, EDITED, outputs, limits)
+    assert found["latents"] == 30 and found["pose_slope_mean"] == pytest.approx(1.0)
+    assert found["eyes_systematic_leakage"] == pytest.approx(0.1) and found["passed_ratio"] == 1
+
+
+def test_a_wrong_sign_does_not_pass() -> None:
+    row = {"eyes_corr": 0.95, "mouth_corr": -0.95, "pose_corr": 0.95}
+    assert not passes(row, LIMITS) and passes(row | {"mouth_corr": 0.88}, LIMITS)
+
+
+def test_the_published_test_passes_as_published() -> None:
+    rows = read_rows(PUBLISHED / "image_generation_test.csv")
+    # The original's directions point downwards.
+    passed = [passes({f"{n}_corr": -float(row[f"{n}_corr"]) for n in EDITED}, LIMITS) for row in rows]
+    assert len(rows) == 2000 and sum(passed) == 49
+    assert passed == [row["passed"] == "O" for row in rows]

@@ -1,0 +1,252 @@
+"""The search of directions and the image generation test, through the entry point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from ohlora import checkpoints, counted, images, samples
+from ohlora.direction_files import load_directions, save_directions
+from ohlora.directions import svm_direction
+from ohlora.directions.edits import Directions, Grid
+from ohlora.directions.groups import Groups
+from ohlora.directions.measures import correlations
+from ohlora.files import read_rows
+from ohlora.networks.attribute_cnn import attribute_cnn
+from tests.toy_tables import sample_set
+
+Run = Callable[..., int]
+NAMES = attribute_cnn("merged", "small", 16).outputs
+
+
+def options(settings: dict[str, Any]) -> list[str]:
+    return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+
+
+@pytest.fixture
+def search(ohlora: Run, tmp_path: Path) -> Callable[..., int]:
+    """Runs a command of the stage on the set ``samples`` below the test's folder."""
+
+    def run(command: str = "fit", *words: str, output: str = "found", data: str = "samples") -> int:
+        settings = {"model.init_args.output": tmp_path / output, "data.init_args.folder": tmp_path / data}
+        return ohlora(command, "directions", *options(settings), *words, stage_dir=tmp_path / f"{output}-stage")
+
+    return run
+
+
+def test_the_search_finds_what_each_group_shows(tmp_path: Path, search: Run) -> None:
+    w, scores = sample_set(tmp_path / "samples")
+    assert search() == 0
+    found = load_directions(tmp_path / "found" / "directions.safetensors")
+    assert found.attributes == ("eyes", "mouth", "pose") and found.method == "svm"
+    assert found.groups.names == ("hh", "hl", "lh", "ll")
+    assert found.vectors.norm(dim=-1).allclose(torch.ones(4, 3))
+    group = found.groups.assign(NAMES, scores.numpy())
+    counts = np.bincount(group)
+    for g in range(4):
+        for p, name in enumerate(found.attributes):
+            of_group = group == g
+            own = scores[of_group][:, NAMES.index(name)].numpy()
+            # All of both classes trains here, four fifths there.
+            plain = svm_direction(w[of_group].numpy(), own)
+            assert float(found.vectors[g, p].double() @ torch.from_numpy(plain)) > 0.99
+            along = w @ found.vectors[g, p]
+            assert float(found.units[g, p]) == pytest.approx(float(along.std(correction=0)), rel=1e-4)
+    run = tmp_path / "found-stage" / "runs" / "0001"
+    rows = read_rows(run / "search.csv")
+    assert len(rows) == 12 and {row["samples"] for row in rows} == {str(c) for c in counts}
+    row = rows[0]
+    size = int(0.2 * counts[0])
+    assert int(row["training_count"]) == 2 * int(0.8 * size)
+    assert int(row["validation_count"]) == 2 * (size - int(0.8 * size))
+    assert float(row["validation_accuracy"]) > 0.9
+    assert {p.stem.split("-")[0] for p in (run / "pictures").iterdir()} == {
+        "accuracy",
+        "cosines_of_attributes",
+        *(f"cosines_of_groups_{name}" for name in found.attributes),
+    }
+    assert len(read_rows(run / "cosines_of_groups_eyes.csv")) == 4
+    assert len(read_rows(run / "cosines_of_attributes.csv")) == 12
+
+
+def test_batches_and_shards_do_not_matter(tmp_path: Path, search: Run) -> None:
+    w, scores = sample_set(tmp_path / "samples")
+    sample_set(tmp_path / "other", shard=123)
+    assert search() == 0
+    assert search("fit", "--data.init_args.batch_size", "77", output="again", data="other") == 0
+    one, two = (load_directions(tmp_path / name / "directions.safetensors") for name in ("found", "again"))
+    assert (one.vectors - two.vectors).abs().max() < 1e-6 and (one.units - two.units).abs().max() < 1e-6
+    del w, scores
+
+
+@pytest.mark.parametrize("batches", [7, 16])
+def test_a_stopped_search_goes_on(tmp_path: Path, search: Run, batches: int) -> None:
+    """Stopped within a pass of eight batches, and at the end of one."""
+    sample_set(tmp_path / "samples")
+    assert search(output="whole") == 0
+    stop = ["--trainer.callbacks", "tests.ranks.StopAfter", "--trainer.callbacks.init_args.batches", str(batches)]
+    assert search("fit", *stop) == 2
+    assert not (tmp_path / "found").exists()
+    assert search("fit", "--ckpt_path", "last") == 0
+    one, two = (load_directions(tmp_path / name / "directions.safetensors") for name in ("whole", "found"))
+    assert torch.equal(one.vectors, two.vectors) and torch.equal(one.units, two.units)
+    assert one.provenance == two.provenance
+
+
+def test_small_groups_take_the_direction_of_all(
+    tmp_path: Path, search: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w, scores = sample_set(tmp_path / "samples")
+    medians = json.loads((tmp_path / "samples" / "medians.json").read_text())
+    high = float(np.sort(scores[:, NAMES.index("hair_color")].numpy())[-12])
+    medians["median"]["hair_color"] = high  # twelve samples are above: six or so in each of two groups
+    (tmp_path / "medians.json").write_text(json.dumps(medians))
+    words = ["--model.init_args.medians", str(tmp_path / "medians.json")]
+    assert search("fit", *words) == 0
+    assert "too few samples for training and validation in" in capsys.readouterr().out
+    found = load_directions(tmp_path / "found" / "directions.safetensors")
+    assert found.provenance["ungrouped"] and "ll" not in found.provenance["ungrouped"]
+    plain = torch.from_numpy(svm_direction(w.numpy(), scores[:, NAMES.index("eyes")].numpy()))
+    place = found.groups.names.index(found.provenance["ungrouped"][0])
+    assert float(found.vectors[place, 0].double() @ plain) > 0.99
+    assert search("fit", *words, "--model.init_args.small_groups", "raise") == 2
+    assert "take more samples" in capsys.readouterr().err
+
+
+def test_ungrouped(tmp_path: Path, search: Run) -> None:
+    sample_set(tmp_path / "samples")
+    assert search("fit", "--model.init_args.group_by", "[]", "--model.init_args.attributes", "[mouth]") == 0
+    found = load_directions(tmp_path / "found" / "directions.safetensors")
+    assert found.vectors.shape == (1, 1, 8) and found.groups.names == ("all",)
+
+
+def test_samples_that_cannot_be_searched(tmp_path: Path, search: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "samples"
+    assert search() == 2
+    assert f"{folder / 'shards'} does not exist" in capsys.readouterr().err
+    sample_set(folder)
+    assert search("fit", "--model.init_args.attributes", "[roll]") == 2
+    assert "has no score for roll; it has eyes, hair_color" in capsys.readouterr().err
+    assert search("fit", "--data.init_args.count", "2000") == 2
+    assert "holds 1600 samples; expected 2000" in capsys.readouterr().err
+    second = folder / "shards" / "000000500-000000999.safetensors"
+    content = second.read_bytes()
+    second.unlink()
+    assert search() == 2
+    assert "the shard that holds sample 500 is missing" in capsys.readouterr().err
+    second.write_bytes(content)
+    tensors = load_file(second)
+    for value, message in ((torch.nan, "sample 507 has a score that is no number"), (0.5, "throughout group")):
+        changed = tensors["scores"].clone()
+        changed[7:8, 0] = value
+        if value == 0.5:
+            for part in samples.ranges_in(folder):
+                path = samples.shard_path(folder, part)
+                scores = load_file(path)
+                scores["scores"][:, 0] = value
+                samples.write_shard(folder, part.start, scores["w"], scores["scores"], {"outputs": list(NAMES)})
+        else:
+            samples.write_shard(folder, 500, tensors["w"], changed, {"outputs": list(NAMES)})
+        assert search() == 2
+        assert message in capsys.readouterr().err
+    samples.write_shard(folder, 500, tensors["w"], tensors["scores"], {"outputs": list(NAMES), "seed": 1})
+    assert search() == 2
+    assert "shards of different origin" in capsys.readouterr().err
+    save_file({"x": torch.zeros(1)}, second)
+    assert search() == 2
+    assert "not a shard of samples written by ohlora" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tested(tmp_path: Path, weights: tuple[Path, Path], search: Run) -> Callable[..., int]:
+    """Runs the image generation test with random networks and directions."""
+    torch.manual_seed(0)
+    for name in ("merged", "judge"):
+        checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+    vectors = torch.nn.functional.normalize(torch.randn(4, 3, 8), dim=-1)
+    groups = Groups(("hair_color", "hair_length"), (0.0, 0.0))
+    found = Directions(("eyes", "mouth", "pose"), vectors, torch.rand(4, 3) + 0.5, groups, "svm")
+    save_directions(found, tmp_path / "found" / "directions.safetensors")
+    paths = {
+        "generator": weights[0],
+        "network": tmp_path / "merged.safetensors",
+        "judge": tmp_path / "judge.safetensors",
+    }
+    given = options({f"model.init_args.{key}": value for key, value in paths.items()})
+    return lambda *words, output="found": search("test", *given, *words, output=output)
+
+
+def test_the_image_generation_test(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
+    assert tested() == 0
+    folder = tmp_path / "found"
+    rows = read_rows(folder / "test_result.csv")
+    assert list(rows[0])[:8] == [
+        "case", "vector_no", "passed", "group_name", "eyes_corr", "mouth_corr", "pose_corr", "sum_abs_corr",
+    ]  # fmt: skip
+    assert [row["case"] for row in rows] == [str(k) for k in range(5)]
+    found = load_directions(folder / "directions.safetensors")
+    g = checkpoints.load_generator(weights[0])
+    search_cnn, judge = (checkpoints.load_attributes(tmp_path / f"{n}.safetensors") for n in ("merged", "judge"))
+
+    def see(network: torch.nn.Module, w: torch.Tensor) -> torch.Tensor:
+        return network(images.to_float(images.to_uint8(g.synthesize(w))))  # type: ignore[no-any-return]
+
+    with torch.inference_mode():
+        scale = see(judge, g.map(counted.normal(0, "scale/z", range(40), 8))).std(dim=0, correction=0)
+        w = g.map(counted.normal(0, "test/z", [3], 8))
+        group = found.groups.assign(search_cnn.outputs, see(search_cnn, w).numpy())
+        strengths = Grid.of(found.attributes).strengths(found.attributes)
+        codes = w + torch.einsum("ep,pd->ed", strengths, found.steps[group[0]])
+        scores = see(judge, codes) / scale
+    r = correlations(strengths.double(), scores[None].double())[0]
+    row = rows[3]
+    assert row["group_name"] == found.groups.names[group[0]]
+    for p, name in enumerate(found.attributes):
+        assert float(row[f"{name}_corr"]) == pytest.approx(float(r[p, judge.outputs.index(name)]), abs=2e-3)
+    slope = np.polyfit(strengths[:, 1], scores[:, judge.outputs.index("mouth")], 1)[0]
+    assert float(row["mouth_slope"]) == pytest.approx(slope, abs=2e-3)
+    (statistics,) = read_rows(folder / "test_statistics.csv")
+    mean = np.mean([float(row["pose_corr"]) for row in rows])
+    assert float(statistics["pose_corr_mean"]) == pytest.approx(mean, abs=1e-4)
+    assert statistics["passed"] == str(sum(row["passed"] == "O" for row in rows))
+    latents = load_file(folder / "latents.safetensors")
+    assert torch.allclose(latents["w"][3:4], w, atol=1e-6) and latents["group"][3] == group[0]
+    sheets = sorted((folder / "sheets").iterdir())
+    assert [path.name.split("_")[0] for path in sheets] == ["best", "middle", "worst"]
+    with Image.open(sheets[0]) as sheet:
+        assert sheet.width > 2 * 5 * 16 * 4
+    assert len(read_rows(tmp_path / "found-stage" / "runs" / "0001" / "sheets.csv")) == 3
+
+
+def test_batches_of_the_test_do_not_matter(tmp_path: Path, tested: Run) -> None:
+    assert tested() == 0
+    first = read_rows(tmp_path / "found" / "test_result.csv")
+    where = ["--model.init_args.directions", str(tmp_path / "found" / "directions.safetensors")]
+    assert tested("--data.init_args.test_batch_size", "3", *where, output="again") == 0
+    second = read_rows(tmp_path / "again" / "test_result.csv")
+    for a, b in zip(first, second, strict=True):
+        assert float(a["eyes_corr"]) == pytest.approx(float(b["eyes_corr"]), abs=2e-3)
+        assert a["group_name"] == b["group_name"]
+
+
+def test_a_test_that_cannot_be_run(
+    tmp_path: Path, search: Run, tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search("test") == 2
+    assert "the test needs generator, network, judge" in capsys.readouterr().err
+    assert tested("--model.init_args.directions", str(tmp_path / "none")) == 2
+    assert "none does not exist" in capsys.readouterr().err
+    assert tested("--model.init_args.grid", "{eyes: [-1, 1], mouth: [0], pose: [0, 1]}") == 2
+    assert "fewer than two strengths for mouth" in capsys.readouterr().err
+    torch.manual_seed(0)
+    checkpoints.save_network(attribute_cnn("hairstyle", "small", 16).eval(), tmp_path / "judge.safetensors")
+    assert tested() == 2
+    assert "the judge has no output eyes, mouth, pose" in capsys.readouterr().err

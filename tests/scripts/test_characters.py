@@ -1,0 +1,209 @@
+"""From a test's report, or the original's files, to a character, its contact sheet and its GIF."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ohlora import checkpoints, images
+from ohlora.character import Character
+from ohlora.direction_files import load_directions, save_directions
+from ohlora.directions.edits import Directions, Grid
+from ohlora.directions.groups import Groups
+from ohlora.files import read_rows
+from ohlora.networks.stylegan import Generator
+from ohlora.reports import write_report
+from scripts import animate_character, export_character, import_directions, select_characters
+from tests.conftest import tiny_networks
+
+PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
+NAMES = ("eyes", "mouth", "pose")
+
+
+@pytest.fixture
+def report(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
+    """Four tested latents: the second best by correlation, the third fails."""
+    folder = tmp_path / "tested"
+    torch.manual_seed(2)
+    vectors = torch.nn.functional.normalize(torch.randn(2, 3, 8), dim=-1)
+    found = Directions(NAMES, vectors, torch.rand(2, 3) + 0.5, Groups(("hair_color",), (0.0,)), "svm")
+    save_directions(found, folder / "directions.safetensors")
+    rows: list[dict[str, Any]] = []
+    for k, (r, leakage) in enumerate([(0.93, 0.1), (0.97, 0.3), (0.5, 0.1), (0.93, 0.05)]):
+        row: dict[str, Any] = {"case": 10 + k, "vector_no": 0, "passed": "X" if r < 0.9 else "O", "group_name": "l"}
+        for p, name in enumerate(NAMES):
+            row |= {f"{name}_corr": r, f"{name}_slope": 0.5 * (p + 1), f"{name}_leakage": leakage}
+        rows.append(row)
+    rows[2]["pose_slope"] = -0.1
+    latents = {"case": torch.arange(10, 14), "w": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
+    about = {
+        "generator": checkpoints.fingerprint(weights[0]),
+        "directions": checkpoints.fingerprint(folder / "directions.safetensors"),
+        "levels": dict(Grid.of(NAMES).levels),
+    }
+    write_report(folder, rows, {"latents": 4}, latents, **about)
+    return folder
+
+
+def test_candidates_are_ranked_and_shown(
+    report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(report), str(tmp_path / "chosen"), "--generator", str(weights[0])]
+    assert select_characters.main([*words, "--count", "2"]) == 0
+    assert "3 of 4 latents pass" in capsys.readouterr().out
+    rows = read_rows(tmp_path / "chosen" / "candidates.csv")
+    assert [(row["rank"], row["case"]) for row in rows] == [("1", "11"), ("2", "13"), ("3", "10")]
+    with Image.open(tmp_path / "chosen" / "candidates.png") as sheet:
+        assert sheet.width > 7 * 128 and sheet.height > 2 * 128
+    other, _ = tiny_networks(seed=5)
+    checkpoints.save_network(other, tmp_path / "other.safetensors")
+    assert select_characters.main([*words[:-1], str(tmp_path / "other.safetensors")]) == 2
+    assert "is not the generator that" in capsys.readouterr().err
+    table = (report / "test_result.csv").read_text().replace(",O,", ",X,")
+    (report / "test_result.csv").write_text(table)
+    assert select_characters.main(words) == 2
+    assert "none of 4 latents" in capsys.readouterr().err
+
+
+def test_a_tested_latent_is_calibrated(
+    report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mina.safetensors"
+    words = ["tested", str(report), "11", str(out), "--generator", str(weights[0])]
+    assert export_character.main(words) == 0
+    assert "eyes -0.60 … +0.60, mouth -1.80 … +1.80, pose -0.90 … +2.70" in capsys.readouterr().out
+    mina, found = Character.load(out), load_directions(report / "directions.safetensors")
+    # One unit was half a standard deviation for the eyes: a whole one takes two units.
+    torch.testing.assert_close(mina.steps[0], 2 * found.units[1, 0] * found.vectors[1, 0])
+    assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97
+    assert export_character.main(["tested", str(report), "12", *words[3:]]) == 2
+    assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
+    assert export_character.main(["tested", str(report), "99", *words[3:]]) == 2
+    assert "has no case 99" in capsys.readouterr().err
+
+
+def test_a_gif_sweeps_and_rests(report: Path, tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    out = tmp_path / "mina.safetensors"
+    assert export_character.main(["tested", str(report), "11", str(out), "--generator", str(weights[0])]) == 0
+    words = [str(out), str(tmp_path / "mina.gif"), "--steps", "3", "--idle", "6"]
+    assert animate_character.main(words) == 0
+    with Image.open(tmp_path / "mina.gif") as film:
+        assert film.format == "GIF" and film.info["duration"] == 50 and film.size == (256, 256)
+        assert 9 <= film.n_frames <= 15  # type: ignore[attr-defined]  # equal frames in a row become one
+    assert animate_character.main([*words, "--fps", "0"]) == 2
+
+
+# --- the original's files
+
+
+def labelled_generator(path: Path) -> Generator:
+    """A generator that takes the original's latents, small beyond the mapping."""
+    torch.manual_seed(4)
+    g = Generator(resolution=16, channel_base=128, channel_max=8, label_size=7, labels="normal", mapping_layers=2)
+    torch.nn.init.normal_(g.get_parameter("synthesis.block4.layer0.constant"))
+    checkpoints.save_network(g, path)
+    return g.eval()
+
+
+@pytest.fixture
+def original_directions(tmp_path: Path) -> Path:
+    words = [str(PUBLISHED / "directions"), str(tmp_path / "v8.safetensors")]
+    assert import_directions.main([*words, "--medians", str(PUBLISHED / "medians.csv")]) == 0
+    return tmp_path / "v8.safetensors"
+
+
+def published(attribute: str, group: str) -> np.ndarray:
+    with (PUBLISHED / "directions" / f"{attribute}_change_w_vector_{group}.csv").open() as file:
+        return np.array(list(csv.reader(file))[1][1:], dtype=np.float64)
+
+
+def test_importing_the_published_directions(original_directions: Path) -> None:
+    found = load_directions(original_directions)
+    assert found.attributes == ("eyes", "mouth", "roll") and found.vectors.shape == (16, 3, 512)
+    assert found.groups.attributes == ("hair_color", "hair_length", "background_mean", "hairstyle")
+    assert found.groups.medians == (-0.4574, 0.5734, 0.7618, -0.0167)
+    assert found.units.allclose(torch.ones(16, 3))
+    place = found.groups.names.index("hlhh")
+    assert np.allclose(found.vectors[place, 2], -published("pose", "hlhh"), atol=1e-6)
+    # The geometry that was published with them.
+    eyes_mouth = (found.vectors[:, 0] * found.vectors[:, 1]).sum(dim=-1)
+    assert float(eyes_mouth.mean()) == pytest.approx(-0.25, abs=0.005)
+    for p, mean in enumerate((0.485, 0.727, 0.472)):
+        cosines = found.vectors[:, p] @ found.vectors[:, p].T
+        assert float((cosines.sum() - 16) / 240) == pytest.approx(mean, abs=0.001)
+
+
+@pytest.mark.parametrize("case", [83, 1996])
+def test_an_original_latent_moves_as_published(case: int, original_directions: Path, tmp_path: Path) -> None:
+    """Against the original's arithmetic: w + Σ strength · downward direction, with all target strengths negated."""
+    g = labelled_generator(tmp_path / "g.safetensors")
+    tables = [str(PUBLISHED / "ohlora_z_vectors.csv"), str(PUBLISHED / "ohlora_w_group_names.csv")]
+    words = ["--generator", str(tmp_path / "g.safetensors"), "--directions", str(original_directions)]
+    assert export_character.main(["original", *tables, str(case), str(tmp_path / "c.safetensors"), *words]) == 0
+    character = Character.load(tmp_path / "c.safetensors")
+    assert character.ranges == {
+        "eyes": (-1.2, 1.2),
+        "mouth": (-1.8, 1.8),
+        "roll": (pytest.approx(-0.6), pytest.approx(1.8)),
+    }
+    groups = read_rows(Path(tables[1]))
+    place = next(k for k, row in enumerate(groups) if row["case"] == str(case))
+    vector = np.loadtxt(tables[0], delimiter=",", skiprows=1)[place]
+    z, label = (torch.from_numpy(part[None]).float() for part in (vector[:512], vector[512:]))
+    target = {"eyes": 0.8, "mouth": 1.4, "pose": -0.6}
+    group = groups[place]["group_name"]
+    shift = sum(-strength * published(name, group) for name, strength in target.items())
+    with torch.inference_mode():
+        w = g.map(z, label) + torch.from_numpy(np.asarray(shift)[None]).float()
+        expected = images.to_uint8(g.synthesize(w))[0]
+    face = character.render(eyes=0.8, mouth=1.4, roll=-0.6, strict=True)
+    assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1
+
+
+def test_original_files_that_do_not_fit(
+    original_directions: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = [str(PUBLISHED / "ohlora_z_vectors.csv"), str(PUBLISHED / "ohlora_w_group_names.csv")]
+    words = ["--directions", str(original_directions), "--generator"]
+    out = str(tmp_path / "c.safetensors")
+    assert export_character.main(["original", *tables, "83", out, *words, str(weights[0])]) == 2
+    assert "has 519 columns" in capsys.readouterr().err
+    labelled_generator(tmp_path / "g.safetensors")
+    assert export_character.main(["original", *tables, "84", out, *words, str(tmp_path / "g.safetensors")]) == 2
+    assert "has no case 84; it has 83, 143" in capsys.readouterr().err
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    assert import_directions.main([str(folder), out]) == 2
+    assert "holds no file such as" in capsys.readouterr().err
+    header = ",0,1\n"
+    for name in ("eyes", "mouth"):
+        for group in ("hh", "hl", "lh", "ll"):
+            (folder / f"{name}_change_w_vector_{group}.csv").write_text(f"{header}0,0.6,0.8\n")
+    assert import_directions.main([str(folder), out]) == 0
+    assert "cannot find the group" in capsys.readouterr().out
+    two = load_directions(out)
+    assert two.groups.attributes == ("hair_color", "hair_length") and two.vectors[0, 0].tolist() == pytest.approx(
+        [-0.6, -0.8]
+    )
+    odd = folder / "eyes_change_w_vector_hl.csv"
+    for text, message in (
+        (f"{header}0,0.6,much\n", "could not convert"),
+        (f"{header}0,0,0\n", "other than zero"),
+        (f"{header}0,1,2\n1,1,2\n", "one row"),
+        (",0\n0,1\n", "lengths"),
+    ):
+        odd.write_text(text)
+        assert import_directions.main([str(folder), out]) == 2
+        assert message in capsys.readouterr().err
+    odd.unlink()
+    assert import_directions.main([str(folder), out]) == 2
+    assert "eyes_change_w_vector_hl.csv missing" in capsys.readouterr().err
+    (folder / "eyes_change_w_vector_h.csv").write_text(f"{header}0,1,2\n")
+    assert import_directions.main([str(folder), out]) == 2
+    assert "letters" in capsys.readouterr().err
