@@ -6,9 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ohlora.character import Character
     from ohlora.checkpoints import load_network
 
-__all__ = ["__version__", "load_network"]
+__all__ = ["Character", "__version__", "load_network"]
 
 try:
     __version__ = version("ohlora")
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from ohlora.checkpoints import load_network
 
         return load_network
+    if name == "Character":
+        from ohlora.character import Character
+
+        return Character
     raise AttributeError(f"module 'ohlora' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """A character: a generator, one latent and the directions that steer it, in one file.
 
->>> face = Character.load("mina.safetensors")
+>>> face = ohlora.Character.load("mina.safetensors")
 >>> face.render(eyes=0.5, mouth=-1.0, pose=0.0).save("mina.png")
 """
 

@@ -155,3 +155,36 @@ def set_distances(real: Tensor, fake: Tensor) -> dict[str, float]:
         torch.manual_seed(0)
         kernel_distance, _ = kernel.compute()
     return {"frechet_distance": float(frechet.compute()), "kernel_distance": float(kernel_distance)}
+
+
+def score_gradients(
+    generator: Generator,
+    network: AttributeCNN | AttributeEnsemble,
+    codes: Tensor,
+    outputs: Sequence[int],
+    batch_size: int = BATCH,
+) -> tuple[Tensor, Tensor]:
+    """What a network sees in the images of style codes, and how that changes with the codes.
+
+    One forward pass and a backward pass per output; the images are clipped, not rounded.
+
+    Args:
+        generator: Makes the images, with its stored noise.
+        network: K outputs.
+        codes: N×D, or N×L×D for gradients by layer.
+        outputs: Which outputs to differentiate.
+        batch_size: Images made at once.
+
+    Returns:
+        Scores N×K, and gradients N×len(outputs)×D (or ×L×D).
+    """
+    scores: list[Tensor] = []
+    gradients: list[Tensor] = []
+    with torch.enable_grad():
+        for part in torch.split(codes, batch_size):
+            w = part.detach().clone().requires_grad_()
+            seen = network(generator.synthesize(w).clamp(-1, 1))
+            each = [torch.autograd.grad(seen[:, k].sum(), w, retain_graph=True)[0] for k in outputs]
+            scores.append(seen.detach())
+            gradients.append(torch.stack(each, dim=1))
+    return torch.cat(scores), torch.cat(gradients)

@@ -5,8 +5,12 @@ weights, and beside them, in the same process, those of a plain reference: the o
 generator's graph and a latent that requires gradients, with R1 in every step, the published layers and fp32. The repeat
 rule is off on both sides.
 
+``sample`` makes style codes and scores from random weights, and beside it follows the original's protocol: synthesis in
+batches of 4 in fp32, images through numpy as grey levels, the CNN on one image at a time.
+
 python scripts/benchmark.py finetune
 python scripts/benchmark.py finetune --device cuda --precision bf16-mixed --steps 20
+python scripts/benchmark.py sample
 """
 
 from __future__ import annotations
@@ -21,17 +25,22 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import lightning as L
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ohlora import counted
+from ohlora import checkpoints, counted, samples
 from ohlora.datamodules.drawn_faces import DrawnFaces
+from ohlora.datamodules.latents import Latents
 from ohlora.modules.gan import GAN, Architecture
+from ohlora.modules.sampling import Sample
+from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.stylegan import EPSILON, FUSED_FROM, LEAK, Conv, Discriminator, Generator, StyleLayer
 
@@ -422,6 +431,125 @@ def finetune(given: argparse.Namespace) -> dict[str, float]:
     }
 
 
+# --- sampling
+
+
+class Stopwatch(L.Callback):
+    """Times a prediction from its second batch on to its end, writing included.
+
+    Attributes:
+        seconds: What it took.
+    """
+
+    seconds = 0.0
+
+    def on_predict_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Starts once the first batch has warmed everything up."""
+        if batch_idx == 1:
+            self._started = now()
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stops."""
+        self.seconds = now() - self._started
+
+
+def sampled(given: argparse.Namespace, name: str, precision: str) -> tuple[float, np.ndarray]:
+    """Samples into a folder; images per second, and the scores."""
+    folder = Path(given.folder)
+    module = Sample(
+        str(folder / "generator.safetensors"),
+        str(folder / "network.safetensors"),
+        str(folder / name),
+        shard_size=given.count,
+        compile=given.compile,
+    )
+    watch = Stopwatch()
+    trainer = L.Trainer(
+        accelerator="gpu" if given.device == "cuda" else "cpu",
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[watch],
+        default_root_dir=given.folder,
+    )
+    trainer.predict(module, datamodule=Latents(given.count, given.batch), return_predictions=False)
+    return (given.count - given.batch) / watch.seconds, samples.read_scores(folder / name)
+
+
+@torch.inference_mode()
+def sampled_as_published(generator: Generator, network: AttributeCNN, count: int, device: str) -> float:
+    """The original's protocol; images per second."""
+    generator, network = generator.to(device), network.to(device)
+    kept: list[tuple[list[float], list[float]]] = []
+    started = now()
+    for first in range(0, count, 4):
+        indices = range(first, first + 4)
+        z = counted.normal(0, "z", indices, generator.z_size).to(device)
+        label = generator.draw_labels(counted.generators(0, "label", indices))
+        noise = generator._noise("fixed", 4)
+        made = plain_generator(generator, z, label, noise).cpu().numpy()
+        grey = np.clip((made.astype(np.float64) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+        codes = generator.map(z, label).cpu().numpy().tolist()
+        for image, w in zip(grey, codes, strict=True):
+            scaled = torch.from_numpy((image / 127.5 - 1)[None].astype(np.float32)).to(device)
+            kept.append((w, network(scaled)[0].cpu().numpy().tolist()))
+    return count / (now() - started)
+
+
+def fastest_kernel(device: str, dtype: torch.dtype) -> float:
+    """Arithmetic per second of the fastest of a matrix product and a convolution."""
+    a = torch.randn(2048, 2048, device=device, dtype=dtype)
+    x = torch.randn(8, 256, 64, 64, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    kernel = torch.randn(256, 256, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    best = 0.0
+    for work in (lambda: a @ a, lambda: F.conv2d(x, kernel, padding=1)):
+        flops = count(work)
+        best = max(best, flops / min(timed(work) for _ in range(5)))
+    return best
+
+
+def sample(given: argparse.Namespace) -> dict[str, float]:
+    """Runs the comparison.
+
+    Returns:
+        ``ratio`` and both speeds in images per second; ``peak_share``, our arithmetic per second over that of the
+        fastest kernel; with bf16, the scores' differences from fp32 in standard deviations.
+    """
+    torch.manual_seed(0)
+    generator = Generator(given.resolution, label_size=7, labels="normal").eval()
+    network = attribute_cnn("merged", "original" if given.resolution >= 256 else "small", given.resolution).eval()
+    for p in generator.parameters():
+        if p.ndim == 1:
+            nn.init.normal_(p, std=0.1)
+    checkpoints.save_network(generator, Path(given.folder) / "generator.safetensors")
+    checkpoints.save_network(network, Path(given.folder) / "network.safetensors")
+    speed, scores = sampled(given, "ours", given.precision)
+    published = sampled_as_published(generator, network, given.reference_count, given.device)
+    dtype = torch.bfloat16 if given.precision == "bf16-mixed" else torch.float32
+    z, label = torch.zeros(1, generator.z_size), torch.zeros(1, 7)
+    with torch.inference_mode():
+        flops = count(lambda: network.cpu()(generator.cpu()(z, label)))
+        peak = fastest_kernel(given.device, dtype)
+    figures = {
+        "ratio": speed / published,
+        "images_per_second": speed,
+        "images_per_second_published": published,
+        "peak_share": speed * flops / peak,
+        "peak_memory_bytes": float(peak_memory(given.device)),
+    }
+    if given.precision != "32-true":
+        _, exact = sampled(given, "exact", "32-true")
+        apart = (scores - exact) / exact.std(axis=0)
+        figures["score_difference_rms"] = float(np.sqrt((apart**2).mean(axis=0)).max())
+        figures["score_difference_max"] = float(np.abs(apart).max())
+    return figures
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures what a stage costs; the last line is JSON.")
@@ -434,9 +562,18 @@ def main(args: list[str] | None = None) -> int:
     command.add_argument(
         "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours (default: 32-true)"
     )
+    command = commands.add_parser("sample", help="sampling and scoring against the original's protocol")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
+    command.add_argument("--batch", type=int, default=16, help="images at once (default: 16)")
+    command.add_argument("--count", type=int, default=64, help="images of ours, the first batch untimed (default: 64)")
+    command.add_argument("--reference-count", type=int, default=16, help="images of the reference (default: 16)")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    command.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours")
+    command.add_argument("--compile", action="store_true", help="ours through torch.compile")
     given = parser.parse_args(args)
-    with tempfile.TemporaryDirectory() as given.folder:  # a stage ends by writing its networks
-        figures = finetune(given)
+    run = {"finetune": finetune, "sample": sample}[given.command]
+    with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
+        figures = run(given)
     print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
     return 0
 

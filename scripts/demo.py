@@ -1,4 +1,4 @@
-"""The chain at its smallest: generate, filter, score, fine-tune v1 and v8 on what was kept, name the pictures.
+"""The chain at its smallest: generate, filter, score, fine-tune v1 and v8 on what was kept, and make a character.
 
 python -m scripts.demo
 """
@@ -16,7 +16,7 @@ from ohlora.__main__ import main as ohlora
 from ohlora.files import read_rows
 from ohlora.rules import AT_HALF
 from ohlora.tracking import newest_checkpoint, run_of
-from scripts import filter_images
+from scripts import animate_character, export_character, filter_images, select_characters
 
 STAGES = (
     "generate_10k",
@@ -28,6 +28,9 @@ STAGES = (
     "score_15k",
     "filter_15k",
     "finetune_v8",
+    "sample_240k",
+    "vectorfind_v8",
+    "character",
 )
 RULES = {
     "10k": AT_HALF,
@@ -59,6 +62,32 @@ def filtered(root: Path, count: str) -> None:
     )
 
 
+def character(root: Path) -> None:
+    """Chooses the first candidate, writes it as a character, and plays it."""
+    tested, folder = root / "vectorfind_v8", root / "character"
+    with_generator = ["--generator", str(root / "finetune_v8" / "generator.safetensors")]
+    step(
+        "Rank those that follow",
+        "python scripts/select_characters.py",
+        [str(tested), str(folder), "--count", "8", *with_generator],
+        select_characters.main,
+    )
+    case = read_rows(folder / "candidates.csv")[0]["case"]
+    file = str(folder / "character.safetensors")
+    step(
+        "Write the first as a character",
+        "python scripts/export_character.py",
+        ["tested", str(tested), case, file, *with_generator],
+        export_character.main,
+    )
+    step(
+        "Play it",
+        "python scripts/animate_character.py",
+        [file, str(folder / "character.gif")],
+        animate_character.main,
+    )
+
+
 def report(root: Path) -> None:
     """Names what there is to look at, and says how far the two fine-tunes came."""
     for stage in ("finetune_v1", "finetune_v8"):
@@ -76,6 +105,17 @@ def report(root: Path) -> None:
             ("the fine-tuned generator", root / stage / "generator.safetensors"),
         ):
             print(f"  {what + ':':34}{path}")
+    folder = root / "character"
+    print("\nThe character. Look at:")
+    for what, path in (
+        ("candidates", folder / "candidates.png"),
+        ("the edits of the best latent", sorted((root / "vectorfind_v8" / "sheets").glob("best_*.png"))[0]),
+        ("the character, moving", folder / "character.gif"),
+        ("its file", folder / "character.safetensors"),
+    ):
+        print(f"  {what + ':':34}{path}")
+    print("Or in Python, after `import ohlora`:")
+    print(f"ohlora.Character.load('{folder / 'character.safetensors'}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")
     print("\nAnd at what the networks saw in the images:")
     print(f"  {'scores of the original:':34}{root / 'score_10k' / 'scores.csv'}")
     print(f"  {'eyes, mouth, pose … of those kept:':34}{root / 'score_properties' / 'scores.csv'}")
@@ -106,6 +146,12 @@ def main() -> int:
     half = ["--model.init_args.kimg", "2"]
     step("Fine-tune v8 on them: 2,000 images seen", entry, ["fit", *configs("finetune_v8"), *half])
     step("Resume from where it stopped: 2,000 more", entry, ["fit", *configs("finetune_v8"), "--ckpt_path", "last"])
+    step(
+        "8,000 style codes, with what the search CNN sees in their images", entry, ["predict", *configs("sample_240k")]
+    )
+    step("Find the directions that move eyes, mouth and pose", entry, ["fit", *configs("vectorfind_v8")])
+    step("Edit 100 other faces by them, and let the judge look", entry, ["test", *configs("vectorfind_v8")])
+    character(root)
     print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
     report(root)
     return 0

@@ -420,6 +420,8 @@ class DirectionSearch(L.LightningModule):
         count = min(self.sheets, max(1, len(order) // 3))
         middle = (len(order) - count) // 2
         shown: list[dict[str, Any]] = []
+        for old in (self.output / "sheets").glob("*_case_*.png"):  # of an earlier test
+            old.unlink()
         for what, places in (
             ("best", order[:count]),
             ("middle", order[middle : middle + count]),

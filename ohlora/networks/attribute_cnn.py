@@ -86,7 +86,7 @@ class Window(nn.Sequential):
             count += 1
             step = int(stride or 1)
             self.add_module(f"conv{count}", nn.Conv2d(inputs, int(width), 3, step, padding=1 if stride else 0))
-            self.add_module(f"activation{count}", nn.LeakyReLU(LEAK))
+            self.add_module(f"activation{count}", nn.LeakyReLU(LEAK, inplace=True))
             if dropout:
                 self.add_module(f"dropout{count}", nn.Dropout2d(dropout))
             inputs = int(width)

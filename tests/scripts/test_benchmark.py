@@ -16,3 +16,11 @@ def test_finetune_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> N
     assert figures["gradient_difference"] <= 1e-5
     assert 0.5 <= figures["required_share"] <= 1
     assert figures["peak_memory_bytes"] > 2**20
+
+
+def test_sampling_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sample", "--resolution", "16", "--batch", "4", "--count", "8", "--reference-count", "4"]
+    assert benchmark.main([*words, "--precision", "bf16-mixed"]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert figures["ratio"] > 0 and figures["images_per_second"] > 0 and 0 < figures["peak_share"] < 1.5
+    assert 0 < figures["score_difference_rms"] <= figures["score_difference_max"] < 1

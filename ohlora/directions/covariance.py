@@ -1,0 +1,58 @@
+"""Directions from gradients: each changes its attribute, holds the others, and stays as near to the data as it can.
+
+With Σ the covariance of w and B (D×K) the gradients of K attributes, in standard deviations of score per unit of w,
+
+    D = Σ B (Bᵀ Σ B)⁻¹
+
+has in column k the step that changes attribute k by one standard deviation and the others by nothing, to first order:
+Bᵀ D is the identity. Of all such steps it is the one with the smallest Mahalanobis length, so the likeliest under the
+data. Haufe et al. (2014, "On the interpretation of weight vectors of linear models in multivariate neuroimaging")
+explain why the weights B by themselves are no directions in which data vary: those are the patterns Σ B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
+    """Steps that change one attribute each by one standard deviation and hold all others.
+
+    Args:
+        gradients: K×D or N×K×D, in standard deviations per unit of w.
+        covariance: D×D.
+        targets: Which of the K attributes to move; the others are only held.
+
+    Returns:
+        P×D or N×P×D, in the order of ``targets``.
+
+    Raises:
+        ValueError: If the gradients are not independent, so that an attribute cannot be moved by itself.
+    """
+    patterns = gradients @ covariance
+    gram = patterns @ gradients.mT
+    scale = torch.linalg.diagonal(gram).clamp(min=1e-300).sqrt()
+    correlation = gram / scale[..., None] / scale[..., None, :]
+    if bool((torch.linalg.eigvalsh(correlation)[..., 0] < 1e-9).any()):
+        raise ValueError("the attributes' gradients depend on each other: hold fewer attributes")
+    return torch.linalg.solve(gram, patterns)[..., list(targets), :]
+
+
+def ridge_gradients(covariance: Tensor, cross: Tensor, deviations: Tensor, penalty: float) -> Tensor:
+    """Gradients of linear predictions of standardised scores from w (ridge regression; Hoerl & Kennard, 1970).
+
+    Args:
+        covariance: Of w, D×D.
+        cross: Covariance of w with the scores, D×K.
+        deviations: Standard deviations of the scores, (K,).
+        penalty: Weight of the squared coefficients, as a share of the mean variance of w.
+
+    Returns:
+        K×D.
+    """
+    size = len(covariance)
+    penalised = covariance + penalty * torch.trace(covariance) / size * torch.eye(size).to(covariance)
+    return torch.linalg.solve(penalised, cross / deviations).mT
