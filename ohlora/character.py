@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ohlora import images, tensorfiles
+from ohlora.directions.edits import added
 from ohlora.errors import ConfigError, FormatError
 from ohlora.networks.stylegan import Generator
 
@@ -33,8 +34,8 @@ class Character:
         generator: Makes the images, in evaluation mode.
         w: The latent's style code, (D,).
         attributes: What can be steered, P names.
-        steps: What one unit of strength adds to the code, P×D, upwards. In a calibrated character a unit is one
-            standard deviation of the attribute.
+        steps: What one unit of strength adds to the code, upwards: P×D, or P×L×D where style layers have parts of
+            their own. In a calibrated character a unit is one standard deviation of the attribute.
         ranges: Attribute → lowest and highest strength that was tested.
         card: What the character is and where it comes from.
     """
@@ -47,11 +48,11 @@ class Character:
     card: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        size = self.generator.w_size
-        if self.w.shape != (size,) or self.steps.shape != (len(self.attributes), size):
+        size, layers, count = self.generator.w_size, self.generator.num_layers, len(self.attributes)
+        if self.w.shape != (size,) or self.steps.shape not in ((count, size), (count, layers, size)):
             raise ValueError(
                 f"w has shape {tuple(self.w.shape)} and steps {tuple(self.steps.shape)}; expected ({size},) and "
-                f"({len(self.attributes)}, {size})"
+                f"({count}, {size}) or ({count}, {layers}, {size})"
             )
 
     @classmethod
@@ -136,7 +137,7 @@ class Character:
                 f"strengths have shape {tuple(wanted.shape)}; expected N × {len(self.attributes)} "
                 f"({', '.join(self.attributes)})"
             )
-        codes = self.w + self._within(wanted, strict).to(self.w) @ self.steps
+        codes = added(self.w[None], self._within(wanted, strict), self.steps[None])[0]
         return np.concatenate(
             [images.to_uint8(self.generator.synthesize(part)) for part in torch.split(codes, batch_size)]
         )

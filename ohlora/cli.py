@@ -185,6 +185,7 @@ def _quiet() -> None:
         r".*You passed in a `val_dataloader` but have no.*",
         r".*LightningCLI's args parameter.*",
         r".*predict returned None.*",
+        r".*in eval mode at the start of training.*",
         r".*`LightningModule.configure_optimizers` returned `None`.*",
         r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",
         r".*`lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,26 +18,45 @@ from ohlora.directions.edits import Directions
 from ohlora.directions.groups import Groups
 from ohlora.errors import DataError, FormatError, MissingArtifactError
 from ohlora.files import read_rows, require
+from ohlora.local_edits import LocalBasis
 
 FORMAT = "ohlora-directions"
 FORMAT_VERSION = 1
+BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
 
 
-def save_directions(directions: Directions, path: str | Path) -> None:
-    """Writes everything needed to use directions, whole or not at all."""
+def save_directions(directions: Directions, path: str | Path, basis: LocalBasis | None = None) -> None:
+    """Writes everything needed to use directions, whole or not at all; with a basis, also edits at single latents."""
+    tensors = {"vectors": directions.vectors.float(), "units": directions.units.float()}
+    local: dict[str, Any] = {}
+    if basis is not None:
+        tensors |= {f"local.{name}": getattr(basis, name) for name in BASIS_TENSORS}
+        names = ("outputs", "points", "rounds", "share", "seed")
+        local = {"local": {name: getattr(basis, name) for name in names}}
     tensorfiles.write(
         path,
         FORMAT,
         FORMAT_VERSION,
-        {"vectors": directions.vectors.float(), "units": directions.units.float()},
+        tensors,
         attributes=list(directions.attributes),
         group_by=list(directions.groups.attributes),
         medians=list(directions.groups.medians),
         method=directions.method,
         provenance=dict(directions.provenance),
+        **local,
     )
+
+
+def load_basis(path: str | Path) -> LocalBasis | None:
+    """What a file of directions holds for edits at single latents, or None."""
+    about = tensorfiles.read_metadata(path, FORMAT, FORMAT_VERSION, "a file of directions")
+    if "local" not in about:
+        return None
+    tensors = tensorfiles.read_tensors(path, [f"local.{name}" for name in BASIS_TENSORS])
+    local = about["local"] | {name: tensors[f"local.{name}"] for name in BASIS_TENSORS}
+    return LocalBasis(**(local | {"outputs": tuple(local["outputs"])}))
 
 
 def load_directions(path: str | Path, made_by: str | None = None) -> Directions:

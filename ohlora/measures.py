@@ -180,7 +180,7 @@ def score_gradients(
     """
     scores: list[Tensor] = []
     gradients: list[Tensor] = []
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         for part in torch.split(codes, batch_size):
             w = part.detach().clone().requires_grad_()
             seen = network(generator.synthesize(w).clamp(-1, 1))

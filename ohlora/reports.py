@@ -13,7 +13,6 @@ from torch import Tensor
 from ohlora import checkpoints, tensorfiles
 from ohlora.character import Character
 from ohlora.direction_files import load_directions
-from ohlora.directions.edits import Directions
 from ohlora.errors import ConfigError, DataError
 from ohlora.files import read_rows, require, write_rows
 from ohlora.networks.stylegan import Generator
@@ -43,8 +42,9 @@ class Report:
         folder: Where it was read from.
         rows: The table, a row per latent.
         w: The latents' style codes, N×D.
-        group: Their groups, N indices.
-        directions: The directions that were tested.
+        attributes: What was edited.
+        steps: One unit of strength as tested, per latent: N×P×D or N×P×L×D.
+        method: How the edits were found.
         generator: The generator.
         levels: The strengths that were tested, by attribute.
     """
@@ -52,8 +52,9 @@ class Report:
     folder: Path
     rows: list[dict[str, str]]
     w: Tensor
-    group: Tensor
-    directions: Directions
+    attributes: tuple[str, ...]
+    steps: Tensor
+    method: str
     generator: Generator
     levels: Mapping[str, Sequence[float]]
 
@@ -74,24 +75,30 @@ class Report:
         require(folder / RESULTS, "python -m ohlora test --config configs/vectorfind_v8.yaml")
         about = tensorfiles.read_metadata(folder / LATENTS, FORMAT, FORMAT_VERSION, "a file of tested latents")
         tensors = tensorfiles.read_tensors(folder / LATENTS)
+        if not about["directions"]:
+            raise ConfigError(f"{folder} tested label edits, which are no steps in W; characters need directions")
         path = Path(directions) if directions else folder / DIRECTIONS
         for what, file in (("generator", Path(generator)), ("directions", path)):
             require(file, None)
             if checkpoints.fingerprint(file) != about[what]:
                 raise DataError(f"{file} is not the {what} that {folder} was tested with; name that one")
+        found = load_directions(path)
+        steps = tensors["steps"] if "steps" in tensors else found.steps[tensors["group"]]
+        units = tensors["units"].reshape(-1, *[1] * (steps.ndim - 2))
         return cls(
             folder,
             read_rows(folder / RESULTS),
             tensors["w"],
-            tensors["group"],
-            load_directions(path),
+            found.attributes,
+            steps * units,
+            found.method,
             checkpoints.load_generator(generator),
             about["levels"],
         )
 
     def ranked(self) -> list[int]:
         """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage."""
-        edited = self.directions.attributes
+        edited = self.attributes
 
         def key(place: int) -> tuple[float, float]:
             row = self.rows[place]
@@ -117,12 +124,13 @@ class Report:
         Raises:
             ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
         """
-        row, found = self.rows[place], self.directions
-        slopes = {name: float(row[f"{name}_slope"]) for name in found.attributes}
+        row = self.rows[place]
+        slopes = {name: float(row[f"{name}_slope"]) for name in self.attributes}
         falling = [name for name, slope in slopes.items() if slope <= 0]
         if falling:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
-        steps = found.steps[int(self.group[place])] / torch.tensor([[slope] for slope in slopes.values()])
+        steps = self.steps[place]
+        steps = steps / torch.tensor([*slopes.values()]).reshape(-1, *[1] * (steps.ndim - 1))
         ends = {name: (min(self.levels[name]), max(self.levels[name])) for name in slopes}
         ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
         tested = {
@@ -131,10 +139,10 @@ class Report:
         card = {
             "case": int(row["case"]),
             "group": row["group_name"],
-            "method": found.method,
+            "method": self.method,
             "passed": row["passed"] == "O",
             "test": tested,
             "unit": "one standard deviation of the attribute over the generator's images",
             "subject": "a synthetic face; it shows no real person",
         }
-        return Character(self.generator, self.w[place], found.attributes, steps, ranges, card)
+        return Character(self.generator, self.w[place], self.attributes, steps, ranges, card)

@@ -18,34 +18,42 @@ from ohlora.datamodules.latents import pieces
 from ohlora.errors import ConfigError
 
 SampleBatch = dict[str, Tensor]
-"""``index`` (N,) and ``w`` (N×D)."""
+"""``index`` (N,) and, of samples, ``w`` (N×D)."""
+
+
+Part = tuple[Path | None, range]
+"""Rows of a shard; without one, numbers of latents."""
 
 
 class _Stream(IterableDataset[SampleBatch]):
-    """Batches of a process; without a length, so that a resumed pass begins anew."""
+    """Batches of a process; without a length, so that a resumed pass begins anew.
 
-    def __init__(self, folder: Path, parts: list[tuple[range, range] | None]) -> None:
-        self.folder, self.parts = folder, parts
+    Args:
+        parts: What each batch holds; None where this process has one less than another and must not be missed.
+    """
+
+    def __init__(self, parts: list[Part | None]) -> None:
+        self.parts = parts
 
     def __iter__(self) -> Iterator[SampleBatch]:
         for part in self.parts:
-            shard, chosen = part if part is not None else (range(0), range(0))
-            if not chosen:  # this process has one batch less than another, and must not be missed
-                yield {"index": torch.zeros(0, dtype=torch.long), "w": torch.zeros(0, 1)}
-                continue
-            place = slice(chosen.start - shard.start, chosen.stop - shard.start)
-            yield tensorfiles.read_rows(samples.shard_path(self.folder, shard), ["index", "w"], place)
+            path, rows = part if part is not None else (None, range(0))
+            if path is None:
+                yield {"index": torch.arange(rows.start, rows.stop)}
+            else:
+                yield tensorfiles.read_rows(path, ["index", "w"], slice(rows.start, rows.stop))
 
 
 class Samples(L.LightningDataModule):
-    """Streams a set of samples to the search, and hands counted latents to the image generation test.
+    """Streams a set of samples to the search, and hands counted latents to searches by gradients and to the test.
 
     Codes are read from disk pass by pass; scores are small and held in memory.
 
     Args:
-        folder: Folder of the set (``artifacts/sample_240k``).
+        folder: Folder of the set (``artifacts/sample_240k``); searches by gradients need none.
         count: Uses the first so many samples; None uses all.
         batch_size: Samples per batch and process; the result does not depend on it.
+        latent_batch_size: Latents per batch and process in a search by gradients.
         test_count: Latents of the test.
         test_batch_size: Latents per batch of the test and process; each is edited fifty times.
         made_by: Command that makes the set.
@@ -62,21 +70,33 @@ class Samples(L.LightningDataModule):
 
     def __init__(
         self,
-        folder: str,
+        folder: str | None = None,
         count: int | None = None,
         batch_size: int = 5000,
+        latent_batch_size: int = 50,
         test_count: int = 2000,
         test_batch_size: int = 2,
         made_by: str | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or test_batch_size < 1 or test_count < 1 or (count is not None and count < 1):
-            raise ConfigError(
-                f"count is {count}, batch_size {batch_size}, test_count {test_count}, test_batch_size "
-                f"{test_batch_size}; expected at least 1"
-            )
-        self.folder, self.count, self.batch_size, self.made_by = Path(folder), count, batch_size, made_by
+        given = {"count": count, "batch_size": batch_size, "latent_batch_size": latent_batch_size}
+        given |= {"test_count": test_count, "test_batch_size": test_batch_size}
+        if any(value is not None and value < 1 for value in given.values()):
+            raise ConfigError(f"{', '.join(f'{key} {value}' for key, value in given.items())}; expected at least 1")
+        self.folder, self.count, self.made_by = Path(folder) if folder else None, count, made_by
+        self.batch_size, self.latent_batch_size = batch_size, latent_batch_size
         self.test_count, self.test_batch_size = test_count, test_batch_size
+
+    @property
+    def existing_folder(self) -> Path:
+        """The folder of the set.
+
+        Raises:
+            ConfigError: If none was named.
+        """
+        if self.folder is None:
+            raise ConfigError("this method searches samples; set data.init_args.folder")
+        return self.folder
 
     def setup(self, stage: str) -> None:
         """Checks the set before the first pass.
@@ -85,27 +105,40 @@ class Samples(L.LightningDataModule):
             MissingArtifactError: If it is not there.
             DataError: If a shard is missing or a score is no number.
         """
-        if stage != "fit":
+        if stage != "fit" or self._by_gradients:
             return
-        self._shards = samples.shards_of(self.folder, self.count, self.made_by)
-        self.outputs = samples.outputs_of(self.folder, self._shards)
-        self.scores = samples.read_scores(self.folder, self.count)
-        first = tensorfiles.read_rows(samples.shard_path(self.folder, self._shards[0]), ["w"], slice(0, 1))
+        folder = self.existing_folder
+        self._shards = samples.shards_of(folder, self.count, self.made_by)
+        self.outputs = samples.outputs_of(folder, self._shards)
+        self.scores = samples.read_scores(folder, self.count)
+        first = tensorfiles.read_rows(samples.shard_path(folder, self._shards[0]), ["w"], slice(0, 1))
         self.w_size = first["w"].shape[1]
 
+    @property
+    def _by_gradients(self) -> bool:
+        trainer = self.trainer
+        return trainer is not None and bool(getattr(trainer.lightning_module, "uses_gradients", False))
+
     def train_dataloader(self) -> DataLoader[SampleBatch]:
-        """One pass over the samples, shared out between processes; all have equally many batches."""
+        """One pass over samples or latents, shared out between processes; all have equally many batches."""
         trainer = self.trainer
         assert trainer is not None
-        end = len(self.scores)
-        parts = [
-            (shard, part)
-            for shard in self._shards
-            for part in pieces(range(shard.start, min(shard.stop, end)), self.batch_size)
-        ]
+        if self._by_gradients:
+            latents = range(trainer.lightning_module.latent_count)  # type: ignore[arg-type]
+            parts: list[Part] = [(None, part) for part in pieces(latents, self.latent_batch_size)]
+        else:
+            end = len(self.scores)
+            parts = [
+                (
+                    samples.shard_path(self.existing_folder, shard),
+                    range(part.start - shard.start, part.stop - shard.start),
+                )
+                for shard in self._shards
+                for part in pieces(range(shard.start, min(shard.stop, end)), self.batch_size)
+            ]
         rounds = zip_longest(*(parts[rank :: trainer.world_size] for rank in range(trainer.world_size)))
         mine = [one_each[trainer.global_rank] for one_each in rounds]
-        return DataLoader(_Stream(self.folder, mine), batch_size=None)
+        return DataLoader(_Stream(mine), batch_size=None)
 
     def test_dataloader(self) -> DataLoader[list[int]]:
         """Batches of the tested latents' numbers, shared out between processes."""

@@ -38,7 +38,28 @@ def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[i
     correlation = gram / scale[..., None] / scale[..., None, :]
     if bool((torch.linalg.eigvalsh(correlation)[..., 0] < 1e-9).any()):
         raise ValueError("the attributes' gradients depend on each other: hold fewer attributes")
-    return torch.linalg.solve(gram, patterns)[..., list(targets), :]
+    steps: Tensor = torch.linalg.solve(gram, patterns)
+    return steps[..., list(targets), :]
+
+
+def covariance_solved_by_layer(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
+    """:func:`covariance_solved` where each style layer takes a step of its own, as if layers varied independently.
+
+    What an attribute owes to a layer then goes to that layer, as in the style space of Yang et al. (2021, "Semantic
+    hierarchy emerges in deep generative representations for scene synthesis") layers do different things.
+
+    Args:
+        gradients: K×L×D or N×K×L×D.
+        covariance: D×D.
+        targets: Which of the K attributes to move.
+
+    Returns:
+        P×L×D or N×P×L×D.
+    """
+    layers = gradients.shape[-2]
+    by_layer = torch.kron(torch.eye(layers).to(covariance), covariance)
+    steps = covariance_solved(gradients.flatten(-2), by_layer, targets)
+    return steps.reshape(*steps.shape[:-1], *gradients.shape[-2:])
 
 
 def ridge_gradients(covariance: Tensor, cross: Tensor, deviations: Tensor, penalty: float) -> Tensor:
@@ -55,4 +76,5 @@ def ridge_gradients(covariance: Tensor, cross: Tensor, deviations: Tensor, penal
     """
     size = len(covariance)
     penalised = covariance + penalty * torch.trace(covariance) / size * torch.eye(size).to(covariance)
-    return torch.linalg.solve(penalised, cross / deviations).mT
+    weights: Tensor = torch.linalg.solve(penalised, cross / deviations)
+    return weights.mT

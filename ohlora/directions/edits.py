@@ -1,4 +1,4 @@
-"""Edits: directions with their unit of strength, and the grid of strengths on which they are tested."""
+"""Edits: what turns a latent and strengths into style codes, and the grid of strengths on which that is tested."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,61 @@ def tested_as(name: str) -> str:
     return TILT.get(name, name)
 
 
+class Edits(Protocol):
+    """Anything that turns latents and strengths into edited style codes."""
+
+    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Tensor:
+        """Style codes of edits.
+
+        Args:
+            latents: N latents.
+            group: N indices of groups.
+            strengths: E×P, the same edits for all, or N×E×P.
+
+        Returns:
+            N×E×D, or N×E×L×D where layers get codes of their own.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents with all that edits may start from.
+
+    Attributes:
+        z: N×Z.
+        label: N×K, or None for a generator without labels.
+        w: N×D.
+    """
+
+    z: Tensor
+    label: Tensor | None
+    w: Tensor
+
+    def part(self, place: int) -> Latents:
+        """One of them."""
+        chosen = slice(place, place + 1)
+        return Latents(self.z[chosen], None if self.label is None else self.label[chosen], self.w[chosen])
+
+
+def added(w: Tensor, strengths: Tensor, steps: Tensor) -> Tensor:
+    """Codes w + Σ strength · step.
+
+    Args:
+        w: N×D.
+        strengths: E×P or N×E×P.
+        steps: N×P×D, or N×P×L×D for steps that differ between layers.
+
+    Returns:
+        N×E×D or N×E×L×D.
+    """
+    strengths = strengths.to(w).expand(len(w), -1, -1)
+    shift = strengths @ steps.to(w).flatten(2)
+    if steps.ndim == 3:
+        return w[:, None] + shift
+    return w[:, None, None] + shift.reshape(*shift.shape[:2], *steps.shape[2:])
+
+
 @dataclass(frozen=True)
 class Directions:
     """Directions in W, one per group and attribute.
@@ -39,7 +94,7 @@ class Directions:
 
     Attributes:
         attributes: The P attributes.
-        vectors: Unit vectors, G×P×D.
+        vectors: Unit vectors, G×P×D, or G×P×L×D where each of L style layers has a part of its own.
         units: Length of one unit of strength, G×P.
         groups: The rule that finds a sample's group.
         method: How they were found.
@@ -55,31 +110,34 @@ class Directions:
 
     def __post_init__(self) -> None:
         expected = (len(self.groups.names), len(self.attributes))
-        if self.vectors.ndim != 3 or self.vectors.shape[:2] != expected or self.units.shape != expected:
+        if self.vectors.ndim not in (3, 4) or self.vectors.shape[:2] != expected or self.units.shape != expected:
             raise ValueError(
                 f"vectors have shape {tuple(self.vectors.shape)} and units {tuple(self.units.shape)}; expected "
                 f"{expected[0]} groups × {expected[1]} attributes"
             )
 
+    @classmethod
+    def of_steps(
+        cls,
+        attributes: tuple[str, ...],
+        steps: Tensor,
+        groups: Groups,
+        method: str,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Directions:
+        """Directions whose unit of strength is a step: G×P×D or G×P×L×D."""
+        units = steps.flatten(2).norm(dim=-1)
+        shape = (*units.shape, *[1] * (steps.ndim - 2))
+        return cls(attributes, steps / units.reshape(shape), units, groups, method, provenance or {})
+
     @property
     def steps(self) -> Tensor:
-        """One unit of strength as a vector: G×P×D."""
-        return self.units[..., None] * self.vectors
+        """One unit of strength as a vector: G×P×D or G×P×L×D."""
+        return self.units.reshape(*self.units.shape, *[1] * (self.vectors.ndim - 2)) * self.vectors
 
-    def edit(self, w: Tensor, group: Tensor, strengths: Tensor) -> Tensor:
-        """Style codes of edits.
-
-        Args:
-            w: N×D.
-            group: N indices of groups.
-            strengths: E×P, the same edits for all, or N×E×P.
-
-        Returns:
-            N×E×D.
-        """
-        steps = self.steps.to(w)[group]
-        strengths = strengths.to(w).expand(len(w), -1, -1)
-        return w[:, None] + strengths @ steps
+    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Tensor:
+        """See :class:`Edits`."""
+        return added(latents.w, strengths, self.steps.to(latents.w)[group])
 
 
 @dataclass(frozen=True)

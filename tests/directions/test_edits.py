@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchmetrics.functional import pearson_corrcoef
 
-from ohlora.directions.edits import LIMITS, Directions, Grid
+from ohlora.directions.edits import LIMITS, Directions, Grid, Latents
 from ohlora.directions.groups import Groups
 from ohlora.directions.measures import EditReport, correlations, monotone_shares, passes, slopes, summary
 from ohlora.directions.moments import Moments
@@ -49,10 +49,16 @@ def test_edits_add_the_directions_of_the_group() -> None:
     units = torch.rand(4, 2) + 0.5
     found = Directions(("eyes", "mouth"), vectors, units, Groups(("a", "b"), (0.0, 0.0)), "svm")
     w, strengths = torch.randn(3, 6), torch.tensor([[0.0, 0.0], [1.0, -2.0]])
-    codes = found.edit(w, torch.tensor([2, 0, 2]), strengths)
+    codes = found.codes(Latents(w, None, w), torch.tensor([2, 0, 2]), strengths)
     assert torch.equal(codes[:, 0], w)
     expected = w[1] + units[0, 0] * vectors[0, 0] - 2 * units[0, 1] * vectors[0, 1]
     torch.testing.assert_close(codes[1, 1], expected)
+    by_layer = torch.randn(4, 2, 5, 6)
+    layered = Directions.of_steps(("eyes", "mouth"), by_layer, found.groups, "jacobian")
+    assert torch.allclose(layered.vectors.flatten(2).norm(dim=-1), torch.ones(4, 2))
+    torch.testing.assert_close(layered.steps, by_layer)
+    codes = layered.codes(Latents(w, None, w), torch.tensor([2, 0, 2]), strengths)
+    torch.testing.assert_close(codes[1, 1, 3], w[1] + by_layer[0, 0, 3] - 2 * by_layer[0, 1, 3])
     with pytest.raises(ValueError, match="4 groups × 1 attributes"):
         Directions(("eyes",), vectors, units, found.groups, "svm")
 

@@ -134,7 +134,7 @@ def test_samples_that_cannot_be_searched(tmp_path: Path, search: Run, capsys: py
     assert f"{folder / 'shards'} does not exist" in capsys.readouterr().err
     sample_set(folder)
     assert search("fit", "--model.init_args.attributes", "[roll]") == 2
-    assert "has no score for roll; it has eyes, hair_color" in capsys.readouterr().err
+    assert "there is no score for roll; there are eyes, hair_color" in capsys.readouterr().err
     assert search("fit", "--data.init_args.count", "2000") == 2
     assert "holds 1600 samples; expected 2000" in capsys.readouterr().err
     second = folder / "shards" / "000000500-000000999.safetensors"

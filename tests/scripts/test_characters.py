@@ -42,6 +42,7 @@ def report(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
         rows.append(row)
     rows[2]["pose_slope"] = -0.1
     latents = {"case": torch.arange(10, 14), "w": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
+    latents["units"] = torch.ones(3)
     about = {
         "generator": checkpoints.fingerprint(weights[0]),
         "directions": checkpoints.fingerprint(folder / "directions.safetensors"),

@@ -1,0 +1,202 @@
+"""Compares ways of finding directions, and writes docs/results/comparison.csv and docs/images/comparison.png.
+
+python scripts/compare_directions.py --config configs/toy/compare_directions.yaml
+
+Every method searches and is tested through the entry point, on the same generator, latents, judge and grid, with
+strengths scaled so that each moves its attribute by one of the judge's standard deviations. A cell (method, budget,
+seed) is saved when it is done and skipped the next time; ``--part 1/2`` and ``--part 2/2`` can run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ohlora import figures, images
+from ohlora.__main__ import main as ohlora
+from ohlora.attributes import EXPRESSIONS
+from ohlora.errors import ConfigError, OhloraError
+from ohlora.files import read_rows, replacing, write_rows
+from ohlora.modules.searches import GRADIENT_METHODS
+from ohlora.reports import STATISTICS
+from ohlora.samples import MEDIANS
+
+Row = dict[str, Any]
+PER_ATTRIBUTE = {
+    "r": "corr_mean",
+    "slope": "slope_mean",
+    "monotone": "monotone_mean",
+    "leakage_systematic": "systematic_leakage",
+    "leakage_per_latent": "leakage_mean",
+    "r_parsed": "parsed_corr_mean",
+}
+
+
+def run(command: str, files: Sequence[str], settings: Mapping[str, object]) -> float:
+    """Runs a command of the entry point; seconds it took.
+
+    Raises:
+        ConfigError: If it fails; it has said why.
+    """
+    words = [command, *(word for file in files for word in ("--config", file))]
+    for key, value in settings.items():
+        words += [f"--{key}", json.dumps(value) if isinstance(value, list) else str(value)]
+    words += ["--trainer.logger.init_args.mode", "disabled", "--trainer.enable_progress_bar", "false"]
+    started = time.monotonic()
+    if ohlora(words):
+        raise ConfigError(f"ohlora {' '.join(words)} failed")
+    return time.monotonic() - started
+
+
+def sampled(config: DictConfig, seed: int) -> tuple[Path, float]:
+    """The samples of a seed, made where they are missing; their folder, and seconds per sample."""
+    folder, count = Path(config.root) / f"samples_{seed}", max(config.samples)
+    note = folder / "seconds.json"
+    if not (folder / MEDIANS).is_file() or not note.is_file():
+        settings: dict[str, object] = {
+            "model.init_args.output": folder,
+            "model.init_args.seed": seed,
+            "data.init_args.count": count,
+        }
+        seconds = run("predict", config.sampling, settings | {"trainer.default_root_dir": folder / "stage"})
+        note.write_text(json.dumps(seconds / count), encoding="utf-8")
+    return folder, float(json.loads(note.read_text(encoding="utf-8")))
+
+
+def cells(config: DictConfig) -> list[tuple[str, int | None, int]]:
+    """All (method, budget, seed), cheap ones first."""
+    found: list[tuple[str, int | None, int]] = []
+    for seed in config.seeds:
+        for name, method in config.methods.items():
+            budgets = config[method.budget] if method.budget else [None]
+            found += [(name, budget, seed) for budget in budgets]
+    # Labels need no search, so that seeds do not matter.
+    unseeded = {name for name, method in config.methods.items() if method.settings.method == "label"}
+    return [cell for cell in found if cell[0] not in unseeded or cell[2] == config.seeds[0]]
+
+
+def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Row:
+    """Searches and tests one cell."""
+    method = config.methods[name]
+    of_method: dict[str, Any] = dict(method.settings)
+    of_method = {key: list(value) if isinstance(value, ListConfig) else value for key, value in of_method.items()}
+    folder = Path(config.root) / "runs" / f"{name}-{budget or 0}-{seed}"
+    settings: dict[str, object] = {f"model.init_args.{key}": value for key, value in of_method.items()}
+    settings |= {"model.init_args.output": folder, "model.init_args.seed": seed}
+    settings |= {"trainer.default_root_dir": folder}
+    seconds, used, per_latent = 0.0, 0, 0
+    if of_method["method"] in GRADIENT_METHODS:
+        settings["model.init_args.latents"] = budget
+        seconds = run("fit", config.recipe, settings)
+        used = 3 * int(budget or 0)
+        per_latent = 16 if of_method["method"] == "local" else 0
+    elif of_method["method"] != "label":
+        data, per_sample = sampled(config, seed)
+        used = int(budget or 1000)
+        settings |= {"data.init_args.folder": data, "data.init_args.count": used}
+        seconds = run("fit", config.recipe, settings) + per_sample * used
+    test: dict[str, object] = {"data.init_args.test_count": config.latents, "data.init_args.test_batch_size": 12}
+    test |= {"model.init_args.calibrate": config.calibrate, "model.init_args.sheets": 1}
+    test |= {f"model.init_args.{key}": config[key] for key in ("parser", "discriminator", "closer_count")}
+    tested = run("test", config.recipe, settings | test)
+    (found,) = read_rows(folder / STATISTICS)
+    row: Row = {"method": name, "budget": budget or "", "seed": seed, "pass_rate": float(found["passed_ratio"])}
+    for what, column in PER_ATTRIBUTE.items():
+        row |= {f"{what}_{a}": float(found[f"{a}_{column}"]) for a in EXPRESSIONS}
+    drift = [float(value) for key, value in found.items() if key.startswith("drift_")]
+    row |= {"drift": round(float(np.mean(drift)), 4), "realism_change": float(found["realism_change"])}
+    images_used = {"images": used, "images_per_latent": per_latent}
+    return row | images_used | {"seconds": round(seconds, 1), "test_seconds": round(tested, 1)}
+
+
+def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
+    """Measures what is missing of a part of the cells.
+
+    Returns:
+        The rows of all cells that are done, of any part.
+    """
+    folder = Path(config.root) / "cells"
+    rows: list[Row] = []
+    for place, (name, budget, seed) in enumerate(cells(config)):
+        path = folder / f"{name}-{budget or 0}-{seed}.json"
+        if not path.is_file() and place % parts == part - 1:
+            row = measured(config, name, budget, seed)
+            with replacing(path) as file:
+                file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+            print(f"{name} {budget or ''} seed {seed}: {row['pass_rate']:.1%} pass", flush=True)
+        if path.is_file():
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    return rows
+
+
+def drawn(rows: list[Row], methods: Sequence[str]) -> np.ndarray:
+    """Bars of the means over seeds, a panel per figure; budgets of a method side by side."""
+    panels: dict[str, Callable[[Row], Any]] = {
+        "pass rate": lambda row: row["pass_rate"],
+        "mean r": lambda row: np.mean([row[f"r_{a}"] for a in EXPRESSIONS]),
+        "leakage per latent": lambda row: np.mean([row[f"leakage_per_latent_{a}"] for a in EXPRESSIONS]),
+        "leakage, systematic": lambda row: np.mean([row[f"leakage_systematic_{a}"] for a in EXPRESSIONS]),
+        "drift (standard deviations)": lambda row: row["drift"],
+        "monotone share": lambda row: np.mean([row[f"monotone_{a}"] for a in EXPRESSIONS]),
+        "images": lambda row: row["images"],
+        "seconds": lambda row: row["seconds"],
+    }
+    figure = Figure(figsize=(16, 8), layout="constrained")
+    for k, (title, value) in enumerate(panels.items()):
+        axes = figure.add_subplot(2, 4, k + 1)
+        for m, name in enumerate(methods):
+            budgets = sorted({row["budget"] for row in rows if row["method"] == name}, key=lambda b: b or 0)
+            for b, budget in enumerate(budgets):
+                values = [float(value(row)) for row in rows if (row["method"], row["budget"]) == (name, budget)]
+                place = m + (b - (len(budgets) - 1) / 2) * 0.25
+                shade = 0.4 + 0.3 * b if len(budgets) > 1 else 1.0
+                axes.bar(place, np.mean(values), 0.23, color="tab:blue", alpha=shade)
+                axes.plot([place] * len(values), values, ".", color="black", markersize=3)
+        axes.set(title=title, xticks=range(len(methods)))
+        axes.set_xticklabels(methods, rotation=60, ha="right", fontsize=8)
+        if title.startswith("leakage"):
+            axes.set_ylim(0, 1)
+        if title in ("images", "seconds"):
+            axes.set_yscale("symlog")
+    return figures.rendered(figure)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Compares ways of finding directions.")
+    parser.add_argument("--config", type=Path, required=True, help="what to compare")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="measure every N-th cell only (default: 1/1)")
+    parser.add_argument("--output", type=Path, default=Path("docs/results/comparison.csv"), help="table to write")
+    parser.add_argument("--figure", type=Path, default=Path("docs/images/comparison.png"), help="figure to write")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as latents=10")
+    given = parser.parse_args(args)
+    try:
+        config = OmegaConf.merge(OmegaConf.load(given.config), OmegaConf.from_dotlist(given.overrides))
+        assert isinstance(config, DictConfig)
+        part, _, parts = given.part.partition("/")
+        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+            raise ConfigError(f"--part is {given.part}; expected K/N with 1 <= K <= N")
+        rows = compare(config, int(part), int(parts))
+    except OhloraError as error:
+        print(f"compare_directions: {error}", file=sys.stderr)
+        return 2
+    if len(rows) < len(cells(config)):
+        print(f"{len(rows)} of {len(cells(config))} cells are done")
+        return 0
+    write_rows(given.output, rows)
+    images.save_png(drawn(rows, list(config.methods)), given.figure)
+    print(f"{given.output}, {given.figure}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
