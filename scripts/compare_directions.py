@@ -49,7 +49,7 @@ def run(command: str, files: Sequence[str], settings: Mapping[str, object]) -> f
     """
     words = [command, *(word for file in files for word in ("--config", file))]
     for key, value in settings.items():
-        words += [f"--{key}", json.dumps(value) if isinstance(value, list) else str(value)]
+        words += [f"--{key}", json.dumps(value) if value is None or isinstance(value, list) else str(value)]
     words += ["--trainer.logger.init_args.mode", "disabled", "--trainer.enable_progress_bar", "false"]
     started = time.monotonic()
     if ohlora(words):
@@ -111,9 +111,9 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     (found,) = read_rows(folder / STATISTICS)
     row: Row = {"method": name, "budget": budget or "", "seed": seed, "pass_rate": float(found["passed_ratio"])}
     for what, column in PER_ATTRIBUTE.items():
-        row |= {f"{what}_{a}": float(found[f"{a}_{column}"]) for a in EXPRESSIONS}
+        row |= {f"{what}_{a}": float(found.get(f"{a}_{column}", "nan")) for a in EXPRESSIONS}
     drift = [float(value) for key, value in found.items() if key.startswith("drift_")]
-    row |= {"drift": round(float(np.mean(drift)), 4), "realism_change": float(found["realism_change"])}
+    row |= {"drift": round(float(np.mean(drift)), 4), "realism_change": float(found.get("realism_change", "nan"))}
     images_used = {"images": used, "images_per_latent": per_latent}
     return row | images_used | {"seconds": round(seconds, 1), "test_seconds": round(tested, 1)}
 

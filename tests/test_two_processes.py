@@ -171,3 +171,29 @@ def test_directions_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> 
         assert left["group_name"] == right["group_name"]
         for key in ("eyes_corr", "mouth_slope", "pose_monotone", "drift_hair_color"):
             assert float(left[key]) == pytest.approx(float(right[key]), abs=2e-3)
+
+
+def test_gradients_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    torch.manual_seed(0)
+    for name in ("merged", "judge"):
+        checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+    for name, words in (("one", []), ("two", TWO)):
+        settings: dict[str, object] = {
+            "model.init_args.output": tmp_path / name,
+            "model.init_args.method": "local",
+            "model.init_args.group_by": "[]",
+            "model.init_args.latents": 10,
+            "model.init_args.points": 2,
+            "model.init_args.generator": weights[0],
+            "model.init_args.network": tmp_path / "merged.safetensors",
+            "model.init_args.judge": tmp_path / "judge.safetensors",
+            "data.init_args.latent_batch_size": 4,
+            "trainer.default_root_dir": tmp_path / f"{name}-stage",
+        }
+        for command in ("fit", "test"):
+            run(command, "--config", str(CONF / "directions.yaml"), *options(settings), *words)
+    one, two = (load_directions(tmp_path / name / "directions.safetensors") for name in ("one", "two"))
+    assert (one.vectors - two.vectors).abs().max() < 1e-5 and one.provenance == two.provenance
+    a, b = (load_file(tmp_path / name / "latents.safetensors") for name in ("one", "two"))
+    assert torch.equal(a["case"], b["case"])
+    torch.testing.assert_close(a["steps"], b["steps"], rtol=1e-2, atol=1e-2 * float(a["steps"].abs().max()))

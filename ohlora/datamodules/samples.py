@@ -105,7 +105,7 @@ class Samples(L.LightningDataModule):
             MissingArtifactError: If it is not there.
             DataError: If a shard is missing or a score is no number.
         """
-        if stage != "fit" or self._by_gradients:
+        if stage != "fit" or not self._wanted:
             return
         folder = self.existing_folder
         self._shards = samples.shards_of(folder, self.count, self.made_by)
@@ -115,15 +115,17 @@ class Samples(L.LightningDataModule):
         self.w_size = first["w"].shape[1]
 
     @property
-    def _by_gradients(self) -> bool:
+    def _wanted(self) -> bool:
+        """Whether the search takes samples, and not latents."""
         trainer = self.trainer
-        return trainer is not None and bool(getattr(trainer.lightning_module, "uses_gradients", False))
+        assert trainer is not None
+        return bool(trainer.lightning_module.uses_samples)
 
     def train_dataloader(self) -> DataLoader[SampleBatch]:
         """One pass over samples or latents, shared out between processes; all have equally many batches."""
         trainer = self.trainer
         assert trainer is not None
-        if self._by_gradients:
+        if not self._wanted:
             latents = range(trainer.lightning_module.latent_count)  # type: ignore[arg-type]
             parts: list[Part] = [(None, part) for part in pieces(latents, self.latent_batch_size)]
         else:

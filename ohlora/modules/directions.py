@@ -189,9 +189,9 @@ class DirectionSearch(ImageGenerationTest):
         self._restored: dict[str, Any] | None = None
 
     @property
-    def uses_gradients(self) -> bool:
-        """Whether the search takes latents instead of samples."""
-        return self.settings.method in GRADIENT_METHODS
+    def uses_samples(self) -> bool:
+        """Whether the search takes samples, and not latents."""
+        return self.settings.method not in (*GRADIENT_METHODS, "label")
 
     @property
     def latent_count(self) -> int:
@@ -205,15 +205,17 @@ class DirectionSearch(ImageGenerationTest):
         """Loads the networks that are needed."""
         if stage == "fit" and self.settings.method == "label":
             raise ConfigError("method label needs no search; run test")
-        if stage == "fit" and (self.uses_gradients or self.layers in ("sweep", "auto")):
+        if stage == "fit" and (not self.uses_samples or self.layers in ("sweep", "auto")):
             self.load_networks("generator", "network")
         super().setup(stage)
 
     def on_fit_start(self) -> None:
         """Begins the search, or goes on with one."""
         self.images_seen = 0  # whole passes only: a checkpoint within a pass goes back to its beginning
-        if self.uses_gradients:
-            self.search: Search = GradientSearch(
+        if self.uses_samples:
+            self.search: Search = SampleSearch(self.settings, self.data, self.data.made_by, self.device)
+        else:
+            self.search = GradientSearch(
                 self.settings,
                 self.generator,
                 self.network,
@@ -222,8 +224,6 @@ class DirectionSearch(ImageGenerationTest):
                 self.image_batch_size,
                 self.device,
             )
-        else:
-            self.search = SampleSearch(self.settings, self.data, self.data.made_by, self.device)
         if self._restored is not None:
             self.search.restore(self._restored["search"])
             self.images_seen = self._restored["images_seen"]

@@ -252,7 +252,7 @@ class ImageGenerationTest(L.LightningModule):
         index = torch.tensor(batch, device=self.device)
         self.report.update(index, group, self.strengths, judged, unedited)
         if batch[-1] < self.closer_count:
-            if self.discriminator is not None:
+            if self.discriminator is not None and len(batch) == self.data.test_batch_size:  # groups must be whole
                 self._compare_realism(latents, codes)
             if self.parser is not None:
                 self._read_parsed(codes)
@@ -297,6 +297,11 @@ class ImageGenerationTest(L.LightningModule):
         extra: dict[str, float] = {}
         if self.discriminator is not None:
             pairs = gathered(self._realism)
+            if not pairs:
+                raise ConfigError(
+                    f"no whole batch of {self.data.test_batch_size} lies within the first {self.closer_count} latents; "
+                    "choose a smaller test_batch_size or a larger closer_count"
+                )
             plain, edited = (torch.cat([pair[k] for pair in pairs]) for k in (0, 1))
             extra["realism_change"] = float((edited - plain).mean() / plain.std())
         if self.parser is not None:
