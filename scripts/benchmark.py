@@ -6,11 +6,13 @@ generator's graph and a latent that requires gradients, with R1 in every step, t
 rule is off on both sides.
 
 ``sample`` makes style codes and scores from random weights, and beside it follows the original's protocol: synthesis in
-batches of 4 in fp32, images through numpy as grey levels, the CNN on one image at a time.
+batches of 4 in fp32, images through numpy as grey levels, the CNN on one image at a time. ``directions`` times what
+searches are made of: images with scores, and images with gradients.
 
 python scripts/benchmark.py finetune
 python scripts/benchmark.py finetune --device cuda --precision bf16-mixed --steps 20
 python scripts/benchmark.py sample
+python scripts/benchmark.py directions
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ohlora import checkpoints, counted, samples
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.datamodules.latents import Latents
+from ohlora.measures import score_gradients, scores_of_codes
 from ohlora.modules.gan import GAN, Architecture
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
@@ -513,6 +516,17 @@ def fastest_kernel(device: str, dtype: torch.dtype) -> float:
     return best
 
 
+def random_networks(resolution: int) -> tuple[Generator, AttributeCNN]:
+    """A generator like fine-tune v8's and a search CNN, with random weights."""
+    torch.manual_seed(0)
+    generator = Generator(resolution, label_size=7, labels="normal").eval().requires_grad_(False)
+    network = attribute_cnn("merged", "original" if resolution >= 256 else "small", resolution).eval()
+    for p in generator.parameters():
+        if p.ndim == 1:
+            nn.init.normal_(p, std=0.1)
+    return generator, network.requires_grad_(False)
+
+
 def sample(given: argparse.Namespace) -> dict[str, float]:
     """Runs the comparison.
 
@@ -520,12 +534,7 @@ def sample(given: argparse.Namespace) -> dict[str, float]:
         ``ratio`` and both speeds in images per second; ``peak_share``, our arithmetic per second over that of the
         fastest kernel; with bf16, the scores' differences from fp32 in standard deviations.
     """
-    torch.manual_seed(0)
-    generator = Generator(given.resolution, label_size=7, labels="normal").eval()
-    network = attribute_cnn("merged", "original" if given.resolution >= 256 else "small", given.resolution).eval()
-    for p in generator.parameters():
-        if p.ndim == 1:
-            nn.init.normal_(p, std=0.1)
+    generator, network = random_networks(given.resolution)
     checkpoints.save_network(generator, Path(given.folder) / "generator.safetensors")
     checkpoints.save_network(network, Path(given.folder) / "network.safetensors")
     speed, scores = sampled(given, "ours", given.precision)
@@ -550,6 +559,31 @@ def sample(given: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
+def directions(given: argparse.Namespace) -> dict[str, float]:
+    """Times what searches are made of.
+
+    Returns:
+        Images per second with scores (what samples cost) and with the gradients of all outputs (what latents cost), and
+        from these the seconds that searches take by samples and by gradients (three passes).
+    """
+    generator, network = random_networks(given.resolution)
+    generator, network = generator.to(given.device), network.to(given.device)
+    codes = generator.map(*[torch.randn(given.batch, size, device=given.device) for size in (generator.z_size, 7)])
+    outputs = range(len(network.outputs))
+    forward = partial(scores_of_codes, generator, [network], codes, given.batch)
+    backward = partial(score_gradients, generator, network, codes, outputs, given.batch)
+    speeds = {}
+    for name, work in (("score", forward), ("gradient", backward)):
+        work()
+        speeds[name] = given.batch / min(timed(work) for _ in range(given.steps))
+    figures = {f"{name}s_per_second": speed for name, speed in speeds.items()}
+    for latents in (300, 1000):
+        figures[f"seconds_by_gradients_{latents}"] = 3 * latents / speeds["gradient"]
+    for count in (8000, 240000):
+        figures[f"seconds_by_samples_{count}"] = count / speeds["score"]
+    return figures | {"peak_memory_bytes": float(peak_memory(given.device))}
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures what a stage costs; the last line is JSON.")
@@ -570,8 +604,15 @@ def main(args: list[str] | None = None) -> int:
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
     command.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours")
     command.add_argument("--compile", action="store_true", help="ours through torch.compile")
+    command = commands.add_parser("directions", help="images with scores, and with gradients")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
+    command.add_argument("--batch", type=int, default=8, help="images at once (default: 8)")
+    command.add_argument(
+        "--steps", type=int, default=2, help="timed repetitions, of which the best counts (default: 2)"
+    )
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
     given = parser.parse_args(args)
-    run = {"finetune": finetune, "sample": sample}[given.command]
+    run = {"finetune": finetune, "sample": sample, "directions": directions}[given.command]
     with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
         figures = run(given)
     print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))

@@ -28,8 +28,7 @@ STAGES = (
     "score_15k",
     "filter_15k",
     "finetune_v8",
-    "sample_240k",
-    "vectorfind_v8",
+    "vectorfind_v9",
     "character",
 )
 RULES = {
@@ -64,7 +63,7 @@ def filtered(root: Path, count: str) -> None:
 
 def character(root: Path) -> None:
     """Chooses the first candidate, writes it as a character, and plays it."""
-    tested, folder = root / "vectorfind_v8", root / "character"
+    tested, folder = root / "vectorfind_v9", root / "character"
     with_generator = ["--generator", str(root / "finetune_v8" / "generator.safetensors")]
     step(
         "Rank those that follow",
@@ -109,7 +108,7 @@ def report(root: Path) -> None:
     print("\nThe character. Look at:")
     for what, path in (
         ("candidates", folder / "candidates.png"),
-        ("the edits of the best latent", sorted((root / "vectorfind_v8" / "sheets").glob("best_*.png"))[0]),
+        ("the edits of the best latent", sorted((root / "vectorfind_v9" / "sheets").glob("best_*.png"))[0]),
         ("the character, moving", folder / "character.gif"),
         ("its file", folder / "character.safetensors"),
     ):
@@ -146,11 +145,8 @@ def main() -> int:
     half = ["--model.init_args.kimg", "2"]
     step("Fine-tune v8 on them: 2,000 images seen", entry, ["fit", *configs("finetune_v8"), *half])
     step("Resume from where it stopped: 2,000 more", entry, ["fit", *configs("finetune_v8"), "--ckpt_path", "last"])
-    step(
-        "8,000 style codes, with what the search CNN sees in their images", entry, ["predict", *configs("sample_240k")]
-    )
-    step("Find the directions that move eyes, mouth and pose", entry, ["fit", *configs("vectorfind_v8")])
-    step("Edit 100 other faces by them, and let the judge look", entry, ["test", *configs("vectorfind_v8")])
+    step("Find what moves eyes, mouth and pose, and nothing else", entry, ["fit", *configs("vectorfind_v9")])
+    step("Edit 48 other faces fifty times each; the judge looks", entry, ["test", *configs("vectorfind_v9")])
     character(root)
     print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
     report(root)

@@ -24,3 +24,10 @@ def test_sampling_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> N
     figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert figures["ratio"] > 0 and figures["images_per_second"] > 0 and 0 < figures["peak_share"] < 1.5
     assert 0 < figures["score_difference_rms"] <= figures["score_difference_max"] < 1
+
+
+def test_directions_end_with_their_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["directions", "--resolution", "16", "--batch", "2", "--steps", "1"]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert figures["scores_per_second"] > figures["gradients_per_second"] > 0
+    assert figures["seconds_by_gradients_1000"] == pytest.approx(3000 / figures["gradients_per_second"], rel=0.01)
