@@ -30,13 +30,25 @@ def write(path: str | Path, format: str, version: int, tensors: Mapping[str, Ten
     """
     metadata = {"format": format, "format_version": str(version)}
     # Plain words stay as they are, so that other readers of the format see no quotes.
-    metadata |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+    metadata |= {key: value if _is_plain(value) else json.dumps(value) for key, value in about.items()}
     state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with replacing(path) as part:
         try:
             save_file(state, part, metadata)
         except SafetensorError as error:  # safetensors' own I/O errors are no OSError
             raise StorageError(f"{path} cannot be written ({error}); make room or mend the disk, then go on") from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a string that reads back as itself; one such as "12" would become a number."""
+    return isinstance(value, str) and _decoded(value) == value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def read_metadata(path: str | Path, format: str, version: int, what: str) -> dict[str, Any]:  # noqa: A002
@@ -69,14 +81,8 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
     found = int(metadata["format_version"])
     if found > version:
         raise FormatError(f"{path} has format version {found}; this ohlora reads up to {version}: update it")
-    about: dict[str, Any] = {"format_version": found}
-    for key, value in metadata.items():
-        if key not in ("format", "format_version"):
-            try:
-                about[key] = json.loads(value)
-            except json.JSONDecodeError:
-                about[key] = value
-    return about
+    rest = {key: _decoded(value) for key, value in metadata.items() if key not in ("format", "format_version")}
+    return {"format_version": found, **rest}
 
 
 def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:

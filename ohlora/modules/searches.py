@@ -193,7 +193,7 @@ class SampleSearch(Search):
             return
         names = self.groups.names
         small = ", ".join(f"{names[g]} ({self.sizes[g]})" for g in self.fallback)
-        said = f"too few samples for training and validation in {len(self.fallback)} of {len(names)} groups: {small}"
+        said = f"too few samples in {len(self.fallback)} of {len(names)} groups: {small}"
         if self.settings.small_groups == "raise" or len(self.fallback) == len(names) == 1:
             raise DataError(f"{said}; take more samples, fewer grouping attributes or a larger fraction")
         if self.data.trainer is not None and self.data.trainer.is_global_zero:
