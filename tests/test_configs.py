@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from ohlora.__main__ import main
+from ohlora.modules.searches import Method
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STANDALONE = {"toy/pretrain.yaml"}
+OF_SCRIPTS = {"toy/compare_directions.yaml"}
 
 
 def chains() -> list[tuple[str, ...]]:
@@ -18,6 +21,8 @@ def chains() -> list[tuple[str, ...]]:
     found = []
     for path in sorted(CONFIGS.rglob("*.yaml")):
         name = path.relative_to(CONFIGS).as_posix()
+        if name in OF_SCRIPTS:
+            continue
         layers = [path.name, f"toy/{path.name}", f"toy/demo/{path.name}"]
         found.append((name,) if name in STANDALONE else tuple(layers[: layers.index(name) + 1]))
     return found
@@ -85,3 +90,12 @@ def test_the_search_is_the_recipe() -> None:
     model = settings["model"]["init_args"]
     assert (model["method"], model["fraction"], model["training_share"], model["c"]) == ("svm", 0.2, 0.8, 1.0)
     assert settings["data"]["init_args"]["test_count"] == 2000 and "grid" not in model and "limits" not in model
+
+
+def test_the_comparison_s_searches_exist() -> None:
+    config = yaml.safe_load((CONFIGS / "toy" / "compare_directions.yaml").read_text())
+    assert set(config["sampling"]) | set(config["recipe"]) <= {
+        f"configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")
+    }
+    assert {method["settings"]["method"] for method in config["methods"].values()} == set(get_args(Method))
+    assert {method["budget"] for method in config["methods"].values()} == {"samples", "gradients", None}
