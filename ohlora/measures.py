@@ -61,6 +61,24 @@ def batched(
     return torch.cat([compute(batch.to(device)).cpu() for batch in torch.split(inputs, batch_size)])
 
 
+def counted_latents(
+    generator: Generator, seed: int, indices: Sequence[int], stream: str = ""
+) -> tuple[Tensor, Tensor | None]:
+    """Counted latents on the generator's device.
+
+    Args:
+        generator: Says their sizes, and how its labels are drawn.
+        seed: Seed of the run.
+        indices: N numbers.
+        stream: What they are for, such as ``"watch/"``; different streams are independent.
+
+    Returns:
+        z, N×Z, and labels, N×K, or None for a generator without labels.
+    """
+    z = counted.normal(seed, f"{stream}z", indices, generator.z_size).to(generator.w_avg)
+    return z, generator.draw_labels(counted.generators(seed, f"{stream}label", indices))
+
+
 @torch.inference_mode()
 def counted_images(
     generator: Generator, seed: int, indices: Sequence[int], batch_size: int
@@ -74,8 +92,7 @@ def counted_images(
     labels: list[Tensor] = []
     for first in range(0, len(indices), batch_size):
         part = indices[first : first + batch_size]
-        z = counted.normal(seed, "watch/z", part, generator.z_size).to(generator.w_avg)
-        label = generator.draw_labels(counted.generators(seed, "watch/label", part))
+        z, label = counted_latents(generator, seed, part, "watch/")
         noise = counted.generators(seed, "watch/noise", part)
         made.append(images.rounded(generator(z, label, noise=noise)).cpu())
         if label is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora import checkpoints, counted, direction_files, figures, images
+from ohlora import checkpoints, direction_files, figures, images
 from ohlora.attributes import LABELS
 from ohlora.datamodules.latents import pieces
 from ohlora.datamodules.samples import Samples
@@ -24,7 +24,7 @@ from ohlora.faces.parsing import FaceParser, load_parser
 from ohlora.faces.scoring import score
 from ohlora.files import require
 from ohlora.local_edits import LabelEdits, LocalBasis, LocalEdits
-from ohlora.measures import scores_of_codes
+from ohlora.measures import counted_latents, scores_of_codes
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.ranks import gathered
@@ -119,8 +119,7 @@ class ImageGenerationTest(L.LightningModule):
 
     def latents(self, stream: str, indices: Sequence[int]) -> Latents:
         """Counted latents of a stream of their own."""
-        z = counted.normal(self.test_seed, f"{stream}/z", indices, self.generator.z_size).to(self.device)
-        label = self.generator.draw_labels(counted.generators(self.test_seed, f"{stream}/label", indices))
+        z, label = counted_latents(self.generator, self.test_seed, indices, f"{stream}/")
         return Latents(z, label, self.generator.map(z, label))
 
     def record(self, metrics: dict[str, float], pictures: dict[str, np.ndarray], tables: dict[str, Any]) -> None:

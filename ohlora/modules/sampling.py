@@ -12,13 +12,13 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from torch import Tensor
 
-from ohlora import checkpoints, counted, figures, images, samples
+from ohlora import checkpoints, counted, figures, images, samples, tensorfiles
 from ohlora.datamodules.latents import pieces
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.files import read_rows, replacing, require, write_rows
+from ohlora.measures import counted_latents
 from ohlora.tracking import run_loggers
 
 SETTINGS = "settings.json"
@@ -108,8 +108,7 @@ class _Sampling(L.LightningModule):
 
     def latents(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Counted latents on the stage's device: z (N×Z) and labels (N×K, or None)."""
-        z = counted.normal(self.seed, "z", indices, self.generator.z_size).to(self.device)
-        return z, self.generator.draw_labels(counted.generators(self.seed, "label", indices))
+        return counted_latents(self.generator, self.seed, indices)
 
     def noise_of(self, indices: Sequence[int]) -> Any:
         """Noise for :meth:`ohlora.networks.stylegan.Generator.synthesize`."""
@@ -185,11 +184,8 @@ class Generate(_Sampling):
             print(f"all {count} images are in {self.output}: nothing to do")
             return
         z, label = self.latents(range(count))
-        arrays = {"z": z.cpu().numpy()}
-        if label is not None:
-            arrays["label"] = label.cpu().numpy()
-        with replacing(self.output / LATENTS) as part:
-            save_file(arrays, part, {"format": "ohlora-latents", "format_version": "1", "seed": str(self.seed)})
+        tensors = {"z": z} if label is None else {"z": z, "label": label}
+        tensorfiles.write(self.output / LATENTS, "ohlora-latents", 1, tensors, seed=self.seed)
         rows = [{"index": i, "path": self.image_path(i).relative_to(self.output).as_posix()} for i in range(count)]
         resolution = self.generator.resolution
         shown = [images.read_rgb(self.image_path(i), resolution) for i in range(min(count, PREVIEW))]

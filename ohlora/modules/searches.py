@@ -25,7 +25,7 @@ from ohlora.directions.svm import SVMs, class_size, classes, training_size
 from ohlora.errors import ConfigError, DataError
 from ohlora.files import require
 from ohlora.local_edits import LocalBasis
-from ohlora.measures import score_gradients
+from ohlora.measures import counted_latents, score_gradients
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.stylegan import Generator
 
@@ -348,10 +348,8 @@ class GradientSearch(Search):
         self.covariance = self._covariance()
 
     def _codes(self, stream: str, indices: Sequence[int]) -> Tensor:
-        z = counted.normal(self.settings.seed, f"{stream}/z", indices, self.generator.z_size).to(self.device)
-        label = self.generator.draw_labels(counted.generators(self.settings.seed, f"{stream}/label", indices))
         with torch.no_grad():
-            return self.generator.map(z, label)
+            return self.generator.map(*counted_latents(self.generator, self.settings.seed, indices, f"{stream}/"))
 
     def _covariance(self) -> Tensor:
         """Of w over latents of their own; no image is made."""
@@ -376,7 +374,7 @@ class GradientSearch(Search):
             uniform = torch.from_numpy(np.stack([r.random(len(self.settings.targets)) for r in random]))
             strengths = torch.lerp(self.low.double(), self.high.double(), uniform).to(w)
             group = torch.tensor([self._group(index) for index in indices], device=self.device)
-            codes = added(w, strengths[:, None], self._by_layer()[group])[:, 0]
+            codes = added(w, strengths[:, None], self.steps_by_layer()[group])[:, 0]
         places = [self.network.outputs.index(name) for name in self.held]
         scores, gradients = score_gradients(self.generator, self.network, codes, places, self.batch_size)
         if not self.passes:
@@ -432,15 +430,12 @@ class GradientSearch(Search):
         except ValueError as error:
             raise ConfigError(f"{error}: set model.init_args.hold") from error
 
-    def _by_layer(self) -> Tensor:
+    def steps_by_layer(self) -> Tensor:
+        """Steps in which each layer has a part of its own: G×P×L×D."""
         try:
             return covariance_solved_by_layer(self.gradients, self.covariance, self._targets)
         except ValueError as error:
             raise ConfigError(f"{error}: set model.init_args.hold") from error
-
-    def steps_by_layer(self) -> Tensor:
-        """Steps in which each layer has a part of its own: G×P×L×D."""
-        return self._by_layer()
 
     def state(self) -> dict[str, Any]:
         """Gradients so far, and the scores' sums."""
