@@ -12,7 +12,7 @@ from ohlora.__main__ import main
 from ohlora.modules.searches import Method
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-STANDALONE = {"toy/pretrain.yaml"}
+STANDALONE = {"toy/pretrain.yaml", "toy/score_drawn.yaml"}
 OF_SCRIPTS = {"toy/compare_directions.yaml"}
 
 
@@ -30,7 +30,7 @@ def chains() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("chain", chains(), ids=lambda chain: chain[-1])
 def test_a_config_resolves(chain: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    command = "predict" if chain[0].startswith(("generate", "sample", "score")) else "fit"
+    command = "predict" if Path(chain[0]).name.startswith(("generate", "sample", "score")) else "fit"
     words = [word for name in chain for word in ("--config", str(CONFIGS / name))]
     with pytest.raises(SystemExit) as done:
         main([command, *words, "--print_config"])
