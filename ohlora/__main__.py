@@ -1,4 +1,4 @@
-"""``python -m ohlora``: answers ``--help`` and ``--version`` at once, hands everything else to the entry point."""
+"""``python -m ohlora``: answers what needs no training at once, hands everything else to the entry point."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ commands:
   predict    make or score images:      ohlora predict --config configs/generate_10k.yaml
   validate   measure on validation data
   test       measure on test data
+  doctor     say what is installed, what has been made, and what to run next
 
   ohlora COMMAND --help                 lists the settings of a command
   ohlora COMMAND --model.help CLASS     lists the settings of a stage (also --data.help)
@@ -44,6 +45,10 @@ def main(args: list[str] | None = None) -> int:
 
         print(f"ohlora {__version__}")
         return 0
+    if given[0] == "doctor":
+        from ohlora import doctor
+
+        return doctor.main(given[1:])
     from ohlora import cli
 
     return cli.main(given)

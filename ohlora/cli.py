@@ -16,12 +16,13 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 
 from ohlora import tracking
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
 from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
-from ohlora.files import replacing
+from ohlora.files import config_file, replacing, shipped
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -138,7 +139,8 @@ def main(args: list[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in given
-    given = [word for word in given if word != "--traceback"]
+    given = _with_shipped_configs([word for word in given if word != "--traceback"])
+    OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
     _quiet()
     try:
         CLI(
@@ -155,6 +157,18 @@ def main(args: list[str] | None = None) -> int:
         print(f"ohlora: {readable}", file=sys.stderr)
         return 2
     return 0
+
+
+def _with_shipped_configs(given: list[str]) -> list[str]:
+    """The command line with the packaged copies of configurations that are not at hand."""
+    words = []
+    for before, word in zip(["", *given], given, strict=False):
+        option, sign, value = word.partition("=")
+        if before == "--config":
+            words.append(config_file(word))
+        else:
+            words.append(f"--config={config_file(value)}" if option == "--config" and sign else word)
+    return words
 
 
 def _readable(error: Exception) -> str | None:

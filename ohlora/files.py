@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import netrc
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +30,44 @@ def require(path: str | Path, made_by: str | None, folder: bool = False) -> None
     if not (path.is_dir() if folder else path.is_file()):
         hint = f"; it is made by: {made_by}" if made_by else ""
         raise MissingArtifactError(f"{path} does not exist{hint}")
+
+
+def shipped(name: str) -> Path:
+    """A file that comes with ohlora.
+
+    Args:
+        name: ``configs/…``, ``weights/…`` or ``dvc.yaml``, with POSIX separators.
+
+    Returns:
+        Its path: below the working directory a relative one, so that what is noted of a run in a clone can move with
+        it; elsewhere an absolute one. The file need not exist.
+    """
+    package = Path(__file__).parent
+    in_wheel = {"dvc.yaml": "pipeline/dvc.yaml"}.get(name, name)
+    path = package / in_wheel
+    if not name.startswith("weights/") and not (package / "configs").is_dir():
+        path = package.parent / name  # a source tree keeps them beside the package
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def config_file(given: str) -> str:
+    """A configuration file as it was given, or the copy that ships where there is none: ``configs/…`` works anywhere."""
+    copy = shipped(given)
+    if given.startswith("configs/") and not Path(given).is_file() and copy.is_file():
+        print(f"{given}: the copy that ships with ohlora")
+        return str(copy)
+    return given
+
+
+def wandb_key_found() -> bool:
+    """Whether Weights & Biases would find a key: in ``WANDB_API_KEY``, or in netrc for its host."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).strip("/")
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
 
 
 @contextmanager
@@ -67,12 +108,21 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str
         writer.writerows(rows)
 
 
-def write_results(path: str | Path, rows: list[dict[str, Any]]) -> None:
-    """Prints and writes a table of what was measured: ``what``, ``target``, ``measured`` (to four decimals)."""
+def write_results(path: str | Path, rows: list[dict[str, Any]], metrics: str | Path) -> None:
+    """Prints and writes a table of what was measured: ``what``, ``target``, ``measured`` (to four decimals).
+
+    Args:
+        path: The table, CSV.
+        rows: Its rows.
+        metrics: The measured values alone, a JSON file for ``dvc metrics``.
+    """
     for row in rows:
         row["measured"] = round(row["measured"], 4)
         print(f"{row['what']:90} {row['target']!s:14} {row['measured']:.4f}")
     write_rows(path, rows)
+    with replacing(metrics) as part:
+        values = {row["what"]: row["measured"] for row in rows}
+        part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -97,7 +97,11 @@ class Report:
         )
 
     def ranked(self) -> list[int]:
-        """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage."""
+        """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage.
+
+        Raises:
+            ConfigError: If none passes.
+        """
         edited = self.attributes
 
         def key(place: int) -> tuple[float, float]:
@@ -105,14 +109,25 @@ class Report:
             worst = min(float(row[f"{name}_corr"]) for name in edited)
             return -worst, sum(float(row[f"{name}_leakage"]) for name in edited) / len(edited)
 
-        return sorted((k for k, row in enumerate(self.rows) if row["passed"] == "O"), key=key)
+        passing = [k for k, row in enumerate(self.rows) if row["passed"] == "O"]
+        if not passing:
+            raise ConfigError(
+                f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes; test more latents, or loosen "
+                "the limits of the test (--model.init_args.limits)"
+            )
+        return sorted(passing, key=key)
 
-    def place_of(self, case: int) -> int:
+    def place_of(self, case: int | str) -> int:
         """Where a case is in the table.
+
+        Args:
+            case: Its number, or ``best`` for the first of :meth:`ranked`.
 
         Raises:
             ConfigError: If there is no such case.
         """
+        if case == "best":
+            return self.ranked()[0]
         for place, row in enumerate(self.rows):
             if int(row["case"]) == case:
                 return place

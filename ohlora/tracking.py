@@ -6,7 +6,6 @@ resolved configuration, ``metrics.csv``, ``pictures/`` and ``checkpoints/``.
 
 from __future__ import annotations
 
-import netrc
 import os
 import re
 import secrets
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ohlora import images
 from ohlora.errors import MissingArtifactError
-from ohlora.files import append_row, read_rows, write_rows
+from ohlora.files import append_row, read_rows, wandb_key_found, write_rows
 
 CLOCK = "kimg"
 
@@ -74,16 +73,6 @@ def run_of(checkpoint: str | Path) -> Path | None:
     return folder.parent if folder.name == "checkpoints" and folder.parent.parent.name == "runs" else None
 
 
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).strip("/")
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
-
-
 def run_loggers(trainer: L.Trainer) -> list[RunLogger]:
     """The loggers of a trainer that write to the run folder."""
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
@@ -112,7 +101,7 @@ class RunLogger(WandbLogger):
         tags: list[str] | None = None,
     ) -> None:
         if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")  # type: ignore[assignment]
+            mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key_found() else "offline")  # type: ignore[assignment]
         self.mode = mode
         super().__init__(
             name=name,

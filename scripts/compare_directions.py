@@ -25,7 +25,7 @@ from ohlora import figures, images
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.errors import ConfigError, OhloraError
-from ohlora.files import read_rows, replacing, write_rows
+from ohlora.files import config_file, read_rows, replacing, write_rows
 from ohlora.modules.searches import GRADIENT_METHODS
 from ohlora.reports import STATISTICS
 from ohlora.samples import MEDIANS
@@ -180,7 +180,9 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as latents=10")
     given = parser.parse_args(args)
     try:
-        config = OmegaConf.merge(OmegaConf.load(given.config), OmegaConf.from_dotlist(given.overrides))
+        config = OmegaConf.merge(
+            OmegaConf.load(config_file(str(given.config))), OmegaConf.from_dotlist(given.overrides)
+        )
         assert isinstance(config, DictConfig)
         part, _, parts = given.part.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):

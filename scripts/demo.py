@@ -16,7 +16,8 @@ from ohlora.__main__ import main as ohlora
 from ohlora.files import read_rows
 from ohlora.rules import AT_HALF
 from ohlora.tracking import newest_checkpoint, run_of
-from scripts import animate_character, export_character, filter_images, select_characters
+
+from . import animate_character, export_character, filter_images, select_characters
 
 STAGES = (
     "generate_10k",

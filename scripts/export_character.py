@@ -1,6 +1,6 @@
 """Writes a latent of the image generation test, or one of the original's, as a character file.
 
-python scripts/export_character.py tested artifacts/vectorfind_v8 83 artifacts/characters/mina.safetensors \
+python scripts/export_character.py tested artifacts/vectorfind_v8 best artifacts/characters/mina.safetensors \
     --generator artifacts/finetune_v8/generator.safetensors
 python scripts/export_character.py original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors \
     --generator artifacts/original_v8/generator.safetensors --directions artifacts/original_v8/directions.safetensors
@@ -69,13 +69,18 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     return Character(network, w.clone(), found.attributes, found.steps[found.groups.names.index(name)], ranges, card)
 
 
+def case(word: str) -> int | str:
+    """A latent's number, or ``best``."""
+    return word if word == "best" else int(word)
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Writes a latent as a character file.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("tested", help="a latent of the image generation test")
     command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the test")
-    command.add_argument("case", type=int, metavar="CASE", help="number of the latent")
+    command.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")
     command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
     command.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
     command.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")

@@ -3,7 +3,7 @@
 python scripts/measure_attributes.py
 
 Held-out drawn faces are made on the spot; generated images come from the toy StyleGAN. The judges are ensembles and a
-network trained with other seeds, splits and drawn faces (docs/attributes.md).
+network trained with other seeds, splits and drawn faces (docs/attributes.md makes them).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ohlora.errors import OhloraError
 from ohlora.faces import drawing
 from ohlora.faces.accuracy import correlations, intersections_over_unions, parsed
 from ohlora.faces.parsing import FaceParser, load_parser
-from ohlora.files import write_results
+from ohlora.files import shipped, write_results
 from ohlora.measures import counted_images, scored
 
 HELD_OUT = 2000
@@ -40,16 +40,16 @@ def held_out_faces() -> tuple[np.ndarray, np.ndarray, list[drawing.Truth]]:
     return np.stack([face.image for face in faces]), np.stack([face.parsing for face in faces]), truths
 
 
-def filter_rows(weights: Path, generated: Tensor) -> list[Row]:
+def filter_rows(runs: Path, generated: Tensor) -> list[Row]:
     """Out-of-fold AUROC of the filters, and their agreement with independently trained ones on generated images."""
     rows: list[Row] = []
     agreements: list[Row] = []
     for name in FILTERS:
-        path = weights / f"{name}.safetensors"
+        path = runs / f"filter_{name}" / f"{name}.safetensors"
         pooled = checkpoints.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
         rows.append({"what": f"{name} filter, pooled out-of-fold AUROC", "target": 0.99, "measured": pooled})
         ours = scored(checkpoints.load_attributes(path), generated)[name]
-        judge = scored(checkpoints.load_attributes(weights / f"judge_{name}.safetensors"), generated)
+        judge = scored(checkpoints.load_attributes(runs / f"judge_{name}" / f"{name}.safetensors"), generated)
         agreement = float(((ours >= 0.5) == (judge[name] >= 0.5)).mean())
         what = f"{name} filter, generated images: agreement at 0.5 with an independently trained ensemble"
         agreements.append({"what": what, "target": 0.97, "measured": agreement})
@@ -85,17 +85,17 @@ def correlation_rows(
     ]
 
 
-def measure(weights: Path) -> list[Row]:
+def measure(runs: Path) -> list[Row]:
     """All rows of the table."""
     drawn, masks, truths = held_out_faces()
-    generator = checkpoints.load_generator(weights / "generator.safetensors")
+    generator = checkpoints.load_generator(shipped("weights/toy/generator.safetensors"))
     generated, _ = counted_images(generator, 99, range(GENERATED), BATCH)
-    rows = filter_rows(weights, generated)
-    rows += parser_rows(load_parser(weights / "parser.safetensors"), drawn, masks, truths)
+    rows = filter_rows(runs, generated)
+    rows += parser_rows(load_parser(str(runs / "face_parser" / "parser.safetensors")), drawn, masks, truths)
     pictures = images.to_float(drawn)
     truth = {name: np.array([t.attributes[name] for t in truths]) for name in MEASURED}
-    search = checkpoints.load_attributes(weights / "merged.safetensors")
-    judge = checkpoints.load_attributes(weights / "judge.safetensors")
+    search = checkpoints.load_attributes(runs / "merged" / "merged.safetensors")
+    judge = checkpoints.load_attributes(runs / "judge_cnn" / "judge.safetensors")
     for called, network in (("search CNN", search), ("judge CNN", judge)):
         found = scored(network, pictures)
         rows += correlation_rows(
@@ -109,15 +109,15 @@ def measure(weights: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's attribute networks.")
-    parser.add_argument("--weights", type=Path, default=Path("ohlora/weights/toy"), help="folder of the networks")
+    parser.add_argument("--runs", type=Path, default=Path("artifacts/toy"), help="folder of the stages")
     parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")
     given = parser.parse_args(args)
     try:
-        rows = measure(given.weights)
+        rows = measure(given.runs)
     except OhloraError as error:
         print(f"measure_attributes: {error}", file=sys.stderr)
         return 2
-    write_results(given.output, rows)
+    write_results(given.output, rows, given.runs / "results" / "attributes.json")
     return 0
 
 

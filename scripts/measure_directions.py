@@ -1,15 +1,14 @@
-"""Measures the toy world's directions, and writes docs/results/directions.csv.
+"""Tables what the image generation tests of the toy world found, and writes docs/results/directions.csv.
 
 python scripts/measure_directions.py
 
-Samples, searches and tests anew, in a temporary folder, with the toy fine-tune v8 (docs/finetuning.md makes it).
+Reads the tests of the original's directions and of ours (docs/directions.md makes them), and times the character.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,27 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.character import Character
 from ohlora.errors import OhloraError
 from ohlora.files import read_rows, require, write_results
 from ohlora.networks.stylegan import Generator
-from ohlora.reports import STATISTICS, Report
+from ohlora.reports import RESULTS, STATISTICS
 
 Row = dict[str, Any]
 FOUND = "as found"
-
-
-def stage(command: str, name: str, **settings: object) -> float:
-    """Runs a stage of the toy world with some settings changed; seconds it took."""
-    words = [command, "--config", f"configs/{name}.yaml", "--config", f"configs/toy/{name}.yaml"]
-    words += ["--trainer.logger.init_args.mode", "disabled"]
-    words += [word for key, value in settings.items() for word in (f"--{key.replace('__', '.')}", str(value))]
-    started = time.monotonic()
-    if ohlora(words):
-        raise SystemExit(2)
-    return time.monotonic() - started
+TESTS = {"svm": "vectorfind_v8", "local": "vectorfind_v9"}
+"""Method of each of the two recipes."""
 
 
 def milliseconds(work: Callable[[], object], times: int) -> float:
@@ -65,17 +54,12 @@ def rendering_rows(small: Character) -> list[Row]:
     ]
 
 
-def measure(generator: Path, folder: Path, latents: int) -> list[Row]:
-    """All rows of the table."""
-    require(generator, "python -m ohlora fit --config configs/finetune_v8.yaml --config configs/toy/finetune_v8.yaml")
-    root, set_folder, found = folder / "stage", folder / "samples", folder / "found"
-    common = {"trainer__default_root_dir": root, "model__init_args__generator": generator}
-    sampling = stage("predict", "sample_240k", **common, model__init_args__output=set_folder)
-    search: dict[str, object] = {"data__init_args__folder": set_folder, "model__init_args__output": found, **common}
-    searching = stage("fit", "vectorfind_v8", **search)
-    testing = stage("test", "vectorfind_v8", **search, data__init_args__test_count=latents)
-    (statistics,) = read_rows(found / STATISTICS)
-    rows: list[Row] = []
+def test_rows(method: str, folder: Path, stage: str) -> list[Row]:
+    """What a test found of its edits."""
+    files = f"--config configs/{stage}.yaml --config configs/toy/{stage}.yaml"
+    require(folder / STATISTICS, f"python -m ohlora test {files}")
+    (statistics,) = read_rows(folder / STATISTICS)
+    columns = {f"pass rate of {len(read_rows(folder / RESULTS)):,} latents": "passed_ratio"}
     for what, column in (
         ("mean r", "corr_mean"),
         ("share at the limit", "passed_ratio"),
@@ -84,38 +68,33 @@ def measure(generator: Path, folder: Path, latents: int) -> list[Row]:
         ("leakage, mean of latents", "leakage_mean"),
         ("leakage, systematic", "systematic_leakage"),
     ):
-        rows += [
-            {"what": f"svm, {what}: {name}", "target": FOUND, "measured": float(statistics[f"{name}_{column}"])}
-            for name in EXPRESSIONS
-        ]
-    for key, value in statistics.items():
-        if key.startswith("drift_"):
-            name = key.removeprefix("drift_").removesuffix("_mean")
-            rows.append({"what": f"svm, drift of {name}", "target": FOUND, "measured": float(value)})
-    rows.append({"what": "svm, pass rate", "target": FOUND, "measured": float(statistics["passed_ratio"])})
-    rows += [
-        {"what": "sampling 40,000, seconds", "target": "<= 240", "measured": sampling},
-        {"what": "direction search on 40,000, seconds", "target": "<= 20", "measured": searching},
-        {"what": f"image generation test of {latents:,} latents, seconds", "target": FOUND, "measured": testing},
+        columns |= {f"{what}: {name}": f"{name}_{column}" for name in EXPRESSIONS}
+    drifts = [key for key in statistics if key.startswith("drift_")]
+    columns |= {f"drift of {key.removeprefix('drift_').removesuffix('_mean')}": key for key in drifts}
+    return [
+        {"what": f"{method}, {what}", "target": FOUND, "measured": float(statistics[column])}
+        for what, column in columns.items()
     ]
-    report = Report.load(found, generator)
-    return rows + rendering_rows(report.character(report.ranked()[0]))
+
+
+def measure(runs: Path) -> list[Row]:
+    """All rows of the table."""
+    rows = [row for method, stage in TESTS.items() for row in test_rows(method, runs / stage, stage)]
+    return rows + rendering_rows(Character.load(runs / "characters" / "mina.safetensors"))
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's directions.")
-    parser.add_argument("--generator", type=Path, default=Path("artifacts/toy/finetune_v8/generator.safetensors"))
-    parser.add_argument("--latents", type=int, default=2000, help="latents of the test (default: 2000)")
+    parser.add_argument("--runs", type=Path, default=Path("artifacts/toy"), help="folder of the stages")
     parser.add_argument("--output", type=Path, default=Path("docs/results/directions.csv"), help="table to write")
     given = parser.parse_args(args)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            rows = measure(given.generator, Path(folder), given.latents)
+        rows = measure(given.runs)
     except OhloraError as error:
         print(f"measure_directions: {error}", file=sys.stderr)
         return 2
-    write_results(given.output, rows)
+    write_results(given.output, rows, given.runs / "results" / "directions.json")
     return 0
 
 

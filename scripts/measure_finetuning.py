@@ -18,7 +18,7 @@ from torch import Tensor
 from ohlora import checkpoints
 from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
 from ohlora.errors import FormatError, OhloraError
-from ohlora.files import require, write_results
+from ohlora.files import require, shipped, write_results
 from ohlora.measures import (
     BATCH,
     Penultimate,
@@ -41,14 +41,16 @@ class Judge:
     """What measures: filter ensembles and an attribute CNN.
 
     Args:
-        weights: Folder of the toy weights.
+        runs: Folder of the stages.
     """
 
-    def __init__(self, weights: Path) -> None:
-        self.filters = [checkpoints.load_attributes(weights / f"judge_{name}.safetensors") for name in FILTERS]
-        network = checkpoints.load_attributes(weights / "judge.safetensors")
+    def __init__(self, runs: Path) -> None:
+        paths = [runs / f"judge_{name}" / f"{name}.safetensors" for name in FILTERS]
+        self.filters = [checkpoints.load_attributes(path) for path in paths]
+        path = runs / "judge_cnn" / "judge.safetensors"
+        network = checkpoints.load_attributes(path)
         if not isinstance(network, AttributeCNN):
-            raise FormatError(f"{weights / 'judge.safetensors'} holds an ensemble; expected an attribute CNN")
+            raise FormatError(f"{path} holds an ensemble; expected an attribute CNN")
         self.network, self.features = network, Penultimate(network)
 
     def concept(self, pictures: Tensor) -> tuple[dict[str, np.ndarray], float]:
@@ -82,11 +84,11 @@ def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what
     }
 
 
-def measure(weights: Path, runs: Path) -> list[Row]:
+def measure(runs: Path) -> list[Row]:
     """All rows of the table."""
-    judge = Judge(weights)
+    judge = Judge(runs)
     sets: dict[str, tuple[Tensor, Tensor | None]] = {
-        "original": images_of(weights / "generator.safetensors", "toy/pretrain"),
+        "original": images_of(shipped("weights/toy/generator.safetensors"), "toy/pretrain"),
         "v1": images_of(runs / "finetune_v1" / "generator.safetensors", "finetune_v1"),
         "v8": images_of(runs / "finetune_v8" / "generator.safetensors", "finetune_v8"),
         "v1 projection": images_of(runs / "finetune_v1_projection" / "generator.safetensors", "finetune_v1_projection"),
@@ -109,16 +111,15 @@ def measure(weights: Path, runs: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's fine-tunes.")
-    parser.add_argument("--weights", type=Path, default=Path("ohlora/weights/toy"), help="folder of the judges")
-    parser.add_argument("--runs", type=Path, default=Path("artifacts/toy"), help="folder of the fine-tunes")
+    parser.add_argument("--runs", type=Path, default=Path("artifacts/toy"), help="folder of the stages")
     parser.add_argument("--output", type=Path, default=Path("docs/results/finetuning.csv"), help="table to write")
     given = parser.parse_args(args)
     try:
-        rows = measure(given.weights, given.runs)
+        rows = measure(given.runs)
     except OhloraError as error:
         print(f"measure_finetuning: {error}", file=sys.stderr)
         return 2
-    write_results(given.output, rows)
+    write_results(given.output, rows, given.runs / "results" / "finetuning.json")
     return 0
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from ohlora import figures, images
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import OhloraError
 from ohlora.files import write_rows
-from ohlora.reports import RESULTS, Report
+from ohlora.reports import Report
 
 
 def row_of(report: Report, place: int) -> np.ndarray:
@@ -47,11 +47,6 @@ def select(report: Report, target: Path, count: int) -> int:
         ConfigError: If none does.
     """
     ranked = report.ranked()
-    if not ranked:
-        raise ConfigError(
-            f"none of {len(report.rows)} latents in {report.folder / RESULTS} passes; test more latents, or loosen "
-            "the limits of the test (--model.init_args.limits)"
-        )
     shown = ranked[:count]
     write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])
     sheet = np.concatenate([row_of(report, place) for place in shown])

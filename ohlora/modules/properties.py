@@ -33,6 +33,7 @@ class PropertyRegression(Supervised):
         passes: Upper limit of the length, in passes over the data.
         patience: Passes without improvement after which training stops.
         seed: Seed of weights and dropout.
+        save_as: Name of the product, a safetensors file; by default that of the network.
     """
 
     predicted: Tensor
@@ -48,6 +49,7 @@ class PropertyRegression(Supervised):
         passes: float = 200,
         patience: int = 20,
         seed: int = 0,
+        save_as: str | None = None,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counted.integer(seed, "network", 0))
@@ -57,7 +59,7 @@ class PropertyRegression(Supervised):
             raise ConfigError(f"stop_without is {list(stop_without)}; expected some, not all, of {list(cnn.outputs)}")
         super().__init__([cnn], passes, patience, optimizer, schedule, seed)
         self.save_hyperparameters()
-        self.name, self.outputs, self.resolution = network, cnn.outputs, resolution
+        self.name, self.outputs, self.resolution = save_as or network, cnn.outputs, resolution
         self.deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]
         self.predictions = Gathered(len(cnn.outputs))
 
