@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -59,9 +61,15 @@ def stages(world: str) -> list[Stage]:
             return shipped(path.relative_to("ohlora").as_posix())
         return path
 
-    declared = OmegaConf.to_container(OmegaConf.load(shipped("dvc.yaml")))
+    def command(words: str) -> str:
+        # An installed ohlora has its scripts in the package.
+        if Path("scripts").is_dir():
+            return words
+        return re.sub(r"^python scripts/(\w+)\.py", r"python -m ohlora.scripts.\1", words)
+
+    declared: Any = OmegaConf.to_container(OmegaConf.load(shipped("dvc.yaml")))
     found = []
-    for name, stage in declared["stages"].items():  # type: ignore[call-overload, index]
+    for name, stage in declared["stages"].items():
         if not name.startswith(f"{world}-"):
             continue
         commands = stage["cmd"] if isinstance(stage["cmd"], list) else [stage["cmd"]]
@@ -70,7 +78,7 @@ def stages(world: str) -> list[Stage]:
             Stage(
                 name.removeprefix(f"{world}-"),
                 stage["desc"],
-                tuple(commands),
+                tuple(command(words) for words in commands),
                 tuple(located(entry) for entry in stage.get("deps", ())),
                 tuple(located(entry) for entry in made),
             )
@@ -129,14 +137,16 @@ def _made(world: str) -> list[str]:
     elif len(done) < len(of):
         stage = next(s for s in of if not s.done)
         missing = [str(path) for path in stage.needs if not path.exists()]
-        lines.append(f"  next is {stage.name}, which needs {', '.join(missing)} (docs/celeba256.md says from where)")
+        where = " (docs/celeba256.md says from where)" if world == "celeba256" else ""
+        lines.append(f"  next is {stage.name}, which needs {', '.join(missing)}{where}")
     return lines
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="ohlora doctor", description="Says what is installed, what it can use, what has been made, and what is next."
+        prog="ohlora doctor",
+        description="Says what is installed, what it can use, what has been made, and what is next.",
     )
     parser.add_argument("--world", choices=[*WORLDS], help="look at one world only")
     given = parser.parse_args(sys.argv[1:] if args is None else args)
@@ -153,5 +163,8 @@ def main(args: list[str] | None = None) -> int:
         print(f"{title}\n" + "\n".join(f"  {line}" for line in lines))
     print("Made")
     for world in [given.world] if given.world else [*WORLDS]:
+        if world == "demo" and not given.world and not any(stage.done for stage in stages(world)):
+            print("  the demo was not run: make demo")
+            continue
         print("\n".join(f"  {line}" for line in _made(world)))
     return 0

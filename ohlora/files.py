@@ -51,7 +51,7 @@ def shipped(name: str) -> Path:
 
 
 def config_file(given: str) -> str:
-    """A configuration file as it was given, or the copy that ships where there is none: ``configs/…`` works anywhere."""
+    """A configuration file as it was given; where there is none, the copy of ``configs/…`` that ships."""
     copy = shipped(given)
     if given.startswith("configs/") and not Path(given).is_file() and copy.is_file():
         print(f"{given}: the copy that ships with ohlora")

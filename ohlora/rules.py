@@ -55,3 +55,7 @@ class Rule:
 def all_hold(rules: Iterable[Rule], scores: Mapping[str, np.ndarray]) -> np.ndarray:
     """Where all rules hold: attribute → N scores in, N booleans out."""
     return np.asarray(np.logical_and.reduce([rule.holds(scores[rule.attribute]) for rule in rules]))
+
+
+CONCEPT = tuple(Rule.parse(rule).attribute for rule in AT_HALF)
+"""The filters that decide about the concept."""

@@ -1,6 +1,8 @@
 """The chain at its smallest: generate, filter, score, fine-tune v1 and v8 on what was kept, and make a character.
 
 python -m scripts.demo
+
+Ends with a page, ``artifacts/demo/index.html``, that shows what was made and by which commands.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ohlora.__main__ import main as ohlora
+from ohlora.attributes import EXPRESSIONS
 from ohlora.files import read_rows
-from ohlora.rules import AT_HALF
+from ohlora.reports import RESULTS, STATISTICS
+from ohlora.rules import AT_HALF, CONCEPT
 from ohlora.tracking import newest_checkpoint, run_of
 
-from . import animate_character, export_character, filter_images, select_characters
+from . import animate_character, demo_page, export_character, filter_images, select_characters
 
 STAGES = (
     "generate_10k",
@@ -30,7 +36,7 @@ STAGES = (
     "filter_15k",
     "finetune_v8",
     "vectorfind_v9",
-    "character",
+    "characters",
 )
 RULES = {
     "10k": AT_HALF,
@@ -38,87 +44,145 @@ RULES = {
 }
 
 
-def configs(stage: str) -> list[str]:
-    """The options that lay the demo's overlays over a stage's recipe."""
-    files = (f"configs/{stage}.yaml", f"configs/toy/{stage}.yaml", f"configs/toy/demo/{stage}.yaml")
-    return [word for file in files for word in ("--config", file)]
+class Demo:
+    """Runs the steps one after the other, says what each does and found, and keeps that for the page.
 
+    Args:
+        root: Folder of everything the demo makes.
+    """
 
-def step(say: str, command: str, words: list[str], run: Callable[[list[str]], int] = ohlora) -> None:
-    """Says what comes, shows the command, and runs it."""
-    shown = " ".join(f"'{word}'" if " " in word else word for word in words)
-    print(f"\n# {say}\n$ {command} {shown}", flush=True)
-    code = run(words)
-    if code:
-        sys.exit(code)
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.steps: list[demo_page.Step] = []
 
+    def step(
+        self, title: str, command: str, words: list[str], found: Callable[[], str], run: Callable[[list[str]], int]
+    ) -> None:
+        """Says what comes, shows the command, runs it, and says what was found."""
+        shown = " ".join([command, *(f"'{word}'" if " " in word else word for word in words)])
+        print(f"\n# {title}\n$ {shown}", flush=True)
+        started = time.monotonic()
+        code = run(words)
+        if code:
+            sys.exit(code)
+        step = demo_page.Step(title, shown, found(), time.monotonic() - started)
+        self.steps.append(step)
+        print(f"→ {step.found} ({step.seconds:.0f} s)", flush=True)
 
-def filtered(root: Path, count: str) -> None:
-    """Filters one of the two generated sets."""
-    rules = [word for rule in RULES[count] for word in ("--keep", rule)]
-    tables = [str(root / f"score_{count}" / "scores.csv"), str(root / f"filter_{count}" / "manifest.csv")]
-    step(
-        "Keep the young women without glasses", "python scripts/filter_images.py", [*tables, *rules], filter_images.main
-    )
+    def stage(self, verb: str, stage: str, title: str, found: Callable[[], str], *more: str) -> None:
+        """A step of the entry point, with the demo's overlays over the stage's recipe."""
+        files = (f"configs/{stage}.yaml", f"configs/toy/{stage}.yaml", f"configs/toy/demo/{stage}.yaml")
+        words = [verb, *(word for file in files for word in ("--config", file)), *more]
+        self.step(title, "python -m ohlora", words, found, ohlora)
 
+    def filtered(self, count: str, title: str) -> None:
+        """Filters one of the two generated sets."""
+        scores, kept = self.root / f"score_{count}" / "scores.csv", self.root / f"filter_{count}" / "manifest.csv"
+        rules = [word for rule in RULES[count] for word in ("--keep", rule)]
 
-def character(root: Path) -> None:
-    """Chooses the first candidate, writes it as a character, and plays it."""
-    tested, folder = root / "vectorfind_v9", root / "character"
-    with_generator = ["--generator", str(root / "finetune_v8" / "generator.safetensors")]
-    step(
-        "Rank those that follow",
-        "python scripts/select_characters.py",
-        [str(tested), str(folder), "--count", "8", *with_generator],
-        select_characters.main,
-    )
-    case = read_rows(folder / "candidates.csv")[0]["case"]
-    file = str(folder / "character.safetensors")
-    step(
-        "Write the first as a character",
-        "python scripts/export_character.py",
-        ["tested", str(tested), case, file, *with_generator],
-        export_character.main,
-    )
-    step(
-        "Play it",
-        "python scripts/animate_character.py",
-        [file, str(folder / "character.gif")],
-        animate_character.main,
-    )
+        def found() -> str:
+            return f"{len(read_rows(kept)):,} of {len(read_rows(scores)):,} images pass all four rules."
 
+        self.step(title, "python scripts/filter_images.py", [str(scores), str(kept), *rules], found, filter_images.main)
 
-def report(root: Path) -> None:
-    """Names what there is to look at, and says how far the two fine-tunes came."""
-    for stage in ("finetune_v1", "finetune_v8"):
-        run = newest_run(root / stage)
-        rows = read_rows(run / "metrics.csv")
-        before = next(float(row["watch/concept_rate"]) for row in rows if row.get("watch/concept_rate"))
-        after = next(float(row["final/concept_rate"]) for row in reversed(rows) if row.get("final/concept_rate"))
-        fakes = sorted((run / "pictures").glob("fakes-*.png"))
-        print(f"\n{stage}: {before:.0%} of its images fit the concept before, {after:.0%} after. Look at:")
-        for what, path in (
-            ("what it learned from (reals)", run / "pictures" / "reals-000000000.png"),
-            ("before fine-tuning", fakes[0]),
-            ("after fine-tuning, same latents", fakes[-1]),
-            ("losses, scores, concept rate", run / "metrics.csv"),
-            ("the fine-tuned generator", root / stage / "generator.safetensors"),
-        ):
-            print(f"  {what + ':':34}{path}")
-    folder = root / "character"
-    print("\nThe character. Look at:")
-    for what, path in (
-        ("candidates", folder / "candidates.png"),
-        ("the edits of the best latent", sorted((root / "vectorfind_v9" / "sheets").glob("best_*.png"))[0]),
-        ("the character, moving", folder / "character.gif"),
-        ("its file", folder / "character.safetensors"),
-    ):
-        print(f"  {what + ':':34}{path}")
-    print("Or in Python, after `import ohlora`:")
-    print(f"ohlora.Character.load('{folder / 'character.safetensors'}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")
-    print("\nAnd at what the networks saw in the images:")
-    print(f"  {'scores of the original:':34}{root / 'score_10k' / 'scores.csv'}")
-    print(f"  {'eyes, mouth, pose … of those kept:':34}{root / 'score_properties' / 'scores.csv'}")
+    def scored(self, count: str) -> str:
+        """What the filters found in one of the two generated sets."""
+        rows = read_rows(self.root / f"score_{count}" / "scores.csv")
+        means = {name: np.mean([float(row[f"{name}_score"]) for row in rows]) for name in CONCEPT}
+        return "Mean scores: " + ", ".join(f"{name} {mean:.2f}" for name, mean in means.items()) + "."
+
+    def tuned(self, stage: str) -> str:
+        """How far a fine-tune came."""
+        before, after = demo_page.concept_rates(newest_run(self.root / stage))
+        return f"{before:.0%} of its images fit the concept before, {after:.0%} now."
+
+    def tested(self) -> str:
+        """What the image generation test found."""
+        (row,) = read_rows(self.root / "vectorfind_v9" / STATISTICS)
+        count = len(read_rows(self.root / "vectorfind_v9" / RESULTS))
+        said = ", ".join(f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in EXPRESSIONS)
+        return f"{row['passed']} of {count} faces follow in all three; correlation of what was asked and seen: {said}."
+
+    def character(self) -> None:
+        """Ranks the candidates, writes the first as a character, and plays it."""
+        tested, folder = self.root / "vectorfind_v9", self.root / "characters"
+        file, film = folder / "mina.safetensors", folder / "mina.gif"
+        with_generator = ["--generator", str(self.root / "finetune_v8" / "generator.safetensors")]
+
+        def best() -> str:
+            row = read_rows(folder / "candidates.csv")[0]
+            said = ", ".join(f"{name} {float(row[f'{name}_corr']):.3f}" for name in EXPRESSIONS)
+            return f"Face number {row['case']} follows best: {said}."
+
+        self.step(
+            "Rank the faces that follow",
+            "python scripts/select_characters.py",
+            [str(tested), str(folder), "--count", "8", *with_generator],
+            best,
+            select_characters.main,
+        )
+        self.step(
+            "Write the best as a character",
+            "python scripts/export_character.py",
+            ["tested", str(tested), "best", str(file), *with_generator],
+            lambda: f"One file of {file.stat().st_size / 1e6:.1f} MB: the generator, the face, and what steers it.",
+            export_character.main,
+        )
+        self.step(
+            "Play it",
+            "python scripts/animate_character.py",
+            [str(file), str(film)],
+            lambda: f"{film} sweeps eyes, mouth and pose, then rests and blinks.",
+            animate_character.main,
+        )
+
+    def run(self) -> None:
+        """All steps."""
+        root = self.root
+        for stage in STAGES:  # each demo tells its story from the start
+            shutil.rmtree(root / stage, ignore_errors=True)
+        self.stage(
+            "predict",
+            "generate_10k",
+            "Make 1,000 images with the toy StyleGAN that ships",
+            lambda: f"They are in {root / 'generate_10k' / 'images'}.",
+        )
+        self.stage("predict", "score_10k", "Let four filters look at them", lambda: self.scored("10k"))
+        self.filtered("10k", "Keep young women without glasses, of good quality")
+        self.stage(
+            "predict",
+            "score_properties",
+            "Parse their faces and measure eyes, mouth, pose, hair and background",
+            lambda: f"The scores in {root / 'score_properties' / 'scores.csv'} are the labels of what follows.",
+        )
+        self.stage("fit", "finetune_v1", "Fine-tune v1 on them", lambda: self.tuned("finetune_v1"))
+        self.stage(
+            "predict",
+            "generate_15k",
+            "Make 1,000 images with fine-tune v1",
+            lambda: f"They are in {root / 'generate_15k' / 'images'}.",
+        )
+        self.stage("predict", "score_15k", "Let the filters look at them", lambda: self.scored("15k"))
+        self.filtered("15k", "Keep those that fit beyond doubt")
+        self.stage(
+            "fit",
+            "finetune_v8",
+            "Fine-tune v8 on them, and stop half-way",
+            lambda: "Stopped at 2,000 images.",
+            "--model.init_args.kimg",
+            "2",
+        )
+        self.stage(
+            "fit", "finetune_v8", "Go on where it stopped", lambda: self.tuned("finetune_v8"), "--ckpt_path", "last"
+        )
+        self.stage(
+            "fit",
+            "vectorfind_v9",
+            "Find what moves eyes, mouth and pose, and nothing else",
+            lambda: f"{root / 'vectorfind_v9' / 'directions.safetensors'} holds a step for each.",
+        )
+        self.stage("test", "vectorfind_v9", "Edit 48 other faces fifty times each; a judge looks", self.tested)
+        self.character()
 
 
 def newest_run(stage_dir: Path) -> Path:
@@ -132,25 +196,15 @@ def main() -> int:
     """Runs the demo; returns its exit code."""
     started = time.monotonic()
     root = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "demo"
-    for stage in STAGES:  # each demo tells its story from the start
-        shutil.rmtree(root / stage, ignore_errors=True)
-    entry = "python -m ohlora"
-    step("1,000 images of the toy original StyleGAN", entry, ["predict", *configs("generate_10k")])
-    step("Score them by gender, quality, age and glasses", entry, ["predict", *configs("score_10k")])
-    filtered(root, "10k")
-    step("Parse their faces and score what they show", entry, ["predict", *configs("score_properties")])
-    step("Fine-tune v1 on them, labelled by those scores", entry, ["fit", *configs("finetune_v1")])
-    step("1,000 images of fine-tune v1", entry, ["predict", *configs("generate_15k")])
-    step("Score them as well", entry, ["predict", *configs("score_15k")])
-    filtered(root, "15k")
-    half = ["--model.init_args.kimg", "2"]
-    step("Fine-tune v8 on them: 2,000 images seen", entry, ["fit", *configs("finetune_v8"), *half])
-    step("Resume from where it stopped: 2,000 more", entry, ["fit", *configs("finetune_v8"), "--ckpt_path", "last"])
-    step("Find what moves eyes, mouth and pose, and nothing else", entry, ["fit", *configs("vectorfind_v9")])
-    step("Edit 48 other faces fifty times each; the judge looks", entry, ["test", *configs("vectorfind_v9")])
-    character(root)
+    demo = Demo(root)
+    demo.run()
+    page = root / "index.html"
+    runs = {stage: newest_run(root / stage) for stage in ("finetune_v1", "finetune_v8")}
+    demo_page.write(page, root, runs, demo.steps)
+    character = root / "characters" / "mina.safetensors"
     print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
-    report(root)
+    print(f"Open {page} in a browser. Or steer the character in Python:")
+    print(f"  import ohlora\n  ohlora.Character.load('{character}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")
     return 0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ohlora import images
-from ohlora.attributes import ATTRIBUTES, FILTERS, MEASURED
+from ohlora.attributes import MEASURED
 from ohlora.faces import drawing
 from ohlora.faces.scoring import Normalization
 from ohlora.files import replacing, write_rows
@@ -32,7 +32,7 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
         for column, kind, pixels in (("path", "images", face.image), ("mask", "masks", face.parsing)):
             row[column] = f"{kind}/{index:06d}.png"
             images.save_png(pixels, folder / row[column])
-        row |= {a.name: int(truth.attributes[a.name]) for a in ATTRIBUTES if a.name in FILTERS}
+        row |= {name: int(truth.attributes[name]) for name in drawing.DEFAULT_RATES}
         row |= {name: round(truth.attributes[name], 4) for name in MEASURED}
         rows.append(row)
     own = Normalization(dict.fromkeys(MEASURED, 0.0), dict.fromkeys(MEASURED, 1.0))
@@ -50,11 +50,10 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first face (default: 0)")
     parser.add_argument("--resolution", type=int, default=64, help="pixels a side (default: 64)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the faces (default: 1)")
-    for name in FILTERS:
-        rate = drawing.DEFAULT_RATES[name]
+    for name, rate in drawing.DEFAULT_RATES.items():
         parser.add_argument(f"--{name}", type=float, default=rate, help=f"share with {name} 1 (default: {rate})")
     given = parser.parse_args(args)
-    rates = {name: getattr(given, name) for name in FILTERS}
+    rates = {name: getattr(given, name) for name in drawing.DEFAULT_RATES}
     try:
         draw(given.folder, given.count, given.resolution, given.seed, given.first, rates)
     except ValueError as error:

@@ -18,13 +18,14 @@ import numpy as np
 from torch import Tensor
 
 from ohlora import checkpoints, images
-from ohlora.attributes import FILTERS, MEASURED
+from ohlora.attributes import MEASURED
 from ohlora.errors import OhloraError
 from ohlora.faces import drawing
 from ohlora.faces.accuracy import correlations, intersections_over_unions, parsed
 from ohlora.faces.parsing import FaceParser, load_parser
 from ohlora.files import shipped, write_results
 from ohlora.measures import counted_images, scored
+from ohlora.rules import CONCEPT
 
 HELD_OUT = 2000
 GENERATED = 2000
@@ -44,7 +45,7 @@ def filter_rows(runs: Path, generated: Tensor) -> list[Row]:
     """Out-of-fold AUROC of the filters, and their agreement with independently trained ones on generated images."""
     rows: list[Row] = []
     agreements: list[Row] = []
-    for name in FILTERS:
+    for name in CONCEPT:
         path = runs / f"filter_{name}" / f"{name}.safetensors"
         pooled = checkpoints.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
         rows.append({"what": f"{name} filter, pooled out-of-fold AUROC", "target": 0.99, "measured": pooled})

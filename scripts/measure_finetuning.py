@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ohlora import checkpoints
-from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
+from ohlora.attributes import EXPRESSIONS, LABELS
 from ohlora.errors import FormatError, OhloraError
 from ohlora.files import require, shipped, write_results
 from ohlora.measures import (
@@ -29,7 +29,7 @@ from ohlora.measures import (
     scored,
 )
 from ohlora.networks.attribute_cnn import AttributeCNN
-from ohlora.rules import AT_HALF, Rule, all_hold
+from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
 
 COUNT = 2000
 SEED = 4242
@@ -45,7 +45,7 @@ class Judge:
     """
 
     def __init__(self, runs: Path) -> None:
-        paths = [runs / f"judge_{name}" / f"{name}.safetensors" for name in FILTERS]
+        paths = [runs / f"judge_{name}" / f"{name}.safetensors" for name in CONCEPT]
         self.filters = [checkpoints.load_attributes(path) for path in paths]
         path = runs / "judge_cnn" / "judge.safetensors"
         network = checkpoints.load_attributes(path)

@@ -53,7 +53,7 @@ def test_an_installed_ohlora_runs_the_toy_recipe_from_an_empty_folder(python: st
     where = ran([python, "-c", "import ohlora; print(ohlora.__file__)"], tmp_path).strip()
     assert where.startswith(str(Path(python).parents[1])), "the source tree must not be what is tried"
     said = ran([python, "-m", "ohlora", "doctor", "--world", "toy"], tmp_path)
-    assert "next:\n      python scripts/draw_faces.py artifacts/toy/drawn\n" in said
+    assert "next:\n      python -m ohlora.scripts.draw_faces artifacts/toy/drawn\n" in said
     words = ["--config", "configs/generate_10k.yaml", "--config=configs/toy/generate_10k.yaml"]
     settings = ["--data.init_args.count", "3", "--trainer.logger.init_args.mode", "disabled"]
     said = ran([python, "-m", "ohlora", "predict", *words, *settings], tmp_path)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ohlora.attributes import ATTRIBUTES, FILTERS, MEASURED
+from ohlora.attributes import ATTRIBUTES, MEASURED
 
 FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
@@ -46,6 +46,9 @@ CLASSES: tuple[str, ...] = (
 
 DEFAULT_RATES: Mapping[str, float] = MappingProxyType({"gender": 0.55, "quality": 0.95, "age": 0.08, "glass": 0.10})
 """How often each 0/1 attribute is 1."""
+
+DRAWN = tuple(a.name for a in ATTRIBUTES if a.name in (*DEFAULT_RATES, *MEASURED))
+"""What a face is drawn from, in the order of the vocabulary, which may name filters that no drawing shows."""
 
 NUISANCES: tuple[str, ...] = (
     "skin",
@@ -89,12 +92,12 @@ class Truth:
     nuisances: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        _check_names("attributes", self.attributes, tuple(a.name for a in ATTRIBUTES))
+        _check_names("attributes", self.attributes, DRAWN)
         _check_names("nuisances", self.nuisances, NUISANCES)
         for name in MEASURED:
             if not math.isfinite(self.attributes[name]):
                 raise ValueError(f"attribute {name!r} is {self.attributes[name]}; expected a finite number")
-        for name in FILTERS:
+        for name in DEFAULT_RATES:
             if self.attributes[name] not in (0, 1):
                 raise ValueError(f"attribute {name!r} is {self.attributes[name]}; expected 0 or 1")
         for name in NUISANCES:
@@ -153,18 +156,18 @@ def sample_truth(seed: int, index: int, rates: Mapping[str, float] | None = None
         raise ValueError(f"seed and index are {seed} and {index}; expected whole numbers of 0 or more")
     given = dict(rates or {})
     for name, rate in given.items():
-        if name not in FILTERS:
-            raise ValueError(f"unknown rate {name!r}; expected one of {', '.join(FILTERS)}")
+        if name not in DEFAULT_RATES:
+            raise ValueError(f"unknown rate {name!r}; expected one of {', '.join(DEFAULT_RATES)}")
         if not 0 <= rate <= 1:
             raise ValueError(f"the rate of {name!r} is {rate}; expected a number from 0 to 1")
     rng = np.random.default_rng([seed, index])
     normal = dict(zip(MEASURED, rng.standard_normal(len(MEASURED)).tolist(), strict=True))
-    uniform = dict(zip(FILTERS, rng.random(len(FILTERS)).tolist(), strict=True))
+    uniform = dict(zip(DEFAULT_RATES, rng.random(len(DEFAULT_RATES)).tolist(), strict=True))
     nuisances = dict(zip(NUISANCES, rng.random(len(NUISANCES)).tolist(), strict=True))
     cuts = {**DEFAULT_RATES, **given}
     binary = {name: float(value < cuts[name]) for name, value in uniform.items()}
     values = {**normal, **binary}
-    return Truth({a.name: values[a.name] for a in ATTRIBUTES}, nuisances)
+    return Truth({name: values[name] for name in DRAWN}, nuisances)
 
 
 def draw(truth: Truth, resolution: int) -> DrawnFace:

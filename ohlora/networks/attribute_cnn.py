@@ -265,7 +265,7 @@ def _filter(name: str, plan: str) -> Branch:
 
 _WIDE = "32 64 pool 64 pool 128 pool 128 pool 128"
 
-_ORIGINAL = (
+_ORIGINAL: tuple[Branch, ...] = (
     _filter("gender", "32 64 pool 128 pool 128 pool 256 pool 256 pool"),
     _filter("quality", "32 64 pool 128 pool 128 pool 256"),
     _filter("age", "32 64 pool 128 pool 128 pool 256 pool 256"),
@@ -278,6 +278,10 @@ _ORIGINAL = (
     _branch(("background_mean", "background_std"), _WIDE),
     _branch(("hairstyle",), "32 64 pool 64 pool 96 pool 128 128", hidden=512, dropout=0.25),
 )
+
+# A filter of one's own needs no plan: strides leave something of any window.
+_ANY_WINDOW = "32/2 64/2 128/2 256/2"
+_ORIGINAL += tuple(_filter(name, _ANY_WINDOW) for name in FILTERS if name not in [b.outputs[0] for b in _ORIGINAL])
 
 # For 64×64: strides instead of pools, padding (a window is a dozen pixels high), a fortieth of the arithmetic.
 _SMALL_PLANS = {
@@ -303,7 +307,7 @@ _INSTANCES: dict[str, tuple[str, ...]] = {
 
 
 def _small(branch: Branch) -> Branch:
-    plan, dropout = _SMALL_PLANS[branch.outputs[0]], 0.3 if branch.probability else 0.0
+    plan, dropout = _SMALL_PLANS.get(branch.outputs[0], "16/2 24/2 48/2"), 0.3 if branch.probability else 0.0
     return replace(branch, plan=plan, hidden=32, conv_dropout=0.0, dropout=dropout, unit_range=False)
 
 
@@ -311,8 +315,8 @@ def attribute_cnn(name: str, plan: Plan = "original", resolution: int = 256) -> 
     """A network by name, with random weights from torch's global generator.
 
     Args:
-        name: ``gender``, ``quality``, ``age``, ``glass`` (one probability each), ``property`` (the seven labels of
-            fine-tune v1), ``hairstyle``, or ``merged`` (property and hairstyle).
+        name: A filter, such as ``gender``, ``quality``, ``age`` or ``glass`` (one probability each), ``property`` (the
+            seven labels of fine-tune v1), ``hairstyle``, or ``merged`` (property and hairstyle).
         plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64.
         resolution: Height and width of the images.
 

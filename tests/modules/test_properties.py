@@ -43,6 +43,13 @@ def test_a_network_learns_and_reports_its_best_pass(fit: Run, tmp_path: Path) ->
     assert checkpoints.load_attributes(tmp_path / "stage" / "hairstyle.safetensors").outputs == ("hairstyle",)
 
 
+def test_the_product_takes_the_name_it_is_given(fit: Run, tmp_path: Path) -> None:
+    """The judge is a merged network, and whoever looks for it looks for judge.safetensors."""
+    assert fit("--model.init_args.save_as", "judge", "--model.init_args.passes", "1") == 0
+    assert checkpoints.load_attributes(tmp_path / "stage" / "judge.safetensors").outputs == ("hairstyle",)
+    assert not (tmp_path / "stage" / "hairstyle.safetensors").exists()
+
+
 def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path) -> None:
     assert fit(stage="whole") == 0
     assert fit("--model.init_args.passes", "2.4", stage="parts") == 0

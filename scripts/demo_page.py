@@ -1,0 +1,173 @@
+"""The page that the demo leaves: pictures before and after, tables, edits, the character, and every command."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from ohlora.attributes import EXPRESSIONS
+from ohlora.files import read_rows, replacing
+from ohlora.reports import RESULTS, STATISTICS
+
+STYLE = """
+:root { color-scheme: light dark; --ink: light-dark(#1d2433, #e8eaf0); --soft: light-dark(#5b6475, #a2a9b8);
+  --page: light-dark(#fbfaf8, #14171d); --card: light-dark(#fff, #1c2028); --line: light-dark(#e4e1da, #303642);
+  --mark: light-dark(#c2185b, #ff80ab); }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 68rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .5rem; } h2 { margin: 3rem 0 .5rem; font-size: 1.35rem; }
+p { max-width: 44rem; } .soft { color: var(--soft); }
+.hero { display: grid; grid-template-columns: 16rem 1fr; gap: 2rem; align-items: center; }
+.hero img { width: 16rem; border-radius: .75rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .75rem; overflow: hidden; }
+figure img { display: block; width: 100%; } figcaption { padding: .6rem .9rem; color: var(--soft); font-size: .9rem; }
+figure.tall img { max-width: 56rem; margin: 0 auto; }
+.numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; }
+.numbers div { flex: 1 1 10rem; background: var(--card); border: 1px solid var(--line); border-radius: .75rem;
+  padding: .9rem 1.1rem; } .numbers b { display: block; font-size: 1.7rem; color: var(--mark); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .75rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child { text-align: left; } td.own { font-weight: 700; color: var(--mark); }
+ol { padding-left: 1.4rem; } li { margin-bottom: 1.1rem; }
+pre { margin: .3rem 0; padding: .6rem .8rem; overflow-x: auto; background: var(--card); border: 1px solid var(--line);
+  border-radius: .5rem; font-size: .82rem; }
+@media (max-width: 40rem) { .hero { grid-template-columns: 1fr; } }
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was done, by which command, what it found, and how long it took."""
+
+    title: str
+    command: str
+    found: str
+    seconds: float
+
+
+def concept_rates(run: Path) -> tuple[float, float]:
+    """Share of a generator's images that fit the concept, before and after a fine-tune."""
+    rows = read_rows(run / "metrics.csv")
+    before = next(float(row["watch/concept_rate"]) for row in rows if row.get("watch/concept_rate"))
+    after = next(float(row["final/concept_rate"]) for row in reversed(rows) if row.get("final/concept_rate"))
+    return before, after
+
+
+def picture(path: Path, caption: str, kind: str = "") -> str:
+    """A picture file inside the page."""
+    mime = "image/gif" if path.suffix == ".gif" else "image/png"
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:{mime};base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def table(header: list[str], rows: list[list[str]], own: bool = False) -> str:
+    """A table; ``own`` marks the cell of each row whose column bears the row's name."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = ""
+    for row in rows:
+        marks = [' class="own"' if own and name == row[0] else "" for name in header]
+        cells = zip(marks, row, strict=True)
+        body += "<tr>" + "".join(f"<td{mark}>{escape(cell)}</td>" for mark, cell in cells) + "</tr>"
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def before_and_after(stage: str, run: Path) -> str:
+    """The same latents before and after a fine-tune."""
+    before, after = concept_rates(run)
+    fakes = sorted((run / "pictures").glob("fakes-*.png"))
+    first = picture(fakes[0], f"Before {stage}: {before:.0%} fit the concept")
+    return f'<div class="pair">{first}{picture(fakes[-1], f"After: {after:.0%}; the same latents")}</div>'
+
+
+def label_table(run: Path) -> str:
+    """How far each label of fine-tune v1 is followed by each attribute."""
+    rows = read_rows(run / "label_correlations.csv")
+    cells = [[row["label"], *(f"{float(row[key]):+.2f}" for key in row if key != "label")] for row in rows]
+    return table([*rows[0]], cells, own=True)
+
+
+def edit_table(tested: Path) -> str:
+    """What an edit of each attribute does, mean of all tested faces."""
+    (row,) = read_rows(tested / STATISTICS)
+    columns = {
+        "correlation of asked and seen": "corr_mean",
+        "change per unit asked (1 is meant)": "slope_mean",
+        "share of other attributes in it": "leakage_mean",
+    }
+    cells = [[name, *(f"{float(row[f'{name}_{key}']):.3f}" for key in columns.values())] for name in EXPRESSIONS]
+    return table(["edit of", *columns], cells)
+
+
+def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> None:
+    """Writes the page, one file without references to others.
+
+    Args:
+        path: The file.
+        root: The demo's folder.
+        runs: Run folders of ``finetune_v1`` and ``finetune_v8``.
+        steps: What was done.
+    """
+    tested, folder = root / "vectorfind_v9", root / "characters"
+    results = read_rows(tested / RESULTS)
+    passing = sum(row["passed"] == "O" for row in results)
+    start, end = concept_rates(runs["finetune_v1"])[0], concept_rates(runs["finetune_v8"])[1]
+    best = sorted((tested / "sheets").glob("best_*.png"))[0]
+    worst = sorted((tested / "sheets").glob("worst_*.png"))[-1]
+    film = base64.b64encode((folder / "mina.gif").read_bytes()).decode()
+    commands = "".join(
+        f"<li>{escape(step.title)} <span class=soft>({step.seconds:.0f} s)</span>"
+        f"<pre>{escape(step.command)}</pre><span class=soft>{escape(step.found)}</span></li>"
+        for step in steps
+    )
+    reals = picture(
+        runs["finetune_v1"] / "pictures" / "reals-000000000.png",
+        "What v1 learned from: generated images that the filters kept",
+    )
+    html = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>ohlora: from a StyleGAN to a character</title><style>{STYLE}</style></head><body><main>
+<div class="hero"><img alt="The character, moving" src="data:image/gif;base64,{film}"><div>
+<h1>From a StyleGAN to a character</h1>
+<p>A StyleGAN that draws all kinds of faces was narrowed to one concept, a young woman without glasses, and three
+numbers were found that steer her eyes, mouth and head. Everything here was made on this machine in
+{sum(step.seconds for step in steps):.0f} seconds, by the commands at the end. She is a drawing; she shows no real
+person.</p></div></div>
+<div class="numbers">
+<div><b>{start:.0%} → {end:.0%}</b>of the images fit the concept, before and after two fine-tunes</div>
+<div><b>{passing} of {len(results)}</b>new faces follow eyes, mouth and pose as asked</div>
+<div><b>{(folder / "mina.safetensors").stat().st_size / 1e6:.1f} MB</b>is the character, one file</div></div>
+<h2>1 · The concept</h2>
+<p>Filters kept the images that fit; fine-tune v1 learned from those. Its images were filtered again, more strictly, and
+v8 learned from those.</p>
+{reals}
+<h2>Fine-tune v1</h2>{before_and_after("fine-tune v1", runs["finetune_v1"])}
+<h2>Fine-tune v8</h2>{before_and_after("fine-tune v8", runs["finetune_v8"])}
+<p>v1 is also given seven labels. How each attribute (column) follows each label (row): with the recipe's linear label
+head, hardly. That is a finding, not a fault of the demo; <code>configs/finetune_v1_projection.yaml</code> shows what
+works.</p>
+{label_table(runs["finetune_v1"])}
+<h2>2 · What steers her</h2>
+<p>A judge that had no part in the search looked at fifty edits of each of {len(results)} faces.</p>
+{edit_table(tested)}
+{picture(best, "Fifty edits of the face that follows best", "tall")}
+<p></p>{picture(worst, "The same of the face that follows worst", "tall")}
+<h2>3 · Candidates</h2>
+<p>Those that pass, best first: as each is, then both ends of eyes, mouth and pose. The first became the character
+above.</p>
+{picture(folder / "candidates.png", "The eight best candidates", "tall")}
+<h2>Steer her yourself</h2>
+<pre>import ohlora
+face = ohlora.Character.load({escape(repr(str(folder / "mina.safetensors")))})
+face.render(eyes=0.5, mouth=-1.0, pose=0.5).show()</pre>
+<h2>The commands</h2><ol>{commands}</ol>
+</main></body></html>
+"""
+    with replacing(path) as part:
+        part.write_text(html, encoding="utf-8")
