@@ -52,7 +52,7 @@ class DirectionSearch(ImageGenerationTest):
     Args:
         output: Folder of the results.
         method: How to search.
-        attributes: What the directions move; by default eyes, mouth and pose.
+        targets: What the directions move; by default eyes, mouth and pose.
         hold: What they must not change, for the covariance-solved methods; by default all that is measured.
         group_by: By which attributes latents are grouped; none finds one direction for all. By default the recipe's
             four for samples, none for gradients.
@@ -96,7 +96,7 @@ class DirectionSearch(ImageGenerationTest):
         self,
         output: str,
         method: Method = "svm",
-        attributes: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
         hold: Sequence[str] | None = None,
         group_by: Sequence[str] | None = None,
         medians: str | None = None,
@@ -130,7 +130,7 @@ class DirectionSearch(ImageGenerationTest):
         image_batch_size: int = 100,
         made_by: str | None = None,
     ) -> None:
-        edited, grouped = defaults(attributes, group_by, method)
+        edited, grouped = defaults(targets, group_by, method)
         super().__init__(
             output=output,
             generator=generator,

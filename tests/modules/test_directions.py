@@ -133,7 +133,7 @@ def test_small_groups_take_the_direction_of_all(
 
 def test_ungrouped(tmp_path: Path, search: Run) -> None:
     sample_set(tmp_path / "samples")
-    assert search("fit", "--model.init_args.group_by", "[]", "--model.init_args.attributes", "[mouth]") == 0
+    assert search("fit", "--model.init_args.group_by", "[]", "--model.init_args.targets", "[mouth]") == 0
     found = load_directions(tmp_path / "found" / "directions.safetensors")
     assert found.vectors.shape == (1, 1, 8) and found.groups.names == ("all",)
 
@@ -143,7 +143,7 @@ def test_samples_that_cannot_be_searched(tmp_path: Path, search: Run, capsys: py
     assert search() == 2
     assert f"{folder / 'shards'} does not exist" in capsys.readouterr().err
     sample_set(folder)
-    assert search("fit", "--model.init_args.attributes", "[roll]") == 2
+    assert search("fit", "--model.init_args.targets", "[roll]") == 2
     assert "there is no score for roll; there are eyes, hair_color" in capsys.readouterr().err
     assert search("fit", "--data.init_args.count", "2000") == 2
     assert "holds 1600 samples; expected 2000" in capsys.readouterr().err
@@ -425,7 +425,7 @@ def test_labels_as_edits(
 
 
 def test_calibrated_strengths_have_slope_one(tmp_path: Path, by_gradients: Run) -> None:
-    assert by_gradients("fit", "jacobian", "--model.init_args.attributes", "[eyes, mouth]") == 0
+    assert by_gradients("fit", "jacobian", "--model.init_args.targets", "[eyes, mouth]") == 0
     path = tmp_path / "found" / "directions.safetensors"
     found = load_directions(path)
     save_directions(dataclasses.replace(found, units=3 * found.units), path)  # as another method's units might be

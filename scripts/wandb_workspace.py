@@ -1,0 +1,119 @@
+"""Creates the project's W&B workspace: a section per kind of stage, everything on the kimg axis.
+
+python scripts/wandb_workspace.py --entity YOU
+python scripts/wandb_workspace.py --dry-run
+
+Needs ``pip install 'ohlora[dashboards]'`` and, but for ``--dry-run``, a W&B key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+
+import wandb_workspaces.reports.v2 as panels  # untyped
+import wandb_workspaces.workspaces as workspaces
+
+from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
+from ohlora.errors import ConfigError, OhloraError
+from ohlora.files import wandb_key_found
+from ohlora.tracking import CLOCK
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel: lines over kimg, bars of the latest values, or pictures.
+
+    Attributes:
+        title: What it shows.
+        names: Figures, or pictures, as runs log them.
+        kind: See above.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    kind: str = "lines"
+
+
+SECTIONS: dict[str, tuple[Panel, ...]] = {
+    "Concept": (
+        Panel("share of images that fit", ("watch/concept_rate", "watch/concept_rate_recipe")),
+        Panel("diversity, relative to the start", ("watch/diversity",)),
+        Panel("mean filter scores", tuple(f"watch/{name}" for name in FILTERS)),
+        Panel("at the end, on 2,000 images", ("final/concept_rate", "final/diversity"), "bars"),
+    ),
+    "Fine-tuning": (
+        Panel("losses", ("loss/generator", "loss/discriminator", "loss/r1")),
+        Panel("real against fake, AUROC", ("auroc/real_fake",)),
+        Panel("label follows attribute", tuple(f"watch/label_correlation/{name}" for name in LABELS)),
+        Panel("label moves others", tuple(f"watch/label_leakage/{name}" for name in LABELS)),
+        Panel("images per second", ("images_per_second",)),
+        Panel("learning rates", ("learning_rate/generator", "learning_rate/discriminator")),
+    ),
+    "Pictures": (
+        Panel("what it learns from", ("reals",), "pictures"),
+        Panel("the same latents over time", ("fakes",), "pictures"),
+        Panel("the course of the concept", ("watch",), "pictures"),
+    ),
+    "Networks": (
+        Panel("validation loss", ("loss/validation",)),
+        Panel("correlation with the truth", tuple(f"pearson/{name}" for name in (*LABELS, "hairstyle"))),
+        Panel("predicted and true", ("scatter", "parsing", "roc"), "pictures"),
+        Panel("filters out of fold, AUROC", ("out_of_fold/auroc",), "bars"),
+    ),
+    "Directions": (
+        Panel("correlation of asked and seen", tuple(f"test/{name}_corr_mean" for name in EXPRESSIONS), "bars"),
+        Panel("share of latents that pass", ("test/passed_ratio",), "bars"),
+        Panel("what else moves", tuple(f"test/{name}_leakage_mean" for name in EXPRESSIONS), "bars"),
+        Panel("correlations", ("correlations", "score_correlations"), "pictures"),
+    ),
+}
+
+
+def built(panel: Panel) -> panels.LinePlot | panels.BarPlot | panels.MediaBrowser:
+    """A panel as W&B's library has it."""
+    names = list(panel.names)
+    if panel.kind == "pictures":
+        return panels.MediaBrowser(title=panel.title, media_keys=names)
+    if panel.kind == "bars":
+        return panels.BarPlot(title=panel.title, metrics=[*names])
+    return panels.LinePlot(title=panel.title, x=CLOCK, y=[*names], title_x="thousands of images seen")
+
+
+def workspace(entity: str, project: str) -> workspaces.Workspace:
+    """The workspace, not yet saved."""
+    sections = [
+        workspaces.Section(name=name, panels=[built(panel) for panel in of], is_open=True)
+        for name, of in SECTIONS.items()
+    ]
+    return workspaces.Workspace(entity=entity, project=project, name="ohlora", sections=sections)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Creates the project's W&B workspace.")
+    parser.add_argument("--entity", help="your W&B user or team")
+    parser.add_argument("--project", default="ohlora", help="W&B project (default: ohlora, where runs log)")
+    parser.add_argument("--dry-run", action="store_true", help="print the sections instead")
+    given = parser.parse_args(args)
+    try:
+        if given.dry_run:
+            for section in workspace(given.entity or "YOU", given.project).sections:
+                print(section.name)
+                for panel in SECTIONS[section.name]:
+                    print(f"  {panel.title} ({panel.kind}): {', '.join(panel.names)}")
+            return 0
+        if not given.entity:
+            raise ConfigError("--entity is missing; give your W&B user or team, or --dry-run")
+        if not wandb_key_found():
+            raise ConfigError("no W&B key was found; store one with `wandb login`, or give --dry-run")
+        print(workspace(given.entity, given.project).save().url)
+    except OhloraError as error:
+        print(f"wandb_workspace: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The shell commands of README and docs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md")))
+MARK = "# needs: "
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command as a page has it, and what its block says it needs (``# needs: downloads``)."""
+
+    page: str
+    text: str
+    needs: str
+
+    @property
+    def words(self) -> list[str]:
+        """The command's words, without the shell's."""
+        return shlex.split(self.text, comments=True)
+
+
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a page in a language: what follows the language in its first line, and the text."""
+    return re.findall(rf"^```{language}([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def of_block(page: str, text: str) -> list[Command]:
+    """The commands of a block: continued lines are joined, loops are unrolled once."""
+    lines = text.replace("\\\n", " ").splitlines()
+    needs = next((line.removeprefix(MARK) for line in lines if line.startswith(MARK)), "")
+    found = []
+    for line in lines:
+        line = " ".join(line.split())
+        loop = re.match(r"for (\w+) in (\S+)", line)
+        if loop:
+            text = text.replace(f"${loop[1]}", loop[2])
+            return of_block(page, "\n".join(part for part in text.splitlines() if not re.match(r"for |done", part)))
+        if line and not line.startswith("#"):
+            found.append(Command(page, line, needs))
+    return found
+
+
+def commands() -> list[Command]:
+    """All of them, each once per page."""
+    found: dict[tuple[str, str], Command] = {}
+    for page in PAGES:
+        for _, text in blocks(page, "sh"):
+            for command in of_block(page.name, text):
+                found.setdefault((command.page, command.text), command)
+        for text in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
+            if re.match(r"python (-m ohlora (fit|test|predict|validate) |scripts/\w+\.py )", text) and "…" not in text:
+                found.setdefault((page.name, text), Command(page.name, text, "inline"))
+    return list(found.values())

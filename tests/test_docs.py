@@ -1,0 +1,122 @@
+"""Every command in README and docs is one that works: options exist, configurations resolve, scripts take the words."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ohlora import cli, doctor
+from ohlora.__main__ import main as ohlora
+from tests.documented import PAGES, ROOT, Command, commands
+
+COMMANDS = commands()
+CONFIGURED = sorted({c.text: c for c in COMMANDS if c.words[:3] == ["python", "-m", "ohlora"]}.values(), key=str)
+ENTRY = [c for c in CONFIGURED if c.words[3] in cli.COMMANDS]
+
+
+class ParsedError(Exception):
+    """Raised in place of a script's work."""
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(ENTRY) > 40 and {c.page for c in COMMANDS} >= {"README.md", "README.ko.md", "first_character.md"}
+
+
+@pytest.mark.parametrize("command", ENTRY, ids=lambda c: f"{c.page}: {' '.join(c.words[3:])[:80]}")
+def test_a_documented_configuration_resolves(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = command.words[3:]
+    for word in ("--ckpt_path", "last"):
+        if word in words:
+            words.remove(word)
+    asked = any(word.endswith(("help", "print_config")) for word in words)
+    with pytest.raises(SystemExit) as done:
+        ohlora(words if asked else [*words, "--print_config"])
+    assert done.value.code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c for c in COMMANDS if c not in ENTRY],
+    ids=lambda c: f"{c.page}: {c.text[:80]}",
+)
+def test_any_other_documented_command_is_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = command.words
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    match words:
+        case ["make", *targets]:
+            there = (ROOT / "Makefile").read_text()
+            assert all(re.search(rf"^{re.escape(t)}:|^INSTALLED := {re.escape(t)}$", there, re.M) for t in targets)
+        case ["python", script, *given] if script.startswith("scripts/"):
+            takes(script, given)
+        case ["python", "-m", "ohlora", "doctor" | "studio", *_] | ["ohlora", "doctor" | "studio", *_]:
+            pass  # both have tests of their own, with these options
+        case ["pip", "install", *_]:
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            asked = re.search(r"\[([\w,]+)\]", words[-1])
+            assert words[-1] in ("ohlora", ".") or (asked and set(asked[1].split(",")) <= set(extras))
+        case ["dvc", "repro", "--glob", pattern]:
+            assert [*doctor.stages(pattern.removesuffix("-*"))]
+        case ["dvc", "repro", stage]:
+            world, _, name = stage.partition("-")
+            assert name in [s.name for s in doctor.stages(world)]
+        case ["dvc", "dag" | "status" | "commit" | "metrics" | "plots", *_]:
+            pass
+        case ["torchrun" | "sbatch", *_]:
+            text = words[words.index("--wrap") + 1] if "--wrap" in words else " ".join(words)
+            inner = shlex.split(text[text.index("-m ohlora") :])
+            with pytest.raises(SystemExit) as done:
+                ohlora([*inner[2:], "--print_config"])
+            assert done.value.code == 0 and command.needs
+        case ["git", "clone", *_] | ["cd", *_] | ["wandb", "login" | "sync", *_] | [".", ".venv/bin/activate"]:
+            pass
+        case ["python", "label.py"] if command.page == "add_an_attribute.md":
+            pass  # the page's own file, run by the slow test
+        case [".venv/bin/pre-commit", "install"]:
+            pass
+        case _:
+            pytest.fail(f"{command.page}: no test knows {command.text!r}")
+
+
+def takes(script: str, words: list[str]) -> None:
+    """Insists that a script's parser takes the words."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(self: argparse.ArgumentParser, args: list[str] | None = None) -> None:
+        parse(self, args)
+        raise ParsedError
+
+    expanded: list[str] = []
+    for word in words:  # as the shell would
+        braces = re.fullmatch(r"(.*)\{([^}]*)\}(.*)", word)
+        expanded += [braces[1] + part + braces[3] for part in braces[2].split(",")] if braces else [word]
+    module = importlib.import_module(f"scripts.{Path(script).stem}")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ParsedError):
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        module.main(expanded)
+
+
+def test_what_needs_more_than_the_toy_world_says_so() -> None:
+    """Commands of the recipe at 256×256 stand in blocks that say what they need."""
+    for command in COMMANDS:
+        files = re.findall(r"configs/\S+\.yaml", command.text)
+        large = bool(files) and not any("toy/" in name for name in files)
+        if large or re.search(r"\.pth?\b", command.text):
+            assert command.needs, f"{command.page}: {command.text}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http", "#", "data:")):
+            assert (page.parent / target.partition("#")[0]).exists(), target

@@ -1,0 +1,140 @@
+"""The tutorials and the pipeline, command by command, at the size of the demo, in a copy of the project."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ohlora import checkpoints
+from ohlora.character import Character
+from ohlora.files import read_rows
+from tests.documented import ROOT, blocks, of_block
+
+SMALL = {
+    "filter_": ["--model.init_args.passes", "1"],
+    "generate_": ["--data.init_args.count", "300"],
+    "face_parser": ["--model.init_args.passes", "0.2"],
+    "_cnn": ["--model.init_args.passes", "0.2"],
+    "finetune_": ["--model.init_args.kimg", "0.5"],
+    "vectorfind_fit": ["--model.init_args.latents", "20", "--model.init_args.covariance_count", "1000"],
+    "vectorfind_test": ["--data.init_args.test_count", "12"],
+}
+"""Settings that make a stage short, by a part of its configuration's name."""
+PRODUCTS = {
+    "face_parser/parser": "parser",
+    "merged/merged": "merged",
+    "judge_cnn/judge": "judge",
+    **{f"filter_{name}/{name}": name for name in ("gender", "quality", "age", "glass")},
+}
+"""What the stages of the toy world make → what ships, which takes its place: networks of seconds tell nothing."""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the commands need."""
+    for name in ("ohlora", "configs", "scripts", ".dvc"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "tmp", "cache"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    return tmp_path
+
+
+def shell(command: str, project: Path) -> str:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(project),
+        "WANDB_MODE": "offline",
+    }
+    environment.pop("OHLORA_ARTIFACTS", None)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=project, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def shortened(command: str) -> str:
+    """A command of the docs, at the size of the demo."""
+    stage = re.search(r"configs/toy/(\w+)\.yaml", command)
+    words = []
+    if stage and "vectorfind" in stage[1]:
+        words = SMALL["vectorfind_fit" if " fit " in command else "vectorfind_test"]
+    elif stage:
+        words = next((words for part, words in SMALL.items() if part in stage[1]), [])
+    if "draw_faces.py" in command:
+        words = ["--count", "300"]
+    return " ".join([command, *words])
+
+
+def run_page(page: str, project: Path, skip: str) -> None:
+    """Runs the commands of a page in order."""
+    for _, text in blocks(ROOT / "docs" / page, "sh"):
+        for command in of_block(page, text):
+            if not re.match(skip, command.text):
+                shell(shortened(command.text), project)
+                for product, name in PRODUCTS.items():
+                    path = project / "artifacts" / "toy" / f"{product}.safetensors"
+                    if path.is_file():
+                        shutil.copy(ROOT / "ohlora" / "weights" / "toy" / f"{name}.safetensors", path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_first_character(project: Path) -> None:
+    run_page("first_character.md", project, r"make |\. |pip |dvc ")
+    toy = project / "artifacts" / "toy"
+    face = Character.load(toy / "characters" / "mina.safetensors")
+    assert face.render(mouth=0.5).size == (64, 64) and (toy / "characters" / "mina.gif").is_file()
+    said = shell("python -m ohlora doctor --world toy", project)
+    assert "    x character " in said and "    x finetune_v8 " in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_an_attribute_is_added(project: Path) -> None:
+    page = ROOT / "docs" / "add_an_attribute.md"
+    parts = {re.search(r'title="(.*)"', title)[1]: text for title, text in blocks(page, "python")}  # type: ignore[index]
+    source = project / "ohlora" / "attributes.py"
+    head = "ATTRIBUTES: tuple[Attribute, ...] = (\n"
+    text = source.read_text()
+    assert text.count(head) == 1
+    source.write_text(text.replace(head, head + parts["ohlora/attributes.py"]))
+    (project / "label.py").write_text(parts["label.py"])
+    for stage in ("merged", "judge_cnn", "finetune_v8"):  # of the first tutorial
+        (project / "artifacts" / "toy" / stage).mkdir(parents=True)
+    weights = ROOT / "ohlora" / "weights" / "toy"
+    for target, name in (
+        ("merged/merged", "merged"),
+        ("judge_cnn/judge", "judge"),
+        ("finetune_v8/generator", "generator"),
+    ):
+        shutil.copy(weights / f"{name}.safetensors", project / "artifacts" / "toy" / f"{target}.safetensors")
+    run_page(page.name, project, r"nothing is skipped")
+    toy = project / "artifacts" / "toy"
+    assert checkpoints.read_metadata(toy / "filter_laughing" / "laughing.safetensors")["kind"] == "attribute_ensemble"
+    (scores,) = {len(read_rows(toy / "score_laughing" / "scores.csv"))}
+    assert 0 < len(read_rows(toy / "laughing" / "manifest.csv")) < scores == 300
+    assert (toy / "vectorfind_hair" / "directions.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_pipeline_runs_once(project: Path) -> None:
+    """The pipeline at the size of the demo; a second run does nothing, and after a change only what it touches."""
+    shell("git init -q .", project)
+    shell("dvc repro --glob 'demo-*'", project)
+    assert (project / "artifacts" / "demo" / "characters" / "mina.gif").is_file()
+    before = {path: path.stat().st_mtime_ns for path in (project / "artifacts").rglob("*.safetensors")}
+    said = shell("dvc repro --glob 'demo-*'", project)
+    assert "Running stage" not in said and "didn't change, skipping" in said
+    assert before == {path: path.stat().st_mtime_ns for path in (project / "artifacts").rglob("*.safetensors")}
+    overlay = project / "configs" / "toy" / "demo" / "vectorfind_v9.yaml"
+    overlay.write_text(overlay.read_text().replace("test_count: 48", "test_count: 24"))
+    said = shell("dvc repro --glob 'demo-*'", project)
+    assert "Running stage 'demo-test_v9'" in said and "Running stage 'demo-finetune_v8'" not in said
+    assert len(read_rows(project / "artifacts" / "demo" / "vectorfind_v9" / "test_result.csv")) == 24
