@@ -15,6 +15,7 @@ commands:
   validate   measure on validation data
   test       measure on test data
   doctor     say what is installed, what has been made, and what to run next
+  studio     label, choose and steer in the browser
 
   ohlora COMMAND --help                 lists the settings of a command
   ohlora COMMAND --model.help CLASS     lists the settings of a stage (also --data.help)
@@ -49,6 +50,10 @@ def main(args: list[str] | None = None) -> int:
         from ohlora import doctor
 
         return doctor.main(given[1:])
+    if given[0] == "studio":
+        from ohlora.studio import server
+
+        return server.main(given[1:])
     from ohlora import cli
 
     return cli.main(given)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ohlora import images, tensorfiles
+from ohlora import figures, images, tensorfiles
 from ohlora.directions.edits import added
 from ohlora.errors import ConfigError, FormatError
 from ohlora.networks.stylegan import Generator
@@ -141,6 +141,25 @@ class Character:
         return np.concatenate(
             [images.to_uint8(self.generator.synthesize(part)) for part in torch.split(codes, batch_size)]
         )
+
+    def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:
+        """A row per attribute, from its lowest to its highest strength, the others at 0.
+
+        Args:
+            steps: Images per row.
+            size: Their height and width in pixels, or the largest whole multiple of theirs below.
+
+        Returns:
+            H×W×3 uint8.
+        """
+        rows = []
+        for k, name in enumerate(self.attributes):
+            strengths = np.zeros((steps, len(self.attributes)))
+            strengths[:, k] = np.linspace(*self.ranges[name], steps)
+            low, high = self.ranges[name]
+            pictures = images.enlarge_each(self.frames(strengths), size)
+            rows.append(figures.captioned(images.grid(pictures, steps), [f"{name} {low:+.2f} … {high:+.2f}"]))
+        return np.concatenate(rows)
 
     def _within(self, strengths: Tensor, strict: bool) -> Tensor:
         if not torch.isfinite(strengths).all():

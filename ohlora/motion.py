@@ -72,6 +72,19 @@ def idle(
     return np.clip(rows, low, high)
 
 
+def shown(
+    attributes: Sequence[str],
+    ranges: Ranges,
+    steps: int = 20,
+    frames: int = 100,
+    frames_per_second: float = 20.0,
+    seed: int = 0,
+) -> np.ndarray:
+    """What shows a character: :func:`sweep`, then :func:`idle`."""
+    at_rest = idle(attributes, ranges, frames, frames_per_second, seed)
+    return np.concatenate([sweep(attributes, ranges, steps), at_rest])
+
+
 def _blinks(frames: int, frames_per_second: float, seed: int) -> np.ndarray:
     """How far the eyes are closed in each frame, in the original's units: (N,)."""
     random = counted.generator(seed, "idle/blinks", 0)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora import checkpoints, tensorfiles
+from ohlora import checkpoints, figures, images, tensorfiles
 from ohlora.character import Character
 from ohlora.direction_files import load_directions
 from ohlora.errors import ConfigError, DataError
@@ -21,6 +22,8 @@ DIRECTIONS = "directions.safetensors"
 RESULTS = "test_result.csv"
 STATISTICS = "test_statistics.csv"
 LATENTS = "latents.safetensors"
+CHOICES = "choices.csv"
+"""Which latents were kept, starred or rejected by eye: ``case`` and ``choice``."""
 FORMAT = "ohlora-latents"
 FORMAT_VERSION = 1
 
@@ -117,6 +120,19 @@ class Report:
             )
         return sorted(passing, key=key)
 
+    def chosen(self) -> list[int]:
+        """Cases that were kept or starred by eye.
+
+        Raises:
+            MissingArtifactError: If nothing was chosen yet.
+            ConfigError: If everything was rejected.
+        """
+        require(self.folder / CHOICES, "ohlora studio, in its tab Choose")
+        cases = [int(row["case"]) for row in read_rows(self.folder / CHOICES) if row["choice"] in ("keep", "star")]
+        if not cases:
+            raise ConfigError(f"{self.folder / CHOICES} keeps none")
+        return cases
+
     def place_of(self, case: int | str) -> int:
         """Where a case is in the table.
 
@@ -132,6 +148,21 @@ class Report:
             if int(row["case"]) == case:
                 return place
         raise ConfigError(f"{self.folder / RESULTS} has no case {case}; it has {len(self.rows)} cases")
+
+    def picture(self, place: int) -> np.ndarray:
+        """A latent as it is, then at the lowest and highest strength of each attribute, with its figures above."""
+        character, row = self.character(place), self.rows[place]
+        names = character.attributes
+        strengths = np.zeros((1 + 2 * len(names), len(names)))
+        for k, name in enumerate(names):
+            strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
+        strip = images.grid(images.enlarge_each(character.frames(strengths), 128), len(strengths))
+        said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
+        leakage = np.mean([float(row[f"{name}_leakage"]) for name in names])
+        columns = "as it is, then lowest and highest " + ", ".join(names)
+        return figures.captioned(
+            strip, [f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}", columns]
+        )
 
     def character(self, place: int) -> Character:
         """A latent as a character whose unit of strength is one standard deviation of the attribute.

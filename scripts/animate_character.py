@@ -9,21 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from ohlora import images, motion
 from ohlora.character import Character
 from ohlora.errors import ConfigError, OhloraError
-from ohlora.files import replacing
-
-
-def save_gif(frames: np.ndarray, path: Path, frames_per_second: float) -> None:
-    """Writes N×H×W×3 uint8 as an endless GIF."""
-    pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
-    with replacing(path) as part:
-        duration = round(1000 / frames_per_second)
-        pictures[0].save(part, "GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -41,9 +29,8 @@ def main(args: list[str] | None = None) -> int:
             raise ConfigError("--steps must be at least 2, --idle at least 0, --fps above 0 and at most 100")
         character = Character.load(given.character)
         names, ranges = character.attributes, character.ranges
-        at_rest = motion.idle(names, ranges, given.idle, given.fps, given.seed)
-        strengths = np.concatenate([motion.sweep(names, ranges, given.steps), at_rest])
-        save_gif(images.enlarge_each(character.frames(strengths), 256), given.target, given.fps)
+        strengths = motion.shown(names, ranges, given.steps, given.idle, given.fps, given.seed)
+        images.save_gif(images.enlarge_each(character.frames(strengths), 256), given.target, given.fps)
     except OhloraError as error:
         print(f"animate_character: {error}", file=sys.stderr)
         return 2

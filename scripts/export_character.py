@@ -1,6 +1,8 @@
-"""Writes a latent of the image generation test, or one of the original's, as a character file.
+"""Writes latents of the image generation test, or one of the original's, as character files.
 
 python scripts/export_character.py tested artifacts/vectorfind_v8 best artifacts/characters/mina.safetensors \
+    --generator artifacts/finetune_v8/generator.safetensors
+python scripts/export_character.py chosen artifacts/vectorfind_v9 artifacts/characters \
     --generator artifacts/finetune_v8/generator.safetensors
 python scripts/export_character.py original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors \
     --generator artifacts/original_v8/generator.safetensors --directions artifacts/original_v8/directions.safetensors
@@ -84,6 +86,11 @@ def main(args: list[str] | None = None) -> int:
     command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
     command.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
     command.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")
+    command = commands.add_parser("chosen", help="all that were kept in the studio")
+    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the test, with its choices.csv")
+    command.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to, a file per character")
+    command.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
+    command.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")
     command = commands.add_parser("original", help="one of the original's latents")
     command.add_argument("latents", type=Path, metavar="Z_CSV", help="ohlora_z_vectors.csv")
     command.add_argument("groups", type=Path, metavar="GROUPS_CSV", help="ohlora_w_group_names.csv")
@@ -93,17 +100,23 @@ def main(args: list[str] | None = None) -> int:
     command.add_argument("--directions", type=Path, required=True, help="the imported directions")
     given = parser.parse_args(args)
     try:
-        if given.command == "tested":
-            report = Report.load(given.report, given.generator, given.directions)
-            character = report.character(report.place_of(given.case))
+        if given.command == "original":
+            found = {given.target: original(given.latents, given.groups, given.case, given.generator, given.directions)}
         else:
-            character = original(given.latents, given.groups, given.case, given.generator, given.directions)
-        character.save(given.target)
+            report = Report.load(given.report, given.generator, given.directions)
+            if given.command == "tested":
+                found = {given.target: report.character(report.place_of(given.case))}
+            else:
+                cases = report.chosen()
+                found = {given.target / f"{c:04d}.safetensors": report.character(report.place_of(c)) for c in cases}
+        for path, character in found.items():
+            character.save(path)
     except OhloraError as error:
         print(f"export_character: {error}", file=sys.stderr)
         return 2
-    said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
-    print(f"{given.target}: {said} ({character.card['unit']})")
+    for path, character in found.items():
+        said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
+        print(f"{path}: {said} ({character.card['unit']})")
     return 0
 
 

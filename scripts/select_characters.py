@@ -15,26 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ohlora import figures, images
+from ohlora import images
 from ohlora.errors import OhloraError
 from ohlora.files import write_rows
 from ohlora.reports import Report
-
-
-def row_of(report: Report, place: int) -> np.ndarray:
-    """A candidate's pictures side by side, with its figures above."""
-    character, row = report.character(place), report.rows[place]
-    names = character.attributes
-    strengths = np.zeros((1 + 2 * len(names), len(names)))
-    for k, name in enumerate(names):
-        strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
-    strip = images.grid(images.enlarge_each(character.frames(strengths), 128), len(strengths))
-    said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
-    leakage = np.mean([float(row[f"{name}_leakage"]) for name in names])
-    columns = "as it is, then lowest and highest " + ", ".join(names)
-    return figures.captioned(
-        strip, [f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}", columns]
-    )
 
 
 def select(report: Report, target: Path, count: int) -> int:
@@ -49,7 +33,7 @@ def select(report: Report, target: Path, count: int) -> int:
     ranked = report.ranked()
     shown = ranked[:count]
     write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])
-    sheet = np.concatenate([row_of(report, place) for place in shown])
+    sheet = np.concatenate([report.picture(place) for place in shown])
     images.save_png(sheet, target / "candidates.png")
     print(f"{len(ranked)} of {len(report.rows)} latents pass: {target / 'candidates.csv'}")
     print(f"the first {len(shown)} to look at: {target / 'candidates.png'}")

@@ -11,8 +11,12 @@ import torch
 
 from ohlora import checkpoints, images, samples
 from ohlora.attributes import FILTERS
+from ohlora.direction_files import save_directions
+from ohlora.directions.edits import Directions, Grid
+from ohlora.directions.groups import Groups
 from ohlora.files import write_rows
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
+from ohlora.reports import write_report
 
 
 def brightness_table(folder: Path, count: int, seed: int = 0) -> tuple[Path, np.ndarray]:
@@ -68,3 +72,28 @@ def sample_set(folder: Path, count: int = 1600, shard: int = 500, seed: int = 0)
     statistics = samples.statistics(names, scores.numpy())
     (folder / samples.MEDIANS).write_text(json.dumps(statistics))
     return w, scores
+
+
+def report_of_latents(folder: Path, generator: Path) -> Path:
+    """A test's report of four latents: the second best by correlation, the third fails."""
+    names = ("eyes", "mouth", "pose")
+    torch.manual_seed(2)
+    vectors = torch.nn.functional.normalize(torch.randn(2, 3, 8), dim=-1)
+    found = Directions(names, vectors, torch.rand(2, 3) + 0.5, Groups(("hair_color",), (0.0,)), "svm")
+    save_directions(found, folder / "directions.safetensors")
+    rows: list[dict[str, Any]] = []
+    for k, (r, leakage) in enumerate([(0.93, 0.1), (0.97, 0.3), (0.5, 0.1), (0.93, 0.05)]):
+        row: dict[str, Any] = {"case": 10 + k, "vector_no": 0, "passed": "X" if r < 0.9 else "O", "group_name": "l"}
+        for p, name in enumerate(names):
+            row |= {f"{name}_corr": r, f"{name}_slope": 0.5 * (p + 1), f"{name}_leakage": leakage}
+        rows.append(row)
+    rows[2]["pose_slope"] = -0.1
+    latents = {"case": torch.arange(10, 14), "w": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
+    latents["units"] = torch.ones(3)
+    about = {
+        "generator": checkpoints.fingerprint(generator),
+        "directions": checkpoints.fingerprint(folder / "directions.safetensors"),
+        "levels": dict(Grid.of(names).levels),
+    }
+    write_report(folder, rows, {"latents": 4}, latents, **about)
+    return folder

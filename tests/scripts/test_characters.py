@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +12,12 @@ from PIL import Image
 
 from ohlora import checkpoints, images
 from ohlora.character import Character
-from ohlora.direction_files import load_directions, save_directions
-from ohlora.directions.edits import Directions, Grid
-from ohlora.directions.groups import Groups
-from ohlora.files import read_rows
+from ohlora.direction_files import load_directions
+from ohlora.files import read_rows, write_rows
 from ohlora.networks.stylegan import Generator
-from ohlora.reports import write_report
 from scripts import animate_character, export_character, import_directions, select_characters
 from tests.conftest import tiny_networks
+from tests.toy_tables import report_of_latents
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
 NAMES = ("eyes", "mouth", "pose")
@@ -28,28 +25,8 @@ NAMES = ("eyes", "mouth", "pose")
 
 @pytest.fixture
 def report(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
-    """Four tested latents: the second best by correlation, the third fails."""
-    folder = tmp_path / "tested"
-    torch.manual_seed(2)
-    vectors = torch.nn.functional.normalize(torch.randn(2, 3, 8), dim=-1)
-    found = Directions(NAMES, vectors, torch.rand(2, 3) + 0.5, Groups(("hair_color",), (0.0,)), "svm")
-    save_directions(found, folder / "directions.safetensors")
-    rows: list[dict[str, Any]] = []
-    for k, (r, leakage) in enumerate([(0.93, 0.1), (0.97, 0.3), (0.5, 0.1), (0.93, 0.05)]):
-        row: dict[str, Any] = {"case": 10 + k, "vector_no": 0, "passed": "X" if r < 0.9 else "O", "group_name": "l"}
-        for p, name in enumerate(NAMES):
-            row |= {f"{name}_corr": r, f"{name}_slope": 0.5 * (p + 1), f"{name}_leakage": leakage}
-        rows.append(row)
-    rows[2]["pose_slope"] = -0.1
-    latents = {"case": torch.arange(10, 14), "w": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
-    latents["units"] = torch.ones(3)
-    about = {
-        "generator": checkpoints.fingerprint(weights[0]),
-        "directions": checkpoints.fingerprint(folder / "directions.safetensors"),
-        "levels": dict(Grid.of(NAMES).levels),
-    }
-    write_report(folder, rows, {"latents": 4}, latents, **about)
-    return folder
+    """See :func:`tests.toy_tables.report_of_latents`."""
+    return report_of_latents(tmp_path / "tested", weights[0])
 
 
 def test_candidates_are_ranked_and_shown(
@@ -70,6 +47,20 @@ def test_candidates_are_ranked_and_shown(
     (report / "test_result.csv").write_text(table)
     assert select_characters.main(words) == 2
     assert "none of 4 latents" in capsys.readouterr().err
+
+
+def test_what_was_chosen_by_eye_is_exported(
+    report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["chosen", str(report), str(tmp_path / "characters"), "--generator", str(weights[0])]
+    assert export_character.main(words) == 2
+    assert "choices.csv does not exist; it is made by: ohlora studio" in capsys.readouterr().err
+    write_rows(report / "choices.csv", [{"case": 10, "choice": "star"}, {"case": 11, "choice": "reject"}])
+    assert export_character.main(words) == 0
+    assert [path.name for path in (tmp_path / "characters").iterdir()] == ["0010.safetensors"]
+    best = ["tested", str(report), "best", str(tmp_path / "best.safetensors"), "--generator", str(weights[0])]
+    assert export_character.main(best) == 0
+    assert Character.load(tmp_path / "best.safetensors").card["case"] == 11
 
 
 def test_a_tested_latent_is_calibrated(

@@ -1,0 +1,1 @@
+"""``ohlora studio``: label images, choose characters and steer them, in the browser."""

@@ -1,0 +1,78 @@
+"""``ohlora studio``: reads the command line, refuses what is not safe, and serves."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ohlora.attributes import FILTERS
+from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+
+LOCAL = "127.0.0.1"
+USER = "ohlora"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(prog="ohlora studio", description="Label, choose and steer in the browser.")
+    worlds = ["celeba256", "toy", "demo"]
+    found.add_argument("--world", choices=worlds, default="toy", help="whose artifacts (default: toy)")
+    found.add_argument("--demo", action="store_const", const="demo", dest="world", help="open what `make demo` left")
+    found.add_argument("--images", type=Path, help="folder of images to label (default: stage 6's, or stage 1's)")
+    found.add_argument("--labels", type=Path, help="label table (default: labels/labels_2k.csv below the artifacts)")
+    found.add_argument("--attributes", nargs="+", default=[*FILTERS], metavar="NAME", help="what to label")
+    found.add_argument("--filters", nargs="*", type=Path, help="ensembles for the orders uncertain and disputed")
+    found.add_argument("--test", type=Path, help="folder of the image generation test to choose from")
+    found.add_argument("--generator", type=Path, help="the generator that was tested")
+    found.add_argument("--host", default=LOCAL, help=f"address to serve on (default: {LOCAL}); others need --password")
+    found.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
+    found.add_argument("--password", help=f"asked of every visitor, with the user name {USER}")
+    found.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    return found
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command until it is stopped; returns its exit code."""
+    given = parser().parse_args(sys.argv[1:] if args is None else args)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        try:
+            import gradio
+        except ModuleNotFoundError as error:
+            raise MissingArtifactError("the studio needs Gradio: pip install 'ohlora[studio]'") from error
+        if given.host != LOCAL and not given.password:
+            raise ConfigError(f"--host {given.host} lets others in; give a --password too, or leave the address out")
+        from ohlora.studio.app import HEAD, STYLE, Settings, build
+
+        settings = Settings.of(given)
+        with tempfile.TemporaryDirectory(prefix="ohlora-studio-") as shown:
+            os.environ["GRADIO_TEMP_DIR"] = shown
+            page = build(settings)
+            page.launch(
+                server_name=given.host,
+                server_port=given.port,
+                auth=(USER, given.password) if given.password else None,
+                inbrowser=not given.no_browser,
+                share=False,
+                allowed_paths=[],
+                head=HEAD,
+                css=STYLE,
+                theme=gradio.themes.Default(
+                    primary_hue="pink", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+                ),
+                footer_links=[],
+                ssr_mode=False,
+            )
+    except OhloraError as error:
+        print(f"studio: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        print(f"studio: port {given.port} is taken; choose another with --port", file=sys.stderr)
+        return 2
+    return 0

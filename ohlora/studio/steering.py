@@ -1,0 +1,105 @@
+"""Steering a character: images for strengths, the idle motion, other directions on the same latent, and files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ohlora import images, motion
+from ohlora.character import Character
+from ohlora.direction_files import load_directions
+from ohlora.errors import ConfigError
+
+FRAMES_PER_SECOND = 12.0
+"""Of the idle motion in the browser."""
+IDLE_FRAMES = 600
+"""After which the idle motion starts again."""
+SIZE = 384
+"""Images are enlarged to about this many pixels a side."""
+
+Kind = Literal["png", "gif", "sheet"]
+
+
+@dataclass
+class Stage:
+    """What one browser tab steers.
+
+    Attributes:
+        character: The character.
+        other: The same latent with other directions, or None.
+        frame: Where the idle motion is.
+    """
+
+    character: Character
+    other: Character | None = None
+    frame: int = 0
+
+    @classmethod
+    def load(cls, path: Path) -> Stage:
+        """A character from its file."""
+        return cls(Character.load(path))
+
+    def compare(self, path: Path | None) -> None:
+        """Puts other directions beside the character's own; None takes them away.
+
+        Raises:
+            ConfigError: If they do not move the same attributes, or have no group for this latent.
+        """
+        if path is None:
+            self.other = None
+            return
+        own, found = self.character, load_directions(path)
+        if found.attributes != own.attributes:
+            raise ConfigError(
+                f"{path.name} moves {', '.join(found.attributes)}; the character {', '.join(own.attributes)}"
+            )
+        names = found.groups.names
+        group = str(own.card.get("group", ""))
+        if len(names) > 1 and group not in names:
+            raise ConfigError(
+                f"{path.name} has directions for the groups {', '.join(names)}; the character's is {group or 'unknown'}"
+            )
+        place = names.index(group) if group in names else 0
+        self.other = replace(own, steps=found.steps[place])
+
+    def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
+        """What is shown: the sliders' values, or the next moment of the idle motion."""
+        if not idle:
+            return [float(value) for value in values]
+        names, ranges = self.character.attributes, self.character.ranges
+        rows = motion.idle(names, ranges, IDLE_FRAMES, FRAMES_PER_SECOND)
+        self.frame = (self.frame + 1) % len(rows)
+        return [float(value) for value in rows[self.frame]]
+
+    def image(self, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
+        """The character, the same with other directions (or None), and the milliseconds that the first took."""
+        started = time.perf_counter()
+        picture = self._of(self.character, strengths)
+        taken = 1000 * (time.perf_counter() - started)
+        return picture, None if self.other is None else self._of(self.other, strengths), taken
+
+    def save(self, kind: Kind, strengths: Sequence[float], folder: Path) -> Path:
+        """Writes a picture of this moment, the character in motion, or a sheet of all its edits.
+
+        Returns:
+            The file, whose name tells its place in the folder: nothing is overwritten.
+        """
+        suffix = "gif" if kind == "gif" else "png"
+        number = 1 + len(list(folder.glob(f"{kind}-*.{suffix}")))
+        path = folder / f"{kind}-{number:04d}.{suffix}"
+        if kind == "gif":
+            character = self.character
+            rows = motion.shown(character.attributes, character.ranges)
+            images.save_gif(images.enlarge_each(character.frames(rows), 256), path, 20.0)
+        else:
+            images.save_png(self.character.sheet() if kind == "sheet" else self._of(self.character, strengths), path)
+        return path
+
+    @staticmethod
+    def _of(character: Character, strengths: Sequence[float]) -> np.ndarray:
+        return images.enlarge(character.frames([strengths])[0], SIZE)

@@ -1,0 +1,247 @@
+"""The studio in a real browser: keys, pixels, a server that is killed, passwords, and paths that lead outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ohlora import images
+from ohlora.files import read_rows, write_rows
+from ohlora.reports import Report
+from scripts import export_character
+from tests.toy_tables import report_of_latents
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+if BROWSER is None and not os.environ.get("CI"):
+    pytest.skip("no chromium here; .ci/run installs it", allow_module_level=True)
+
+
+class Server:
+    """``ohlora studio`` in a process of its own."""
+
+    def __init__(self, root: Path, *words: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.root, self.words = root, words
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "ohlora", "studio", "--no-browser", "--port", str(self.port), *self.words]
+        environment = os.environ | {"OHLORA_ARTIFACTS": str(self.root), "OMP_NUM_THREADS": "1"}
+        self.log = (self.root / "server.log").open("w")
+        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(self.address, timeout=5)
+                return
+            except (urllib.error.URLError, ConnectionError):
+                assert self.process.poll() is None, (self.root / "server.log").read_text()
+                time.sleep(0.1)
+        raise AssertionError("the server did not answer within a minute")
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
+    """What the stages of the toy world would have left, tiny."""
+    toy = tmp_path / "artifacts" / "toy"
+    for k in range(12):
+        images.save_png(np.full((16, 16, 3), 20 * k, np.uint8), toy / "generate_15k" / "images" / f"{k:06d}.png")
+    (toy / "finetune_v8").mkdir()
+    generator = toy / "finetune_v8" / "generator.safetensors"
+    shutil.copy(weights[0], generator)
+    report = Report.load(report_of_latents(toy / "vectorfind_v9", generator), generator)
+    report.character(0).save(toy / "characters" / "mina.safetensors")
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def serve(artifacts: Path) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(*words: str) -> Server:
+        servers.append(Server(artifacts, *words))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as started:
+        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def opened(browser: Browser, server: Server, tab: str) -> Page:
+    page: Page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(server.address)
+    page.get_by_role("tab", name=tab).click()
+    return page
+
+
+def wait_for(page: Page, element: str, text: str) -> None:
+    expect(page.locator(f"#{element}")).to_contain_text(text, timeout=20_000)
+
+
+def test_ten_labels_survive_the_server(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
+    server = serve()
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "000000.png")
+    for k in range(10):
+        if k % 3 == 0:
+            page.keyboard.press("1")  # gender
+            wait_for(page, "label-key-1", "gender: 0")
+        page.keyboard.press("Enter")
+        wait_for(page, "label-status", f"{k + 1} of 12 labelled")
+    table = artifacts / "toy" / "labels" / "labels_2k.csv"
+    written = read_rows(table)
+    assert len(written) == 10 and [row["gender"] for row in written] == list("0110110110")
+    server.kill()
+    assert read_rows(table) == written
+    server.start()
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "10 of 12 labelled")
+    wait_for(page, "label-status", "000010.png")
+    page.keyboard.press("u")
+    wait_for(page, "label-message", "nothing to undo in this tab")
+    page.keyboard.press("ArrowLeft")
+    wait_for(page, "label-status", "000009.png")
+    wait_for(page, "label-key-1", "gender: 0")
+    page.keyboard.press("4")
+    page.keyboard.press("u")
+    page.keyboard.press("j")
+    wait_for(page, "label-status", "000010.png")
+    assert read_rows(table) == written
+
+    # A second tab writes; the first is told, loses nothing of it, and goes on after reloading.
+    second = opened(browser, server, "Label")
+    wait_for(second, "label-status", "10 of 12 labelled")
+    second.keyboard.press("Enter")
+    wait_for(second, "label-status", "11 of 12 labelled")
+    page.keyboard.press("Enter")
+    wait_for(page, "label-message", "changed by another tab")
+    assert len(read_rows(table)) == 11
+    page.locator("#label-reload").click()
+    wait_for(page, "label-status", "11 of 12 labelled")
+
+
+def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
+    page = opened(browser, serve(), "Choose")
+    wait_for(page, "choose-status", "case 11 · not chosen yet · 1 of 3 that pass · 0 of 19")
+    page.keyboard.press("s")
+    wait_for(page, "choose-status", "case 13")
+    page.keyboard.press("r")
+    wait_for(page, "choose-status", "case 10")
+    page.keyboard.press("k")
+    wait_for(page, "choose-status", "case 10 · keep · 3 of 3 that pass · 2 of 19")
+    page.locator("#choose-table").get_by_text("13", exact=True).first.click()
+    wait_for(page, "choose-status", "case 13 · reject")
+    toy = artifacts / "toy"
+    words = ["--generator", str(toy / "finetune_v8" / "generator.safetensors")]
+    assert export_character.main(["chosen", str(toy / "vectorfind_v9"), str(toy / "chosen"), *words]) == 0
+    assert sorted(path.name for path in (toy / "chosen").iterdir()) == ["0010.safetensors", "0011.safetensors"]
+
+
+def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
+    page = opened(browser, serve(), "Steer")
+    wait_for(page, "steer-status", "mouth +0.00")
+    picture = page.locator("#steer-image img")
+
+    def pixels() -> bytes:
+        source = picture.get_attribute("src")
+        assert source is not None
+        return bytes(page.request.get(urllib.parse.urljoin(page.url, source)).body())
+
+    before = pixels()
+    slider = page.locator("#steer-1 input[type=range]")
+    slider.focus()
+    page.keyboard.press("End")
+    expect(page.locator("#steer-status")).not_to_contain_text("mouth +0.00", timeout=20_000)
+    wait_for(page, "steer-status", "the server took")
+    assert pixels() != before
+    page.locator("h1").first.click()
+    page.keyboard.press("h")
+    wait_for(page, "steer-message", "sheet-0001.png")
+    assert (artifacts / "toy" / "studio" / "sheet-0001.png").is_file()
+    page.keyboard.press("0")
+    wait_for(page, "steer-status", "mouth +0.00")
+    assert pixels() == before
+    page.get_by_label("At rest, with blinks").check()
+    expect(page.locator("#steer-status")).not_to_contain_text("mouth +0.00", timeout=20_000)
+    first = pixels()
+    page.wait_for_timeout(1500)
+    assert pixels() != first
+
+
+def test_a_password_is_asked_for(browser: Browser, serve: Callable[..., Server]) -> None:
+    server = serve("--password", "secret")
+    page: Page = browser.new_page()
+    page.goto(server.address)
+    for word, inside in (("wrong", False), ("secret", True)):
+        page.get_by_label("username").fill("ohlora")
+        page.get_by_label("password").fill(word)
+        page.get_by_role("button", name="Login").click()
+        page.wait_for_timeout(1500)
+        assert page.get_by_role("tab", name="Steer").is_visible() == inside
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{server.address}/config")
+
+
+def test_nothing_outside_the_artifacts_is_served(
+    browser: Browser, serve: Callable[..., Server], artifacts: Path, tmp_path: Path
+) -> None:
+    server = serve()
+    secret = tmp_path / "secret.png"
+    images.save_png(np.zeros((4, 4, 3), np.uint8), secret)
+    for path in (secret, Path("/etc/passwd"), Path("pyproject.toml").absolute()):
+        for route in ("gradio_api/file=", "file="):
+            with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
+                urllib.request.urlopen(f"{server.address}/{route}{path}")
+    # A table inside that names an image outside is refused.
+    table = artifacts / "toy" / "labels" / "labels_2k.csv"
+    names = {"gender": 1, "quality": 1, "age": 0, "glass": 0}
+    write_rows(table, [{"path": "../../../secret.png", **names}])
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-message", "there is no image ../../../secret.png among those shown")
+
+
+def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        page = opened(browser, server, "Label")
+        wait_for(page, "label-message", "python -m ohlora predict --config configs/generate_10k.yaml")
+        page = opened(browser, server, "Choose")
+        wait_for(page, "choose-message", "python -m ohlora test --config configs/vectorfind_v9.yaml")
+        page = opened(browser, server, "Steer")
+        wait_for(page, "steer-message", "python scripts/export_character.py tested artifacts/toy/vectorfind_v9 best")
+    finally:
+        server.kill()

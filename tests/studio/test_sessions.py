@@ -1,0 +1,228 @@
+"""What the studio's tabs do, without a browser."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ohlora import checkpoints, images
+from ohlora.datamodules.labels import LabelledImages
+from ohlora.direction_files import save_directions
+from ohlora.directions.edits import Directions
+from ohlora.directions.groups import Groups
+from ohlora.errors import ConfigError, DataError
+from ohlora.files import read_rows, write_rows
+from ohlora.reports import Report
+from ohlora.studio.choices import ChoiceSession
+from ohlora.studio.labels import LabelFile, LabelSession
+from ohlora.studio.steering import Stage
+from tests.toy_tables import report_of_latents
+
+NAMES = ("gender", "glass")
+FITS = {"gender": 1, "glass": 0}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "images"
+    for k in range(12):
+        images.save_png(np.full((16, 16, 3), 20 * k, np.uint8), folder / f"{k:06d}.png")
+    return images.paths_in(folder)
+
+
+def session(pictures: list[Path], table: Path, **settings: object) -> LabelSession:
+    return LabelSession(LabelFile(table, pictures, NAMES), FITS, **settings)  # type: ignore[arg-type]
+
+
+def test_answers_are_saved_as_they_are_given_and_read_by_the_filters(pictures: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "labels" / "labels.csv"
+    tab = session(pictures, table)
+    assert not table.exists() and tab.place == 0 and tab.answer == FITS
+    tab.toggle("glass")
+    assert read_rows(table) == [{"idx": "0", "path": "../images/000000.png", "gender": "1", "glass": "1"}]
+    tab.confirm()
+    assert tab.place == 1 and len(tab.file.answers) == 1
+    for k in range(11):
+        if k % 2:
+            tab.toggle("gender")
+        tab.confirm()
+    assert len(read_rows(table)) == 12
+    data = LabelledImages(16, str(table), "gender", folds=2, inner_share=0.5, batch_size=4)
+    data.setup("fit")
+    assert data.train_set.labels is not None
+    assert data.train_set.labels[:, 0].tolist() == [1, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
+    # Another tab, later, starts with what is there.
+    again = session(pictures, table)
+    assert again.file.answers == tab.file.answers
+
+
+def test_undo_jump_and_steps(pictures: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    tab = session(pictures, table)
+    with pytest.raises(ConfigError, match="nothing to undo"):
+        tab.undo()
+    tab.step(-1)
+    assert tab.place == 0
+    tab.confirm()
+    tab.toggle("gender")
+    tab.undo()
+    assert tab.place == 1 and list(tab.file.answers) == [0]
+    tab.undo()
+    assert tab.place == 0 and not tab.file.answers and not table.exists()
+    for place in (0, 1, 3):
+        tab.at = place
+        tab.confirm()
+    tab.at = 0
+    tab.jump()
+    assert tab.place == 2
+    tab.step(99)
+    assert tab.place == 11
+    tab.confirm()
+    assert tab.place == 11  # the last stays
+    tab.jump()
+    assert tab.place == 2
+    assert tab.pace() is not None and tab.pace() > 0  # type: ignore[operator]
+
+
+def test_two_tabs_do_not_overwrite_each_other(pictures: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    first, second = session(pictures, table), session(pictures, table)
+    first.confirm()
+    with pytest.raises(ConfigError, match=r"labels.csv was changed by another tab or program; this answer was not"):
+        second.toggle("glass")
+    assert [row["glass"] for row in read_rows(table)] == ["0"] and second.answer == FITS
+    second.file.reload()
+    second.step(1)
+    second.confirm()
+    assert [row["idx"] for row in read_rows(table)] == ["0", "1"]
+    with pytest.raises(ConfigError, match="was changed by another"):
+        first.undo()
+    first.file.reload()
+    assert len(first.file.answers) == 2
+
+
+def test_answers_of_many_at_once_are_all_told_apart(pictures: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    tabs = [session(pictures, table) for _ in range(8)]
+    told: list[str] = []
+
+    def label(k: int) -> None:
+        tabs[k].at = k
+        try:
+            tabs[k].confirm()
+        except ConfigError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=label, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_rows(table)) == 1 and len(told) == 7
+
+
+def test_orders_by_what_the_ensembles_say(pictures: list[Path], tmp_path: Path) -> None:
+    tab = session(pictures, tmp_path / "labels.csv")
+    with pytest.raises(ConfigError, match="no filter ensembles yet"):
+        tab.arrange("uncertain")
+    scores = np.full((12, 2), np.nan)
+    scores[:, 0] = np.linspace(0, 1, 12)
+    tab = session(pictures, tmp_path / "labels.csv", scores=scores)
+    with pytest.raises(ConfigError, match="contradict none"):
+        tab.arrange("disputed")
+    tab.arrange("uncertain")
+    assert set(tab.order[:2]) == {5, 6} and set(tab.order[-2:]) == {0, 11}
+    tab.confirm()
+    assert tab.said() == {"gender": pytest.approx(scores[tab.place, 0])}
+    for place in (0, 3, 11):  # gender is said to be 1 of all three
+        tab.arrange("file")
+        tab.at = place
+        tab.confirm()
+    tab.arrange("disputed")
+    assert tab.order[:2] == [0, 3] and 11 not in tab.order
+
+
+def test_a_table_of_the_original_is_gone_on_with(pictures: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    write_rows(table, [{"idx": 3, "gender": 0, "quality": 1, "glass": 1}])
+    tab = session(pictures, table)
+    assert tab.file.answers == {3: {"gender": 0, "glass": 1}} and tab.place == 0
+    tab.confirm()
+    assert read_rows(table) == [
+        {"idx": "0", "gender": "1", "quality": "", "glass": "0"},
+        {"idx": "3", "gender": "0", "quality": "1", "glass": "1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"idx": 99, "gender": 1, "glass": 0}, "row 2: there is no image 99"),
+        ({"idx": 1, "gender": 2, "glass": 0}, "row 2: expected 0 or 1 for gender, glass"),
+        ({"idx": 1, "gender": 1}, "expected gender, glass and a column"),
+    ],
+)
+def test_tables_that_do_not_fit(row: dict[str, int], message: str, pictures: list[Path], tmp_path: Path) -> None:
+    write_rows(tmp_path / "labels.csv", [row])
+    with pytest.raises(DataError, match=message):
+        LabelFile(tmp_path / "labels.csv", pictures, NAMES)
+
+
+def test_choices_are_listed_at_once(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    report = Report.load(report_of_latents(tmp_path / "tested", weights[0]), weights[0])
+    tab, other = ChoiceSession(report), ChoiceSession(report)
+    assert tab.case == 11 and tab.picture().ndim == 3
+    tab.choose("star")
+    assert tab.case == 13 and read_rows(tab.path) == [{"case": "11", "choice": "star"}]
+    tab.choose("reject")
+    assert tab.kept() == 1 and tab.report.chosen() == [11]
+    assert [row[:2] for row in tab.table()] == [[11, "star"], [13, "reject"], [10, ""]]
+    assert len(tab.header()) == len(tab.table()[0])
+    with pytest.raises(ConfigError, match=r"choices.csv was changed by another tab"):
+        other.choose("keep")
+    other.reload()
+    other.show(10)
+    other.choose("keep")
+    assert [row["case"] for row in read_rows(tab.path)] == ["10", "11", "13"]
+    with pytest.raises(ConfigError, match="case 12 did not pass"):
+        tab.show(12)
+
+
+def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    folder = report_of_latents(tmp_path / "tested", weights[0])
+    report = Report.load(folder, weights[0])
+    report.character(0).save(tmp_path / "mina.safetensors")
+    stage = Stage.load(tmp_path / "mina.safetensors")
+    low, high = stage.character.ranges["mouth"]
+    pictures = [stage.image([0.0, mouth, 0.0])[0] for mouth in (low, high)]
+    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
+    # A direction file with other groups is refused, one without groups or with the latent's own is shown beside.
+    with pytest.raises(ConfigError, match="the character's is"):
+        stage.character.card["group"] = "x"  # type: ignore[index]
+        stage.compare(folder / "directions.safetensors")
+    stage.character.card["group"] = "l"  # type: ignore[index]
+    stage.compare(folder / "directions.safetensors")
+    asked = [stage.character.ranges["eyes"][1] / 2, 0.0, 0.0]
+    own, beside, taken = stage.image(asked)
+    assert beside is not None and (own != beside).any() and taken > 0
+    eyes_only = Directions(("eyes",), torch.eye(8)[None, :1], torch.ones(1, 1), Groups((), ()), "svm")
+    save_directions(eyes_only, tmp_path / "eyes.safetensors")
+    with pytest.raises(ConfigError, match="moves eyes; the character eyes, mouth, pose"):
+        stage.compare(tmp_path / "eyes.safetensors")
+    stage.compare(None)
+    assert stage.image(asked)[1] is None
+
+    moments = np.array([stage.strengths([0, 0, 0], idle=True) for _ in range(200)])
+    assert stage.strengths([0.1, 0.2, 0.3], idle=False) == [0.1, 0.2, 0.3]
+    assert np.ptp(moments[:, 0]) > 0.5 * stage.character.ranges["eyes"][1]  # it blinks
+
+    saved = [stage.save(kind, asked, tmp_path / "out") for kind in ("png", "png", "gif", "sheet")]
+    assert [path.name for path in saved] == ["png-0001.png", "png-0002.png", "gif-0001.gif", "sheet-0001.png"]
+    with Image.open(saved[2]) as film:
+        assert getattr(film, "n_frames", 1) > 100
+    assert checkpoints.fingerprint(saved[0]) == checkpoints.fingerprint(saved[1])
