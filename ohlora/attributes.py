@@ -55,7 +55,7 @@ def _attribute(name: str, meaning: str, range_: Range, roles: tuple[Role, ...], 
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
-    _attribute("gender", "more female (0 male, 1 female)", "probability", ("filter",), _WHOLE),
+    _attribute("gender", "more female", "probability", ("filter",), _WHOLE),
     _attribute("quality", "better image", "probability", ("filter",), Crop(0.0, 1 / 4, 1 / 4, 3 / 4)),
     _attribute("age", "older", "probability", ("filter",), _TOP_HALF),
     _attribute("glass", "glasses worn", "probability", ("filter",), Crop(5 / 16, 1 / 2, 1 / 4, 3 / 4)),

@@ -7,12 +7,13 @@ rule is off on both sides.
 
 ``sample`` makes style codes and scores from random weights, and beside it follows the original's protocol: synthesis in
 batches of 4 in fp32, images through numpy as grey levels, the CNN on one image at a time. ``directions`` times what
-searches are made of: images with scores, and images with gradients.
+searches are made of: images with scores, and images with gradients. ``render`` times one image of a character.
 
 python scripts/benchmark.py finetune
 python scripts/benchmark.py finetune --device cuda --precision bf16-mixed --steps 20
 python scripts/benchmark.py sample
 python scripts/benchmark.py directions
+python scripts/benchmark.py render
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import copy
 import json
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -38,14 +40,18 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ohlora import checkpoints, counted, samples
+from ohlora.attributes import EXPRESSIONS
+from ohlora.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.datamodules.latents import Latents
+from ohlora.files import shipped
 from ohlora.measures import score_gradients, scores_of_codes
 from ohlora.modules.gan import GAN, Architecture
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.stylegan import EPSILON, FUSED_FROM, LEAK, Conv, Discriminator, Generator, StyleLayer
+from ohlora.studio.steering import Stage
 
 R1_INTERVAL = 16
 """The recipe's."""
@@ -584,6 +590,33 @@ def directions(given: argparse.Namespace) -> dict[str, float]:
     return figures | {"peak_memory_bytes": float(peak_memory(given.device))}
 
 
+def render(given: argparse.Namespace) -> dict[str, float]:
+    """Times one image of a character with random weights, and the studio's answer to a slider, which enlarges it.
+
+    Returns:
+        Milliseconds of each, medians, at 64×64 and at ``--resolution``.
+    """
+    figures = {}
+    for resolution in (64, given.resolution):
+        torch.manual_seed(0)
+        generator = (toy_generator() if resolution == 64 else Generator(resolution)).eval().to(given.device)
+        w = torch.randn(generator.w_size, device=given.device)
+        steps = torch.randn(3, generator.w_size, device=given.device)
+        character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
+        asked = dict.fromkeys(EXPRESSIONS, 0.1)
+        works = {"render": partial(character.render, **asked), "studio": partial(Stage(character).image, [0.1] * 3)}
+        for name, work in works.items():
+            work()
+            taken = [timed(work) for _ in range(given.steps)]
+            figures[f"{name}_milliseconds_{resolution}"] = 1000 * statistics.median(taken)
+    return figures
+
+
+def toy_generator() -> Generator:
+    """The generator that ships."""
+    return checkpoints.load_generator(shipped("weights/toy/generator.safetensors"))
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures what a stage costs; the last line is JSON.")
@@ -611,8 +644,12 @@ def main(args: list[str] | None = None) -> int:
         "--steps", type=int, default=2, help="timed repetitions, of which the best counts (default: 2)"
     )
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    command = commands.add_parser("render", help="one image of a character, and the studio's answer to a slider")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side, besides 64 (default: 256)")
+    command.add_argument("--steps", type=int, default=20, help="timed images, whose median counts (default: 20)")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
     given = parser.parse_args(args)
-    run = {"finetune": finetune, "sample": sample, "directions": directions}[given.command]
+    run = {"finetune": finetune, "sample": sample, "directions": directions, "render": render}[given.command]
     with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
         figures = run(given)
     print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))

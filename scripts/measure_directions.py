@@ -2,56 +2,25 @@
 
 python scripts/measure_directions.py
 
-Reads the tests of the original's directions and of ours (docs/directions.md makes them), and times the character.
+Reads the tests of the original's directions and of ours; docs/directions.md makes them.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ohlora.attributes import EXPRESSIONS
-from ohlora.character import Character
 from ohlora.errors import OhloraError
 from ohlora.files import read_rows, require, write_results
-from ohlora.networks.stylegan import Generator
 from ohlora.reports import RESULTS, STATISTICS
 
 Row = dict[str, Any]
 FOUND = "as found"
 TESTS = {"svm": "vectorfind_v8", "local": "vectorfind_v9"}
 """Method of each of the two recipes."""
-
-
-def milliseconds(work: Callable[[], object], times: int) -> float:
-    """Median time of some work, after it has warmed up."""
-    work()
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return 1000 * float(np.median(taken))
-
-
-def rendering_rows(small: Character) -> list[Row]:
-    """What an image of a character takes at both resolutions; the larger has random weights."""
-    torch.manual_seed(0)
-    large = Character(Generator(256).eval(), torch.randn(512), small.attributes, torch.randn(3, 512), small.ranges)
-    asked = dict.fromkeys(small.attributes, 0.1)
-    return [
-        {"what": "Character.render at 64×64, milliseconds", "target": "<= 15"}
-        | {"measured": milliseconds(lambda: small.render(strict=False, **asked), 50)},
-        {"what": "Character.render at 256×256, milliseconds", "target": "<= 500"}
-        | {"measured": milliseconds(lambda: large.render(strict=False, **asked), 5)},
-    ]
 
 
 def test_rows(method: str, folder: Path, stage: str) -> list[Row]:
@@ -79,8 +48,7 @@ def test_rows(method: str, folder: Path, stage: str) -> list[Row]:
 
 def measure(runs: Path) -> list[Row]:
     """All rows of the table."""
-    rows = [row for method, stage in TESTS.items() for row in test_rows(method, runs / stage, stage)]
-    return rows + rendering_rows(Character.load(runs / "characters" / "mina.safetensors"))
+    return [row for method, stage in TESTS.items() for row in test_rows(method, runs / stage, stage)]
 
 
 def main(args: list[str] | None = None) -> int:

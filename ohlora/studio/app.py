@@ -7,6 +7,7 @@ says which, and the command that makes them.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -227,7 +228,7 @@ def _label_tab(page: gr.Blocks, settings: Settings) -> None:
         buttons = []
         for k, name in enumerate(settings.attributes):
             guess = f" (filter: {said[name]:.2f})" if name in said else ""
-            text = f"[{k + 1}]  {name}: {answers[name]}{guess}"
+            text = f"[{k + 1}]  {name}: {answers[name]}{guess} · 1 is {attribute(name).meaning}"
             buttons.append(gr.Button(text, variant="primary" if answers[name] else "secondary"))
         done, count = len(at.file.answers), len(at.file.pictures)
         pace = at.pace()
@@ -432,10 +433,14 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
             return [None, *hidden, None, gr.Image(visible=False), "", _told(error)]
         names, ranges = at.character.attributes, at.character.ranges
         for k, steered in enumerate(names[:MOST_SLIDERS]):
-            low, high = ranges[steered]
-            label = f"{steered} (standard deviations: {attribute(steered).meaning})"
-            hidden[k] = gr.Slider(low, high, 0, label=label, visible=True)
-        return [at, *hidden, *drawn(at, False, *[0.0] * len(names)), str(at.character.card.get("unit", ""))]
+            low, high = math.ceil(100 * ranges[steered][0]) / 100, math.floor(100 * ranges[steered][1]) / 100
+            hidden[k] = gr.Slider(low, high, 0, label=f"{steered}: {attribute(steered).meaning}", visible=True)
+        return [
+            at,
+            *hidden,
+            *drawn(at, False, *[0.0] * len(names)),
+            f"1 is {at.character.card['unit']}." if "unit" in at.character.card else "",
+        ]
 
     def started() -> list[Any]:
         try:

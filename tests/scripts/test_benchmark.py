@@ -31,3 +31,10 @@ def test_directions_end_with_their_figures(capsys: pytest.CaptureFixture[str]) -
     figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert figures["scores_per_second"] > figures["gradients_per_second"] > 0
     assert figures["seconds_by_gradients_1000"] == pytest.approx(3000 / figures["gradients_per_second"], rel=0.01)
+
+
+def test_rendering_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["render", "--resolution", "16", "--steps", "2"]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    names = {f"{what}_milliseconds_{size}" for what in ("render", "studio") for size in (16, 64)}
+    assert set(figures) == names and all(value > 0 for value in figures.values())

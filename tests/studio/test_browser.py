@@ -103,9 +103,14 @@ def browser() -> Iterator[Browser]:
 
 def opened(browser: Browser, server: Server, tab: str) -> Page:
     page: Page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(server.address)
     page.get_by_role("tab", name=tab).click()
     return page
+
+
+asked: list[str] = []
+"""Every address that a page asked for."""
 
 
 def wait_for(page: Page, element: str, text: str) -> None:
@@ -245,3 +250,9 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
         wait_for(page, "steer-message", "python scripts/export_character.py tested artifacts/toy/vectorfind_v9 best")
     finally:
         server.kill()
+
+
+def test_no_page_asked_another_host() -> None:
+    """Of all the tests above."""
+    hosts = {urllib.parse.urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
+    assert hosts == {"127.0.0.1"}
