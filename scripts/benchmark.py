@@ -603,8 +603,10 @@ def render(given: argparse.Namespace) -> dict[str, float]:
         w = torch.randn(generator.w_size, device=given.device)
         steps = torch.randn(3, generator.w_size, device=given.device)
         character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
-        asked = dict.fromkeys(EXPRESSIONS, 0.1)
-        works = {"render": partial(character.render, **asked), "studio": partial(Stage(character).image, [0.1] * 3)}
+        works: dict[str, Callable[[], object]] = {
+            "render": partial(character.render, eyes=0.1, mouth=0.1, pose=0.1),
+            "studio": partial(Stage(character).image, [0.1, 0.1, 0.1]),
+        }
         for name, work in works.items():
             work()
             taken = [timed(work) for _ in range(given.steps)]

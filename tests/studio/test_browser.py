@@ -99,6 +99,8 @@ def browser() -> Iterator[Browser]:
         found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield found
         found.close()
+    hosts = {urllib.parse.urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
+    assert hosts <= {"127.0.0.1"}, "the studio works without internet"
 
 
 def opened(browser: Browser, server: Server, tab: str) -> Page:
@@ -250,9 +252,3 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
         wait_for(page, "steer-message", "python scripts/export_character.py tested artifacts/toy/vectorfind_v9 best")
     finally:
         server.kill()
-
-
-def test_no_page_asked_another_host() -> None:
-    """Of all the tests above."""
-    hosts = {urllib.parse.urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
-    assert hosts == {"127.0.0.1"}
