@@ -1,0 +1,27 @@
+"""The dashboard's workspace, as far as it goes without an account."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts import wandb_workspace
+
+
+def test_a_dry_run_lists_what_would_be_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert wandb_workspace.main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if not line.startswith(" ")] == list(wandb_workspace.SECTIONS)
+    made = wandb_workspace.workspace("somebody", "faces")
+    assert (made.entity, made.project) == ("somebody", "faces")
+    assert [len(section.panels) for section in made.sections] == [len(of) for of in wandb_workspace.SECTIONS.values()]
+    lines = made.sections[0].panels[0]
+    assert lines.y == ["watch/concept_rate", "watch/concept_rate_recipe"] and lines.x == "kimg"
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wandb_workspace.main([]) == 2
+    assert "--entity is missing" in capsys.readouterr().err
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", "/dev/null")
+    assert wandb_workspace.main(["--entity", "somebody"]) == 2
+    assert "no W&B key was found" in capsys.readouterr().err
