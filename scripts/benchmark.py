@@ -45,7 +45,7 @@ from ohlora.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.datamodules.latents import Latents
 from ohlora.files import shipped
-from ohlora.measures import score_gradients, scores_of_codes
+from ohlora.measures import counted_latents, score_gradients, scores_of_codes
 from ohlora.modules.gan import GAN, Architecture
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
@@ -498,8 +498,7 @@ def sampled_as_published(generator: Generator, network: AttributeCNN, count: int
     started = now()
     for first in range(0, count, 4):
         indices = range(first, first + 4)
-        z = counted.normal(0, "z", indices, generator.z_size).to(device)
-        label = generator.draw_labels(counted.generators(0, "label", indices))
+        z, label = counted_latents(generator, 0, indices)
         noise = generator._noise("fixed", 4)
         made = plain_generator(generator, z, label, noise).cpu().numpy()
         grey = np.clip((made.astype(np.float64) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)

@@ -10,6 +10,7 @@ import torch
 
 from ohlora import counted, images
 from ohlora.clock import crossed, images_seen
+from ohlora.measures import counted_latents
 from ohlora.networks.stylegan import Generator
 from ohlora.tracking import run_loggers
 
@@ -74,7 +75,5 @@ def render(generator: Generator, seed: int, indices: range, batch_size: int) -> 
     made = []
     for first in range(0, len(indices), batch_size):
         part = indices[first : first + batch_size]
-        z = counted.normal(seed, "z", part, generator.z_size).to(generator.w_avg)
-        label = generator.draw_labels(counted.generators(seed, "label", part))
-        made.append(images.to_uint8(generator(z, label)))
+        made.append(images.to_uint8(generator(*counted_latents(generator, seed, part))))
     return np.concatenate(made)
