@@ -65,22 +65,21 @@ class Character:
         """
         about = tensorfiles.read_metadata(path, FORMAT, FORMAT_VERSION, "a character")
         tensors = tensorfiles.read_tensors(path)
-        generator = Generator(**about["arguments"])
         prefix = "generator."
         state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
         try:
+            generator = Generator(**about["arguments"])
             generator.load_state_dict(state)
-        except RuntimeError as error:
-            raise FormatError(f"{path}: its generator does not fit its own description ({error})") from error
-        ranges = {name: (low, high) for name, (low, high) in about["ranges"].items()}
-        return cls(
-            generator.eval().to(device),
-            tensors["w"].to(device),
-            tuple(about["attributes"]),
-            tensors["steps"].to(device),
-            ranges,
-            about["card"],
-        )
+            return cls(
+                generator.eval().to(device),
+                tensors["w"].to(device),
+                tuple(about["attributes"]),
+                tensors["steps"].to(device),
+                {name: (low, high) for name, (low, high) in about["ranges"].items()},
+                about["card"],
+            )
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
 
     def save(self, path: str | Path) -> None:
         """Writes the character as one file, whole or not at all."""

@@ -84,8 +84,12 @@ class CLI(LightningCLI):
         self.run_id = content.get("wandb_run_id")
         stored = dict(content.get("hyper_parameters", {}))
         stored.pop("_instantiator", None)
-        if stored.pop("_class_path", config.model.class_path) != config.model.class_path:
-            raise OhloraError(f"{path} was written by another stage than {config.model.class_path}")
+        written_by = stored.pop("_class_path", config.model.class_path)
+        if written_by != config.model.class_path:
+            raise OhloraError(
+                f"{path} was written by {written_by}, the configuration is for {config.model.class_path}; name a "
+                "checkpoint of this stage, or --ckpt_path last"
+            )
         said = self.said[command].get("model.init_args") or {}
         unsaid = {key: value for key, value in stored.items() if key not in said and key in config.model.init_args}
         if unsaid:

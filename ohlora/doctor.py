@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ohlora import __version__
-from ohlora.files import shipped, wandb_key_found
+from ohlora.accounts import wandb_key_found
+from ohlora.files import shipped
 
 WORLDS = {
     "celeba256": "the recipe at 256×256",
@@ -49,6 +50,16 @@ class Stage:
         return all(path.exists() for path in self.makes)
 
 
+def as_typed(command: str) -> str:
+    """A declared command as it is typed here: with the artifacts root in use, and scripts from an installed ohlora."""
+    root = os.environ.get("OHLORA_ARTIFACTS", ROOT)
+    if root != ROOT:
+        command = re.sub(rf"(?<![\w/.]){ROOT}/", f"{root}/", command)
+    if shipped("configs/generate_10k.yaml").is_relative_to(Path(__file__).parent):
+        command = re.sub(r"^python scripts/(\w+)\.py", r"python -m ohlora.scripts.\1", command)
+    return command
+
+
 def stages(world: str) -> list[Stage]:
     """The declared stages of a world, in order, with paths below the artifacts root in use."""
     root = Path(os.environ.get("OHLORA_ARTIFACTS", ROOT))
@@ -61,12 +72,6 @@ def stages(world: str) -> list[Stage]:
             return shipped(path.relative_to("ohlora").as_posix())
         return path
 
-    def command(words: str) -> str:
-        # An installed ohlora has its scripts in the package.
-        if Path("scripts").is_dir():
-            return words
-        return re.sub(r"^python scripts/(\w+)\.py", r"python -m ohlora.scripts.\1", words)
-
     declared: Any = OmegaConf.to_container(OmegaConf.load(shipped("dvc.yaml")))
     found = []
     for name, stage in declared["stages"].items():
@@ -78,7 +83,7 @@ def stages(world: str) -> list[Stage]:
             Stage(
                 name.removeprefix(f"{world}-"),
                 stage["desc"],
-                tuple(command(words) for words in commands),
+                tuple(as_typed(command) for command in commands),
                 tuple(located(entry) for entry in stage.get("deps", ())),
                 tuple(located(entry) for entry in made),
             )
@@ -142,14 +147,19 @@ def _made(world: str) -> list[str]:
     return lines
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(
         prog="ohlora doctor",
         description="Says what is installed, what it can use, what has been made, and what is next.",
     )
-    parser.add_argument("--world", choices=[*WORLDS], help="look at one world only")
-    given = parser.parse_args(sys.argv[1:] if args is None else args)
+    found.add_argument("--world", choices=[*WORLDS], help="look at one world only")
+    return found
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    given = parser().parse_args(sys.argv[1:] if args is None else args)
     root = Path(os.environ.get("OHLORA_ARTIFACTS", ROOT))
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free / 2**30

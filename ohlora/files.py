@@ -6,15 +6,18 @@ import csv
 import fcntl
 import hashlib
 import json
-import netrc
 import os
-import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ohlora.errors import MissingArtifactError
+
+UMASK = os.umask(0)
+"""What new files may not allow; it can only be read by setting it, which is no thing to do while threads write."""
+os.umask(UMASK)
 
 
 def require(path: str | Path, made_by: str | None, folder: bool = False) -> None:
@@ -61,17 +64,6 @@ def config_file(given: str) -> str:
     return given
 
 
-def wandb_key_found() -> bool:
-    """Whether Weights & Biases would find a key: in ``WANDB_API_KEY``, or in netrc for its host."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).strip("/")
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
-
-
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; moves it there when the block succeeds, removes it when it fails.
@@ -80,10 +72,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some writers make private files
+        temporary.chmod(0o666 & ~UMASK)  # some writers make private files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -105,12 +97,6 @@ def content_stamp(path: str | Path) -> str | None:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:

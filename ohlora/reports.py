@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ RESULTS = "test_result.csv"
 STATISTICS = "test_statistics.csv"
 LATENTS = "latents.safetensors"
 CHOICES = "choices.csv"
-"""Which latents were kept, starred or rejected by eye: ``case`` and ``choice``."""
+"""What was kept, starred or rejected by eye: ``case``, ``choice``, and the fingerprint of the tested ``latents``."""
+Choice = Literal["keep", "star", "reject"]
 FORMAT = "ohlora-latents"
 FORMAT_VERSION = 1
 
@@ -75,7 +76,7 @@ class Report:
             DataError: If generator or directions are others than the tested ones.
         """
         folder = Path(folder)
-        require(folder / RESULTS, "python -m ohlora test --config configs/vectorfind_v8.yaml")
+        require(folder / RESULTS, "python -m ohlora test, with the configuration that fills this folder")
         about = tensorfiles.read_metadata(folder / LATENTS, FORMAT, FORMAT_VERSION, "a file of tested latents")
         tensors = tensorfiles.read_tensors(folder / LATENTS)
         if not about["directions"]:
@@ -85,12 +86,15 @@ class Report:
             require(file, None)
             if checkpoints.fingerprint(file) != about[what]:
                 raise DataError(f"{file} is not the {what} that {folder} was tested with; name that one")
+        rows = read_rows(folder / RESULTS)
+        if [int(row["case"]) for row in rows] != tensors["case"].tolist():
+            raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
         found = load_directions(path)
         steps = tensors["steps"] if "steps" in tensors else found.steps[tensors["group"]]
         units = tensors["units"].reshape(-1, *[1] * (steps.ndim - 2))
         return cls(
             folder,
-            read_rows(folder / RESULTS),
+            rows,
             tensors["w"],
             found.attributes,
             steps * units,
@@ -128,10 +132,42 @@ class Report:
             ConfigError: If everything was rejected.
         """
         require(self.folder / CHOICES, "ohlora studio, in its tab Choose")
-        cases = [int(row["case"]) for row in read_rows(self.folder / CHOICES) if row["choice"] in ("keep", "star")]
+        cases = [case for case, choice in self.choices().items() if choice != "reject"]
         if not cases:
-            raise ConfigError(f"{self.folder / CHOICES} keeps none")
+            raise ConfigError(f"{self.folder / CHOICES} keeps none; keep some in the tab Choose of ohlora studio")
         return cases
+
+    def choices(self) -> dict[int, Choice]:
+        """What was chosen by eye: case → choice; empty where nothing was yet.
+
+        Raises:
+            DataError: If the list cannot be used, or was made of another test.
+        """
+        path = self.folder / CHOICES
+        if not path.is_file():
+            return {}
+        found: dict[int, Choice] = {}
+        cases = {row["case"] for row in self.rows}
+        for k, row in enumerate(read_rows(path)):
+            if row.get("latents") != self.fingerprint:
+                raise DataError(f"{path} was chosen from another test than the one there; remove it, and choose anew")
+            if row.get("case") not in cases or row.get("choice") not in get_args(Choice):
+                raise DataError(
+                    f"{path}, row {k + 2}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
+                    f"of {', '.join(get_args(Choice))}"
+                )
+            found[int(row["case"])] = cast(Choice, row["choice"])
+        return found
+
+    def write_choices(self, choices: Mapping[int, Choice]) -> None:
+        """Writes the list, whole or not at all."""
+        rows = [{"case": c, "choice": choices[c], "latents": self.fingerprint} for c in sorted(choices)]
+        write_rows(self.folder / CHOICES, cast("list[dict[str, Any]]", rows))
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the tested latents from those of another test."""
+        return checkpoints.fingerprint(self.folder / LATENTS)
 
     def place_of(self, case: int | str) -> int:
         """Where a case is in the table.

@@ -85,24 +85,26 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
     return {"format_version": found, **rest}
 
 
-def files_of(folder: str | Path, format: str) -> list[Path]:  # noqa: A002
+def files_of(folder: str | Path, format: str) -> tuple[list[Path], list[Path]]:  # noqa: A002
     """The files of one format below a folder, sorted; those of single runs and shards of samples are left out.
 
-    Raises:
-        FormatError: If a safetensors file cannot be read.
+    Returns:
+        The files, and those that cannot be read at all.
     """
-    found = []
+    found: list[Path] = []
+    damaged: list[Path] = []
     for path in sorted(Path(folder).rglob("*.safetensors")):
-        if {"runs", "shards"} & set(path.parts) or path.name.startswith("."):
+        if {"runs", "shards"} & set(path.relative_to(folder).parts) or path.name.startswith("."):
             continue
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            raise FormatError(f"{path} is not a readable safetensors file ({error})") from error
+        except (SafetensorError, OSError):
+            damaged.append(path)
+            continue
         if metadata.get("format") == format:
             found.append(path)
-    return found
+    return found, damaged
 
 
 def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:

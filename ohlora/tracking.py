@@ -20,8 +20,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ohlora import images
+from ohlora.accounts import wandb_key_found
 from ohlora.errors import MissingArtifactError
-from ohlora.files import append_row, read_rows, wandb_key_found, write_rows
+from ohlora.files import append_row, read_rows, write_rows
 
 CLOCK = "kimg"
 

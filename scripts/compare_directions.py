@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +21,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from ohlora import figures, images
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.errors import ConfigError, OhloraError
-from ohlora.files import config_file, read_rows, replacing, write_rows
+from ohlora.files import config_file, locked, read_rows, replacing, write_rows
 from ohlora.modules.searches import GRADIENT_METHODS
 from ohlora.reports import STATISTICS
-from ohlora.samples import MEDIANS
 
 Row = dict[str, Any]
 PER_ATTRIBUTE = {
@@ -61,14 +62,17 @@ def sampled(config: DictConfig, seed: int) -> tuple[Path, float]:
     """The samples of a seed, made where they are missing; their folder, and seconds per sample."""
     folder, count = Path(config.root) / f"samples_{seed}", max(config.samples)
     note = folder / "seconds.json"
-    if not (folder / MEDIANS).is_file() or not note.is_file():
-        settings: dict[str, object] = {
-            "model.init_args.output": folder,
-            "model.init_args.seed": seed,
-            "data.init_args.count": count,
-        }
-        seconds = run("predict", config.sampling, settings | {"trainer.default_root_dir": folder / "stage"})
-        note.write_text(json.dumps(seconds / count), encoding="utf-8")
+    with locked(folder):  # parts that run side by side wait for the one that samples
+        if not note.is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # half-made, it would make the rest look fast
+            settings: dict[str, object] = {
+                "model.init_args.output": folder,
+                "model.init_args.seed": seed,
+                "data.init_args.count": count,
+            }
+            seconds = run("predict", config.sampling, settings | {"trainer.default_root_dir": folder / "stage"})
+            with replacing(note) as part:
+                part.write_text(json.dumps(seconds / count), encoding="utf-8")
     return folder, float(json.loads(note.read_text(encoding="utf-8")))
 
 
@@ -180,15 +184,15 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as latents=10")
     given = parser.parse_args(args)
     try:
-        config = OmegaConf.merge(
-            OmegaConf.load(config_file(str(given.config))), OmegaConf.from_dotlist(given.overrides)
-        )
+        known = OmegaConf.load(config_file(str(given.config)))
+        OmegaConf.set_struct(known, True)
+        config = OmegaConf.merge(known, OmegaConf.from_dotlist(given.overrides))
         assert isinstance(config, DictConfig)
         part, _, parts = given.part.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
             raise ConfigError(f"--part is {given.part}; expected K/N with 1 <= K <= N")
         rows = compare(config, int(part), int(parts))
-    except OhloraError as error:
+    except (OhloraError, ConfigKeyError, ConfigAttributeError) as error:
         print(f"compare_directions: {error}", file=sys.stderr)
         return 2
     if len(rows) < len(cells(config)):

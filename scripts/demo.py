@@ -36,7 +36,6 @@ STAGES = (
     "filter_15k",
     "finetune_v8",
     "vectorfind_v9",
-    "characters",
 )
 RULES = {
     "10k": AT_HALF,
@@ -140,7 +139,8 @@ class Demo:
         """All steps."""
         root = self.root
         for stage in STAGES:  # each demo tells its story from the start
-            shutil.rmtree(root / stage, ignore_errors=True)
+            if (root / stage).is_dir():
+                shutil.rmtree(root / stage)
         self.stage(
             "predict",
             "generate_10k",

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ohlora.attributes import column
-from ohlora.datamodules.images import number_column, numbers_in
-from ohlora.errors import DataError, OhloraError
+from ohlora.datamodules.images import image_numbers, numbers_in
+from ohlora.errors import ConfigError, DataError, OhloraError
 from ohlora.files import read_rows, require, write_rows
 from ohlora.rules import Rule
 
@@ -46,10 +46,10 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
     """
     require(source, "a run of configs/score_10k.yaml or configs/score_15k.yaml")
     rows = read_rows(source)
-    number = number_column(rows[0]) if rows else None
-    if number is None:
+    numbers = image_numbers(source, rows)
+    if numbers is None:
         raise DataError(f"{source} has no column that numbers the images; expected index or img_no")
-    considered = [row for row in rows if int(row[number]) >= from_index]
+    considered = [row for row, number in zip(rows, numbers, strict=True) if number >= from_index]
     if not considered:
         raise DataError(f"{source}: none of {len(rows)} images has an index of {from_index} or more")
     passes = passing(source, considered, rules)
@@ -64,6 +64,18 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
     write_rows(target, result)
     print(f"{len(result)} images kept: {target}")
     return len(result)
+
+
+def parsed(rules: list[str]) -> list[Rule]:
+    """Rules from their text.
+
+    Raises:
+        ConfigError: If one is none.
+    """
+    try:
+        return [Rule.parse(text) for text in rules]
+    except ValueError as error:
+        raise ConfigError(f"--keep: {error}") from error
 
 
 def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
@@ -82,8 +94,8 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--from-index", type=int, default=0, metavar="I", help="leave out images numbered below I")
     given = parser.parse_args(args)
     try:
-        filter_images(given.scores, given.output, [Rule.parse(text) for text in given.keep], given.from_index)
-    except (OhloraError, ValueError) as error:
+        filter_images(given.scores, given.output, parsed(given.keep), given.from_index)
+    except OhloraError as error:
         print(f"filter_images: {error}", file=sys.stderr)
         return 2
     return 0

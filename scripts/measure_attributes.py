@@ -9,6 +9,7 @@ network trained with other seeds, splits and drawn faces (docs/attributes.md mak
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -110,7 +111,8 @@ def measure(runs: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's attribute networks.")
-    parser.add_argument("--runs", type=Path, default=Path("artifacts/toy"), help="folder of the stages")
+    runs = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "toy"
+    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
     parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")
     given = parser.parse_args(args)
     try:

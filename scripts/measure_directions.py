@@ -8,6 +8,7 @@ Reads the tests of the original's directions and of ours; docs/directions.md mak
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def measure(runs: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's directions.")
-    parser.add_argument("--runs", type=Path, default=Path("artifacts/toy"), help="folder of the stages")
+    runs = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "toy"
+    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
     parser.add_argument("--output", type=Path, default=Path("docs/results/directions.csv"), help="table to write")
     given = parser.parse_args(args)
     try:

@@ -8,6 +8,7 @@ The judges are filter ensembles and a network that no fine-tune was watched with
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def measure(runs: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's fine-tunes.")
-    parser.add_argument("--runs", type=Path, default=Path("artifacts/toy"), help="folder of the stages")
+    runs = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "toy"
+    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
     parser.add_argument("--output", type=Path, default=Path("docs/results/finetuning.csv"), help="table to write")
     given = parser.parse_args(args)
     try:

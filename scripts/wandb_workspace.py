@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import wandb_workspaces.reports.v2 as panels  # untyped
 import wandb_workspaces.workspaces as workspaces
 
+from ohlora.accounts import wandb_key_found
 from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
 from ohlora.errors import ConfigError, OhloraError
-from ohlora.files import wandb_key_found
 from ohlora.tracking import CLOCK
 
 

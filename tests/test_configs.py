@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -99,3 +100,17 @@ def test_the_comparison_s_searches_exist() -> None:
     }
     assert {method["settings"]["method"] for method in config["methods"].values()} == set(get_args(Method))
     assert {method["budget"] for method in config["methods"].values()} == {"samples", "gradients", None}
+
+
+@pytest.mark.parametrize("chain", [c for c in chains() if c[-1].startswith("toy/")], ids=lambda chain: chain[-1])
+def test_the_toy_world_s_hints_stay_in_it(chain: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """What makes a missing file is a command of the same world, not one inherited from the recipe at 256×256."""
+    command = "predict" if Path(chain[0]).name.startswith(("generate", "sample", "score")) else "fit"
+    with pytest.raises(SystemExit):
+        main([command, *[word for name in chain for word in ("--config", str(CONFIGS / name))], "--print_config"])
+    resolved = yaml.safe_load(capsys.readouterr().out)
+    sections = [resolved["model"]["init_args"], resolved["data"]["init_args"]]
+    sections += [c["init_args"] for c in resolved["trainer"].get("callbacks") or [] if "init_args" in c]
+    for section in sections:
+        hint = section.get("made_by") or ""
+        assert not hint or re.search(r"toy/|with its overlay|make demo|docs/", hint), hint

@@ -13,6 +13,7 @@ import pytest
 
 from ohlora import cli, doctor
 from ohlora.__main__ import main as ohlora
+from ohlora.studio import server
 from tests.documented import PAGES, ROOT, Command, commands
 
 COMMANDS = commands()
@@ -64,8 +65,8 @@ def test_any_other_documented_command_is_one(command: Command, monkeypatch: pyte
             assert all(re.search(rf"^{re.escape(t)}:|^INSTALLED := {re.escape(t)}$", there, re.M) for t in targets)
         case ["python", script, *given] if script.startswith("scripts/"):
             takes(script, given)
-        case ["python", "-m", "ohlora", "doctor" | "studio", *_] | ["ohlora", "doctor" | "studio", *_]:
-            pass  # both have tests of their own, with these options
+        case ["ohlora", "doctor" | "studio" as tool, *given]:
+            assert (doctor if tool == "doctor" else server).parser().parse_args(given)
         case ["pip", "install", *_]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             asked = re.search(r"\[([\w,]+)\]", words[-1])
@@ -118,6 +119,13 @@ def test_what_needs_more_than_the_toy_world_says_so() -> None:
         large = bool(files) and not any("toy/" in name for name in files)
         if large or re.search(r"\.pth?\b", command.text):
             assert command.needs, f"{command.page}: {command.text}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_figure_is_filled_in(page: Path) -> None:
+    assert not re.findall(
+        r"\b[A-Z]+_[A-Z0-9]+\b(?<!OHLORA_ARTIFACTS)", re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.S)
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -19,8 +19,8 @@ from tests.documented import ROOT, blocks, of_block
 SMALL = {
     "filter_": ["--model.init_args.passes", "1"],
     "generate_": ["--data.init_args.count", "300"],
-    "face_parser": ["--model.init_args.passes", "0.2"],
-    "_cnn": ["--model.init_args.passes", "0.2"],
+    "face_parser": ["--model.init_args.passes", "1"],
+    "_cnn": ["--model.init_args.passes", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
     "vectorfind_fit": ["--model.init_args.latents", "20", "--model.init_args.covariance_count", "1000"],
     "vectorfind_test": ["--data.init_args.test_count", "12"],
@@ -40,7 +40,8 @@ def project(tmp_path: Path) -> Path:
     """A copy of what the commands need."""
     for name in ("ohlora", "configs", "scripts", ".dvc"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "tmp", "cache"))
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    for name in ("dvc.yaml", ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
 

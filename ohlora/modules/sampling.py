@@ -185,7 +185,7 @@ class Generate(_Sampling):
             return
         z, label = self.latents(range(count))
         tensors = {"z": z} if label is None else {"z": z, "label": label}
-        tensorfiles.write(self.output / LATENTS, "ohlora-latents", 1, tensors, seed=self.seed)
+        tensorfiles.write(self.output / LATENTS, "ohlora-generated-latents", 1, tensors, seed=self.seed)
         rows = [{"index": i, "path": self.image_path(i).relative_to(self.output).as_posix()} for i in range(count)]
         resolution = self.generator.resolution
         shown = [images.read_rgb(self.image_path(i), resolution) for i in range(min(count, PREVIEW))]
@@ -305,7 +305,8 @@ class Sample(_Sampling):
         """Writes the medians, and shows scores and images."""
         path = self.output / samples.MEDIANS
         considered = min(count, self.median_count)
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["count"] == considered:
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not self._made and stored.get("count") == considered:
             print(f"all {count} samples are in {self.output}: nothing to do")
             return
         names = self.network.outputs

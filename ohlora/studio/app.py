@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,8 @@ document.addEventListener("keydown", (event) => {
   const typing = target.matches("textarea, select, [contenteditable=true]") ||
     (target.matches("input") && !["checkbox", "range", "radio"].includes(target.type));
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  // A key that is held down moves on, but answers once.
+  if (event.repeat && !event.key.startsWith("Arrow")) return;
   if (target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   const name = event.key === " " ? "Enter" : event.key;
   for (const button of document.querySelectorAll(`button[id$="-key-${CSS.escape(name)}"]`)) {
@@ -143,26 +148,34 @@ def label_session(settings: Settings) -> LabelSession:
         MissingArtifactError: If there are no images.
     """
     require(settings.images, made_by(settings, settings.images), folder=True)
-    pictures = images.paths_in(settings.images)
+    pictures = [inside(settings.root, path) for path in images.paths_in(settings.images)]
     if not pictures:
-        raise MissingArtifactError(f"{settings.images} holds no images; {made_by(settings, settings.images) or ''}")
+        raise MissingArtifactError(
+            f"{settings.images} holds no images; they are made by: {made_by(settings, settings.images)}"
+        )
     rules = {rule.attribute: rule for rule in map(Rule.parse, AT_HALF)}
     # What fits the concept is assumed, so that most images take a single key.
     fits = {name: int(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0 for name in settings.attributes}
     return LabelSession(LabelFile(settings.labels, pictures, settings.attributes), fits)
 
 
-def ensemble_scores(settings: Settings, progress: Callable[[float, str], object]) -> np.ndarray:
-    """What the ensembles say of every image: N×K in the order of the attributes, NaN where none predicts one.
+def ensemble_scores(
+    settings: Settings, pictures: Sequence[Path], progress: Callable[[float, str], object]
+) -> np.ndarray:
+    """What the ensembles say of images: N×K in the order of the attributes, NaN where none predicts one.
 
     Raises:
-        ConfigError: If there is no ensemble.
+        ConfigError: If there is no ensemble, or none that predicts what is labelled.
     """
     if not settings.filters:
         raise ConfigError("there are no filter ensembles yet; train them on a few hundred labels first")
-    pictures = images.paths_in(settings.images)
     scores = np.full((len(pictures), len(settings.attributes)), np.nan)
     networks = [checkpoints.load_attributes(path) for path in settings.filters]
+    predicted = {name for network in networks for name in network.outputs}
+    if not predicted & set(settings.attributes):
+        raise ConfigError(
+            f"the ensembles predict {', '.join(sorted(predicted))}; expected some of {', '.join(settings.attributes)}"
+        )
     for start in range(0, len(pictures), BATCH):
         progress(start / len(pictures), f"{start} of {len(pictures)} images")
         for network in networks:
@@ -238,7 +251,11 @@ def _label_tab(page: gr.Blocks, settings: Settings) -> None:
         if pace is not None:
             left = (count - done) / pace
             lines.append(f"{pace:.0f} a minute, {left:.0f} min left at this pace")
-        return [at, at.picture(), "\n\n".join(lines), *buttons, told]
+        try:
+            shown = at.picture()
+        except OhloraError as error:
+            return [at, None, "\n\n".join(lines), *buttons, _told(error)]
+        return [at, shown, "\n\n".join(lines), *buttons, told]
 
     def started() -> list[Any]:
         try:
@@ -264,7 +281,7 @@ def _label_tab(page: gr.Blocks, settings: Settings) -> None:
             return started()
         try:
             if kind != "file" and at.scores is None:
-                at.scores = ensemble_scores(settings, lambda share, text: progress(share, desc=text))
+                at.scores = ensemble_scores(settings, at.file.pictures, lambda share, text: progress(share, desc=text))
             at.arrange(kind)  # type: ignore[arg-type]
         except OhloraError as error:
             return view(at, _told(error))
@@ -323,10 +340,8 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
             f"**case {at.case}** · {choice} · {at.at + 1} of {len(at.places)} that pass · "
             f"**{at.kept()} of {int(wished or 0)}** wished for are kept"
         )
-        command = (
-            f"python scripts/export_character.py chosen {settings.test} {settings.root / 'characters'} "
-            f"--generator {settings.generator}"
-        )
+        words = ["chosen", settings.test, settings.root / "characters", "--generator", settings.generator]
+        command = doctor.as_typed(f"python scripts/export_character.py {shlex.join(map(str, words))}")
         done = f"`{command}` writes a character file for each that is kept." if at.kept() else ""
         rows = gr.Dataframe(value=at.table(), headers=at.header())
         return [at, at.picture(), line, rows, told or done]
@@ -410,10 +425,13 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
     clock = gr.Timer(1 / FRAMES_PER_SECOND, active=False)
     seen = [own, other, status]
 
-    def files_of(format_: str) -> list[str]:
-        if not settings.root.is_dir():
-            return []
-        return [path.relative_to(settings.root).as_posix() for path in tensorfiles.files_of(settings.root, format_)]
+    def files_of(format_: str) -> tuple[list[str], list[str]]:
+        """Those of this world, and the damaged ones, relative to its root."""
+        found, damaged = tensorfiles.files_of(settings.root, format_)
+        others = {world for world in doctor.WORLDS if settings.world == "celeba256" and world != settings.world}
+        inner = [path for path in found if path.resolve().is_relative_to(settings.root.resolve())]
+        kept, bad = ([path.relative_to(settings.root) for path in paths] for paths in (inner, damaged))
+        return [p.as_posix() for p in kept if p.parts[0] not in others], [p.as_posix() for p in bad]
 
     def drawn(at: Stage | None, resting: bool, *values: float) -> list[Any]:
         if at is None:
@@ -443,10 +461,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         ]
 
     def started() -> list[Any]:
-        try:
-            characters, found = files_of(CHARACTER), files_of(DIRECTIONS)
-        except OhloraError as error:
-            return [gr.Dropdown([]), gr.Dropdown([]), *opened(None)[:-1], _told(error)]
+        (characters, damaged), (found, _) = files_of(CHARACTER), files_of(DIRECTIONS)
         if not characters:
             wanted = settings.root / "characters" / "mina.safetensors"
             none = MissingArtifactError(
@@ -454,14 +469,21 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
             )
             return [gr.Dropdown([]), gr.Dropdown([]), *opened(None)[:-1], _told(none)]
         first = gr.Dropdown(characters, value=characters[0])
-        return [first, gr.Dropdown(["", *found], value=""), *opened(characters[0])]
+        beginning = opened(characters[0])
+        if damaged:
+            beginning[-1] = f"⚠️ left out, since unreadable: {', '.join(damaged)}"
+        return [first, gr.Dropdown(["", *found], value=""), *beginning]
 
     def compared(at: Stage | None, name: str | None, resting: bool, *values: float) -> list[Any]:
         told = ""
         if at is not None:
             try:
                 at.compare(inside(settings.root, settings.root / name) if name else None)
-                told = f"Right: {name}, strengths in its own unit." if name else ""
+                told = (
+                    f"Right: {name}, its mean step, strengths in its own unit, so that sizes may differ."
+                    if name
+                    else ""
+                )
             except OhloraError as error:
                 at.compare(None)
                 told = _told(error)
@@ -471,8 +493,14 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         def handler(at: Stage | None, *values: float) -> list[Any]:
             if at is None:
                 return ["", gr.File(visible=False)]
-            path = at.save(kind, values[: len(at.character.attributes)], settings.root / "studio")  # type: ignore[arg-type]
-            return [f"Saved {path}", gr.File(str(path), visible=True)]
+            try:
+                folder = inside(settings.root, settings.root / "studio")
+                path = at.save(kind, values[: len(at.character.attributes)], folder)  # type: ignore[arg-type]
+            except OhloraError as error:
+                return [_told(error), gr.File(visible=False)]
+            # Gradio hands out what lies in its own folder, wherever the artifacts are.
+            copy = shutil.copy(path, Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])))
+            return [f"Saved {path}", gr.File(copy, visible=True)]
 
         return handler
 

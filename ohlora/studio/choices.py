@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ohlora.errors import ConfigError
-from ohlora.files import content_stamp, locked, read_rows, write_rows
-from ohlora.reports import CHOICES, Report
-
-Choice = Literal["keep", "star", "reject"]
+from ohlora.files import content_stamp, locked
+from ohlora.reports import CHOICES, Choice, Report
 
 
 @dataclass
@@ -46,10 +44,14 @@ class ChoiceSession:
         return int(self.report.rows[self.places[self.at]]["case"])
 
     def reload(self) -> None:
-        """Takes what the list says now."""
-        self.seen = content_stamp(self.path)
-        rows = read_rows(self.path) if self.seen is not None else []
-        self.choices = {int(row["case"]): row["choice"] for row in rows}  # type: ignore[misc]
+        """Takes what the list says now; a list that cannot be taken changes nothing here, and is not written over.
+
+        Raises:
+            DataError: If the list cannot be used, or was made of another test.
+        """
+        seen = content_stamp(self.path)
+        self.choices = self.report.choices()
+        self.seen = seen
 
     def choose(self, choice: Choice) -> None:
         """Notes a choice for the latent that is shown, writes the list, and goes on to the next.
@@ -64,8 +66,7 @@ class ChoiceSession:
                     "list and go on from what it says now"
                 )
             choices = {**self.choices, self.case: choice}
-            rows: list[dict[str, Any]] = [{"case": case, "choice": choices[case]} for case in sorted(choices)]
-            write_rows(self.path, rows)
+            self.report.write_choices(choices)
             self.choices, self.seen = choices, content_stamp(self.path)
         self.step(1)
 

@@ -46,12 +46,15 @@ class LabelFile:
         self.reload()
 
     def reload(self) -> None:
-        """Takes what the file says now."""
-        self.seen = content_stamp(self.path)
-        self.answers, self._others = {}, {}
-        if self.seen is None:
-            return
-        rows = read_rows(self.path)
+        """Takes what the file says now; a file that cannot be taken changes nothing here, and is not written over.
+
+        Raises:
+            DataError: Naming the row that cannot be used.
+        """
+        seen = content_stamp(self.path)
+        answers: dict[int, Answer] = {}
+        others: dict[int, dict[str, str]] = {}
+        rows = read_rows(self.path) if seen is not None else []
         header = list(rows[0]) if rows else self.columns
         missing = [name for name in self.attributes if name not in header]
         number = number_column(header)
@@ -60,7 +63,6 @@ class LabelFile:
                 f"{self.path}: the header has {', '.join(header)}; expected {', '.join(self.attributes)} and a column "
                 "that names the image (path or idx)"
             )
-        self.columns = header
         for k, row in enumerate(rows):
             name = row["path"] if "path" in header else row[str(number)]
             place = (
@@ -70,10 +72,13 @@ class LabelFile:
             )
             if place is None:
                 raise DataError(f"{self.path}, row {k + 2}: there is no image {name} among those shown")
+            if place in answers:
+                raise DataError(f"{self.path}, row {k + 2}: image {name} is labelled twice")
             if any(row[a] not in ("0", "1") for a in self.attributes):
                 raise DataError(f"{self.path}, row {k + 2}: expected 0 or 1 for {', '.join(self.attributes)}")
-            self.answers[place] = {a: int(row[a]) for a in self.attributes}
-            self._others[place] = row
+            answers[place] = {a: int(row[a]) for a in self.attributes}
+            others[place] = row
+        self.seen, self.columns, self.answers, self._others = seen, header, answers, others
 
     def write(self, place: int, answer: Answer | None) -> None:
         """Sets or removes the answer for an image, and writes the table.
@@ -221,6 +226,7 @@ class LabelSession:
         return 60 * (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
 
     def _save(self, answer: Answer) -> None:
+        images.decode(self.file.pictures[self.place])  # what nobody can see gets no answer
         before = self.file.answers.get(self.place)
         self.file.write(self.place, answer)
         self._undo.append((self.place, before))

@@ -9,17 +9,18 @@ import tempfile
 from pathlib import Path
 
 from ohlora.attributes import FILTERS
+from ohlora.doctor import WORLDS
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 
 LOCAL = "127.0.0.1"
 USER = "ohlora"
+PASSWORD = "OHLORA_STUDIO_PASSWORD"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(prog="ohlora studio", description="Label, choose and steer in the browser.")
-    worlds = ["celeba256", "toy", "demo"]
-    found.add_argument("--world", choices=worlds, default="toy", help="whose artifacts (default: toy)")
+    found.add_argument("--world", choices=[*WORLDS], default="toy", help="whose artifacts (default: toy)")
     found.add_argument("--demo", action="store_const", const="demo", dest="world", help="open what `make demo` left")
     found.add_argument("--images", type=Path, help="folder of images to label (default: stage 6's, or stage 1's)")
     found.add_argument("--labels", type=Path, help="label table (default: labels/labels_2k.csv below the artifacts)")
@@ -29,7 +30,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--generator", type=Path, help="the generator that was tested")
     found.add_argument("--host", default=LOCAL, help=f"address to serve on (default: {LOCAL}); others need --password")
     found.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
-    found.add_argument("--password", help=f"asked of every visitor, with the user name {USER}")
+    found.add_argument(
+        "--password",
+        default=os.environ.get(PASSWORD),
+        help=f"asked of every visitor, with the user name {USER} (or {PASSWORD}, which other users do not see)",
+    )
     found.add_argument("--no-browser", action="store_true", help="do not open a browser")
     return found
 
@@ -45,7 +50,9 @@ def main(args: list[str] | None = None) -> int:
         except ModuleNotFoundError as error:
             raise MissingArtifactError("the studio needs Gradio: pip install 'ohlora[studio]'") from error
         if given.host != LOCAL and not given.password:
-            raise ConfigError(f"--host {given.host} lets others in; give a --password too, or leave the address out")
+            raise ConfigError(
+                f"--host {given.host} lets others in; give a --password too (or {PASSWORD}), or leave the address out"
+            )
         from ohlora.studio.app import HEAD, STYLE, Settings, build
 
         settings = Settings.of(given)
@@ -71,7 +78,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"studio: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if "port" not in str(error):
+        if "empty port" not in str(error):  # Gradio's words
             raise
         print(f"studio: port {given.port} is taken; choose another with --port", file=sys.stderr)
         return 2

@@ -39,6 +39,10 @@ class Stage:
     other: Character | None = None
     frame: int = 0
 
+    def __post_init__(self) -> None:
+        # Once, not at every tick.
+        self._idle = motion.idle(self.character.attributes, self.character.ranges, IDLE_FRAMES, FRAMES_PER_SECOND)
+
     @classmethod
     def load(cls, path: Path) -> Stage:
         """A character from its file."""
@@ -48,7 +52,8 @@ class Stage:
         """Puts other directions beside the character's own; None takes them away.
 
         Raises:
-            ConfigError: If they do not move the same attributes, or have no group for this latent.
+            ConfigError: If they do not move the same attributes, have no group for this latent, or are for another
+                generator.
         """
         if path is None:
             self.other = None
@@ -65,16 +70,17 @@ class Stage:
                 f"{path.name} has directions for the groups {', '.join(names)}; the character's is {group or 'unknown'}"
             )
         place = names.index(group) if group in names else 0
-        self.other = replace(own, steps=found.steps[place])
+        try:
+            self.other = replace(own, steps=found.steps[place])
+        except ValueError as error:
+            raise ConfigError(f"{path.name} is for another generator ({error})") from error
 
     def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
         """What is shown: the sliders' values, or the next moment of the idle motion."""
         if not idle:
             return [float(value) for value in values]
-        names, ranges = self.character.attributes, self.character.ranges
-        rows = motion.idle(names, ranges, IDLE_FRAMES, FRAMES_PER_SECOND)
-        self.frame = (self.frame + 1) % len(rows)
-        return [float(value) for value in rows[self.frame]]
+        self.frame = (self.frame + 1) % len(self._idle)
+        return [float(value) for value in self._idle[self.frame]]
 
     def image(self, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
         """The character, the same with other directions (or None), and the milliseconds that the first took."""
@@ -90,8 +96,16 @@ class Stage:
             The file, whose name tells its place in the folder: nothing is overwritten.
         """
         suffix = "gif" if kind == "gif" else "png"
-        number = 1 + len(list(folder.glob(f"{kind}-*.{suffix}")))
-        path = folder / f"{kind}-{number:04d}.{suffix}"
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{kind}-{'[0-9]' * 4}.{suffix}")]
+        number = max(taken, default=0) + 1
+        while True:
+            path = folder / f"{kind}-{number:04d}.{suffix}"
+            try:
+                path.touch(exist_ok=False)  # reserves the name among all tabs and servers
+                break
+            except FileExistsError:
+                number += 1
         if kind == "gif":
             character = self.character
             rows = motion.shown(character.attributes, character.ranges)

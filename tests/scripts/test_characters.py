@@ -13,8 +13,10 @@ from PIL import Image
 from ohlora import checkpoints, images
 from ohlora.character import Character
 from ohlora.direction_files import load_directions
-from ohlora.files import read_rows, write_rows
+from ohlora.errors import DataError
+from ohlora.files import read_rows
 from ohlora.networks.stylegan import Generator
+from ohlora.reports import Report
 from scripts import animate_character, export_character, import_directions, select_characters
 from tests.conftest import tiny_networks
 from tests.toy_tables import report_of_latents
@@ -55,12 +57,20 @@ def test_what_was_chosen_by_eye_is_exported(
     words = ["chosen", str(report), str(tmp_path / "characters"), "--generator", str(weights[0])]
     assert export_character.main(words) == 2
     assert "choices.csv does not exist; it is made by: ohlora studio" in capsys.readouterr().err
-    write_rows(report / "choices.csv", [{"case": 10, "choice": "star"}, {"case": 11, "choice": "reject"}])
+    Report.load(report, weights[0]).write_choices({10: "star", 11: "reject"})
     assert export_character.main(words) == 0
     assert [path.name for path in (tmp_path / "characters").iterdir()] == ["0010.safetensors"]
     best = ["tested", str(report), "best", str(tmp_path / "best.safetensors"), "--generator", str(weights[0])]
     assert export_character.main(best) == 0
     assert Character.load(tmp_path / "best.safetensors").card["case"] == 11
+
+
+def test_a_table_of_another_test_is_noticed(report: Path, weights: tuple[Path, Path]) -> None:
+    """The three files of a report are written one after the other."""
+    table = report / "test_result.csv"
+    table.write_text(table.read_text().replace("13,", "14,", 1))
+    with pytest.raises(DataError, match=r"test_result.csv and latents.safetensors are of different tests"):
+        Report.load(report, weights[0])
 
 
 def test_a_tested_latent_is_calibrated(

@@ -19,6 +19,7 @@ def test_a_dry_run_lists_what_would_be_made(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(wandb_workspace, "workspace", lambda *_: pytest.fail("W&B would have been asked"))
     assert wandb_workspace.main([]) == 2
     assert "--entity is missing" in capsys.readouterr().err
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -212,6 +212,7 @@ def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server],
 def test_a_password_is_asked_for(browser: Browser, serve: Callable[..., Server]) -> None:
     server = serve("--password", "secret")
     page: Page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(server.address)
     for word, inside in (("wrong", False), ("secret", True)):
         page.get_by_label("username").fill("ohlora")
@@ -249,6 +250,6 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
         page = opened(browser, server, "Choose")
         wait_for(page, "choose-message", "python -m ohlora test --config configs/vectorfind_v9.yaml")
         page = opened(browser, server, "Steer")
-        wait_for(page, "steer-message", "python scripts/export_character.py tested artifacts/toy/vectorfind_v9 best")
+        wait_for(page, "steer-message", f"python scripts/export_character.py tested {tmp_path}/toy/vectorfind_v9 best")
     finally:
         server.kill()

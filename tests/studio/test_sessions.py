@@ -178,7 +178,7 @@ def test_choices_are_listed_at_once(tmp_path: Path, weights: tuple[Path, Path]) 
     tab, other = ChoiceSession(report), ChoiceSession(report)
     assert tab.case == 11 and tab.picture().ndim == 3
     tab.choose("star")
-    assert tab.case == 13 and read_rows(tab.path) == [{"case": "11", "choice": "star"}]
+    assert tab.case == 13 and [(row["case"], row["choice"]) for row in read_rows(tab.path)] == [("11", "star")]
     tab.choose("reject")
     assert tab.kept() == 1 and tab.report.chosen() == [11]
     assert [row[:2] for row in tab.table()] == [[11, "star"], [13, "reject"], [10, ""]]
@@ -191,6 +191,53 @@ def test_choices_are_listed_at_once(tmp_path: Path, weights: tuple[Path, Path]) 
     assert [row["case"] for row in read_rows(tab.path)] == ["10", "11", "13"]
     with pytest.raises(ConfigError, match="case 12 did not pass"):
         tab.show(12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latents": "0123456789abcdef"}, "chosen from another test"),
+        ({"choice": "maybe"}, "row 2: 11, maybe; expected a case of the test and one of keep, star, reject"),
+        ({"case": 99}, "row 2: 99, keep; expected a case"),
+    ],
+)
+def test_a_list_that_cannot_be_taken_is_left_alone(
+    change: dict[str, object], message: str, tmp_path: Path, weights: tuple[Path, Path]
+) -> None:
+    report = Report.load(report_of_latents(tmp_path / "tested", weights[0]), weights[0])
+    tab = ChoiceSession(report)
+    write_rows(tab.path, [{"case": 11, "choice": "keep", "latents": report.fingerprint} | change])
+    before = tab.path.read_bytes()
+    with pytest.raises(DataError, match=message):
+        tab.reload()
+    with pytest.raises(ConfigError, match="was changed by another tab"):
+        tab.choose("keep")
+    assert tab.path.read_bytes() == before
+    with pytest.raises(DataError, match=message):
+        report.chosen()
+
+
+def test_a_table_that_cannot_be_taken_is_left_alone(pictures: list[Path], tmp_path: Path) -> None:
+    """After a failed reload, an answer must not be written over the rows that were not read."""
+    table = tmp_path / "labels.csv"
+    tab = session(pictures, table)
+    tab.confirm()
+    rows = [{"idx": k, "gender": 1, "glass": 0} for k in (0, 1, 1)]
+    write_rows(table, rows)
+    before = table.read_bytes()
+    with pytest.raises(DataError, match="row 4: image 1 is labelled twice"):
+        tab.file.reload()
+    with pytest.raises(ConfigError, match="was changed by another tab"):
+        tab.confirm()
+    assert table.read_bytes() == before and list(tab.file.answers) == [0]
+
+
+def test_an_image_nobody_can_see_gets_no_answer(pictures: list[Path], tmp_path: Path) -> None:
+    pictures[0].write_bytes(b"no picture")
+    tab = session(pictures, tmp_path / "labels.csv")
+    with pytest.raises(DataError, match="unreadable"):
+        tab.confirm()
+    assert tab.place == 0 and not (tmp_path / "labels.csv").exists()
 
 
 def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tuple[Path, Path]) -> None:
@@ -226,3 +273,5 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     with Image.open(saved[2]) as film:
         assert getattr(film, "n_frames", 1) > 100
     assert checkpoints.fingerprint(saved[0]) == checkpoints.fingerprint(saved[1])
+    saved[0].unlink()
+    assert stage.save("png", asked, tmp_path / "out").name == "png-0003.png"  # and not over the second
