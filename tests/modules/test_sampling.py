@@ -60,9 +60,7 @@ def test_batch_size_does_not_matter(tmp_path: Path, generate: Run) -> None:
 
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_does_nothing(tmp_path: Path, generate: Run) -> None:
-    assert (
-        generate("a", "--trainer.limit_predict_batches", "0.34") == 0
-    )  # one of three batches; a whole number may be read as 1.0, all
+    assert generate("a", "--trainer.limit_predict_batches", "0.34") == 0  # one of three; 1 may be read as 1.0, all
     folder = tmp_path / "a"
     assert len(list((folder / "images").iterdir())) == 3 and not (folder / "manifest.csv").exists()
     first = (folder / "images" / "000000.png").stat().st_mtime_ns
