@@ -25,7 +25,7 @@ from ohlora.attributes import attribute
 from ohlora.character import FORMAT as CHARACTER
 from ohlora.direction_files import FORMAT as DIRECTIONS
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
-from ohlora.files import require
+from ohlora.files import require, shipped
 from ohlora.measures import scored
 from ohlora.reports import RESULTS, Report
 from ohlora.rules import AT_HALF, Rule
@@ -106,6 +106,8 @@ class Settings:
             (f for f in ("vectorfind_v9", "vectorfind_v8") if (root / f / RESULTS).is_file()), "vectorfind_v9"
         )
         trained = [root / f"filter_{name}" / f"{name}.safetensors" for name in given.attributes]
+        if given.world == "demo":  # it trains no filters
+            trained = [shipped(f"weights/toy/{name}.safetensors") for name in given.attributes]
         found = cls(
             root,
             given.world,
@@ -116,7 +118,7 @@ class Settings:
             given.test or root / tested,
             given.generator or root / "finetune_v8" / "generator.safetensors",
         )
-        for path in (found.images, found.labels, *found.filters, found.test, found.generator):
+        for path in (found.images, found.labels, *(given.filters or ()), found.test, found.generator):
             inside(root, path)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from ohlora.directions.edits import Directions
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
 from ohlora.files import read_rows, write_rows
+from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.reports import Report
+from ohlora.studio.app import Settings, ensemble_scores
 from ohlora.studio.choices import ChoiceSession
 from ohlora.studio.labels import LabelFile, LabelSession
 from ohlora.studio.steering import Stage
@@ -145,6 +148,28 @@ def test_orders_by_what_the_ensembles_say(pictures: list[Path], tmp_path: Path) 
         tab.confirm()
     tab.arrange("disputed")
     assert tab.order[:2] == [0, 3] and 11 not in tab.order
+
+
+def test_ensembles_are_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for k in range(3):
+        images.save_png(np.full((64, 64, 3), 80 * k, np.uint8), folder / f"{k}.png")
+    pictures = images.paths_in(folder)
+    torch.manual_seed(0)
+    ensemble = AttributeEnsemble.of([attribute_cnn("glass", "small", 64) for _ in range(2)]).eval()
+    checkpoints.save_network(ensemble, tmp_path / "glass.safetensors")
+    settings = Settings(
+        tmp_path, "toy", folder, tmp_path / "l.csv", NAMES, (tmp_path / "glass.safetensors",), tmp_path, tmp_path
+    )
+    told: list[float] = []
+    found = ensemble_scores(settings, pictures, lambda share, _: told.append(share))
+    with torch.inference_mode():
+        expected = ensemble(torch.stack([torch.full((3, 64, 64), 160 * k / 255 - 1) for k in range(3)]))[:, 0]
+    assert np.isnan(found[:, 0]).all() and found[:, 1] == pytest.approx(expected.numpy(), abs=1e-5) and told == [0.0]
+    with pytest.raises(ConfigError, match="the ensembles predict glass; expected some of gender"):
+        ensemble_scores(replace(settings, attributes=("gender",)), pictures, lambda *_: None)
+    with pytest.raises(ConfigError, match="no filter ensembles yet"):
+        ensemble_scores(replace(settings, filters=()), pictures, lambda *_: None)
 
 
 def test_a_table_of_the_original_is_gone_on_with(pictures: list[Path], tmp_path: Path) -> None:
