@@ -1,7 +1,8 @@
 """A character: a generator, one latent and the directions that steer it, in one file.
 
->>> face = ohlora.Character.load("mina.safetensors")
->>> face.render(eyes=0.5, mouth=-1.0, pose=0.0).save("mina.png")
+Examples:
+    >>> face = ohlora.Character.load("mina.safetensors")
+    >>> face.render(eyes=0.5, mouth=-1.0, pose=0.0).save("mina.png")
 """
 
 from __future__ import annotations

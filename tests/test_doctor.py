@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[1]
 def test_it_says_what_is_there_and_what_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path / "work"))
+    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path / "made"))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     for words in ("torch 2.", "CPU: ", "a key was found", "GiB free", "the demo was not run: make demo"):
         assert words in said
-    assert "the toy world, 64×64: 0 of " in said and f"python scripts/draw_faces.py {tmp_path}/work/toy/drawn" in said
+    assert "the toy world, 64×64: 0 of " in said and f"python scripts/draw_faces.py {tmp_path}/made/toy/drawn" in said
     assert "next is original, which needs stylegan_celeba_partial256x256.pth" in said
 
     toy = {stage.name: stage for stage in doctor.stages("toy")}
