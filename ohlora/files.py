@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ohlora.errors import MissingArtifactError
+from ohlora.errors import ConfigError, MissingArtifactError
 
 UMASK = os.umask(0)
 """What new files may not allow; it can only be read by setting it, which is no thing to do while threads write."""
@@ -88,6 +88,26 @@ def locked(path: str | Path) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def rewriting(path: str | Path, seen: str | None) -> Iterator[None]:
+    """For writing a file anew that others may write too: keeps them out while the block runs.
+
+    Args:
+        path: The file.
+        seen: Its :func:`content_stamp` when it was read.
+
+    Raises:
+        ConfigError: If it was written since; the block does not run then.
+    """
+    with locked(path):
+        if content_stamp(path) != seen:
+            raise ConfigError(
+                f"{Path(path).name} was changed by another tab or program; this answer was not saved. Reload it and go "
+                "on from what it says now"
+            )
         yield
 
 

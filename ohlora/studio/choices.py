@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ohlora.errors import ConfigError
-from ohlora.files import content_stamp, locked
+from ohlora.files import content_stamp, rewriting
 from ohlora.reports import CHOICES, Choice, Report
 
 
@@ -59,12 +59,7 @@ class ChoiceSession:
         Raises:
             ConfigError: If somebody else has written the list since it was read; nothing is written then.
         """
-        with locked(self.path):
-            if content_stamp(self.path) != self.seen:
-                raise ConfigError(
-                    f"{self.path.name} was changed by another tab or program; this choice was not saved. Reload the "
-                    "list and go on from what it says now"
-                )
+        with rewriting(self.path, self.seen):
             choices = {**self.choices, self.case: choice}
             self.report.write_choices(choices)
             self.choices, self.seen = choices, content_stamp(self.path)

@@ -14,7 +14,7 @@ import numpy as np
 from ohlora import images
 from ohlora.datamodules.images import number_column
 from ohlora.errors import ConfigError, DataError
-from ohlora.files import content_stamp, locked, read_rows, write_rows
+from ohlora.files import content_stamp, read_rows, rewriting, write_rows
 
 Order = Literal["file", "uncertain", "disputed"]
 Answer = dict[str, int]
@@ -86,12 +86,7 @@ class LabelFile:
         Raises:
             ConfigError: If somebody else has written the table since it was read; nothing is written then.
         """
-        with locked(self.path):
-            if content_stamp(self.path) != self.seen:
-                raise ConfigError(
-                    f"{self.path.name} was changed by another tab or program; this answer was not saved. Reload the "
-                    "file and go on from what it says now"
-                )
+        with rewriting(self.path, self.seen):
             answers = dict(self.answers)
             if answer is None:
                 answers.pop(place, None)
