@@ -128,18 +128,15 @@ def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
     Returns:
         The rows of all cells that are done, of any part.
     """
-    folder = Path(config.root) / "cells"
-    rows: list[Row] = []
-    for place, (name, budget, seed) in enumerate(cells(config)):
-        path = folder / f"{name}-{budget or 0}-{seed}.json"
+    paths = [Path(config.root) / "cells" / f"{name}-{budget or 0}-{seed}.json" for name, budget, seed in cells(config)]
+    for place, (path, (name, budget, seed)) in enumerate(zip(paths, cells(config), strict=True)):
         if not path.is_file() and place % parts == part - 1:
             row = measured(config, name, budget, seed)
             with replacing(path) as file:
                 file.write_text(json.dumps(row) + "\n", encoding="utf-8")
             print(f"{name} {budget or ''} seed {seed}: {row['pass_rate']:.1%} pass", flush=True)
-        if path.is_file():
-            rows.append(json.loads(path.read_text(encoding="utf-8")))
-    return rows
+    # Only now: other parts have measured meanwhile.
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
 
 
 def drawn(rows: list[Row], methods: Sequence[str]) -> np.ndarray:
