@@ -207,7 +207,8 @@ class SVMs:
         self._solved |= (whole & (gradient.norm(dim=-1) <= TOLERANCE * self._scale)) | ~moved
         direction = -torch.linalg.solve(hessian, gradient)
         go = whole & ~self._solved
-        self._step = torch.where(go[..., None], direction, 0.0)
+        # A restored step is contiguous; a solver's is not, and products of the two layouts can differ in the last bit.
+        self._step = torch.where(go[..., None], direction, 0.0).contiguous()
         self._slope = torch.where(go, (gradient * direction).sum(dim=-1), 0.0)
         self.correct, self.total = self._hits[..., 0].clone(), self._hits[..., 1].clone()
         for tensor in self.sums:
