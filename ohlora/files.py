@@ -134,21 +134,27 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str
         writer.writerows(rows)
 
 
-def write_results(path: str | Path, rows: list[dict[str, Any]], metrics: str | Path) -> None:
+def write_results(
+    path: str | Path, rows: list[dict[str, Any]], metrics: str | Path, headlines: Mapping[str, str]
+) -> None:
     """Prints and writes a table of what was measured: ``what``, ``target``, ``measured`` (to four decimals).
 
     Args:
         path: The table, CSV.
         rows: Its rows.
-        metrics: The measured values alone, a JSON file for ``dvc metrics``.
+        metrics: A JSON file for ``dvc metrics``: a few values that fit a terminal.
+        headlines: Their names → what ``what`` begins or ends with; of several rows, the lowest value counts.
     """
     for row in rows:
         row["measured"] = round(row["measured"], 4)
         print(f"{row['what']:90} {row['target']!s:14} {row['measured']:.4f}")
     write_rows(path, rows)
     with replacing(metrics) as part:
-        values = {row["what"]: row["measured"] for row in rows}
-        part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        values = {
+            name: min(row["measured"] for row in rows if row["what"].startswith(words) or row["what"].endswith(words))
+            for name, words in headlines.items()
+        }
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

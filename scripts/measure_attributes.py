@@ -32,6 +32,13 @@ HELD_OUT = 2000
 GENERATED = 2000
 BATCH = 100
 
+HEADLINES = {
+    "filters_auroc": "filter, pooled out-of-fold AUROC",
+    "parser_iou": "parser, mean IoU",
+    "search_r": ": Pearson with the truth",
+}
+"""For ``dvc metrics show``."""
+
 Row = dict[str, Any]
 
 
@@ -120,7 +127,7 @@ def main(args: list[str] | None = None) -> int:
     except OhloraError as error:
         print(f"measure_attributes: {error}", file=sys.stderr)
         return 2
-    write_results(given.output, rows, given.runs / "results" / "attributes.json")
+    write_results(given.output, rows, given.runs / "results" / "attributes.json", HEADLINES)
     return 0
 
 

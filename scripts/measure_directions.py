@@ -18,6 +18,14 @@ from ohlora.errors import OhloraError
 from ohlora.files import read_rows, require, write_results
 from ohlora.reports import RESULTS, STATISTICS
 
+HEADLINES = {
+    "svm_pass": "svm, pass rate",
+    "svm_r": "svm, mean r",
+    "local_pass": "local, pass rate",
+    "local_r": "local, mean r",
+}
+"""For ``dvc metrics show``."""
+
 Row = dict[str, Any]
 FOUND = "as found"
 TESTS = {"svm": "vectorfind_v8", "local": "vectorfind_v9"}
@@ -64,7 +72,7 @@ def main(args: list[str] | None = None) -> int:
     except OhloraError as error:
         print(f"measure_directions: {error}", file=sys.stderr)
         return 2
-    write_results(given.output, rows, given.runs / "results" / "directions.json")
+    write_results(given.output, rows, given.runs / "results" / "directions.json", HEADLINES)
     return 0
 
 

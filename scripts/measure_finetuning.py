@@ -35,6 +35,14 @@ from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
 COUNT = 2000
 SEED = 4242
 
+HEADLINES = {
+    "concept_v1": "concept rate (all four at 0.5), v1",
+    "concept_v8": "concept rate (all four at 0.5), v8",
+    "diversity": "diversity of v8 against v1",
+    "label_r": "v1 with projection head",
+}
+"""For ``dvc metrics show``."""
+
 Row = dict[str, Any]
 
 
@@ -121,7 +129,7 @@ def main(args: list[str] | None = None) -> int:
     except OhloraError as error:
         print(f"measure_finetuning: {error}", file=sys.stderr)
         return 2
-    write_results(given.output, rows, given.runs / "results" / "finetuning.json")
+    write_results(given.output, rows, given.runs / "results" / "finetuning.json", HEADLINES)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from ohlora import checkpoints
 from ohlora.attributes import FILTERS, MEASURED
 from ohlora.faces import drawing
-from ohlora.files import read_rows
+from ohlora.files import read_rows, write_results
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from scripts import draw_faces, filter_images, import_weights, merge_cnns
 from tests import golden
@@ -120,3 +122,16 @@ def test_drawn_faces_in_files(tmp_path: Path) -> None:
             assert (np.asarray(picture) == pixels).all()
     assert all(float(rows[2][name]) == pytest.approx(truth.attributes[name], abs=1e-4) for name in MEASURED + FILTERS)
     assert draw_faces.main([str(tmp_path / "drawn"), "--glass", "2"]) == 2
+
+
+def test_results_are_a_table_and_a_few_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, Any]] = [
+        {"what": "gender filter, AUROC", "target": 0.99, "measured": 0.98765},
+        {"what": "age filter, AUROC", "target": 0.99, "measured": 0.9},
+        {"what": "parser, mean IoU", "target": ">= 0.9", "measured": 0.95},
+    ]
+    headlines = {"auroc": "filter, AUROC", "iou": "parser, mean IoU"}
+    write_results(tmp_path / "table.csv", rows, tmp_path / "deep" / "metrics.json", headlines)
+    assert [row["measured"] for row in read_rows(tmp_path / "table.csv")] == ["0.9877", "0.9", "0.95"]
+    assert json.loads((tmp_path / "deep" / "metrics.json").read_text()) == {"auroc": 0.9, "iou": 0.95}
+    assert "0.9877" in capsys.readouterr().out
