@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from ohlora import __version__
 from ohlora.accounts import wandb_key_found
-from ohlora.files import shipped
+from ohlora.files import artifacts_root, shipped
 
 WORLDS = {
     "celeba256": "the recipe at 256×256",
@@ -52,7 +52,7 @@ class Stage:
 
 def as_typed(command: str) -> str:
     """A declared command as it is typed here: with the artifacts root in use, and scripts from an installed ohlora."""
-    root = os.environ.get("OHLORA_ARTIFACTS", ROOT)
+    root = artifacts_root().as_posix()
     if root != ROOT:
         command = re.sub(rf"(?<![\w/.]){ROOT}/", f"{root}/", command)
     if shipped("configs/generate_10k.yaml").is_relative_to(Path(__file__).parent):
@@ -62,7 +62,7 @@ def as_typed(command: str) -> str:
 
 def stages(world: str) -> list[Stage]:
     """The declared stages of a world, in order, with paths below the artifacts root in use."""
-    root = Path(os.environ.get("OHLORA_ARTIFACTS", ROOT))
+    root = artifacts_root()
 
     def located(entry: object) -> Path:
         path = Path(str(entry if isinstance(entry, str) else next(iter(entry))))  # type: ignore[call-overload]
@@ -160,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     given = parser().parse_args(sys.argv[1:] if args is None else args)
-    root = Path(os.environ.get("OHLORA_ARTIFACTS", ROOT))
+    root = artifacts_root()
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free / 2**30
     sections = {

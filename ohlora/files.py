@@ -37,6 +37,11 @@ def require(path: str | Path, made_by: str | None, folder: bool = False) -> None
         raise MissingArtifactError(f"{path} does not exist{hint}")
 
 
+def artifacts_root() -> Path:
+    """Where everything is that runs make: ``OHLORA_ARTIFACTS``, or ``artifacts``."""
+    return Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts"))
+
+
 def shipped(name: str) -> Path:
     """A file that comes with ohlora.
 

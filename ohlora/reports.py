@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -164,9 +165,9 @@ class Report:
         rows = [{"case": c, "choice": choices[c], "latents": self.fingerprint} for c in sorted(choices)]
         write_rows(self.folder / CHOICES, cast("list[dict[str, Any]]", rows))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Tells the tested latents from those of another test."""
+        """Tells the tested latents from those of another test; the file is read once, it can be large."""
         return checkpoints.fingerprint(self.folder / LATENTS)
 
     def place_of(self, case: int | str) -> int:

@@ -7,7 +7,6 @@ Ends with a page, ``artifacts/demo/index.html``, that shows what was made and by
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -18,7 +17,7 @@ import numpy as np
 
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
-from ohlora.files import read_rows
+from ohlora.files import artifacts_root, read_rows
 from ohlora.reports import RESULTS, STATISTICS
 from ohlora.rules import AT_HALF, CONCEPT
 from ohlora.tracking import newest_checkpoint, run_of
@@ -195,7 +194,7 @@ def newest_run(stage_dir: Path) -> Path:
 def main() -> int:
     """Runs the demo; returns its exit code."""
     started = time.monotonic()
-    root = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "demo"
+    root = artifacts_root() / "demo"
     demo = Demo(root)
     demo.run()
     page = root / "index.html"

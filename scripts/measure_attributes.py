@@ -9,7 +9,6 @@ network trained with other seeds, splits and drawn faces (docs/attributes.md mak
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +23,7 @@ from ohlora.errors import OhloraError
 from ohlora.faces import drawing
 from ohlora.faces.accuracy import correlations, intersections_over_unions, parsed
 from ohlora.faces.parsing import FaceParser, load_parser
-from ohlora.files import shipped, write_results
+from ohlora.files import artifacts_root, shipped, write_results
 from ohlora.measures import counted_images, scored
 from ohlora.rules import CONCEPT
 
@@ -118,7 +117,7 @@ def measure(runs: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's attribute networks.")
-    runs = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "toy"
+    runs = artifacts_root() / "toy"
     parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
     parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")
     given = parser.parse_args(args)

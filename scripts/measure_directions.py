@@ -8,14 +8,13 @@ Reads the tests of the original's directions and of ours; docs/directions.md mak
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from ohlora.attributes import EXPRESSIONS
 from ohlora.errors import OhloraError
-from ohlora.files import read_rows, require, write_results
+from ohlora.files import artifacts_root, read_rows, require, write_results
 from ohlora.reports import RESULTS, STATISTICS
 
 HEADLINES = {
@@ -63,7 +62,7 @@ def measure(runs: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's directions.")
-    runs = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "toy"
+    runs = artifacts_root() / "toy"
     parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
     parser.add_argument("--output", type=Path, default=Path("docs/results/directions.csv"), help="table to write")
     given = parser.parse_args(args)

@@ -8,7 +8,6 @@ The judges are filter ensembles and a network that no fine-tune was watched with
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from ohlora import checkpoints
 from ohlora.attributes import EXPRESSIONS, LABELS
 from ohlora.errors import FormatError, OhloraError
-from ohlora.files import require, shipped, write_results
+from ohlora.files import artifacts_root, require, shipped, write_results
 from ohlora.measures import (
     BATCH,
     Penultimate,
@@ -120,7 +119,7 @@ def measure(runs: Path) -> list[Row]:
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures the toy world's fine-tunes.")
-    runs = Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts")) / "toy"
+    runs = artifacts_root() / "toy"
     parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
     parser.add_argument("--output", type=Path, default=Path("docs/results/finetuning.csv"), help="table to write")
     given = parser.parse_args(args)

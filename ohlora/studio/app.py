@@ -25,7 +25,7 @@ from ohlora.attributes import attribute
 from ohlora.character import FORMAT as CHARACTER
 from ohlora.direction_files import FORMAT as DIRECTIONS
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
-from ohlora.files import require, shipped
+from ohlora.files import artifacts_root, require, shipped
 from ohlora.measures import scored
 from ohlora.reports import RESULTS, Report
 from ohlora.rules import AT_HALF, Rule
@@ -94,7 +94,7 @@ class Settings:
         Raises:
             ConfigError: If a path lies outside the artifacts, or an attribute is unknown.
         """
-        base = Path(os.environ.get("OHLORA_ARTIFACTS", doctor.ROOT))
+        base = artifacts_root()
         root = base if given.world == "celeba256" else base / given.world
         for name in given.attributes:
             try:
