@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ohlora.character import Character
-    from ohlora.checkpoints import load_network
+    from ohlora.characters.character import Character
+    from ohlora.formats.network_files import load_network
 
 __all__ = ["Character", "__version__", "load_network"]
 
@@ -20,11 +20,11 @@ except PackageNotFoundError:  # a source tree that was never installed
 def __getattr__(name: str) -> Any:
     # Lazy, so that `ohlora --help` does not wait for torch.
     if name == "load_network":
-        from ohlora.checkpoints import load_network
+        from ohlora.formats.network_files import load_network
 
         return load_network
     if name == "Character":
-        from ohlora.character import Character
+        from ohlora.characters.character import Character
 
         return Character
     raise AttributeError(f"module 'ohlora' has no attribute {name!r}")

@@ -11,7 +11,7 @@ From a StyleGAN and a few thousand labels to a virtual character.
 
 commands:
   fit        train a stage:             ohlora fit --config configs/finetune_v8.yaml
-  predict    make or score images:      ohlora predict --config configs/generate_10k.yaml
+  predict    make or score images:      ohlora predict --config configs/generate_original.yaml
   validate   measure on validation data
   test       measure on test data
   doctor     say what is installed, what has been made, and what to run next

@@ -22,7 +22,7 @@ from ohlora import tracking
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
 from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
-from ohlora.files import config_file, replacing, shipped
+from ohlora.utils.files import config_file, replacing, shipped
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 COMMANDS = ("fit", "validate", "test", "predict")

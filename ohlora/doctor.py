@@ -16,8 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ohlora import __version__
-from ohlora.accounts import wandb_key_found
-from ohlora.files import artifacts_root, shipped
+from ohlora.utils.accounts import wandb_key_found
+from ohlora.utils.files import artifacts_root, shipped
 
 WORLDS = {
     "celeba256": "the recipe at 256×256",
@@ -55,7 +55,7 @@ def as_typed(command: str) -> str:
     root = artifacts_root().as_posix()
     if root != ROOT:
         command = re.sub(rf"(?<![\w/.]){ROOT}/", f"{root}/", command)
-    if shipped("configs/generate_10k.yaml").is_relative_to(Path(__file__).parent):
+    if shipped("configs/generate_original.yaml").is_relative_to(Path(__file__).parent):
         command = re.sub(r"^python scripts/(\w+)\.py", r"python -m ohlora.scripts.\1", command)
     return command
 

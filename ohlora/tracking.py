@@ -19,10 +19,10 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ohlora import images
-from ohlora.accounts import wandb_key_found
 from ohlora.errors import MissingArtifactError
-from ohlora.files import append_row, read_rows, write_rows
+from ohlora.utils import images
+from ohlora.utils.accounts import wandb_key_found
+from ohlora.utils.files import append_row, read_rows, write_rows
 
 CLOCK = "kimg"
 

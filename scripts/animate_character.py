@@ -9,9 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ohlora import images, motion
-from ohlora.character import Character
+from ohlora.characters import motion
+from ohlora.characters.character import Character
 from ohlora.errors import ConfigError, OhloraError
+from ohlora.utils import images
 
 
 def main(args: list[str] | None = None) -> int:

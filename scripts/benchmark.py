@@ -39,19 +39,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ohlora import checkpoints, counted, samples
 from ohlora.attributes import EXPRESSIONS
-from ohlora.character import Character
+from ohlora.characters.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.datamodules.latents import Latents
-from ohlora.files import shipped
-from ohlora.measures import counted_latents, score_gradients, scores_of_codes
+from ohlora.formats import network_files, sample_files
 from ohlora.modules.gan import GAN, Architecture
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
+from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
 from ohlora.networks.stylegan import EPSILON, FUSED_FROM, LEAK, Conv, Discriminator, Generator, StyleLayer
 from ohlora.studio.steering import Stage
+from ohlora.utils import counted
+from ohlora.utils.files import shipped
 
 R1_INTERVAL = 16
 """The recipe's."""
@@ -184,7 +185,7 @@ class Reference:
         return {"discriminator": of_discriminator, "generator": of_generator}
 
     def _fakes(self, stream: str, indices: range, label: Tensor | None) -> Tensor:
-        z = counted.normal(self.seed, f"{stream}/z", indices, self.generator.z_size).to(self.generator.w_avg)
+        z = counted.normal(self.seed, f"{stream}/z", indices, self.generator.z_dim).to(self.generator.w_avg)
         noise = self.generator._noise(counted.generators(self.seed, f"{stream}/noise", indices), len(indices))
         return plain_generator(self.generator, z.requires_grad_(), label, noise)
 
@@ -321,7 +322,7 @@ def train(given: argparse.Namespace, r1_interval: int, steps: int, watch: Watch)
         kimg=given.batch * steps / 1000,
         generator_optimizer=ADAM,
         discriminator_optimizer=ADAM,
-        architecture=Architecture(resolution=given.resolution, label_size=7, std_group=16),
+        architecture=Architecture(resolution=given.resolution, c_dim=7, mbstd_group_size=16),
         trainable_generator=["mapping.*"],
         trainable_discriminator=["epilogue.*"],
         labels="normal",
@@ -359,8 +360,8 @@ def required_flops(module: GAN, batch: int, r1_share: float) -> float:
     """
     g, d = module.generator, module.discriminator
     device = module.device
-    z, w = torch.zeros(batch, g.z_size, device=device), torch.zeros(batch, g.w_size, device=device)
-    label = torch.zeros(batch, g.label_size, device=device)
+    z, w = torch.zeros(batch, g.z_dim, device=device), torch.zeros(batch, g.w_dim, device=device)
+    label = torch.zeros(batch, g.c_dim, device=device)
     images = torch.zeros(batch, 3, g.resolution, g.resolution, device=device)
     with torch.no_grad():
         features = d.features(images)
@@ -487,7 +488,7 @@ def sampled(given: argparse.Namespace, name: str, precision: str) -> tuple[float
         default_root_dir=given.folder,
     )
     trainer.predict(module, datamodule=Latents(given.count, given.batch), return_predictions=False)
-    return (given.count - given.batch) / watch.seconds, samples.read_scores(folder / name)
+    return (given.count - given.batch) / watch.seconds, sample_files.read_scores(folder / name)
 
 
 @torch.inference_mode()
@@ -524,7 +525,7 @@ def fastest_kernel(device: str, dtype: torch.dtype) -> float:
 def random_networks(resolution: int) -> tuple[Generator, AttributeCNN]:
     """A generator like fine-tune v8's and a search CNN, with random weights."""
     torch.manual_seed(0)
-    generator = Generator(resolution, label_size=7, labels="normal").eval().requires_grad_(False)
+    generator = Generator(resolution, c_dim=7, labels="normal").eval().requires_grad_(False)
     network = attribute_cnn("merged", "original" if resolution >= 256 else "small", resolution).eval()
     for p in generator.parameters():
         if p.ndim == 1:
@@ -540,12 +541,12 @@ def sample(given: argparse.Namespace) -> dict[str, float]:
         fastest kernel; with bf16, the scores' differences from fp32 in standard deviations.
     """
     generator, network = random_networks(given.resolution)
-    checkpoints.save_network(generator, Path(given.folder) / "generator.safetensors")
-    checkpoints.save_network(network, Path(given.folder) / "network.safetensors")
+    network_files.save_network(generator, Path(given.folder) / "generator.safetensors")
+    network_files.save_network(network, Path(given.folder) / "network.safetensors")
     speed, scores = sampled(given, "ours", given.precision)
     published = sampled_as_published(generator, network, given.reference_count, given.device)
     dtype = torch.bfloat16 if given.precision == "bf16-mixed" else torch.float32
-    z, label = torch.zeros(1, generator.z_size), torch.zeros(1, 7)
+    z, label = torch.zeros(1, generator.z_dim), torch.zeros(1, 7)
     with torch.inference_mode():
         flops = count(lambda: network.cpu()(generator.cpu()(z, label)))
         peak = fastest_kernel(given.device, dtype)
@@ -573,7 +574,7 @@ def directions(given: argparse.Namespace) -> dict[str, float]:
     """
     generator, network = random_networks(given.resolution)
     generator, network = generator.to(given.device), network.to(given.device)
-    codes = generator.map(*[torch.randn(given.batch, size, device=given.device) for size in (generator.z_size, 7)])
+    codes = generator.map(*[torch.randn(given.batch, size, device=given.device) for size in (generator.z_dim, 7)])
     outputs = range(len(network.outputs))
     forward = partial(scores_of_codes, generator, [network], codes, given.batch)
     backward = partial(score_gradients, generator, network, codes, outputs, given.batch)
@@ -599,8 +600,8 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     for resolution in (64, given.resolution):
         torch.manual_seed(0)
         generator = (toy_generator() if resolution == 64 else Generator(resolution)).eval().to(given.device)
-        w = torch.randn(generator.w_size, device=given.device)
-        steps = torch.randn(3, generator.w_size, device=given.device)
+        w = torch.randn(generator.w_dim, device=given.device)
+        steps = torch.randn(3, generator.w_dim, device=given.device)
         character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
         works: dict[str, Callable[[], object]] = {
             "render": partial(character.render, eyes=0.1, mouth=0.1, pose=0.1),
@@ -615,7 +616,7 @@ def render(given: argparse.Namespace) -> dict[str, float]:
 
 def toy_generator() -> Generator:
     """The generator that ships."""
-    return checkpoints.load_generator(shipped("weights/toy/generator.safetensors"))
+    return network_files.load_generator(shipped("weights/toy/generator.safetensors"))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -23,13 +23,13 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from ohlora import figures, images
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
+from ohlora.characters.reports import STATISTICS
 from ohlora.errors import ConfigError, OhloraError
-from ohlora.files import config_file, locked, read_rows, replacing, write_rows
 from ohlora.modules.searches import GRADIENT_METHODS
-from ohlora.reports import STATISTICS
+from ohlora.utils import figures, images
+from ohlora.utils.files import config_file, locked, read_rows, replacing, write_rows
 
 Row = dict[str, Any]
 PER_ATTRIBUTE = {

@@ -17,22 +17,22 @@ import numpy as np
 
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
-from ohlora.files import artifacts_root, read_rows
-from ohlora.reports import RESULTS, STATISTICS
+from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.rules import AT_HALF, CONCEPT
 from ohlora.tracking import newest_checkpoint, run_of
+from ohlora.utils.files import artifacts_root, read_rows
 
 from . import animate_character, demo_page, export_character, filter_images, select_characters
 
 STAGES = (
-    "generate_10k",
-    "score_10k",
-    "filter_10k",
+    "generate_original",
+    "score_original",
+    "filter_original",
     "score_properties",
     "finetune_v1",
-    "generate_15k",
-    "score_15k",
-    "filter_15k",
+    "generate_v1",
+    "score_v1",
+    "filter_v1",
     "finetune_v8",
     "vectorfind_v9",
 )
@@ -142,11 +142,11 @@ class Demo:
                 shutil.rmtree(root / stage)
         self.stage(
             "predict",
-            "generate_10k",
+            "generate_original",
             "Make 1,000 images with the toy StyleGAN that ships",
-            lambda: f"They are in {root / 'generate_10k' / 'images'}.",
+            lambda: f"They are in {root / 'generate_original' / 'images'}.",
         )
-        self.stage("predict", "score_10k", "Let four filters look at them", lambda: self.scored("10k"))
+        self.stage("predict", "score_original", "Let four filters look at them", lambda: self.scored("10k"))
         self.filtered("10k", "Keep young women without glasses, of good quality")
         self.stage(
             "predict",
@@ -157,11 +157,11 @@ class Demo:
         self.stage("fit", "finetune_v1", "Fine-tune v1 on them", lambda: self.tuned("finetune_v1"))
         self.stage(
             "predict",
-            "generate_15k",
+            "generate_v1",
             "Make 1,000 images with fine-tune v1",
-            lambda: f"They are in {root / 'generate_15k' / 'images'}.",
+            lambda: f"They are in {root / 'generate_v1' / 'images'}.",
         )
-        self.stage("predict", "score_15k", "Let the filters look at them", lambda: self.scored("15k"))
+        self.stage("predict", "score_v1", "Let the filters look at them", lambda: self.scored("15k"))
         self.filtered("15k", "Keep those that fit beyond doubt")
         self.stage(
             "fit",

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from ohlora.attributes import EXPRESSIONS
-from ohlora.files import read_rows, replacing
-from ohlora.reports import RESULTS, STATISTICS
+from ohlora.characters.reports import RESULTS, STATISTICS
+from ohlora.utils.files import read_rows, replacing
 
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d2433, #e8eaf0); --soft: light-dark(#5b6475, #a2a9b8);

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ohlora import images
 from ohlora.attributes import MEASURED
-from ohlora.faces import drawing
 from ohlora.faces.scoring import Normalization
-from ohlora.files import replacing, write_rows
+from ohlora.toy import drawing
+from ohlora.utils import images
+from ohlora.utils.files import replacing, write_rows
 
 
 def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates: dict[str, float]) -> None:

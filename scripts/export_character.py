@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ohlora import checkpoints
-from ohlora.character import Character
-from ohlora.direction_files import load_directions
+from ohlora.characters.character import Character
+from ohlora.characters.reports import Report
 from ohlora.directions.edits import Grid
 from ohlora.errors import ConfigError, DataError, OhloraError
-from ohlora.files import read_rows, require
-from ohlora.reports import Report
+from ohlora.formats import network_files
+from ohlora.formats.direction_files import load_directions
+from ohlora.pipeline import require
+from ohlora.utils.files import read_rows
 
 
 def original(latents: Path, group_names: Path, case: int, generator: Path, directions: Path) -> Character:
@@ -38,7 +39,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         ConfigError: If there is no such case.
     """
     for path in (latents, group_names):
-        require(path, None)
+        require(path)
     groups = read_rows(group_names)
     with latents.open(newline="", encoding="utf-8") as file:
         vectors = np.array(list(csv.reader(file))[1:], dtype=np.float32)
@@ -47,18 +48,18 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     places = [k for k, row in enumerate(groups) if int(row["case"]) == case]
     if not places:
         raise ConfigError(f"{group_names} has no case {case}; it has {', '.join(row['case'] for row in groups)}")
-    network, found = checkpoints.load_generator(generator), load_directions(directions)
-    if vectors.shape[1] != network.z_size + network.label_size:
+    network, found = network_files.load_generator(generator), load_directions(directions)
+    if vectors.shape[1] != network.z_dim + network.c_dim:
         raise DataError(
-            f"{latents} has {vectors.shape[1]} columns; {generator} takes {network.z_size} + {network.label_size}"
+            f"{latents} has {vectors.shape[1]} columns; {generator} takes {network.z_dim} + {network.c_dim}"
         )
     name = groups[places[0]]["group_name"]
     if name not in found.groups.names:
         raise DataError(f"{directions} has no group {name}; it has {', '.join(found.groups.names)}")
     vector = torch.from_numpy(vectors[places[0] : places[0] + 1])
-    label = vector[:, network.z_size :] if network.label_size else None
+    label = vector[:, network.z_dim :] if network.c_dim else None
     with torch.inference_mode():
-        w = network.map(vector[:, : network.z_size], label)[0]
+        w = network.map(vector[:, : network.z_dim], label)[0]
     levels = Grid.of(found.attributes).levels
     ranges = {a: (min(levels[a]), max(levels[a])) for a in found.attributes}
     card = {

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ohlora import checkpoints
 from ohlora.errors import OhloraError
-from ohlora.files import replacing
+from ohlora.formats import foreign, network_files
+from ohlora.utils.files import replacing
 
 
 def export(generator: Path, discriminator: Path | None, destination: Path) -> dict[str, dict[str, Tensor]]:
@@ -28,14 +28,14 @@ def export(generator: Path, discriminator: Path | None, destination: Path) -> di
     Returns:
         What was written: entry → state dict.
     """
-    network = checkpoints.load_generator(generator)
+    network = network_files.load_generator(generator)
     if len(network.label_table):
         count = len(network.label_table)
         print(f"{generator}: its {count} training labels have no place in the layout and stay behind")
-    state = checkpoints.to_foreign(network)
+    state = foreign.to_foreign(network)
     entries = {"generator": state, "generator_smooth": state}
     if discriminator is not None:
-        entries["discriminator"] = checkpoints.to_foreign(checkpoints.load_discriminator(discriminator))
+        entries["discriminator"] = foreign.to_foreign(network_files.load_discriminator(discriminator))
     with replacing(destination) as part:
         torch.save(entries, part)
     return entries

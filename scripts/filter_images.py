@@ -1,6 +1,6 @@
 """Keeps the images whose scores pass every rule, and says what each rule costs.
 
-python scripts/filter_images.py artifacts/score_15k/scores.csv artifacts/filter_15k/manifest.csv \
+python scripts/filter_images.py artifacts/score_v1/scores.csv artifacts/filter_v1/manifest.csv \
     --keep "gender >= 0.92" --keep "quality >= 0.9" --keep "age <= 0.008" --keep "glass <= 0.01" --from-index 2000
 
 The table has a header, a column that numbers the images (index or img_no), and a column per attribute, named by it with
@@ -19,8 +19,9 @@ import numpy as np
 from ohlora.attributes import column
 from ohlora.datamodules.images import image_numbers, numbers_in
 from ohlora.errors import ConfigError, DataError, OhloraError
-from ohlora.files import read_rows, require, write_rows
+from ohlora.pipeline import require
 from ohlora.rules import Rule
+from ohlora.utils.files import read_rows, write_rows
 
 
 def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.ndarray:
@@ -44,7 +45,7 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
     Returns:
         How many images are kept.
     """
-    require(source, "a run of configs/score_10k.yaml or configs/score_15k.yaml")
+    require(source)
     rows = read_rows(source)
     numbers = image_numbers(source, rows)
     if numbers is None:

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ohlora.direction_files import read_original, save_directions
 from ohlora.errors import OhloraError
+from ohlora.formats.direction_files import read_original, save_directions
 
 
 def main(args: list[str] | None = None) -> int:

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from ohlora import checkpoints
 from ohlora.errors import ConfigError, OhloraError
+from ohlora.formats import foreign, network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.stylegan import Generator, add_labels
 
@@ -30,9 +30,9 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
     Returns:
         The files written.
     """
-    foreign = checkpoints.read_foreign(source, raw)
-    networks: Mapping[str, checkpoints.ForeignNetwork] = foreign.networks
-    provenance = {**_origin([source]), "averaged": foreign.averaged}
+    found = foreign.read_foreign(source, raw)
+    networks: Mapping[str, foreign.ForeignNetwork] = found.networks
+    provenance = {**_origin([source]), "averaged": found.averaged}
     if labels:
         try:
             torch.manual_seed(seed)
@@ -43,8 +43,8 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
     written = []
     for name, network in networks.items():
         path = destination / f"{name}.safetensors"
-        checkpoints.save_network(network, path, provenance)
-        kind = "averaged weights" if isinstance(network, Generator) and foreign.averaged else "weights"
+        network_files.save_network(network, path, provenance)
+        kind = "averaged weights" if isinstance(network, Generator) and found.averaged else "weights"
         print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name}")
         written.append(path)
     return written
@@ -62,31 +62,31 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> Path:
     members: list[AttributeCNN] = []
     names: list[str] = []
     for source in sources:
-        ((name, network),) = list(checkpoints.read_foreign(source).networks.items())[:1]
+        ((name, network),) = list(foreign.read_foreign(source).networks.items())[:1]
         if not isinstance(network, AttributeCNN) or (names and name != names[0]):
             found = ", ".join(dict.fromkeys([*names, name]))
             raise ConfigError(f"{source} holds a {name} (found: {found}); several files make one ensemble of one CNN")
         members.append(network)
         names.append(name)
     path = destination / f"{names[0]}.safetensors"
-    checkpoints.save_network(AttributeEnsemble.of(members), path, _origin(sources))
+    network_files.save_network(AttributeEnsemble.of(members), path, _origin(sources))
     print(f"{path}: {names[0]}, {_sizes(members[0])}, ensemble of {len(members)}")
     return path
 
 
 def _origin(sources: Sequence[Path]) -> dict[str, Any]:
-    names, digests = [s.name for s in sources], [checkpoints.fingerprint(s) for s in sources]
+    names, digests = [s.name for s in sources], [network_files.fingerprint(s) for s in sources]
     return {"source": ", ".join(names), "sha256": ", ".join(digests)}
 
 
-def _labelled(network: checkpoints.ForeignNetwork, labels: int) -> checkpoints.ForeignNetwork:
+def _labelled(network: foreign.ForeignNetwork, labels: int) -> foreign.ForeignNetwork:
     if isinstance(network, AttributeCNN):
         raise ConfigError("an attribute CNN takes no labels; leave --add-labels out")
     return add_labels(network, labels)
 
 
-def _sizes(network: checkpoints.ForeignNetwork) -> str:
-    what = ", ".join(network.outputs) if isinstance(network, AttributeCNN) else f"{network.label_size} label values"
+def _sizes(network: foreign.ForeignNetwork) -> str:
+    what = ", ".join(network.outputs) if isinstance(network, AttributeCNN) else f"{network.c_dim} label values"
     return f"{network.resolution}×{network.resolution}, {what}"
 
 

@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ohlora import checkpoints, images
 from ohlora.attributes import MEASURED
 from ohlora.errors import OhloraError
-from ohlora.faces import drawing
-from ohlora.faces.accuracy import correlations, intersections_over_unions, parsed
-from ohlora.faces.parsing import FaceParser, load_parser
-from ohlora.files import artifacts_root, shipped, write_results
-from ohlora.measures import counted_images, scored
+from ohlora.faces.parsing import FaceParser, load_parser, parsed
+from ohlora.formats import network_files
+from ohlora.networks.sampling import counted_images, scored
 from ohlora.rules import CONCEPT
+from ohlora.toy import drawing
+from ohlora.toy.accuracy import correlations, intersections_over_unions
+from ohlora.utils import images
+from ohlora.utils.files import artifacts_root, shipped, write_results
 
 HELD_OUT = 2000
 GENERATED = 2000
@@ -54,10 +55,10 @@ def filter_rows(runs: Path, generated: Tensor) -> list[Row]:
     agreements: list[Row] = []
     for name in CONCEPT:
         path = runs / f"filter_{name}" / f"{name}.safetensors"
-        pooled = checkpoints.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
+        pooled = network_files.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
         rows.append({"what": f"{name} filter, pooled out-of-fold AUROC", "target": 0.99, "measured": pooled})
-        ours = scored(checkpoints.load_attributes(path), generated)[name]
-        judge = scored(checkpoints.load_attributes(runs / f"judge_{name}" / f"{name}.safetensors"), generated)
+        ours = scored(network_files.load_attributes(path), generated)[name]
+        judge = scored(network_files.load_attributes(runs / f"judge_{name}" / f"{name}.safetensors"), generated)
         agreement = float(((ours >= 0.5) == (judge[name] >= 0.5)).mean())
         what = f"{name} filter, generated images: agreement at 0.5 with an independently trained ensemble"
         agreements.append({"what": what, "target": 0.97, "measured": agreement})
@@ -96,14 +97,14 @@ def correlation_rows(
 def measure(runs: Path) -> list[Row]:
     """All rows of the table."""
     drawn, masks, truths = held_out_faces()
-    generator = checkpoints.load_generator(shipped("weights/toy/generator.safetensors"))
+    generator = network_files.load_generator(shipped("weights/toy/generator.safetensors"))
     generated, _ = counted_images(generator, 99, range(GENERATED), BATCH)
     rows = filter_rows(runs, generated)
     rows += parser_rows(load_parser(str(runs / "face_parser" / "parser.safetensors")), drawn, masks, truths)
     pictures = images.to_float(drawn)
     truth = {name: np.array([t.attributes[name] for t in truths]) for name in MEASURED}
-    search = checkpoints.load_attributes(runs / "merged" / "merged.safetensors")
-    judge = checkpoints.load_attributes(runs / "judge_cnn" / "judge.safetensors")
+    search = network_files.load_attributes(runs / "merged" / "merged.safetensors")
+    judge = network_files.load_attributes(runs / "judge_cnn" / "judge.safetensors")
     for called, network in (("search CNN", search), ("judge CNN", judge)):
         found = scored(network, pictures)
         rows += correlation_rows(

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ohlora.attributes import EXPRESSIONS
+from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.errors import OhloraError
-from ohlora.files import artifacts_root, read_rows, require, write_results
-from ohlora.reports import RESULTS, STATISTICS
+from ohlora.pipeline import require
+from ohlora.utils.files import artifacts_root, read_rows, write_results
 
 HEADLINES = {
     "svm_pass": "svm, pass rate",
@@ -33,8 +34,7 @@ TESTS = {"svm": "vectorfind_v8", "local": "vectorfind_v9"}
 
 def test_rows(method: str, folder: Path, stage: str) -> list[Row]:
     """What a test found of its edits."""
-    files = f"--config configs/{stage}.yaml --config configs/toy/{stage}.yaml"
-    require(folder / STATISTICS, f"python -m ohlora test {files}")
+    require(folder / STATISTICS)
     (statistics,) = read_rows(folder / STATISTICS)
     columns = {f"pass rate of {len(read_rows(folder / RESULTS)):,} latents": "passed_ratio"}
     for what, column in (

@@ -15,21 +15,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ohlora import checkpoints
 from ohlora.attributes import EXPRESSIONS, LABELS
 from ohlora.errors import FormatError, OhloraError
-from ohlora.files import artifacts_root, require, shipped, write_results
-from ohlora.measures import (
-    BATCH,
-    Penultimate,
-    batched,
-    counted_images,
-    label_correlations,
-    mean_pairwise_distance,
-    scored,
-)
+from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance
+from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeCNN
+from ohlora.networks.sampling import BATCH, batched, counted_images, scored
+from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
+from ohlora.utils.files import artifacts_root, shipped, write_results
 
 COUNT = 2000
 SEED = 4242
@@ -54,9 +48,9 @@ class Judge:
 
     def __init__(self, runs: Path) -> None:
         paths = [runs / f"judge_{name}" / f"{name}.safetensors" for name in CONCEPT]
-        self.filters = [checkpoints.load_attributes(path) for path in paths]
+        self.filters = [network_files.load_attributes(path) for path in paths]
         path = runs / "judge_cnn" / "judge.safetensors"
-        network = checkpoints.load_attributes(path)
+        network = network_files.load_attributes(path)
         if not isinstance(network, AttributeCNN):
             raise FormatError(f"{path} holds an ensemble; expected an attribute CNN")
         self.network, self.features = network, Penultimate(network)
@@ -73,9 +67,8 @@ class Judge:
 
 def images_of(path: Path, stage: str) -> tuple[Tensor, Tensor | None]:
     """Images and labels of counted latents of a stage's generator."""
-    overlay = "" if stage.startswith("toy/") else f" --config configs/toy/{stage}.yaml"
-    require(path, f"python -m ohlora fit --config configs/{stage}.yaml{overlay}")
-    return counted_images(checkpoints.load_generator(path), SEED, range(COUNT), BATCH)
+    require(path)
+    return counted_images(network_files.load_generator(path), SEED, range(COUNT), BATCH)
 
 
 def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what: str, target: str) -> Row:

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ohlora import checkpoints
 from ohlora.errors import ConfigError, OhloraError
+from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, merge
 
 
@@ -23,7 +23,7 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
     """
     networks = []
     for source in sources:
-        network = checkpoints.load_attributes(source)
+        network = network_files.load_attributes(source)
         if not isinstance(network, AttributeCNN):
             raise ConfigError(f"{source} holds an ensemble; expected a single attribute CNN")
         networks.append(network)
@@ -31,8 +31,8 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
         merged = merge(networks)
     except ValueError as error:
         raise ConfigError(f"{', '.join(str(source) for source in sources)}: {error}") from error
-    origins = {source.name: checkpoints.read_metadata(source)["provenance"] for source in sources}
-    checkpoints.save_network(merged, target, {"merged_from": origins})
+    origins = {source.name: network_files.read_metadata(source)["provenance"] for source in sources}
+    network_files.save_network(merged, target, {"merged_from": origins})
     return merged
 
 

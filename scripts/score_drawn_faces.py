@@ -19,9 +19,9 @@ import sys
 import numpy as np
 
 from ohlora.errors import OhloraError
-from ohlora.faces import drawing
-from ohlora.faces.accuracy import correlations, intersections_over_unions, parsed
-from ohlora.faces.parsing import load_parser
+from ohlora.faces.parsing import load_parser, parsed
+from ohlora.toy import drawing
+from ohlora.toy.accuracy import correlations, intersections_over_unions
 
 
 def main(args: list[str] | None = None) -> int:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ohlora import images
+from ohlora.characters.reports import Report
 from ohlora.errors import OhloraError
-from ohlora.files import write_rows
-from ohlora.reports import Report
+from ohlora.utils import images
+from ohlora.utils.files import write_rows
 
 
 def select(report: Report, target: Path, count: int) -> int:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import wandb_workspaces.reports.v2 as panels  # untyped
 import wandb_workspaces.workspaces as workspaces
 
-from ohlora.accounts import wandb_key_found
 from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
 from ohlora.errors import ConfigError, OhloraError
 from ohlora.tracking import CLOCK
+from ohlora.utils.accounts import wandb_key_found
 
 
 @dataclass(frozen=True)

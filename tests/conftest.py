@@ -13,9 +13,10 @@ import torch
 
 os.environ.setdefault("WANDB_MODE", "offline")
 
-from ohlora import checkpoints, images
 from ohlora.__main__ import main
+from ohlora.formats import network_files
 from ohlora.networks.stylegan import Discriminator, Generator
+from ohlora.utils import images
 
 CONF = Path(__file__).parent / "conf"
 TINY: dict[str, Any] = {"resolution": 16, "channel_base": 128, "channel_max": 8}
@@ -41,12 +42,12 @@ def ohlora(tmp_path: Path) -> Callable[..., int]:
     return run
 
 
-def tiny_networks(label_size: int = 0, seed: int = 0) -> tuple[Generator, Discriminator]:
+def tiny_networks(c_dim: int = 0, seed: int = 0) -> tuple[Generator, Discriminator]:
     """Random networks whose biases and noise weights are not zero, so that a lost tensor shows."""
     torch.manual_seed(seed)
-    labels: Any = "normal" if label_size else "none"
-    g = Generator(**TINY, z_size=8, w_size=8, mapping_layers=2, label_size=label_size, labels=labels)
-    d = Discriminator(**TINY, label_size=label_size)
+    labels: Any = "normal" if c_dim else "none"
+    g = Generator(**TINY, z_dim=8, w_dim=8, mapping_layers=2, c_dim=c_dim, labels=labels)
+    d = Discriminator(**TINY, c_dim=c_dim)
     for network in (g, d):
         for parameter in network.parameters():
             if parameter.ndim == 1:
@@ -62,8 +63,8 @@ def weights(tmp_path: Path) -> tuple[Path, Path]:
     """Files of a tiny generator and discriminator."""
     g, d = tiny_networks()
     paths = tmp_path / "weights" / "generator.safetensors", tmp_path / "weights" / "discriminator.safetensors"
-    checkpoints.save_network(g, paths[0])
-    checkpoints.save_network(d, paths[1])
+    network_files.save_network(g, paths[0])
+    network_files.save_network(d, paths[1])
     return paths
 
 
@@ -78,7 +79,7 @@ def image_folder(tmp_path: Path) -> Path:
 
 def network_state(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a network file."""
-    return checkpoints.load_network(path).state_dict()
+    return network_files.load_network(path).state_dict()
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:

@@ -78,7 +78,7 @@ def test_missing_weights_name_the_command_that_makes_them(capsys: pytest.Capture
     message = capsys.readouterr().err
     assert "finetune_v1/generator.safetensors does not exist; it is made by: python -m ohlora fit" in message
     assert "--config configs/finetune_v1.yaml" in message
-    assert main(["predict", "--config", "configs/generate_10k.yaml"]) == 2
+    assert main(["predict", "--config", "configs/generate_original.yaml"]) == 2
     assert "original/generator.safetensors does not exist; it is made by" in capsys.readouterr().err
 
 
@@ -107,17 +107,17 @@ def test_last_is_the_newest_checkpoint_of_the_newest_run(tmp_path: Path, ohlora:
 
 
 def test_what_is_typed_on_resume_wins_and_the_rest_comes_from_the_checkpoint(tmp_path: Path, ohlora: Run) -> None:
-    words = ["--model.init_args.kimg", "0.016", "--model.init_args.w_avg_decay", "0.5"]
+    words = ["--model.init_args.kimg", "0.016", "--model.init_args.w_avg_beta", "0.5"]
     assert ohlora("fit", "pretrain", *words) == 0
-    # tests/conf/pretrain.yaml says kimg, so that wins over the checkpoint; nobody says w_avg_decay now.
+    # tests/conf/pretrain.yaml says kimg, so that wins over the checkpoint; nobody says w_avg_beta now.
     resumed = ["--ckpt_path", "last", "--model.init_args.log_every", "0.016"]
     assert ohlora("fit", "pretrain", *resumed) == 0
     told = yaml.safe_load((tmp_path / "stage" / "runs" / "0001" / "config.yaml").read_text())["model"]["init_args"]
-    assert (told["kimg"], told["w_avg_decay"], told["log_every"]) == (0.048, 0.5, 0.016)
-    typed = ["--model.init_args.kimg", "0.056", "--model.init_args.w_avg_decay", "0.9", "--ckpt_path", "last"]
+    assert (told["kimg"], told["w_avg_beta"], told["log_every"]) == (0.048, 0.5, 0.016)
+    typed = ["--model.init_args.kimg", "0.056", "--model.init_args.w_avg_beta", "0.9", "--ckpt_path", "last"]
     assert ohlora("fit", "pretrain", *typed) == 0
     told = yaml.safe_load((tmp_path / "stage" / "runs" / "0001" / "config.yaml").read_text())["model"]["init_args"]
-    assert (told["kimg"], told["w_avg_decay"]) == (0.056, 0.9)
+    assert (told["kimg"], told["w_avg_beta"]) == (0.056, 0.9)
 
 
 def test_the_optimizer_follows_what_is_typed_on_resume(tmp_path: Path, ohlora: Run) -> None:

@@ -84,7 +84,7 @@ def test_the_fine_tune_is_the_recipe() -> None:
 
 
 def test_the_search_is_the_recipe() -> None:
-    sampling = yaml.safe_load((CONFIGS / "sample_240k.yaml").read_text())
+    sampling = yaml.safe_load((CONFIGS / "sample_v8.yaml").read_text())
     assert sampling["data"]["init_args"]["count"] == 240_000
     assert "median_count" not in sampling["model"]["init_args"] and "noise" not in sampling["model"]["init_args"]
     settings = yaml.safe_load((CONFIGS / "vectorfind_v8.yaml").read_text())

@@ -9,7 +9,7 @@ import pytest
 
 from ohlora import doctor
 from ohlora.__main__ import main
-from ohlora.files import shipped
+from ohlora.utils.files import shipped
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,13 +28,15 @@ def test_it_says_what_is_there_and_what_is_next(
     assert "next is original, which needs stylegan_celeba_partial256x256.pth" in said
 
     toy = {stage.name: stage for stage in doctor.stages("toy")}
-    for name in ("drawn", "drawn_judge", "generate_10k"):
+    for name in ("drawn", "drawn_judge", "generate_original"):
         for path in toy[name].makes:
             path.mkdir(parents=True)
             (path / "manifest.csv").touch()
     assert main(["doctor", "--world", "toy"]) == 0
     said = capsys.readouterr().out
-    assert f"3 of {len(toy)} stages done" in said and "    x generate_10k" in said and "      score_10k" in said
+    assert (
+        f"3 of {len(toy)} stages done" in said and "    x generate_original" in said and "      score_original" in said
+    )
     assert "next:\n      python -m ohlora fit --config configs/filter_gender.yaml" in said
     assert "256" not in said.split("Made")[1]
 

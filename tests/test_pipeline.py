@@ -52,7 +52,7 @@ def test_what_a_configuration_names_is_declared(
     resolved = yaml.safe_load(capsys.readouterr().out)
     named = {Path(text) for text in leaves(resolved) if text.startswith(("artifacts/", "ohlora/weights/"))}
     assert named
-    unread = {"vectorfind_v8": NETWORKS, "test_v8": {"sample_240k"}, "vectorfind_v9": {"judge"}}.get(stage.name, set())
+    unread = {"vectorfind_v8": NETWORKS, "test_v8": {"sample_v8"}, "vectorfind_v9": {"judge"}}.get(stage.name, set())
     named = {path for path in named if path.stem not in unread}
     missing = [path for path in named if not any(covers(d, path) for d in (*stage.needs, *stage.makes))]
     assert not missing, f"{world}-{stage.name}: {missing} are in no dependency and no output"

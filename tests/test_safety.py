@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora import checkpoints
 from ohlora.callbacks.checkpoint import read_checkpoint
-from ohlora.files import read_rows
+from ohlora.formats import network_files
 from ohlora.tracking import checkpoints_in
+from ohlora.utils.files import read_rows
 from tests.conftest import CONF, assert_same, network_state
 from tests.toy_tables import watching
 
@@ -150,12 +150,12 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
 
 
 def test_a_network_file_that_cannot_be_written(tmp_path: Path, weights: tuple[Path, Path]) -> None:
-    generator = checkpoints.load_generator(weights[0])
+    generator = network_files.load_generator(weights[0])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (weights[0].stat().st_size // 2, before[1]))
     try:
         with pytest.raises(OSError, match=r"generator.safetensors cannot be written|File too large"):
-            checkpoints.save_network(generator, tmp_path / "out" / "generator.safetensors")
+            network_files.save_network(generator, tmp_path / "out" / "generator.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list((tmp_path / "out").iterdir())

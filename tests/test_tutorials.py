@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ohlora import checkpoints
-from ohlora.character import Character
-from ohlora.files import read_rows
+from ohlora.characters.character import Character
+from ohlora.formats import network_files
+from ohlora.utils.files import read_rows
 from tests.documented import ROOT, blocks, of_block
 
 SMALL = {
@@ -117,7 +117,7 @@ def test_an_attribute_is_added(project: Path) -> None:
         shutil.copy(weights / f"{name}.safetensors", project / "artifacts" / "toy" / f"{target}.safetensors")
     run_page(page.name, project, r"nothing is skipped")
     toy = project / "artifacts" / "toy"
-    assert checkpoints.read_metadata(toy / "filter_laughing" / "laughing.safetensors")["kind"] == "attribute_ensemble"
+    assert network_files.read_metadata(toy / "filter_laughing" / "laughing.safetensors")["kind"] == "attribute_ensemble"
     (scores,) = {len(read_rows(toy / "score_laughing" / "scores.csv"))}
     assert 0 < len(read_rows(toy / "laughing" / "manifest.csv")) < scores == 300
     assert (toy / "vectorfind_hair" / "directions.safetensors").is_file()

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ohlora import checkpoints, samples
-from ohlora.direction_files import load_directions
-from ohlora.files import read_rows
+from ohlora.formats import network_files, sample_files
+from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
+from ohlora.utils.files import read_rows
 from tests.conftest import CONF
 from tests.toy_tables import brightness_table, sample_set
 
@@ -70,7 +70,7 @@ def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], 
     run(*fine_tune, *TWO, "--trainer.default_root_dir", str(tmp_path / "two"))
     folder = tmp_path / "two" / "runs" / "0001"
     ranks = [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
-    before = checkpoints.load_generator(weights[0]).state_dict()
+    before = network_files.load_generator(weights[0]).state_dict()
     changed = [key for key in before if not torch.equal(before[key], ranks[0][f"generator.{key}"])]
     assert len(changed) > len(before) / 2  # it did train
     different = [key for key in ranks[0] if not torch.equal(ranks[0][key], ranks[1][key])]
@@ -85,7 +85,13 @@ def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], 
 
 def test_groups_of_the_minibatch_deviation_must_fit_a_rank(tmp_path: Path, fine_tune: list[str]) -> None:
     message = run(
-        *fine_tune, *TWO, "--model.init_args.std_group", "8", "--trainer.default_root_dir", str(tmp_path), code=None
+        *fine_tune,
+        *TWO,
+        "--model.init_args.mbstd_group_size",
+        "8",
+        "--trainer.default_root_dir",
+        str(tmp_path),
+        code=None,
     )
     assert "groups of 8 images, and each of 2 processes has 4" in message
     assert "Traceback" not in message.split("ohlora: the minibatch")[0]
@@ -129,7 +135,7 @@ def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
 
 def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
-    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
     for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
             "model.init_args.generator": weights[0],
@@ -138,10 +144,10 @@ def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> Non
             "trainer.default_root_dir": tmp_path / f"{name}-stage",
         }
         run("predict", "--config", str(CONF / "sample.yaml"), *options(settings), *words)
-    one, two = (samples.ranges_in(tmp_path / name) for name in ("one", "two"))
+    one, two = (sample_files.ranges_in(tmp_path / name) for name in ("one", "two"))
     assert one == two and len(one) == 3
     for part in one:
-        a, b = (load_file(samples.shard_path(tmp_path / name, part)) for name in ("one", "two"))
+        a, b = (load_file(sample_files.shard_path(tmp_path / name, part)) for name in ("one", "two"))
         assert all(torch.equal(a[key], b[key]) for key in ("index", "w", "scores"))
     assert (tmp_path / "one" / "medians.json").read_text() == (tmp_path / "two" / "medians.json").read_text()
 
@@ -150,7 +156,7 @@ def test_directions_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> 
     sample_set(tmp_path / "samples")  # eight batches; seven of another size, so that one process has one less
     torch.manual_seed(0)
     for name in ("merged", "judge"):
-        checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+        network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
     for name, words in (("one", []), ("two", [*TWO, "--data.init_args.batch_size", "400"])):
         settings: dict[str, object] = {
             "model.init_args.output": tmp_path / name,
@@ -176,7 +182,7 @@ def test_directions_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> 
 def test_gradients_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
     for name in ("merged", "judge"):
-        checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+        network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
     for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
             "model.init_args.output": tmp_path / name,

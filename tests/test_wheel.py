@@ -54,22 +54,22 @@ def test_an_installed_ohlora_runs_the_toy_recipe_from_an_empty_folder(python: st
     assert where.startswith(str(Path(python).parents[1])), "the source tree must not be what is tried"
     said = ran([python, "-m", "ohlora", "doctor", "--world", "toy"], tmp_path)
     assert "next:\n      python -m ohlora.scripts.draw_faces artifacts/toy/drawn\n" in said
-    words = ["--config", "configs/generate_10k.yaml", "--config=configs/toy/generate_10k.yaml"]
+    words = ["--config", "configs/generate_original.yaml", "--config=configs/toy/generate_original.yaml"]
     settings = ["--data.init_args.count", "3", "--trainer.logger.init_args.mode", "disabled"]
     said = ran([python, "-m", "ohlora", "predict", *words, *settings], tmp_path)
     assert said.count("the copy that ships with ohlora") == 2
-    assert len(list((tmp_path / "artifacts" / "toy" / "generate_10k" / "images").iterdir())) == 3
+    assert len(list((tmp_path / "artifacts" / "toy" / "generate_original" / "images").iterdir())) == 3
     ran([python, "-m", "ohlora.scripts.draw_faces", "drawn", "--count", "2"], tmp_path)
     assert len(list((tmp_path / "drawn" / "images").iterdir())) == 2
     ran([python, "-c", "import ohlora.scripts.demo, ohlora.scripts.compare_directions"], tmp_path)
 
 
 def test_a_configuration_at_hand_wins_over_the_one_that_ships(python: str, tmp_path: Path) -> None:
-    own = tmp_path / "configs" / "generate_10k.yaml"
+    own = tmp_path / "configs" / "generate_original.yaml"
     own.parent.mkdir()
     own.write_text("seed_everything: 7\n")
     done = subprocess.run(
-        [python, "-m", "ohlora", "predict", "--config", "configs/generate_10k.yaml"],
+        [python, "-m", "ohlora", "predict", "--config", "configs/generate_original.yaml"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

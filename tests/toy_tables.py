@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ohlora import checkpoints, images, samples
 from ohlora.attributes import FILTERS
-from ohlora.direction_files import save_directions
+from ohlora.characters.reports import write_report
 from ohlora.directions.edits import Directions, Grid
 from ohlora.directions.groups import Groups
-from ohlora.files import write_rows
+from ohlora.formats import network_files, sample_files
+from ohlora.formats.direction_files import save_directions
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
-from ohlora.reports import write_report
+from ohlora.utils import images
+from ohlora.utils.files import write_rows
 
 
 def brightness_table(folder: Path, count: int, seed: int = 0) -> tuple[Path, np.ndarray]:
@@ -44,8 +45,8 @@ def watching(folder: Path) -> dict[str, object]:
     torch.manual_seed(0)
     for name in FILTERS:
         members = [attribute_cnn(name, "small", 16).eval() for _ in range(2)]
-        checkpoints.save_network(AttributeEnsemble.of(members), folder / f"{name}.safetensors")
-    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), folder / "merged.safetensors")
+        network_files.save_network(AttributeEnsemble.of(members), folder / f"{name}.safetensors")
+    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), folder / "merged.safetensors")
     return {
         "trainer.callbacks": "ohlora.callbacks.watch.Watch",
         "trainer.callbacks.filters": f"[{', '.join(str(folder / f'{name}.safetensors') for name in FILTERS)}]",
@@ -68,9 +69,9 @@ def sample_set(folder: Path, count: int = 1600, shard: int = 500, seed: int = 0)
     names = attribute_cnn("merged", "small", 16).outputs
     for first in range(0, count, shard):
         part = slice(first, first + shard)
-        samples.write_shard(folder, first, w[part], scores[part], {"outputs": list(names)})
-    statistics = samples.statistics(names, scores.numpy())
-    (folder / samples.MEDIANS).write_text(json.dumps(statistics))
+        sample_files.write_shard(folder, first, w[part], scores[part], {"outputs": list(names)})
+    statistics = sample_files.statistics(names, scores.numpy())
+    (folder / sample_files.MEDIANS).write_text(json.dumps(statistics))
     return w, scores
 
 
@@ -91,8 +92,8 @@ def report_of_latents(folder: Path, generator: Path) -> Path:
     latents = {"case": torch.arange(10, 14), "w": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
     latents["units"] = torch.ones(3)
     about = {
-        "generator": checkpoints.fingerprint(generator),
-        "directions": checkpoints.fingerprint(folder / "directions.safetensors"),
+        "generator": network_files.fingerprint(generator),
+        "directions": network_files.fingerprint(folder / "directions.safetensors"),
         "levels": dict(Grid.of(names).levels),
     }
     write_report(folder, rows, {"latents": 4}, latents, **about)

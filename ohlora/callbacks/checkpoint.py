@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from ohlora.clock import crossed, images_seen
 from ohlora.errors import StorageError
 from ohlora.tracking import checkpoint_folder, checkpoints_in, run_loggers
+from ohlora.utils.clock import crossed, images_seen
 
 
 class ImagesSeenCheckpoint(Checkpoint):

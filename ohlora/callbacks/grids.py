@@ -8,11 +8,11 @@ import lightning as L
 import numpy as np
 import torch
 
-from ohlora import counted, images
-from ohlora.clock import crossed, images_seen
-from ohlora.measures import counted_latents
+from ohlora.networks.sampling import counted_latents
 from ohlora.networks.stylegan import Generator
 from ohlora.tracking import run_loggers
+from ohlora.utils import counted, images
+from ohlora.utils.clock import crossed, images_seen
 
 
 class SampleGrid(L.Callback):

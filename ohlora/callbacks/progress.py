@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
-from ohlora.clock import images_seen
+from ohlora.utils.clock import images_seen
 
 
 class Progress(RichProgressBar):

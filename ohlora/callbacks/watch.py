@@ -10,24 +10,18 @@ import lightning as L
 import numpy as np
 from torch import Tensor
 
-from ohlora import checkpoints, counted, figures, images
 from ohlora.attributes import FILTERS
-from ohlora.clock import crossed, images_seen
 from ohlora.errors import ConfigError
-from ohlora.files import require
-from ohlora.measures import (
-    Penultimate,
-    batched,
-    counted_images,
-    label_correlations,
-    mean_pairwise_distance,
-    scored,
-    set_distances,
-)
+from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
+from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble
+from ohlora.networks.sampling import batched, counted_images, scored
 from ohlora.networks.stylegan import Generator
+from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import run_loggers
+from ohlora.utils import counted, figures, images
+from ohlora.utils.clock import crossed, images_seen
 
 
 class Watch(L.Callback):
@@ -45,7 +39,6 @@ class Watch(L.Callback):
     Args:
         filters: Files of the filter ensembles; the concept is judged by what they predict.
         properties: File of the property (or merged) CNN.
-        made_by: Command that makes those files, named when one is missing.
         every_kimg: Interval in thousands of images; 0 measures at start and end only.
         recipe: The recipe's rules.
         fixed: Latents that are the same every time.
@@ -60,7 +53,6 @@ class Watch(L.Callback):
         self,
         filters: list[str],
         properties: str,
-        made_by: str | None = None,
         every_kimg: float = 10.0,
         recipe: list[str] | None = None,
         fixed: int = 100,
@@ -71,13 +63,13 @@ class Watch(L.Callback):
         batch_size: int = 50,
     ) -> None:
         for path in (*filters, properties):
-            require(path, made_by)
-        self.filters = [checkpoints.load_attributes(path) for path in filters]
+            require(path)
+        self.filters = [network_files.load_attributes(path) for path in filters]
         self.concept = [name for network in self.filters for name in network.outputs]
         if not self.concept or len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(FILTERS):
             expected = ", ".join(FILTERS)
             raise ConfigError(f"the filters predict {', '.join(self.concept)}; expected some of {expected}, each once")
-        network = checkpoints.load_attributes(properties)
+        network = network_files.load_attributes(properties)
         if isinstance(network, AttributeEnsemble):
             raise ConfigError(f"{properties} holds an ensemble; expected a property or merged CNN")
         self.properties, self.features = network, Penultimate(network)
@@ -214,7 +206,7 @@ class Watch(L.Callback):
         # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
         folders = [logger.run_dir for logger in run_loggers(trainer)]
         for target in dict.fromkeys(Path(f) for f in (*folders, trainer.default_root_dir) if f):
-            checkpoints.save_network(generator, target / "best_generator.safetensors", provenance)
+            network_files.save_network(generator, target / "best_generator.safetensors", provenance)
 
     def _curves(self, trainer: L.Trainer) -> dict[str, np.ndarray]:
         """The run's course as a picture, from the table in its folder."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ohlora import counted, images
-from ohlora.clock import images_seen
-from ohlora.datamodules.sampling import CountedSampler
+from ohlora.datamodules.sampler import CountedSampler
 from ohlora.errors import ConfigError
+from ohlora.utils import counted, images
+from ohlora.utils.clock import images_seen
 
 Sample = dict[str, Any]
 """``image`` (H×W×3 uint8), ``index`` (place in the data set) and, where there are labels, ``label`` (K float32); kinds

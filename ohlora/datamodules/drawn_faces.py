@@ -6,7 +6,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from ohlora.datamodules.base import ImageDataModule, Sample
-from ohlora.faces import drawing
+from ohlora.toy import drawing
 
 
 class DrawnFaceDataset:

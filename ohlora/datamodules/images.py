@@ -11,11 +11,12 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from ohlora import counted, images
 from ohlora.attributes import LABELS, column
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError
-from ohlora.files import read_rows, require, write_rows
+from ohlora.pipeline import require
+from ohlora.utils import counted, images
+from ohlora.utils.files import read_rows, write_rows
 
 CACHE_LIMIT = 4 * 2**30
 """Bytes of decoded images that ``cache: auto`` keeps at most."""
@@ -101,7 +102,6 @@ class ImageFiles(ImageDataModule):
         cache: ``memory`` keeps decoded images (uint8), ``none`` decodes at each use, ``auto`` keeps them up to 4 GiB.
         on_bad_image: ``raise`` lists images that are unreadable, of another size or not RGB, and stops; ``skip`` leaves
             them out, says how many, and writes ``skipped.csv`` into the run folder.
-        made_by: Command that makes the input, named when it is missing.
     """
 
     train_set: ImageFileDataset
@@ -115,12 +115,11 @@ class ImageFiles(ImageDataModule):
         flip: bool = False,
         cache: Literal["auto", "memory", "none"] = "auto",
         on_bad_image: Literal["raise", "skip"] = "raise",
-        made_by: str | None = None,
         resize: bool = False,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, flip)
         self.resize = resize
-        self.resolution, self.cache, self.on_bad_image, self.made_by = resolution, cache, on_bad_image, made_by
+        self.resolution, self.cache, self.on_bad_image = resolution, cache, on_bad_image
 
     def keeps(self, count: int) -> bool:
         """Whether so many decoded images stay in memory."""
@@ -228,7 +227,7 @@ class Images(ImageFiles):
 
     def _listed(self) -> Listing:
         source = Path(self.manifest or self.folder or "")
-        require(source, self.made_by, folder=not self.manifest)
+        require(source, folder=not self.manifest)
         if not self.manifest:
             return Listing(source, images.paths_in(source))
         rows = read_rows(source)

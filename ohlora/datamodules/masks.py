@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ohlora import images
 from ohlora.datamodules.base import ImageBatch, Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, check_columns, shortened, validation_split
 from ohlora.errors import DataError
-from ohlora.faces.drawing import CLASSES
-from ohlora.faces.parsing import CELEBAMASK_CLASSES, MIRRORED, sides_by_place
-from ohlora.files import read_rows, require
+from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, MIRRORED
+from ohlora.faces.parsing import sides_by_place
+from ohlora.pipeline import require
+from ohlora.utils import images
+from ohlora.utils.files import read_rows
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class MaskedImages(ImageFiles):
     * ``folder`` and ``masks``: two folders, whose files of the same stem belong together; masks hold class ids;
     * ``folder`` and ``parts``: the layout of CelebAMask-HQ (Lee et al., 2020), ``0.jpg``, … and
       ``0/00000_skin.png``, …, one black and white picture per part. Parts become classes as
-      :data:`ohlora.faces.parsing.CELEBAMASK_CLASSES` says.
+      :data:`ohlora.faces.classes.CELEBAMASK_CLASSES` says.
 
     Args:
         resolution: Height and width of the images, in pixels; masks are resized to it (nearest pixel).
@@ -168,13 +169,13 @@ class MaskedImages(ImageFiles):
         """The source's name for messages, the images, and the mask of each."""
         if "manifest" in self.sources:
             source = self.sources["manifest"]
-            require(source, self.made_by)
+            require(source)
             rows = read_rows(source)
             check_columns(source, rows, ["path", "mask"])
             paths = [source.parent / row["path"] for row in rows]
             return source, paths, [MaskFiles(whole=source.parent / row["mask"]) for row in rows]
         for folder in self.sources.values():
-            require(folder, self.made_by, folder=True)
+            require(folder, folder=True)
         paths = images.paths_in(self.sources["folder"])
         found = whole_masks(self.sources["masks"]) if "masks" in self.sources else part_masks(self.sources["parts"])
         names = [path.stem if "masks" in self.sources else path.stem.lstrip("0") or "0" for path in paths]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ohlora import samples, tensorfiles
 from ohlora.datamodules.latents import pieces
 from ohlora.errors import ConfigError
+from ohlora.formats import sample_files, tensor_files
 
 SampleBatch = dict[str, Tensor]
 """``index`` (N,) and, of samples, ``w`` (N×D)."""
@@ -41,7 +41,7 @@ class _Stream(IterableDataset[SampleBatch]):
             if path is None:
                 yield {"index": torch.arange(rows.start, rows.stop)}
             else:
-                yield tensorfiles.read_rows(path, ["index", "w"], slice(rows.start, rows.stop))
+                yield tensor_files.read_rows(path, ["index", "w"], slice(rows.start, rows.stop))
 
 
 class Samples(L.LightningDataModule):
@@ -50,22 +50,21 @@ class Samples(L.LightningDataModule):
     Codes are read from disk pass by pass; scores are small and held in memory.
 
     Args:
-        folder: Folder of the set (``artifacts/sample_240k``); searches by gradients need none.
+        folder: Folder of the set (``artifacts/sample_v8``); searches by gradients need none.
         count: Uses the first so many samples; None uses all.
         batch_size: Samples per batch and process; the result does not depend on it.
         latent_batch_size: Latents per batch and process in a search by gradients.
         test_count: Latents of the test.
         test_batch_size: Latents per batch of the test and process; each is edited fifty times.
-        made_by: Command that makes the set.
 
     Attributes:
         outputs: Names of the scores.
         scores: All scores, N×K float32.
-        w_size: Length of a style code.
+        w_dim: Length of a style code.
     """
 
     outputs: tuple[str, ...]
-    w_size: int
+    w_dim: int
     scores: np.ndarray
 
     def __init__(
@@ -76,14 +75,13 @@ class Samples(L.LightningDataModule):
         latent_batch_size: int = 50,
         test_count: int = 2000,
         test_batch_size: int = 2,
-        made_by: str | None = None,
     ) -> None:
         super().__init__()
         given = {"count": count, "batch_size": batch_size, "latent_batch_size": latent_batch_size}
         given |= {"test_count": test_count, "test_batch_size": test_batch_size}
         if any(value is not None and value < 1 for value in given.values()):
             raise ConfigError(f"{', '.join(f'{key} {value}' for key, value in given.items())}; expected at least 1")
-        self.folder, self.count, self.made_by = Path(folder) if folder else None, count, made_by
+        self.folder, self.count = Path(folder) if folder else None, count
         self.batch_size, self.latent_batch_size = batch_size, latent_batch_size
         self.test_count, self.test_batch_size = test_count, test_batch_size
 
@@ -108,11 +106,11 @@ class Samples(L.LightningDataModule):
         if stage != "fit" or not self._wanted:
             return
         folder = self.existing_folder
-        self._shards = samples.shards_of(folder, self.count, self.made_by)
-        self.outputs = samples.outputs_of(folder, self._shards)
-        self.scores = samples.read_scores(folder, self.count)
-        first = tensorfiles.read_rows(samples.shard_path(folder, self._shards[0]), ["w"], slice(0, 1))
-        self.w_size = first["w"].shape[1]
+        self._shards = sample_files.shards_of(folder, self.count)
+        self.outputs = sample_files.outputs_of(folder, self._shards)
+        self.scores = sample_files.read_scores(folder, self.count)
+        first = tensor_files.read_rows(sample_files.shard_path(folder, self._shards[0]), ["w"], slice(0, 1))
+        self.w_dim = first["w"].shape[1]
 
     @property
     def _wanted(self) -> bool:
@@ -132,7 +130,7 @@ class Samples(L.LightningDataModule):
             end = len(self.scores)
             parts = [
                 (
-                    samples.shard_path(self.existing_folder, shard),
+                    sample_files.shard_path(self.existing_folder, shard),
                     range(part.start - shard.start, part.stop - shard.start),
                 )
                 for shard in self._shards

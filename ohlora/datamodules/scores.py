@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import ImageBatch, Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in, validation_split
-from ohlora.errors import DataError, FormatError
+from ohlora.errors import DataError, FormatError, MissingArtifactError
 from ohlora.faces.scoring import Normalization
-from ohlora.files import read_rows, require
+from ohlora.pipeline import require
+from ohlora.utils.files import read_rows
 
 NORMALIZATION = "normalization.json"
 """Name of the file that holds a table's scale; it lies beside the table."""
@@ -108,7 +109,7 @@ class ScoredImages(ImageFiles):
 
     def _listed(self, manifest: Path) -> tuple[Listing, np.ndarray, np.ndarray]:
         """A table's images, their scores, and the scores of their mirror images."""
-        require(manifest, self.made_by)
+        require(manifest)
         rows = read_rows(manifest)
         if not rows or "path" not in rows[0]:
             raise DataError(f"{manifest} has no rows or no column 'path'; expected a table of scores")
@@ -125,8 +126,12 @@ class ScoredImages(ImageFiles):
         """z-scores after the raw scores of what mirrors changed sign: −raw = −(z·std + mean)."""
         path = manifest.parent / NORMALIZATION
         turning = [name for name in self.attributes if attribute(name).mirrors]
-        hint = "the command that made the table beside it; or set data.init_args.flip to false"
-        scale = read_normalization(path, turning, hint)
+        if turning and not path.is_file():
+            raise MissingArtifactError(
+                f"{path} does not exist: mirroring needs the scale of {', '.join(turning)}. Run the command that made "
+                f"{manifest.name} again, or set data.init_args.flip to false"
+            )
+        scale = read_normalization(path, turning)
         mirrored = labels.copy()
         for k, name in enumerate(self.attributes):
             if attribute(name).mirrors:
@@ -134,14 +139,14 @@ class ScoredImages(ImageFiles):
         return mirrored
 
 
-def read_normalization(path: Path, names: Iterable[str], made_by: str | None) -> Normalization:
+def read_normalization(path: Path, names: Iterable[str]) -> Normalization:
     """A stored scale.
 
     Raises:
         MissingArtifactError: If there is no such file.
         FormatError: If it is something else, or lacks an attribute.
     """
-    require(path, made_by)
+    require(path)
     try:
         scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, AttributeError) as error:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora import counted
+from ohlora.utils import counted
 
 TRAINING, VALIDATION = 1, 2
 """Size of a class label: its sign is the class, 0 is in neither."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,63 +17,15 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ohlora import checkpoints
 from ohlora.errors import ConfigError, FormatError, MissingArtifactError
-from ohlora.faces.drawing import CLASSES
-from ohlora.files import require
+from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, COLOURS, MIRRORED
+from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
+from ohlora.pipeline import require
+from ohlora.utils.images import to_float
 
-_OTHER_SIDE = {"left": "right", "right": "left"}
-
-MIRRORED: tuple[int, ...] = tuple(
-    CLASSES.index(" ".join(_OTHER_SIDE.get(word, word) for word in name.split())) for name in CLASSES
-)
-"""The class that each class becomes in the mirror: left and right change places."""
-
-COLOURS: tuple[tuple[int, int, int], ...] = (
-    (0, 0, 0),
-    (0, 153, 255),
-    (102, 255, 153),
-    (0, 204, 153),
-    (255, 255, 102),
-    (255, 255, 204),
-    (255, 153, 0),
-    (255, 102, 255),
-    (102, 0, 51),
-    (255, 204, 255),
-    (255, 0, 102),
-)
-"""RGB colours in which maps are shown, by class; those of the original."""
-
-CELEBAMASK_CLASSES: Mapping[str, str] = MappingProxyType(
-    {
-        "background": "background",
-        "skin": "skin",
-        "eye_g": "skin",
-        "l_brow": "right brow",
-        "r_brow": "left brow",
-        "l_eye": "right eye",
-        "r_eye": "left eye",
-        "l_ear": "skin",
-        "r_ear": "skin",
-        "ear_r": "skin",
-        "nose": "nose",
-        "mouth": "inner mouth",
-        "u_lip": "upper lip",
-        "l_lip": "lower lip",
-        "neck": "skin",
-        "neck_l": "skin",
-        "cloth": "background",
-        "hair": "hair",
-        "hat": "background",
-    }
-)
-"""Parts of CelebAMask-HQ (Lee et al., 2020) → our classes, in the order in which part masks are painted.
-
-Its ``l_`` and ``r_`` are the person's left and right; our "left" is the left half of the image (see
-:func:`sides_by_place`). Glasses come before eyes and brows, which they must not cover; earrings and necklaces count as
-the skin they lie on, hats and clothes as background.
-"""
+BATCH = 50
+"""Faces parsed at once."""
 
 
 def coloured(maps: np.ndarray) -> np.ndarray:
@@ -106,7 +57,7 @@ def sides_by_place(maps: Tensor) -> Tensor:
 
 
 class FaceParser(nn.Module):
-    """Images N×3×H×W in [−1, 1] → class maps N×H'×W' uint8, ids into :data:`ohlora.faces.drawing.CLASSES`."""
+    """Images N×3×H×W in [−1, 1] → class maps N×H'×W' uint8, ids into :data:`ohlora.toy.CLASSES`."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Parses a batch."""
@@ -117,7 +68,7 @@ class UNetParser(FaceParser):
     """Our U-Net as a parser.
 
     Args:
-        network: A U-Net whose classes are :data:`ohlora.faces.drawing.CLASSES`.
+        network: A U-Net whose classes are :data:`ohlora.toy.CLASSES`.
         name: What to call it in messages, such as its file.
 
     Raises:
@@ -239,13 +190,12 @@ def class_table(labels: Mapping[int, str], classes: Mapping[str, str]) -> list[i
     return [CLASSES.index(classes.get(labels[n], classes.get(str(n), ""))) for n in range(len(labels))]
 
 
-def load_parser(path: str | Path, classes: Mapping[str, str] | None = None, made_by: str | None = None) -> FaceParser:
+def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> FaceParser:
     """A parser from a file of our U-Net, or from the folder of a Hugging Face checkpoint.
 
     Args:
         path: File or folder.
         classes: For a folder, its label or id → our class; by default :data:`CELEBAMASK_CLASSES`.
-        made_by: Command that makes the file, named when it is missing.
 
     Raises:
         OhloraError: If it is missing, of another kind, or does not fit; see the two classes.
@@ -253,9 +203,16 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None, made
     path = Path(path)
     if path.is_dir():
         return SegmentationParser(path, classes or CELEBAMASK_CLASSES)
-    require(path, made_by)
+    require(path)
     if classes:
         raise ConfigError(f"{path} is a file of our U-Net, whose classes are known; expected no 'classes'")
-    network = checkpoints.load_network(path, "face_parser")
+    network = network_files.load_network(path, "face_parser")
     assert isinstance(network, FaceParserNetwork)
     return UNetParser(network, str(path))
+
+
+@torch.inference_mode()
+def parsed(parser: FaceParser, images: np.ndarray) -> np.ndarray:
+    """A parser's maps of N×H×W×3 uint8 images: N×H×W uint8."""
+    batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
+    return np.concatenate([parser(to_float(batch)).numpy() for batch in batches])

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ohlora import direction_files, figures
+from ohlora.characters.reports import DIRECTIONS
 from ohlora.directions.edits import Directions
-from ohlora.directions.measures import correlations, slopes
 from ohlora.errors import ConfigError
-from ohlora.measures import scores_of_codes
-from ohlora.modules.image_generation_test import ImageGenerationTest
+from ohlora.evaluation.edits import correlations, slopes
+from ohlora.formats import direction_files
+from ohlora.modules.edit_evaluation import ImageGenerationTest
 from ohlora.modules.searches import (
     GRADIENT_METHODS,
     GradientSearch,
@@ -24,7 +24,8 @@ from ohlora.modules.searches import (
     SearchSettings,
     defaults,
 )
-from ohlora.reports import DIRECTIONS
+from ohlora.networks.sampling import scores_of_codes
+from ohlora.utils import figures
 
 Layers = Literal["all", "each", "sweep", "auto"]
 
@@ -34,7 +35,7 @@ class DirectionSearch(ImageGenerationTest):
 
     ``fit`` writes ``directions.safetensors``. Whatever the batch size, the order of shards or the number of processes,
     what it finds is the same to 1e-6. ``test`` is the image generation test, see
-    :class:`ohlora.modules.image_generation_test.ImageGenerationTest`.
+    :class:`ohlora.modules.edit_evaluation.ImageGenerationTest`.
 
     Methods, their objectives and what they cost:
 
@@ -46,7 +47,7 @@ class DirectionSearch(ImageGenerationTest):
       (:mod:`ohlora.directions.covariance`). An image per sample, one pass.
     * ``jacobian`` – mean gradients of the search CNN through the generator, covariance-solved. A few hundred latents
       times the rounds, with a backward pass per attribute; no samples.
-    * ``local`` – the same as a start, then each latent's own (:class:`ohlora.local_edits.LocalEdits`).
+    * ``local`` – the same as a start, then each latent's own (:class:`ohlora.directions.local.LocalEdits`).
     * ``label`` – moves the label inputs of a conditional generator; needs no search, so there is only ``test``.
 
     Args:
@@ -89,7 +90,6 @@ class DirectionSearch(ImageGenerationTest):
         closer_count: How many latents parser and discriminator look at.
         sheets: Latents shown of the best, the middle and the worst each.
         image_batch_size: Images made and judged at once.
-        made_by: Command that makes a missing file.
     """
 
     def __init__(
@@ -128,7 +128,6 @@ class DirectionSearch(ImageGenerationTest):
         discriminator: str | None = None,
         sheets: int = 3,
         image_batch_size: int = 100,
-        made_by: str | None = None,
     ) -> None:
         edited, grouped = defaults(targets, group_by, method)
         super().__init__(
@@ -148,7 +147,6 @@ class DirectionSearch(ImageGenerationTest):
             sheets=sheets,
             image_batch_size=image_batch_size,
             test_seed=test_seed,
-            made_by=made_by,
         )
         if not 0 < fraction <= 0.5 or not 0 < training_share < 1 or not 0 <= share <= 1 or penalty < 0:
             raise ConfigError(
@@ -213,14 +211,13 @@ class DirectionSearch(ImageGenerationTest):
         """Begins the search, or goes on with one."""
         self.images_seen = 0  # whole passes only: a checkpoint within a pass goes back to its beginning
         if self.uses_samples:
-            self.search: Search = SampleSearch(self.settings, self.data, self.data.made_by, self.device)
+            self.search: Search = SampleSearch(self.settings, self.data, self.device)
         else:
             self.search = GradientSearch(
                 self.settings,
                 self.generator,
                 self.network,
                 self.grid_of(self.settings.targets),
-                self.made_by,
                 self.image_batch_size,
                 self.device,
             )
@@ -288,7 +285,7 @@ class DirectionSearch(ImageGenerationTest):
         """Style layers of the generator."""
         if not hasattr(self, "generator"):
             self.load_networks("generator")
-        count = int(self.generator.num_layers)
+        count = int(self.generator.num_ws)
         if last >= count:
             raise ConfigError(f"layers reach to {last}; the generator has {count}, 0 to {count - 1}")
         return count
@@ -321,7 +318,7 @@ class DirectionSearch(ImageGenerationTest):
         )
         deviation = reference.double().std(dim=0)
         group = torch.from_numpy(self.search.groups.assign(self.network.outputs, unedited.cpu().numpy()))
-        outputs, count = self.network.outputs, self.generator.num_layers
+        outputs, count = self.network.outputs, self.generator.num_ws
         staying = [k for k, name in enumerate(outputs) if name not in self.settings.targets]
         grid = self.grid_of(self.settings.targets)
         rows: list[dict[str, Any]] = []

@@ -13,13 +13,14 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ohlora import checkpoints, counted, figures, images
+from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages, FoldedDataset
 from ohlora.datamodules.base import ImageBatch
-from ohlora.datamodules.labels import INNER, OUTER, TRAIN, FoldedDataset, LabelledImages
 from ohlora.errors import ConfigError
-from ohlora.files import require
+from ohlora.formats import network_files
 from ohlora.modules.supervised import Gathered, Supervised
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Plan, attribute_cnn
+from ohlora.pipeline import require
+from ohlora.utils import counted, figures, images
 
 MISTAKES = 24
 """Images in the grid of the worst mistakes."""
@@ -39,7 +40,6 @@ class FilterEnsemble(Supervised):
         folds: Number K of members; the data must be divided into as many folds.
         resolution: Height and width of the images.
         initial: Attribute CNN that every member starts from; None starts from random weights.
-        made_by: Command that makes it, named when it is missing.
         passes: Upper limit of the length, in passes over the data.
         patience: Passes without improvement after which a member stops.
         retry_limit: A member whose lowest inner loss (mean binary cross-entropy) is above this begins again from new
@@ -62,7 +62,6 @@ class FilterEnsemble(Supervised):
         folds: int = 5,
         resolution: int = 256,
         initial: str | None = None,
-        made_by: str | None = None,
         passes: float = 200,
         patience: int = 20,
         retry_limit: float | None = None,
@@ -73,8 +72,8 @@ class FilterEnsemble(Supervised):
         self.attribute, self.plan, self.resolution = attribute, plan, resolution
         members = [self._fresh(seed, k) for k in range(folds)]
         if initial is not None:
-            require(initial, made_by)
-            start = checkpoints.load_attributes(initial)
+            require(initial)
+            start = network_files.load_attributes(initial)
             if start.arguments() != members[0].arguments():
                 raise ConfigError(
                     f"{initial} predicts {', '.join(start.outputs)} with other layers than the {plan} plan of "
@@ -97,9 +96,9 @@ class FilterEnsemble(Supervised):
     @property
     def _folded(self) -> FoldedDataset:
         data = self.data
-        if not isinstance(data, LabelledImages) or data.folds != len(self.networks):
-            found = f"{data.folds} folds" if isinstance(data, LabelledImages) else type(data).__name__
-            raise ConfigError(f"the data is {found}; expected LabelledImages with {len(self.networks)} folds")
+        if not isinstance(data, AnnotatedImages) or data.folds != len(self.networks):
+            found = f"{data.folds} folds" if isinstance(data, AnnotatedImages) else type(data).__name__
+            raise ConfigError(f"the data is {found}; expected AnnotatedImages with {len(self.networks)} folds")
         return data.train_set
 
     def setup(self, stage: str) -> None:

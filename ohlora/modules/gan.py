@@ -25,11 +25,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ohlora import checkpoints, counted
-from ohlora.clock import crossed
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
-from ohlora.files import require
+from ohlora.formats import network_files
 from ohlora.modules.optimizers import apply_settings, settings_of
 from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
@@ -42,7 +40,10 @@ from ohlora.networks.stylegan import (
     channels,
     with_projection,
 )
+from ohlora.pipeline import require
 from ohlora.tracking import run_loggers
+from ohlora.utils import counted
+from ohlora.utils.clock import crossed
 
 
 @dataclass
@@ -50,13 +51,13 @@ class Architecture:
     """Size of a StyleGAN that starts from random weights; see :class:`ohlora.networks.stylegan.Generator`."""
 
     resolution: int = 256
-    z_size: int = 512
-    w_size: int = 512
-    label_size: int = 0
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
     mapping_layers: int = 8
     channel_base: int = 16384
     channel_max: int = 512
-    std_group: int = 4
+    mbstd_group_size: int = 4
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,13 @@ class Batch:
 class GAN(L.LightningModule):
     """Trains a StyleGAN generator against a discriminator.
 
-    Everything random is counted by the images seen (see :mod:`ohlora.counted`), so a resumed run continues bit for bit
-    on the CPU, and no state of a global random generator matters.
+    Everything random is counted by the images seen (see :mod:`ohlora.utils.counted`), so a resumed run continues bit
+    for bit on the CPU, and no state of a global random generator matters.
 
     Args:
         generator: Weights to start from (a file written by ohlora); None starts from random ones of ``architecture``.
         discriminator: Likewise.
         architecture: Size of networks that start from random weights; to be given exactly when both paths are None.
-        made_by: Command that makes those weights, named when they are missing.
         kimg: Length of training, in thousands of images.
         generator_optimizer: Optimizer of the generator's trainable parameters.
         discriminator_optimizer: Optimizer of the discriminator's.
@@ -115,7 +115,7 @@ class GAN(L.LightningModule):
         add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
         label_head: How the label enters the discriminator: ``linear`` or ``projection``. None keeps the file's;
             ``projection`` converts a linear one, which changes no score before the first step.
-        std_group: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
+        mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
         shuffled_labels: Weight of a further term of the discriminator's loss, which takes real images with labels of
@@ -131,8 +131,8 @@ class GAN(L.LightningModule):
         repeat_ratio: The generator's update repeats, with fresh latents, until its loss is below this times the
             discriminator's loss of the step.
         style_mixing: Probability that an image's style codes come from two latents.
-        average_half_life: Half-life of the averaged generator, in kimg.
-        w_avg_decay: Decay of the running mean of w per step.
+        ema_kimg: Half-life of the averaged generator, in kimg.
+        w_avg_beta: Decay of the running mean of w per step.
         log_every: Interval of the figures, in kimg.
         seed: Seed of latents, labels, noise and mixing.
     """
@@ -148,13 +148,12 @@ class GAN(L.LightningModule):
         generator: str | None = None,
         discriminator: str | None = None,
         architecture: Architecture | None = None,
-        made_by: str | None = None,
         schedule: LRSchedulerCallable | None = None,
         trainable_generator: Sequence[str] = ("*",),
         trainable_discriminator: Sequence[str] = ("*",),
         add_labels: int = 0,
         label_head: LabelHead | None = None,
-        std_group: int | None = None,
+        mbstd_group_size: int | None = None,
         labels: Labels = "none",
         shuffled_labels: float = 0.0,
         feature_cache: float = 2.0,
@@ -163,8 +162,8 @@ class GAN(L.LightningModule):
         max_generator_updates: int = 4,
         repeat_ratio: float = 2.0,
         style_mixing: float = 0.0,
-        average_half_life: float = 10.0,
-        w_avg_decay: float = 0.995,
+        ema_kimg: float = 10.0,
+        w_avg_beta: float = 0.995,
         log_every: float = 1.0,
         seed: int = 0,
     ) -> None:
@@ -181,14 +180,14 @@ class GAN(L.LightningModule):
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
         self.r1_gamma, self.r1_interval = r1_gamma, r1_interval
         self.max_generator_updates, self.repeat_ratio = max_generator_updates, repeat_ratio
-        self.style_mixing, self.average_half_life, self.w_avg_decay = style_mixing, average_half_life, w_avg_decay
+        self.style_mixing, self.ema_kimg, self.w_avg_beta = style_mixing, ema_kimg, w_avg_beta
         self._optimizer_factories = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = schedule
         self._sources = {"generator": generator, "discriminator": discriminator}
-        self.configure_networks(architecture, made_by)
+        self.configure_networks(architecture)
         self.configure_labels(add_labels, label_head)
-        if std_group is not None:
-            self.discriminator.std_group = std_group
+        if mbstd_group_size is not None:
+            self.discriminator.mbstd_group_size = mbstd_group_size
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
@@ -204,7 +203,7 @@ class GAN(L.LightningModule):
 
     # --- parts
 
-    def configure_networks(self, architecture: Architecture | None, made_by: str | None) -> None:
+    def configure_networks(self, architecture: Architecture | None) -> None:
         """Builds or loads generator and discriminator."""
         generator, discriminator = self._sources["generator"], self._sources["discriminator"]
         if (generator is None) != (discriminator is None) or (generator is None) == (architecture is None):
@@ -215,23 +214,23 @@ class GAN(L.LightningModule):
             )
         if generator is not None and discriminator is not None:
             for path in (generator, discriminator):
-                require(path, made_by)
-            self.generator: Generator = checkpoints.load_generator(generator).train()
-            self.discriminator: Discriminator = checkpoints.load_discriminator(discriminator).train()
+                require(path)
+            self.generator: Generator = network_files.load_generator(generator).train()
+            self.discriminator: Discriminator = network_files.load_discriminator(discriminator).train()
         elif architecture is not None:
             sizes = asdict(architecture)
-            shared = {key: sizes[key] for key in ("resolution", "label_size", "channel_base", "channel_max")}
+            shared = {key: sizes[key] for key in ("resolution", "c_dim", "channel_base", "channel_max")}
             # Weights of a seed are the same whatever else has drawn from torch's global generator before.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self.generator = Generator(
                     **shared,
-                    z_size=sizes["z_size"],
-                    w_size=sizes["w_size"],
+                    z_dim=sizes["z_dim"],
+                    w_dim=sizes["w_dim"],
                     mapping_layers=sizes["mapping_layers"],
-                    labels="normal" if architecture.label_size else "none",
+                    labels="normal" if architecture.c_dim else "none",
                 )
-                self.discriminator = Discriminator(**shared, std_group=sizes["std_group"])
+                self.discriminator = Discriminator(**shared, mbstd_group_size=sizes["mbstd_group_size"])
 
     def configure_labels(self, added: int, head: LabelHead | None) -> None:
         """Gives both networks label inputs and the discriminator its label head, and checks that they agree."""
@@ -244,15 +243,13 @@ class GAN(L.LightningModule):
                 except ValueError as error:
                     raise ConfigError(f"add_labels is {added}: {error}") from error
         g, d = self.generator, self.discriminator
-        if (g.resolution, g.label_size) != (d.resolution, d.label_size):
+        if (g.resolution, g.c_dim) != (d.resolution, d.c_dim):
             raise ConfigError(
-                f"generator has resolution {g.resolution} and label size {g.label_size}, discriminator {d.resolution} "
-                f"and {d.label_size}; expected the same"
+                f"generator has resolution {g.resolution} and label size {g.c_dim}, discriminator {d.resolution} "
+                f"and {d.c_dim}; expected the same"
             )
-        if (self.labels == "none") != (g.label_size == 0):
-            raise ConfigError(
-                f"labels is {self.labels!r} for networks of label size {g.label_size}; 'none' goes with 0"
-            )
+        if (self.labels == "none") != (g.c_dim == 0):
+            raise ConfigError(f"labels is {self.labels!r} for networks of label size {g.c_dim}; 'none' goes with 0")
         if head == "linear" and d.label_head == "projection":
             raise ConfigError(
                 "label_head is 'linear' and the discriminator's is 'projection', which cannot be undone; leave it out "
@@ -315,9 +312,9 @@ class GAN(L.LightningModule):
                     break
             if phase.repeats:
                 self._means["generator_updates"].update(float(repetition + 1))
-        self.generator.update_w_avg(self._mean_over_ranks(self._last_w_mean), self.w_avg_decay)
+        self.generator.update_w_avg(self._mean_over_ranks(self._last_w_mean), self.w_avg_beta)
         total = size * world
-        update_average(self.averaged, self.generator, 0.5 ** (total / (self.average_half_life * 1000)))
+        update_average(self.averaged, self.generator, 0.5 ** (total / (self.ema_kimg * 1000)))
         self.images_seen += total
         self.steps += 1
         self._seconds += time.perf_counter() - started
@@ -401,7 +398,7 @@ class GAN(L.LightningModule):
     def _fakes(self, stream: str, batch: Batch) -> Tensor:
         """Fakes for a batch; latents, mixing and noise are counted by the images' global indices."""
         g = self.generator
-        z = counted.normal(self.seed, f"{stream}/z", batch.indices, g.z_size).to(batch.images)
+        z = counted.normal(self.seed, f"{stream}/z", batch.indices, g.z_dim).to(batch.images)
         w = g.map(z, batch.label)
         self._last_w_mean = w.detach().mean(dim=0)
         if self.style_mixing > 0:
@@ -410,10 +407,10 @@ class GAN(L.LightningModule):
 
     def _mix(self, w: Tensor, stream: str, batch: Batch) -> Tensor:
         """Style mixing: from a random layer on, an image's codes come from a second latent."""
-        layers = self.generator.num_layers
+        layers = self.generator.num_ws
         draws = counted.generators(self.seed, f"{stream}/mixing", batch.indices)
         cuts = [int(r.integers(1, layers)) if r.random() < self.style_mixing else layers for r in draws]
-        z = np.stack([r.standard_normal(self.generator.z_size, dtype=np.float32) for r in draws])
+        z = np.stack([r.standard_normal(self.generator.z_dim, dtype=np.float32) for r in draws])
         second = self.generator.map(torch.from_numpy(z).to(w), batch.label)
         keep = torch.arange(layers)[None] < torch.tensor(cuts)[:, None]
         return torch.where(keep[:, :, None].to(w.device), w[:, None], second[:, None])
@@ -494,9 +491,9 @@ class GAN(L.LightningModule):
                     "expected the same"
                 )
             table = dataset.labels
-            if self.labels == "dataset" and (table is None or table.shape[1] != self.generator.label_size):
+            if self.labels == "dataset" and (table is None or table.shape[1] != self.generator.c_dim):
                 raise ConfigError(
-                    f"labels is 'dataset' and the generator takes {self.generator.label_size} values, but the data has "
+                    f"labels is 'dataset' and the generator takes {self.generator.c_dim} values, but the data has "
                     f"{'no labels' if table is None else f'{table.shape[1]} per image'}"
                 )
             kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
@@ -514,12 +511,12 @@ class GAN(L.LightningModule):
 
     def _check_std_group(self, batch_size: int) -> None:
         """Insists that several ranks form the groups of images that one would."""
-        world, group = self.trainer.world_size, self.discriminator.std_group
+        world, group = self.trainer.world_size, self.discriminator.mbstd_group_size
         if world > 1 and (batch_size // world) % min(group, batch_size):
             raise ConfigError(
                 f"the minibatch standard deviation takes groups of {min(group, batch_size)} images, and each of "
                 f"{world} processes has {batch_size // world}; expected a multiple of the group. Raise "
-                "data.init_args.batch_size, or lower model.init_args.std_group"
+                "data.init_args.batch_size, or lower model.init_args.mbstd_group_size"
             )
 
     def on_train_start(self) -> None:
@@ -542,8 +539,8 @@ class GAN(L.LightningModule):
         provenance = {"stage": Path(self.trainer.default_root_dir).name, "images_seen": int(self.images_seen)}
         provenance |= {f"from_{name}": source for name, source in self._sources.items()}
         for target in dict.fromkeys(Path(f) for f in (folder, self.trainer.default_root_dir) if f):
-            checkpoints.save_network(self.averaged, target / "generator.safetensors", provenance)
-            checkpoints.save_network(self.discriminator, target / "discriminator.safetensors", provenance)
+            network_files.save_network(self.averaged, target / "generator.safetensors", provenance)
+            network_files.save_network(self.discriminator, target / "discriminator.safetensors", provenance)
         print(f"wrote {Path(self.trainer.default_root_dir) / 'generator.safetensors'} and discriminator.safetensors")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

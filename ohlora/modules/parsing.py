@@ -16,7 +16,6 @@ import torchmetrics
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from ohlora import counted, images
 from ohlora.attributes import MEASURED
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
@@ -24,15 +23,16 @@ from ohlora.datamodules.masks import MaskedImages
 from ohlora.datamodules.scores import NORMALIZATION, read_normalization
 from ohlora.errors import ConfigError, DataError
 from ohlora.faces import scoring
-from ohlora.faces.drawing import CLASSES
+from ohlora.faces.classes import CLASSES
 from ohlora.faces.parsing import coloured, load_parser
 from ohlora.faces.scoring import Normalization
-from ohlora.files import replacing
 from ohlora.modules.scores import write_scores
 from ohlora.modules.supervised import Supervised
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.losses import dice_loss
-from ohlora.ranks import gathered
+from ohlora.utils import counted, images
+from ohlora.utils.files import replacing
+from ohlora.utils.ranks import gathered
 
 SHOWN = 12
 """Validation images in the picture of a pass."""
@@ -160,7 +160,6 @@ class ScoreProperties(L.LightningModule):
             :data:`ohlora.faces.scoring.SCORERS`.
         normalization: Stored scale to use; None takes mean and deviation of the images at hand.
         keep_maps: Whether to keep the maps as ``masks/<index>.png``, whose grey levels are class ids.
-        made_by: Command that makes parser and scale, named when one is missing.
     """
 
     def __init__(
@@ -171,14 +170,13 @@ class ScoreProperties(L.LightningModule):
         variants: dict[str, str] | None = None,
         normalization: str | None = None,
         keep_maps: bool = False,
-        made_by: str | None = None,
     ) -> None:
         super().__init__()
-        self.parser = load_parser(parser, classes, made_by)
+        self.parser = load_parser(parser, classes)
         self.output, self.variants, self.keep_maps = Path(output), variants, keep_maps
         scoring.check_variants(variants or {})
         self.stored = Path(normalization) if normalization is not None else None
-        self._scale = read_normalization(self.stored, MEASURED, made_by) if self.stored is not None else None
+        self._scale = read_normalization(self.stored, MEASURED) if self.stored is not None else None
         self._raw: list[tuple[int, dict[str, float]]] = []
 
     @property

@@ -12,12 +12,12 @@ import torchmetrics.functional as measures
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from ohlora import counted, figures
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.scores import ScoredDataset, ScoredImages
 from ohlora.errors import ConfigError
 from ohlora.modules.supervised import Gathered, Supervised
 from ohlora.networks.attribute_cnn import AttributeCNN, Plan, attribute_cnn
+from ohlora.utils import counted, figures
 
 
 class PropertyRegression(Supervised):

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora import checkpoints, counted, figures, images, samples, tensorfiles
 from ohlora.datamodules.latents import pieces
 from ohlora.errors import ConfigError, NonFiniteError
-from ohlora.files import read_rows, replacing, require, write_rows
-from ohlora.measures import counted_latents
+from ohlora.formats import network_files, sample_files, tensor_files
+from ohlora.networks.sampling import counted_latents
+from ohlora.pipeline import require
 from ohlora.tracking import run_loggers
+from ohlora.utils import counted, figures, images
+from ohlora.utils.files import read_rows, replacing, write_rows
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.csv"
@@ -36,19 +38,16 @@ class _Sampling(L.LightningModule):
         output: Folder to fill.
         seed: Seed of latents, labels and noise.
         noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
-        made_by: Command that makes what is missing.
     """
 
     holds = "files"
     """The subfolder that is filled, and what it holds."""
 
-    def __init__(
-        self, generator: str, output: str, seed: int, noise: Literal["fixed", "random"], made_by: str | None
-    ) -> None:
+    def __init__(self, generator: str, output: str, seed: int, noise: Literal["fixed", "random"]) -> None:
         super().__init__()
         self.path, self.output, self.seed, self.noise = Path(generator), Path(output), seed, noise
-        require(self.path, made_by)
-        self.generator = checkpoints.load_generator(self.path)
+        require(self.path)
+        self.generator = network_files.load_generator(self.path)
 
     def shares_to_do(self, count: int, batch_size: int) -> list[Sequence[int]]:
         """What is not there yet of ``count`` latents, in shares that one process does together."""
@@ -56,7 +55,7 @@ class _Sampling(L.LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """What the result depends on; kept beside it."""
-        return {"generator": checkpoints.fingerprint(self.path), "seed": self.seed, "noise": self.noise}
+        return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise": self.noise}
 
     def complete(self, count: int) -> None:
         """Called on rank zero once everything is there."""
@@ -133,9 +132,8 @@ class Generate(_Sampling):
         output: Folder to fill.
         seed: Seed of latents, labels and noise.
         noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
-        psi: Truncation: style codes of the first ``psi_layers`` layers are pulled towards the mean by this factor.
-        psi_layers: See ``psi``.
-        made_by: Command that makes the generator, named when it is missing.
+        truncation_psi: Style codes of the first ``truncation_cutoff`` layers are pulled to the mean by this factor.
+        truncation_cutoff: See ``truncation_psi``.
     """
 
     holds = "images"
@@ -146,13 +144,12 @@ class Generate(_Sampling):
         output: str,
         seed: int = 0,
         noise: Literal["fixed", "random"] = "fixed",
-        psi: float = 1.0,
-        psi_layers: int = 0,
-        made_by: str | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int = 0,
     ) -> None:
-        super().__init__(generator, output, seed, noise, made_by)
+        super().__init__(generator, output, seed, noise)
         self.save_hyperparameters()
-        self.psi, self.psi_layers = psi, psi_layers
+        self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
 
     def image_path(self, index: int) -> Path:
         """Where image ``index`` goes."""
@@ -165,12 +162,14 @@ class Generate(_Sampling):
 
     def settings(self) -> dict[str, Any]:
         """What the images depend on."""
-        return super().settings() | {"psi": self.psi, "psi_layers": self.psi_layers}
+        return super().settings() | {"truncation_psi": self.truncation_psi, "truncation_cutoff": self.truncation_cutoff}
 
     def predict_step(self, batch: list[int], batch_idx: int) -> np.ndarray:
         """Images of a batch of indices: N×R×R×3 uint8."""
         z, label = self.latents(batch)
-        return images.to_uint8(self.generator(z, label, self.psi, self.psi_layers, self.noise_of(batch)))
+        return images.to_uint8(
+            self.generator(z, label, self.truncation_psi, self.truncation_cutoff, self.noise_of(batch))
+        )
 
     def on_predict_batch_end(self, outputs: Any, batch: list[int], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Writes the batch; a file is there whole or not at all."""
@@ -185,7 +184,7 @@ class Generate(_Sampling):
             return
         z, label = self.latents(range(count))
         tensors = {"z": z} if label is None else {"z": z, "label": label}
-        tensorfiles.write(self.output / LATENTS, "ohlora-generated-latents", 1, tensors, seed=self.seed)
+        tensor_files.write(self.output / LATENTS, "ohlora-generated-latents", 1, tensors, seed=self.seed)
         rows = [{"index": i, "path": self.image_path(i).relative_to(self.output).as_posix()} for i in range(count)]
         resolution = self.generator.resolution
         shown = [images.read_rgb(self.image_path(i), resolution) for i in range(min(count, PREVIEW))]
@@ -210,7 +209,6 @@ class Sample(_Sampling):
         shard_size: Samples per file.
         median_count: The medians are those of the first so many samples.
         compile: Compiles synthesis and CNN with ``torch.compile``: worth it on a GPU and for long runs.
-        made_by: Command that makes a missing file.
     """
 
     holds = "shards"
@@ -225,14 +223,13 @@ class Sample(_Sampling):
         shard_size: int = 5000,
         median_count: int = 20000,
         compile: bool = False,  # noqa: A002
-        made_by: str | None = None,
     ) -> None:
-        super().__init__(generator, output, seed, noise, made_by)
+        super().__init__(generator, output, seed, noise)
         if shard_size < 1 or median_count < 1:
             raise ConfigError(f"shard_size is {shard_size} and median_count {median_count}; expected at least 1")
         self.save_hyperparameters()
-        require(network, made_by)
-        self.network = checkpoints.load_attributes(network)
+        require(network)
+        self.network = network_files.load_attributes(network)
         if self.network.resolution != self.generator.resolution:
             raise ConfigError(
                 f"{network} is for resolution {self.network.resolution}, the generator makes "
@@ -248,14 +245,14 @@ class Sample(_Sampling):
     def settings(self) -> dict[str, Any]:
         """What the samples depend on."""
         return super().settings() | {
-            "network": checkpoints.fingerprint(self.network_path),
+            "network": network_files.fingerprint(self.network_path),
             "outputs": list(self.network.outputs),
             "shard_size": self.shard_size,
         }
 
     def shares_to_do(self, count: int, batch_size: int) -> list[Sequence[int]]:
         """The shards that are not there yet."""
-        present = samples.ranges_in(self.output)
+        present = sample_files.ranges_in(self.output)
         wanted = pieces(range(count), self.shard_size)
         return [shard for shard in wanted if not any(p.start == shard.start and p.stop >= shard.stop for p in present)]
 
@@ -268,7 +265,7 @@ class Sample(_Sampling):
         first = batch[0] // self.shard_size * self.shard_size
         if batch[0] == first:
             count = min(self.shard_size, self.trainer.datamodule.count - first)  # type: ignore[attr-defined]
-            self._w = torch.empty(count, self.generator.w_size, device=self.device)
+            self._w = torch.empty(count, self.generator.w_dim, device=self.device)
             self._scores = torch.empty(count, len(self.network.outputs), device=self.device)
         place = slice(batch[0] - first, batch[-1] - first + 1)
         z, label = self.latents(batch)
@@ -292,7 +289,7 @@ class Sample(_Sampling):
             )
         if self._written is not None:
             self._written.result()  # an error in writing shows here
-        self._written = self._writer.submit(samples.write_shard, self.output, first, w, scores, self.settings())
+        self._written = self._writer.submit(sample_files.write_shard, self.output, first, w, scores, self.settings())
 
     def on_predict_end(self) -> None:
         """Waits for the last shard, then completes the set."""
@@ -303,15 +300,15 @@ class Sample(_Sampling):
 
     def complete(self, count: int) -> None:
         """Writes the medians, and shows scores and images."""
-        path = self.output / samples.MEDIANS
+        path = self.output / sample_files.MEDIANS
         considered = min(count, self.median_count)
         stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if not self._made and stored.get("count") == considered:
             print(f"all {count} samples are in {self.output}: nothing to do")
             return
         names = self.network.outputs
-        scores = samples.read_scores(self.output, considered)
-        statistics = samples.statistics(names, scores)
+        scores = sample_files.read_scores(self.output, considered)
+        statistics = sample_files.statistics(names, scores)
         with replacing(path) as part:
             part.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
         with torch.inference_mode():
@@ -333,4 +330,4 @@ class Sample(_Sampling):
         sheet = images.enlarge(images.grid(np.concatenate(made), 10))
         heat = figures.heat_map(table, names, names, "correlation of scores")
         self.record(metrics, {"samples": sheet, "score_correlations": heat}, {"score_correlations": rows})
-        print(f"{count} samples in {self.output}; medians of the first {considered} in {samples.MEDIANS}")
+        print(f"{count} samples in {self.output}; medians of the first {considered} in {sample_files.MEDIANS}")

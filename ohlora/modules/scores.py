@@ -10,12 +10,13 @@ import lightning as L
 import torch
 from torch import nn
 
-from ohlora import checkpoints
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.errors import ConfigError
-from ohlora.files import require, write_rows
-from ohlora.ranks import gathered
+from ohlora.formats import network_files
+from ohlora.pipeline import require
+from ohlora.utils.files import write_rows
+from ohlora.utils.ranks import gathered
 
 
 def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, dict[str, float]]) -> None:
@@ -40,15 +41,14 @@ class AttributeScores(L.LightningModule):
     Args:
         networks: Files of attribute CNNs or ensembles; together they predict each attribute once.
         output: The table to write (CSV).
-        made_by: Command that makes the networks, named when one is missing.
     """
 
-    def __init__(self, networks: list[str], output: str, made_by: str | None = None) -> None:
+    def __init__(self, networks: list[str], output: str) -> None:
         super().__init__()
         self.output = Path(output)
         for path in networks:
-            require(path, made_by)
-        self.networks = nn.ModuleList(checkpoints.load_attributes(path) for path in networks)
+            require(path)
+        self.networks = nn.ModuleList(network_files.load_attributes(path) for path in networks)
         self.outputs = [name for network in self.networks for name in network.outputs]  # type: ignore[union-attr]
         resolutions = {int(network.resolution) for network in self.networks}  # type: ignore[arg-type]
         if len(set(self.outputs)) < len(self.outputs) or len(resolutions) != 1:

@@ -13,21 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora import counted, figures, samples
 from ohlora.attributes import EXPRESSIONS, GROUPING
 from ohlora.datamodules.samples import Samples
 from ohlora.directions.covariance import covariance_solved, covariance_solved_by_layer
 from ohlora.directions.edits import Grid, added
 from ohlora.directions.groups import UNGROUPED, Groups
+from ohlora.directions.local import LocalBasis
 from ohlora.directions.moments import Moments
 from ohlora.directions.sampled import MeanDifferences, Ridges
 from ohlora.directions.svm import SVMs, class_size, classes, training_size
 from ohlora.errors import ConfigError, DataError
-from ohlora.files import require
-from ohlora.local_edits import LocalBasis
-from ohlora.measures import counted_latents, score_gradients
+from ohlora.formats import sample_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.sampling import counted_latents, score_gradients
 from ohlora.networks.stylegan import Generator
+from ohlora.pipeline import require
+from ohlora.utils import counted, figures
 
 Method = Literal["svm", "mean_difference", "random", "ridge", "jacobian", "local", "label"]
 GRADIENT_METHODS = ("jacobian", "local")
@@ -69,7 +70,7 @@ class SearchSettings:
         return list(dict.fromkeys(wanted))
 
 
-def group_rule(group_by: Sequence[str], path: Path, made_by: str | None) -> Groups:
+def group_rule(group_by: Sequence[str], path: Path) -> Groups:
     """The grouping rule, from the medians that sampling wrote.
 
     Raises:
@@ -78,7 +79,7 @@ def group_rule(group_by: Sequence[str], path: Path, made_by: str | None) -> Grou
     """
     if not group_by:
         return Groups()
-    require(path, made_by)
+    require(path)
     known = json.loads(path.read_text(encoding="utf-8"))["median"]
     missing = [name for name in group_by if name not in known]
     if missing:
@@ -139,19 +140,19 @@ class Search(ABC):
 class SampleSearch(Search):
     """Streams scored samples: ``svm``, ``mean_difference``, ``ridge`` and ``random``."""
 
-    def __init__(self, settings: SearchSettings, data: Samples, made_by: str | None, device: torch.device) -> None:
+    def __init__(self, settings: SearchSettings, data: Samples, device: torch.device) -> None:
         self.settings, self.data = settings, data
         self.seen = len(data.scores)
         self.held = settings.held(data.outputs)
         self.groups = group_rule(
-            settings.group_by, Path(settings.medians or data.existing_folder / samples.MEDIANS), made_by
+            settings.group_by, Path(settings.medians or data.existing_folder / sample_files.MEDIANS)
         )
         try:
             group = self.groups.assign(data.outputs, data.scores)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.sizes = np.bincount(group, minlength=len(self.groups.names))
-        self.fallback = [g for g, size in enumerate(self.sizes) if not self._large_enough(size, data.w_size)]
+        self.fallback = [g for g, size in enumerate(self.sizes) if not self._large_enough(size, data.w_dim)]
         self._say_small()
         self._assignments: list[tuple[Tensor, Tensor]] = []
         count = len(self.groups.names)
@@ -159,27 +160,27 @@ class SampleSearch(Search):
         if self.fallback:
             self._assign(np.full(len(group), count))
         problems, targets = count + bool(self.fallback), len(settings.targets)
-        self.moments = Moments(data.w_size, device=device)
+        self.moments = Moments(data.w_dim, device=device)
         scores = torch.from_numpy(data.scores[:, self._columns(self.held)]).double()
         self._deviations = scores.std(dim=0, correction=0).to(device)
         self.solver: SVMs | MeanDifferences | Ridges | None = None
         if settings.method == "svm":
-            self.solver = SVMs(problems, targets, data.w_size, settings.c, device)
+            self.solver = SVMs(problems, targets, data.w_dim, settings.c, device)
         elif settings.method == "mean_difference":
-            self.solver = MeanDifferences(problems, targets, data.w_size, device)
+            self.solver = MeanDifferences(problems, targets, data.w_dim, device)
         elif settings.method == "ridge":
-            self.solver = Ridges(problems, data.w_size, len(self.held), device)
+            self.solver = Ridges(problems, data.w_dim, len(self.held), device)
         self.passes = 0
 
     def _columns(self, names: Sequence[str]) -> list[int]:
         return [self.data.outputs.index(name) for name in names]
 
-    def _large_enough(self, size: int, w_size: int) -> bool:
+    def _large_enough(self, size: int, w_dim: int) -> bool:
         method = self.settings.method
         if method == "random":
             return True
         if method == "ridge":
-            return size > w_size + len(self.held)
+            return size > w_dim + len(self.held)
         of_class = class_size(size, self.settings.fraction)
         train = training_size(of_class, self._training_share)
         return size >= 2 * of_class and train >= 1 and (method != "svm" or train < of_class)
@@ -273,7 +274,7 @@ class SampleSearch(Search):
                 raise ConfigError(f"{error}: set model.init_args.hold") from error
             return steps[self.chosen]
         if self.solver is None:
-            shape = (len(self.groups.names), len(settings.targets), self.data.w_size)
+            shape = (len(self.groups.names), len(settings.targets), self.data.w_dim)
             drawn = counted.generator(settings.seed, "random directions", 0).standard_normal(shape)
             vectors = torch.nn.functional.normalize(torch.from_numpy(drawn), dim=-1).to(self.moments.mean)
         else:
@@ -326,7 +327,6 @@ class GradientSearch(Search):
         generator: Generator,
         network: AttributeCNN | AttributeEnsemble,
         grid: Grid,
-        made_by: str | None,
         batch_size: int,
         device: torch.device,
     ) -> None:
@@ -335,10 +335,10 @@ class GradientSearch(Search):
         self.held = settings.held(network.outputs)
         if settings.group_by and not settings.medians:
             raise ConfigError("group_by needs the samples' medians; set model.init_args.medians, or group_by to []")
-        self.groups = group_rule(settings.group_by, Path(settings.medians or ""), made_by)
+        self.groups = group_rule(settings.group_by, Path(settings.medians or ""))
         levels = [grid.levels[name] for name in settings.targets]
         self.low, self.high = (torch.tensor([end(v) for v in levels]) for end in (min, max))
-        shape = (len(self.groups.names), len(self.held), generator.num_layers, generator.w_size)
+        shape = (len(self.groups.names), len(self.held), generator.num_ws, generator.w_dim)
         self._gradients = torch.zeros(shape, dtype=torch.float64, device=device)
         self._counts = torch.zeros(shape[0], dtype=torch.float64, device=device)
         self._scores = Moments(len(self.held), device=device)
@@ -353,7 +353,7 @@ class GradientSearch(Search):
 
     def _covariance(self) -> Tensor:
         """Of w over latents of their own; no image is made."""
-        moments = Moments(self.generator.w_size, device=self.device)
+        moments = Moments(self.generator.w_dim, device=self.device)
         count = self.settings.covariance_count
         for first in range(0, count, 1000):
             moments.update(self._codes("covariance", range(first, min(first + 1000, count))))
@@ -368,7 +368,7 @@ class GradientSearch(Search):
         """Adds ``index``, numbers of latents."""
         indices = batch["index"].tolist()
         w = self._codes("search", indices)
-        codes = w[:, None].expand(-1, self.generator.num_layers, -1)
+        codes = w[:, None].expand(-1, self.generator.num_ws, -1)
         if self.passes:
             random = counted.generators(self.settings.seed, f"search/strengths/{self.passes}", indices)
             uniform = torch.from_numpy(np.stack([r.random(len(self.settings.targets)) for r in random]))
@@ -423,7 +423,7 @@ class GradientSearch(Search):
 
     def steps(self, layers: tuple[int, int] | None) -> Tensor:
         """Steps for a range of layers, which hold what else these layers would move."""
-        first, last = layers or (0, self.generator.num_layers - 1)
+        first, last = layers or (0, self.generator.num_ws - 1)
         together = self.gradients[:, :, first : last + 1].sum(dim=2)
         try:
             return covariance_solved(together, self.covariance, self._targets)

@@ -17,11 +17,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from ohlora import checkpoints, counted
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.formats import network_files
 from ohlora.modules.optimizers import apply_settings, settings_of
 from ohlora.tracking import run_loggers
+from ohlora.utils import counted
 
 
 class Gathered(nn.Module):
@@ -270,7 +271,7 @@ class Supervised(L.LightningModule):
             targets = dict.fromkeys(Path(f) for f in (folder, self.trainer.default_root_dir) if f)
             for name, network in self.product().items():
                 for target in targets:
-                    checkpoints.save_network(network, target / name, self.provenance())
+                    network_files.save_network(network, target / name, self.provenance())
                 print(f"wrote {Path(self.trainer.default_root_dir) / name}")
 
     # --- helpers

@@ -4,7 +4,7 @@ Read from top to bottom: equalised layers, the generator's two halves (mapping a
 discriminator. There is no progressive growing. Modules are named after role and resolution, so that a pattern such as
 ``synthesis.block4.*`` or ``epilogue.*`` (the discriminator's end) means the same at every resolution.
 
-Shapes: N images, D = ``w_size``, L style layers (two per resolution), R = resolution, C channels.
+Shapes: N images, D = ``w_dim``, L style layers (two per resolution), R = resolution, C channels.
 """
 
 from __future__ import annotations
@@ -264,13 +264,13 @@ class Conv(_Equalized):
 class Mapping(nn.Module):
     """z and label → w: embedding, pixel norm, then dense layers with leaky ReLU."""
 
-    def __init__(self, z_size: int, w_size: int, label_size: int, layers: int) -> None:
+    def __init__(self, z_dim: int, w_dim: int, c_dim: int, layers: int) -> None:
         super().__init__()
-        self.label_embedding = nn.Parameter(torch.randn(label_size, LABEL_EMBEDDING)) if label_size else None
-        inputs = z_size + (LABEL_EMBEDDING if label_size else 0)
+        self.label_embedding = nn.Parameter(torch.randn(c_dim, LABEL_EMBEDDING)) if c_dim else None
+        inputs = z_dim + (LABEL_EMBEDDING if c_dim else 0)
         self.layers = nn.ModuleDict(
             {
-                f"dense{k}": Dense(inputs if k == 0 else w_size, w_size, lr_multiplier=MAPPING_LR_MULTIPLIER)
+                f"dense{k}": Dense(inputs if k == 0 else w_dim, w_dim, lr_multiplier=MAPPING_LR_MULTIPLIER)
                 for k in range(layers)
             }
         )
@@ -289,7 +289,7 @@ class StyleLayer(nn.Module):
 
     noise: Tensor
 
-    def __init__(self, inputs: int, outputs: int, resolution: int, w_size: int, kind: str) -> None:
+    def __init__(self, inputs: int, outputs: int, resolution: int, w_dim: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
         self.resolution = resolution
@@ -300,7 +300,7 @@ class StyleLayer(nn.Module):
             self.conv = _Equalized((outputs, inputs, 3, 3))
         self.noise_weight = nn.Parameter(torch.zeros(outputs))
         self.register_buffer("noise", torch.randn(1, 1, resolution, resolution))
-        self.style = Dense(w_size, 2 * outputs, gain=1.0)
+        self.style = Dense(w_dim, 2 * outputs, gain=1.0)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         if self.kind == "constant":
@@ -324,13 +324,13 @@ class StyleLayer(nn.Module):
 class Synthesis(nn.Module):
     """Style codes N×L×D → images N×3×R×R."""
 
-    def __init__(self, resolution: int, w_size: int, channel_base: int, channel_max: int) -> None:
+    def __init__(self, resolution: int, w_dim: int, channel_base: int, channel_max: int) -> None:
         super().__init__()
         inputs = 0
         for r in block_resolutions(resolution):
             outputs = channels(r, channel_base, channel_max)
-            first = StyleLayer(inputs, outputs, r, w_size, "constant" if r == 4 else "up")
-            second = StyleLayer(outputs, outputs, r, w_size, "conv")
+            first = StyleLayer(inputs, outputs, r, w_dim, "constant" if r == 4 else "up")
+            second = StyleLayer(outputs, outputs, r, w_dim, "conv")
             self.add_module(f"block{r}", nn.ModuleDict({"layer0": first, "layer1": second}))
             inputs = outputs
         self.to_rgb = Conv(inputs, 3, 1, gain=1.0)
@@ -351,14 +351,14 @@ class Generator(nn.Module):
 
     Args:
         resolution: Height and width of the images, a power of two from 8 to 1024.
-        z_size: Size of the latent z.
-        w_size: Size D of the style code w.
-        label_size: Number K of label values; 0 for none.
+        z_dim: Size of the latent z.
+        w_dim: Size D of the style code w.
+        c_dim: Number K of label values; 0 for none.
         mapping_layers: Dense layers of the mapping network.
         channel_base: Feature maps are min(channel_base / resolution, channel_max).
         channel_max: See ``channel_base``.
         labels: How labels were drawn in training, so that sampling draws them the same way: ``none`` (exactly when
-            ``label_size`` is 0), ``zeros``, ``normal`` (N(0, 1)) or ``dataset`` (rows of ``label_table``).
+            ``c_dim`` is 0), ``zeros``, ``normal`` (N(0, 1)) or ``dataset`` (rows of ``label_table``).
         label_rows: Rows M of ``label_table``, for ``dataset``.
 
     Attributes:
@@ -372,9 +372,9 @@ class Generator(nn.Module):
     def __init__(
         self,
         resolution: int = 256,
-        z_size: int = 512,
-        w_size: int = 512,
-        label_size: int = 0,
+        z_dim: int = 512,
+        w_dim: int = 512,
+        c_dim: int = 0,
         mapping_layers: int = 8,
         channel_base: int = 16384,
         channel_max: int = 512,
@@ -382,24 +382,24 @@ class Generator(nn.Module):
         label_rows: int = 0,
     ) -> None:
         super().__init__()
-        if (label_size == 0) != (labels == "none"):
-            raise ValueError(f"labels is {labels!r} with label_size {label_size}; 'none' goes with 0 and only with 0")
-        self.resolution, self.z_size, self.w_size, self.label_size = resolution, z_size, w_size, label_size
+        if (c_dim == 0) != (labels == "none"):
+            raise ValueError(f"labels is {labels!r} with c_dim {c_dim}; 'none' goes with 0 and only with 0")
+        self.resolution, self.z_dim, self.w_dim, self.c_dim = resolution, z_dim, w_dim, c_dim
         self.mapping_layers, self.channel_base, self.channel_max = mapping_layers, channel_base, channel_max
         self.labels = labels
-        self.mapping = Mapping(z_size, w_size, label_size, mapping_layers)
-        self.synthesis = Synthesis(resolution, w_size, channel_base, channel_max)
-        self.num_layers = len(self.synthesis.style_layers())
-        self.register_buffer("w_avg", torch.zeros(w_size))
-        self.register_buffer("label_table", torch.zeros(label_rows, label_size))
+        self.mapping = Mapping(z_dim, w_dim, c_dim, mapping_layers)
+        self.synthesis = Synthesis(resolution, w_dim, channel_base, channel_max)
+        self.num_ws = len(self.synthesis.style_layers())
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.register_buffer("label_table", torch.zeros(label_rows, c_dim))
 
     def arguments(self) -> dict[str, int | str]:
         """The constructor arguments that rebuild this generator."""
         return {
             "resolution": self.resolution,
-            "z_size": self.z_size,
-            "w_size": self.w_size,
-            "label_size": self.label_size,
+            "z_dim": self.z_dim,
+            "w_dim": self.w_dim,
+            "c_dim": self.c_dim,
             "mapping_layers": self.mapping_layers,
             "channel_base": self.channel_base,
             "channel_max": self.channel_max,
@@ -409,17 +409,17 @@ class Generator(nn.Module):
 
     def set_labels(self, labels: Labels, table: Tensor | None = None) -> None:
         """Declares how labels are drawn; ``table`` (M×K) is required for ``dataset`` and refused otherwise."""
-        if (self.label_size == 0) != (labels == "none"):
+        if (self.c_dim == 0) != (labels == "none"):
             raise ValueError(
-                f"labels is {labels!r} for a generator of label size {self.label_size}; "
+                f"labels is {labels!r} for a generator of label size {self.c_dim}; "
                 "'none' goes with size 0 and only with size 0"
             )
         if (labels == "dataset") != (table is not None):
             raise ValueError(f"labels is {labels!r}: a label table is needed for 'dataset' and for nothing else")
-        if table is not None and (table.ndim != 2 or table.shape[1] != self.label_size or not len(table)):
-            raise ValueError(f"label table has shape {tuple(table.shape)}; expected (M ≥ 1, {self.label_size})")
+        if table is not None and (table.ndim != 2 or table.shape[1] != self.c_dim or not len(table)):
+            raise ValueError(f"label table has shape {tuple(table.shape)}; expected (M ≥ 1, {self.c_dim})")
         self.labels = labels
-        self.label_table = self.w_avg.new_zeros(0, self.label_size) if table is None else table.to(self.w_avg)
+        self.label_table = self.w_avg.new_zeros(0, self.c_dim) if table is None else table.to(self.w_avg)
 
     def draw_labels(self, generators: Sequence[np.random.Generator]) -> Tensor | None:
         """One label per random generator, as training drew them.
@@ -429,11 +429,11 @@ class Generator(nn.Module):
         """
         if self.labels == "none":
             return None
-        size = (len(generators), self.label_size)
+        size = (len(generators), self.c_dim)
         if self.labels == "zeros":
             return self.w_avg.new_zeros(size)
         if self.labels == "normal":
-            drawn = np.stack([g.standard_normal(self.label_size, dtype=np.float32) for g in generators])
+            drawn = np.stack([g.standard_normal(self.c_dim, dtype=np.float32) for g in generators])
             return torch.from_numpy(drawn).to(self.w_avg)
         rows = [int(g.integers(len(self.label_table))) for g in generators]
         return self.label_table[rows]
@@ -442,7 +442,7 @@ class Generator(nn.Module):
         """Latents to style codes.
 
         Args:
-            z: N×``z_size``.
+            z: N×``z_dim``.
             label: N×K; required exactly when the generator has labels.
 
         Returns:
@@ -451,9 +451,9 @@ class Generator(nn.Module):
         Raises:
             ValueError: If a shape does not fit.
         """
-        if z.ndim != 2 or z.shape[1] != self.z_size:
-            raise ValueError(f"z has shape {tuple(z.shape)}; expected (N, {self.z_size})")
-        _check_label(label, len(z), self.label_size)
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise ValueError(f"z has shape {tuple(z.shape)}; expected (N, {self.z_dim})")
+        _check_label(label, len(z), self.c_dim)
         return self.mapping(z, label)  # type: ignore[no-any-return]
 
     def synthesize(self, w: Tensor, noise: Noise = "fixed") -> Tensor:
@@ -468,10 +468,10 @@ class Generator(nn.Module):
             Images N×3×R×R, nominally in [−1, 1], not clipped.
         """
         if w.ndim == 2:
-            w = w[:, None].expand(-1, self.num_layers, -1)
-        if w.shape[1:] != (self.num_layers, self.w_size):
+            w = w[:, None].expand(-1, self.num_ws, -1)
+        if w.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(
-                f"w has shape {tuple(w.shape)}; expected (N, {self.w_size}) or (N, {self.num_layers}, {self.w_size})"
+                f"w has shape {tuple(w.shape)}; expected (N, {self.w_dim}) or (N, {self.num_ws}, {self.w_dim})"
             )
         return self.synthesis(w, self._noise(noise, len(w)))  # type: ignore[no-any-return]
 
@@ -479,14 +479,14 @@ class Generator(nn.Module):
         self,
         z: Tensor,
         label: Tensor | None = None,
-        psi: float = 1.0,
-        psi_layers: int = 0,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int = 0,
         noise: Noise = "fixed",
     ) -> Tensor:
-        """Latents to images; the first ``psi_layers`` codes are pulled towards ``w_avg`` by the factor ``psi``."""
-        w = self.map(z, label)[:, None].repeat(1, self.num_layers, 1)
-        if psi != 1.0:
-            w[:, :psi_layers] = torch.lerp(self.w_avg, w[:, :psi_layers], psi)
+        """Latents to images; the first ``truncation_cutoff`` codes are pulled to ``w_avg`` by ``truncation_psi``."""
+        w = self.map(z, label)[:, None].repeat(1, self.num_ws, 1)
+        if truncation_psi != 1.0:
+            w[:, :truncation_cutoff] = torch.lerp(self.w_avg, w[:, :truncation_cutoff], truncation_psi)
         return self.synthesize(w, noise)
 
     @torch.no_grad()
@@ -519,27 +519,27 @@ class Discriminator(nn.Module):
 
     Args:
         resolution: Height and width of the images, a power of two from 8 to 1024.
-        label_size: Number K of label values; 0 for none.
+        c_dim: Number K of label values; 0 for none.
         channel_base: Feature maps are min(channel_base / resolution, channel_max).
         channel_max: See ``channel_base``.
-        std_group: Largest group of the minibatch standard deviation.
+        mbstd_group_size: Largest group of the minibatch standard deviation.
         label_head: ``linear`` or ``projection``; the latter needs labels.
     """
 
     def __init__(
         self,
         resolution: int = 256,
-        label_size: int = 0,
+        c_dim: int = 0,
         channel_base: int = 16384,
         channel_max: int = 512,
-        std_group: int = 4,
+        mbstd_group_size: int = 4,
         label_head: LabelHead = "linear",
     ) -> None:
         super().__init__()
-        if label_head == "projection" and not label_size:
-            raise ValueError("label_head is 'projection' with label_size 0; a projection needs labels")
-        self.resolution, self.label_size, self.label_head = resolution, label_size, label_head
-        self.channel_base, self.channel_max, self.std_group = channel_base, channel_max, std_group
+        if label_head == "projection" and not c_dim:
+            raise ValueError("label_head is 'projection' with c_dim 0; a projection needs labels")
+        self.resolution, self.c_dim, self.label_head = resolution, c_dim, label_head
+        self.channel_base, self.channel_max, self.mbstd_group_size = channel_base, channel_max, mbstd_group_size
         count = {r: channels(r, channel_base, channel_max) for r in block_resolutions(resolution)}
         self.from_rgb = Conv(3, count[resolution], 1)
         self.blocks = nn.ModuleDict()
@@ -550,20 +550,20 @@ class Discriminator(nn.Module):
             {
                 "conv": Conv(count[4] + 1, count[4], 3),
                 "dense": Dense(count[4] * 16, count[4]),
-                "score": Dense(count[4] + label_size, 1, gain=1.0),
+                "score": Dense(count[4] + c_dim, 1, gain=1.0),
             }
         )
         if label_head == "projection":
-            self.epilogue["embedding"] = Dense(label_size, count[4], gain=1.0)
+            self.epilogue["embedding"] = Dense(c_dim, count[4], gain=1.0)
 
     def arguments(self) -> dict[str, int | str]:
         """The constructor arguments that rebuild this discriminator."""
         return {
             "resolution": self.resolution,
-            "label_size": self.label_size,
+            "c_dim": self.c_dim,
             "channel_base": self.channel_base,
             "channel_max": self.channel_max,
-            "std_group": self.std_group,
+            "mbstd_group_size": self.mbstd_group_size,
             "label_head": self.label_head,
         }
 
@@ -603,8 +603,8 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: If the labels have the wrong shape, or N does not divide into groups.
         """
-        _check_label(label, len(features), self.label_size)
-        x = torch.cat([features, minibatch_std(features, self.std_group)], dim=1)
+        _check_label(label, len(features), self.c_dim)
+        x = torch.cat([features, minibatch_std(features, self.mbstd_group_size)], dim=1)
         x = F.leaky_relu(self.epilogue["conv"](x), LEAK)
         x = F.leaky_relu(self.epilogue["dense"](x.flatten(1)), LEAK)
         if label is None:
@@ -632,7 +632,9 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
     n, c, h, w = x.shape
     group = min(group, n)
     if n % group:
-        raise ValueError(f"a batch of {n} does not divide into groups of {group}; choose another batch or std_group")
+        raise ValueError(
+            f"a batch of {n} does not divide into groups of {group}; choose another batch or mbstd_group_size"
+        )
     y = x.reshape(group, -1, c, h, w)
     std = (y - y.mean(dim=0)).square().mean(dim=0).add(EPSILON).sqrt()
     return std.mean(dim=(1, 2, 3), keepdim=True).repeat(group, 1, h, w)
@@ -665,13 +667,13 @@ def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
     Raises:
         ValueError: If the network has labels already or ``size`` is below 1.
     """
-    if network.label_size or size < 1:
+    if network.c_dim or size < 1:
         raise ValueError(
-            f"cannot add {size} label values to a network of label size {network.label_size}; "
+            f"cannot add {size} label values to a network of label size {network.c_dim}; "
             "expected at least 1 and a network without labels"
         )
     state = network.state_dict()
-    arguments = network.arguments() | {"label_size": size}
+    arguments = network.arguments() | {"c_dim": size}
     if isinstance(network, Generator):
         labelled: Generator | Discriminator = Generator(**(arguments | {"labels": "normal"}))  # type: ignore[arg-type]
         key = "mapping.layers.dense0.weight"

@@ -20,18 +20,21 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ohlora import checkpoints, doctor, images, tensorfiles
+from ohlora import doctor
 from ohlora.attributes import attribute
-from ohlora.character import FORMAT as CHARACTER
-from ohlora.direction_files import FORMAT as DIRECTIONS
+from ohlora.characters.character import FORMAT as CHARACTER
+from ohlora.characters.reports import RESULTS, Report
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
-from ohlora.files import artifacts_root, require, shipped
-from ohlora.measures import scored
-from ohlora.reports import RESULTS, Report
+from ohlora.formats import network_files, tensor_files
+from ohlora.formats.direction_files import FORMAT as DIRECTIONS
+from ohlora.networks.sampling import scored
+from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule
+from ohlora.studio.annotations import AnnotationFile, LabelSession
 from ohlora.studio.choices import ChoiceSession
-from ohlora.studio.labels import LabelFile, LabelSession
 from ohlora.studio.steering import FRAMES_PER_SECOND, Stage
+from ohlora.utils import images
+from ohlora.utils.files import artifacts_root, shipped
 
 MOST_SLIDERS = 6
 BATCH = 64
@@ -101,7 +104,7 @@ class Settings:
                 attribute(name)
             except ValueError as error:
                 raise ConfigError(f"--attributes: {error}") from error
-        generated = root / "generate_15k" / "images"
+        generated = root / "generate_v1" / "images"
         tested = next(
             (f for f in ("vectorfind_v9", "vectorfind_v8") if (root / f / RESULTS).is_file()), "vectorfind_v9"
         )
@@ -111,7 +114,7 @@ class Settings:
         found = cls(
             root,
             given.world,
-            given.images or (generated if generated.is_dir() else root / "generate_10k" / "images"),
+            given.images or (generated if generated.is_dir() else root / "generate_original" / "images"),
             given.labels or root / "labels" / "labels_2k.csv",
             tuple(given.attributes),
             tuple([path for path in trained if path.is_file()] if given.filters is None else given.filters),
@@ -149,7 +152,7 @@ def label_session(settings: Settings) -> LabelSession:
     Raises:
         MissingArtifactError: If there are no images.
     """
-    require(settings.images, made_by(settings, settings.images), folder=True)
+    require(settings.images, folder=True)
     pictures = [inside(settings.root, path) for path in images.paths_in(settings.images)]
     if not pictures:
         raise MissingArtifactError(
@@ -158,7 +161,7 @@ def label_session(settings: Settings) -> LabelSession:
     rules = {rule.attribute: rule for rule in map(Rule.parse, AT_HALF)}
     # What fits the concept is assumed, so that most images take a single key.
     fits = {name: int(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0 for name in settings.attributes}
-    return LabelSession(LabelFile(settings.labels, pictures, settings.attributes), fits)
+    return LabelSession(AnnotationFile(settings.labels, pictures, settings.attributes), fits)
 
 
 def ensemble_scores(
@@ -172,7 +175,7 @@ def ensemble_scores(
     if not settings.filters:
         raise ConfigError("there are no filter ensembles yet; train them on a few hundred labels first")
     scores = np.full((len(pictures), len(settings.attributes)), np.nan)
-    networks = [checkpoints.load_attributes(path) for path in settings.filters]
+    networks = [network_files.load_attributes(path) for path in settings.filters]
     predicted = {name for network in networks for name in network.outputs}
     if not predicted & set(settings.attributes):
         raise ConfigError(
@@ -350,8 +353,8 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
 
     def started(wished: float | None) -> list[Any]:
         try:
-            require(settings.test / RESULTS, made_by(settings, settings.test / RESULTS))
-            require(settings.generator, made_by(settings, settings.generator))
+            require(settings.test / RESULTS)
+            require(settings.generator)
             return view(ChoiceSession(Report.load(settings.test, settings.generator)), wished)
         except OhloraError as error:
             return [None, None, "", None, _told(error)]
@@ -429,7 +432,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
 
     def files_of(format_: str) -> tuple[list[str], list[str]]:
         """Those of this world, and the damaged ones, relative to its root."""
-        found, damaged = tensorfiles.files_of(settings.root, format_)
+        found, damaged = tensor_files.files_of(settings.root, format_)
         others = {world for world in doctor.WORLDS if settings.world == "celeba256" and world != settings.world}
         inner = [path for path in found if path.resolve().is_relative_to(settings.root.resolve())]
         kept, bad = ([path.relative_to(settings.root) for path in paths] for paths in (inner, damaged))

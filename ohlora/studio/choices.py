@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ohlora.characters.reports import CHOICES, Choice, Report
 from ohlora.errors import ConfigError
-from ohlora.files import content_stamp, rewriting
-from ohlora.reports import CHOICES, Choice, Report
+from ohlora.utils.files import content_stamp, rewriting
 
 
 @dataclass

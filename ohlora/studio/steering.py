@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from ohlora import images, motion
-from ohlora.character import Character
-from ohlora.direction_files import load_directions
+from ohlora.characters import motion
+from ohlora.characters.character import Character
 from ohlora.errors import ConfigError
+from ohlora.formats.direction_files import load_directions
+from ohlora.utils import images
 
 FRAMES_PER_SECOND = 12.0
 """Of the idle motion in the browser."""

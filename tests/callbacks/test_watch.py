@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora import checkpoints
 from ohlora.attributes import FILTERS, LABELS
-from ohlora.files import read_rows, write_rows
-from ohlora.measures import Penultimate, mean_pairwise_distance, set_distances
+from ohlora.evaluation.features import Penultimate, mean_pairwise_distance, set_distances
+from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.rules import Rule, all_hold
+from ohlora.utils.files import read_rows, write_rows
 from tests.conftest import tiny_networks
 from tests.toy_tables import watching
 
@@ -25,9 +25,9 @@ Run = Callable[..., int]
 def watched(tmp_path: Path, ohlora: Run, image_folder: Path) -> Run:
     """Fine-tunes a tiny conditional GAN, watched by tiny random networks."""
     torch.manual_seed(0)
-    g, d = tiny_networks(label_size=len(LABELS))
-    checkpoints.save_network(g, tmp_path / "g.safetensors")
-    checkpoints.save_network(d, tmp_path / "d.safetensors")
+    g, d = tiny_networks(c_dim=len(LABELS))
+    network_files.save_network(g, tmp_path / "g.safetensors")
+    network_files.save_network(d, tmp_path / "d.safetensors")
     watch = watching(tmp_path)
     rng = np.random.default_rng(0)
     rows = [
@@ -72,7 +72,7 @@ def test_a_watched_run_tells_how_well_it_fits(watched: Run, tmp_path: Path) -> N
     assert [row["label"] for row in table] == list(LABELS)
     assert float(table[2][LABELS[2]]) == pytest.approx(float(final[f"final/label_correlation/{LABELS[2]}"]), abs=1e-5)
     assert list((run / "pictures").glob("watch-*.png"))
-    best = checkpoints.read_metadata(tmp_path / "stage" / "best_generator.safetensors")["provenance"]
+    best = network_files.read_metadata(tmp_path / "stage" / "best_generator.safetensors")["provenance"]
     rates = [float(row["watch/concept_rate"]) for row in course] + [float(final["final/concept_rate"])]
     assert best["concept_rate"] == pytest.approx(max(rates), abs=1e-4)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora import images
 from ohlora.datamodules.masks import MaskedDataset, MaskedImages
 from ohlora.errors import DataError, MissingArtifactError
-from ohlora.faces.drawing import CLASSES, DEFAULT_RATES
-from ohlora.faces.parsing import MIRRORED
+from ohlora.faces.classes import CLASSES, MIRRORED
+from ohlora.toy.drawing import DEFAULT_RATES
+from ohlora.utils import images
 from scripts.draw_faces import draw
 
 
@@ -102,8 +102,8 @@ def test_sources(tmp_path: Path, drawn: Path) -> None:
         MaskedImages(16, folder="images")
     with pytest.raises(DataError, match="val_share is 1"):
         MaskedImages(16, manifest="manifest.csv", val_share=1)
-    with pytest.raises(MissingArtifactError, match="anno does not exist; it is made by: unpacking"):
-        MaskedImages(16, folder=str(drawn), parts=str(tmp_path / "anno"), made_by="unpacking").setup("fit")
+    with pytest.raises(MissingArtifactError, match="anno does not exist"):
+        MaskedImages(16, folder=str(drawn), parts=str(tmp_path / "anno")).setup("fit")
 
 
 def test_a_mirrored_mask_swaps_sides(drawn: Path) -> None:

@@ -11,9 +11,9 @@ from torchmetrics.functional import pearson_corrcoef
 
 from ohlora.directions.edits import LIMITS, Directions, Grid, Latents
 from ohlora.directions.groups import Groups
-from ohlora.directions.measures import EditReport, correlations, monotone_shares, passes, slopes, summary
 from ohlora.directions.moments import Moments
-from ohlora.files import read_rows
+from ohlora.evaluation.edits import EditReport, correlations, monotone_shares, passes, slopes, summary
+from ohlora.utils.files import read_rows
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
 EDITED = ("eyes", "mouth", "pose")

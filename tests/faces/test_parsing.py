@@ -12,19 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ohlora import checkpoints
 from ohlora.errors import ConfigError, FormatError, MissingArtifactError
-from ohlora.faces.drawing import CLASSES
-from ohlora.faces.parsing import (
-    CELEBAMASK_CLASSES,
-    COLOURS,
-    MIRRORED,
-    SegmentationParser,
-    class_table,
-    coloured,
-    load_parser,
-    sides_by_place,
-)
+from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, COLOURS, MIRRORED
+from ohlora.faces.parsing import SegmentationParser, class_table, coloured, load_parser, sides_by_place
+from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -85,15 +76,15 @@ def test_left_is_the_left_half_of_the_image() -> None:
 def test_our_network_parses(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = FaceParserNetwork(CLASSES, (8, 8))
-    checkpoints.save_network(network, tmp_path / "parser.safetensors")
+    network_files.save_network(network, tmp_path / "parser.safetensors")
     images = torch.randn(2, 3, 16, 16)
     maps = load_parser(tmp_path / "parser.safetensors")(images)
     assert maps.dtype == torch.uint8 and torch.equal(maps.long(), network.eval()(images).argmax(dim=1))
     with pytest.raises(ConfigError, match="expected no 'classes'"):
         load_parser(tmp_path / "parser.safetensors", {"skin": "skin"})
-    with pytest.raises(MissingArtifactError, match="it is made by: training"):
-        load_parser(tmp_path / "nowhere.safetensors", made_by="training")
-    checkpoints.save_network(FaceParserNetwork(("face", "rest"), (8, 8)), tmp_path / "other.safetensors")
+    with pytest.raises(MissingArtifactError, match="does not exist"):
+        load_parser(tmp_path / "nowhere.safetensors")
+    network_files.save_network(FaceParserNetwork(("face", "rest"), (8, 8)), tmp_path / "other.safetensors")
     with pytest.raises(FormatError, match=r"other.safetensors has the classes face, rest; expected background, skin"):
         load_parser(tmp_path / "other.safetensors")
 

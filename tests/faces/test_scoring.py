@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from ohlora.attributes import MEASURED
-from ohlora.faces.drawing import Truth, draw, sample_truth
 from ohlora.faces.scoring import DEFAULT_VARIANT, SCORERS, SIZE, Normalization, prepare, score
+from ohlora.toy.drawing import Truth, draw, sample_truth
 
 Bytes = npt.NDArray[np.uint8]
 FACES = 500

@@ -14,21 +14,22 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ohlora import checkpoints, counted, images, samples
-from ohlora.character import Character
-from ohlora.direction_files import load_directions, save_directions
+from ohlora.characters.character import Character
+from ohlora.characters.reports import Report
 from ohlora.directions import svm_direction
 from ohlora.directions.covariance import covariance_solved, ridge_gradients
 from ohlora.directions.edits import Directions, Grid
 from ohlora.directions.groups import Groups
-from ohlora.directions.measures import correlations
 from ohlora.errors import ConfigError
-from ohlora.faces import drawing
-from ohlora.files import read_rows
-from ohlora.measures import score_gradients
+from ohlora.evaluation.edits import correlations
+from ohlora.faces.classes import CLASSES
+from ohlora.formats import network_files, sample_files
+from ohlora.formats.direction_files import load_directions, save_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.face_parser import FaceParserNetwork
-from ohlora.reports import Report
+from ohlora.networks.sampling import score_gradients
+from ohlora.utils import counted, images
+from ohlora.utils.files import read_rows
 from tests.conftest import tiny_networks
 from tests.toy_tables import sample_set
 
@@ -158,16 +159,16 @@ def test_samples_that_cannot_be_searched(tmp_path: Path, search: Run, capsys: py
         changed = tensors["scores"].clone()
         changed[7:8, 0] = value
         if value == 0.5:
-            for part in samples.ranges_in(folder):
-                path = samples.shard_path(folder, part)
+            for part in sample_files.ranges_in(folder):
+                path = sample_files.shard_path(folder, part)
                 scores = load_file(path)
                 scores["scores"][:, 0] = value
-                samples.write_shard(folder, part.start, scores["w"], scores["scores"], {"outputs": list(NAMES)})
+                sample_files.write_shard(folder, part.start, scores["w"], scores["scores"], {"outputs": list(NAMES)})
         else:
-            samples.write_shard(folder, 500, tensors["w"], changed, {"outputs": list(NAMES)})
+            sample_files.write_shard(folder, 500, tensors["w"], changed, {"outputs": list(NAMES)})
         assert search() == 2
         assert message in capsys.readouterr().err
-    samples.write_shard(folder, 500, tensors["w"], tensors["scores"], {"outputs": list(NAMES), "seed": 1})
+    sample_files.write_shard(folder, 500, tensors["w"], tensors["scores"], {"outputs": list(NAMES), "seed": 1})
     assert search() == 2
     assert "shards of different origin" in capsys.readouterr().err
     save_file({"x": torch.zeros(1)}, second)
@@ -180,7 +181,7 @@ def tested(tmp_path: Path, weights: tuple[Path, Path], search: Run) -> Callable[
     """Runs the image generation test with random networks and directions."""
     torch.manual_seed(0)
     for name in ("merged", "judge"):
-        checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+        network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
     vectors = torch.nn.functional.normalize(torch.randn(4, 3, 8), dim=-1)
     groups = Groups(("hair_color", "hair_length"), (0.0, 0.0))
     found = Directions(("eyes", "mouth", "pose"), vectors, torch.rand(4, 3) + 0.5, groups, "svm")
@@ -203,8 +204,8 @@ def test_the_image_generation_test(tmp_path: Path, weights: tuple[Path, Path], t
     ]  # fmt: skip
     assert [row["case"] for row in rows] == [str(k) for k in range(5)]
     found = load_directions(folder / "directions.safetensors")
-    g = checkpoints.load_generator(weights[0])
-    search_cnn, judge = (checkpoints.load_attributes(tmp_path / f"{n}.safetensors") for n in ("merged", "judge"))
+    g = network_files.load_generator(weights[0])
+    search_cnn, judge = (network_files.load_attributes(tmp_path / f"{n}.safetensors") for n in ("merged", "judge"))
 
     def see(network: torch.nn.Module, w: torch.Tensor) -> torch.Tensor:
         return network(images.to_float(images.to_uint8(g.synthesize(w))))  # type: ignore[no-any-return]
@@ -257,7 +258,7 @@ def test_a_test_that_cannot_be_run(
     assert tested("--model.init_args.grid", "{eyes: [-1, 1], mouth: [0], pose: [0, 1]}") == 2
     assert "fewer than two strengths for mouth" in capsys.readouterr().err
     torch.manual_seed(0)
-    checkpoints.save_network(attribute_cnn("hairstyle", "small", 16).eval(), tmp_path / "judge.safetensors")
+    network_files.save_network(attribute_cnn("hairstyle", "small", 16).eval(), tmp_path / "judge.safetensors")
     assert tested() == 2
     assert "the judge has no output eyes, mouth, pose" in capsys.readouterr().err
 
@@ -301,7 +302,7 @@ def by_gradients(tmp_path: Path, weights: tuple[Path, Path], search: Run) -> Cal
     """Runs a command of the stage with random networks and no samples."""
     torch.manual_seed(0)
     for name in ("merged", "judge"):
-        checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+        network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
     paths = {
         "generator": weights[0],
         "network": tmp_path / "merged.safetensors",
@@ -322,8 +323,8 @@ def test_the_jacobian_is_a_mean_of_gradients(tmp_path: Path, weights: tuple[Path
     assert by_gradients("fit", "jacobian") == 0
     found = load_directions(tmp_path / "found" / "directions.safetensors")
     assert found.vectors.shape == (1, 3, 8) and found.provenance["images"] == 10
-    g = checkpoints.load_generator(weights[0]).requires_grad_(False)
-    network = checkpoints.load_attributes(tmp_path / "merged.safetensors").requires_grad_(False)
+    g = network_files.load_generator(weights[0]).requires_grad_(False)
+    network = network_files.load_attributes(tmp_path / "merged.safetensors").requires_grad_(False)
     w = g.map(counted.normal(0, "search/z", range(10), 8))
     scores, gradients = score_gradients(g, network, w, range(8))
     spread = g.map(counted.normal(0, "covariance/z", range(50), 8)).double()
@@ -416,8 +417,8 @@ def test_labels_as_edits(
     assert "needs no search" in capsys.readouterr().err
     assert by_gradients("test", "label") == 2
     assert "the generator has no label for eyes, mouth, pose" in capsys.readouterr().err
-    g, _ = tiny_networks(label_size=7)
-    checkpoints.save_network(g, weights[0])
+    g, _ = tiny_networks(c_dim=7)
+    network_files.save_network(g, weights[0])
     assert by_gradients("test", "label") == 0
     assert len(read_rows(tmp_path / "found" / "test_result.csv")) == 5
     with pytest.raises(ConfigError, match="label edits"):
@@ -448,19 +449,19 @@ def test_gradients_that_cannot_be_taken(tmp_path: Path, by_gradients: Run, capsy
     assert "there is no score for roll" in capsys.readouterr().err
     assert by_gradients("fit", "local", "--model.init_args.layers", "auto") == 2
     assert "take each layer by itself" in capsys.readouterr().err
-    network = checkpoints.load_attributes(tmp_path / "merged.safetensors")
+    network = network_files.load_attributes(tmp_path / "merged.safetensors")
     torch.nn.init.zeros_(network.get_parameter("branches.hairstyle.score.weight"))
-    checkpoints.save_network(network, tmp_path / "merged.safetensors")
+    network_files.save_network(network, tmp_path / "merged.safetensors")
     assert by_gradients("fit", "jacobian") == 2
     assert "the same for all latents" in capsys.readouterr().err
 
 
 def test_grouped_gradients(tmp_path: Path, by_gradients: Run) -> None:
-    network = checkpoints.load_attributes(tmp_path / "merged.safetensors")
-    g = checkpoints.load_generator(tmp_path / "weights" / "generator.safetensors")
+    network = network_files.load_attributes(tmp_path / "merged.safetensors")
+    g = network_files.load_generator(tmp_path / "weights" / "generator.safetensors")
     with torch.inference_mode():
         scores = network(g.synthesize(g.map(counted.normal(0, "search/z", range(10), 8))).clamp(-1, 1))
-    (tmp_path / "medians.json").write_text(json.dumps(samples.statistics(NAMES, scores.numpy())))
+    (tmp_path / "medians.json").write_text(json.dumps(sample_files.statistics(NAMES, scores.numpy())))
     words = ["--model.init_args.group_by", "[hair_color]", "--model.init_args.medians", str(tmp_path / "medians.json")]
     assert by_gradients("fit", "jacobian", "--model.init_args.rounds", "2", *words) == 0
     found = load_directions(tmp_path / "found" / "directions.safetensors")
@@ -472,8 +473,8 @@ def test_a_closer_look(
 ) -> None:
     """Parser and discriminator look at the first latents too."""
     torch.manual_seed(0)
-    parser = FaceParserNetwork(drawing.CLASSES, (8, 16))
-    checkpoints.save_network(parser.eval(), tmp_path / "parser.safetensors")
+    parser = FaceParserNetwork(CLASSES, (8, 16))
+    network_files.save_network(parser.eval(), tmp_path / "parser.safetensors")
     closer = options(
         {
             "model.init_args.parser": tmp_path / "parser.safetensors",

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora import checkpoints
-from ohlora.datamodules.labels import INNER, OUTER, TRAIN, LabelledImages, fold_roles
+from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages, fold_roles
 from ohlora.errors import ConfigError, DataError
-from ohlora.files import read_rows
+from ohlora.formats import network_files
 from ohlora.modules.filters import FilterEnsemble
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
+from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state
 from tests.toy_tables import brightness_table
 
@@ -30,7 +30,7 @@ def labels(tmp_path: Path) -> Path:
 @pytest.fixture
 def fit(ohlora: Run, labels: Path, tmp_path: Path) -> Run:
     def run(*words: str, stage: str = "stage") -> int:
-        return ohlora("fit", "filter", "--data.init_args.labels", str(labels), *words, stage_dir=tmp_path / stage)
+        return ohlora("fit", "filter", "--data.init_args.annotations", str(labels), *words, stage_dir=tmp_path / stage)
 
     return run
 
@@ -51,7 +51,7 @@ def test_roles_divide_the_samples_and_keep_the_shares() -> None:
 def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, labels: Path) -> None:
     assert fit() == 0
     run = tmp_path / "stage" / "runs" / "0001"
-    ensemble = checkpoints.load_attributes(tmp_path / "stage" / "gender.safetensors")
+    ensemble = network_files.load_attributes(tmp_path / "stage" / "gender.safetensors")
     assert isinstance(ensemble, AttributeEnsemble) and len(ensemble.members) == 3
     rows = read_rows(run / "out_of_fold.csv")
     truth = {row["index"]: row["gender"] for row in read_rows(labels)}
@@ -67,14 +67,14 @@ def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, la
     assert [row["member"] for row in read_rows(run / "members.csv")] == ["0", "1", "2"]
     pictures = {path.name.rsplit("-", 1)[0] for path in (run / "pictures").iterdir()}
     assert pictures == {"roc", "worst_mistakes"}
-    told = checkpoints.read_metadata(tmp_path / "stage" / "gender.safetensors")["provenance"]
+    told = network_files.read_metadata(tmp_path / "stage" / "gender.safetensors")["provenance"]
     assert told["out_of_fold"]["out_of_fold/auroc"] == pytest.approx(float(figures["out_of_fold/auroc"]), abs=1e-4)
 
 
 def test_a_member_never_learns_from_its_fold_or_its_inner_split(labels: Path) -> None:
     module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=3, resolution=16)
     module.trainer = type("T", (), {"world_size": 1})()
-    data = LabelledImages(16, str(labels), "gender", folds=3)
+    data = AnnotatedImages(16, str(labels), "gender", folds=3)
     data.setup("fit")
     samples = [data.train_set[k] for k in range(60)]
     image = torch.stack([torch.from_numpy(s["image"].copy()).permute(2, 0, 1) / 127.5 - 1 for s in samples])
@@ -111,7 +111,7 @@ def test_a_rank_without_a_sample_of_its_own_takes_part_with_nothing(labels: Path
 
 
 def test_resized_images_without_a_cache(labels: Path) -> None:
-    data = LabelledImages(8, str(labels), "gender", resize=True, cache="none")
+    data = AnnotatedImages(8, str(labels), "gender", resize=True, cache="none")
     data.setup("fit")
     assert data.train_set[3]["image"].shape == (8, 8, 3)
 
@@ -130,14 +130,14 @@ def test_a_member_above_the_limit_begins_again(fit: Run, tmp_path: Path) -> None
 def test_members_start_from_given_weights(fit: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(7)
     start = attribute_cnn("gender", "small", 16)
-    checkpoints.save_network(start, tmp_path / "start.safetensors")
+    network_files.save_network(start, tmp_path / "start.safetensors")
     words = ["--model.init_args.initial", str(tmp_path / "start.safetensors")]
     assert fit(*words, "--model.init_args.optimizer.init_args.lr", "0", "--model.init_args.passes", "1") == 0
-    ensemble = checkpoints.load_attributes(tmp_path / "stage" / "gender.safetensors")
+    ensemble = network_files.load_attributes(tmp_path / "stage" / "gender.safetensors")
     assert isinstance(ensemble, AttributeEnsemble)
     for member in ensemble.members:
         assert_same(member.state_dict(), start.state_dict())
-    checkpoints.save_network(attribute_cnn("age", "small", 16), tmp_path / "start.safetensors")
+    network_files.save_network(attribute_cnn("age", "small", 16), tmp_path / "start.safetensors")
     assert fit(*words) == 2
     assert "predicts age with other layers" in capsys.readouterr().err
 
@@ -148,7 +148,7 @@ def test_labels_in_the_originals_format(tmp_path: Path) -> None:
     lines = ["idx,gender,quality", *(f"{k},{int(level > 0)},1" for k, level in enumerate(levels))]
     csv = tmp_path / "labels.csv"
     csv.write_text("\n".join(lines))
-    data = LabelledImages(16, str(csv), "gender", folder=str(folder), folds=2)
+    data = AnnotatedImages(16, str(csv), "gender", folder=str(folder), folds=2)
     data.setup("fit")
     assert data.train_set.numbers == list(range(40)) and data.train_set.paths[7].name == "007.png"
     assert data.train_set.labels is not None and (data.train_set.labels[:, 0] == (levels > 0)).all()
@@ -156,7 +156,7 @@ def test_labels_in_the_originals_format(tmp_path: Path) -> None:
     lines.append("3,1,1")
     csv.write_text("\n".join(lines))
     with pytest.raises(DataError) as caught:
-        LabelledImages(16, str(csv), "gender", folder=str(folder), folds=2).setup("fit")
+        AnnotatedImages(16, str(csv), "gender", folder=str(folder), folds=2).setup("fit")
     for part in (
         "row 4: gender is '7', expected 0 or 1",
         "row 6: there is no image 999",
@@ -165,9 +165,9 @@ def test_labels_in_the_originals_format(tmp_path: Path) -> None:
     ):
         assert part in str(caught.value)
     with pytest.raises(DataError, match="expected a column age"):
-        LabelledImages(16, str(csv), "age", folder=str(folder)).setup("fit")
+        AnnotatedImages(16, str(csv), "age", folder=str(folder)).setup("fit")
     with pytest.raises(DataError, match="name the folder they are in"):
-        LabelledImages(16, str(csv), "gender").setup("fit")
+        AnnotatedImages(16, str(csv), "gender").setup("fit")
 
 
 def test_scores_of_a_manifest(ohlora: Run, tmp_path: Path, labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,15 +175,15 @@ def test_scores_of_a_manifest(ohlora: Run, tmp_path: Path, labels: Path, capsys:
     gender = AttributeEnsemble.of([attribute_cnn("gender", "small", 16).eval() for _ in range(2)])
     merged = attribute_cnn("merged", "small", 16).eval()
     files = [str(tmp_path / f"{name}.safetensors") for name in ("gender", "merged")]
-    checkpoints.save_network(gender, files[0])
-    checkpoints.save_network(merged, files[1])
+    network_files.save_network(gender, files[0])
+    network_files.save_network(merged, files[1])
     output = tmp_path / "scores" / "scores.csv"
     words = ["--data.init_args.manifest", str(labels), "--model.init_args.output", str(output)]
     assert ohlora("predict", "scores", *words, "--model.init_args.networks", f"[{', '.join(files)}]") == 0
     rows = read_rows(output)
     assert [row["index"] for row in rows] == [str(k) for k in range(60)]
     assert rows[3]["path"] == "../data/images/003.png" and (output.parent / rows[3]["path"]).is_file()
-    data = LabelledImages(16, str(labels), "gender")
+    data = AnnotatedImages(16, str(labels), "gender")
     data.setup("fit")
     image = torch.from_numpy(data.train_set[3]["image"].copy()).permute(2, 0, 1)[None] / 127.5 - 1
     assert float(rows[3]["gender_score"]) == pytest.approx(float(gender(image)), abs=1e-5)

@@ -17,13 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ohlora import checkpoints, counted
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, NonFiniteError
-from ohlora.files import read_rows
+from ohlora.formats import network_files
 from ohlora.modules.gan import GAN, Batch, select_trainable
 from ohlora.networks.feature_cache import FeatureCache
 from ohlora.networks.stylegan import Generator, with_projection
+from ohlora.utils import counted
+from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state, tiny_networks
 
 Run = Callable[..., int]
@@ -82,7 +83,7 @@ def test_one_step_has_the_gradients_of_a_plain_reference(
     weights: tuple[Path, Path], trains: tuple[str, str], r1_gamma: float
 ) -> None:
     """R1 in every step: written out here without phases, freezing, toggling or kept features."""
-    g, d = checkpoints.load_generator(weights[0]), checkpoints.load_discriminator(weights[1])
+    g, d = network_files.load_generator(weights[0]), network_files.load_discriminator(weights[1])
     g.train()
     d.train()
     x = reals().requires_grad_()
@@ -251,7 +252,7 @@ def test_the_repeat_rule(weights: tuple[Path, Path], monkeypatch: pytest.MonkeyP
 
 
 def test_the_averaged_generator_has_its_half_life(weights: tuple[Path, Path]) -> None:
-    module = build(weights, average_half_life=0.008)
+    module = build(weights, ema_kimg=0.008)
     start = {name: p.detach().clone() for name, p in module.averaged.named_parameters()}
     fit(module)
     for name, p in module.averaged.named_parameters():
@@ -272,9 +273,9 @@ def test_style_mixing_changes_the_later_layers_of_some_images(weights: tuple[Pat
 
 
 def test_labels_of_the_data_are_kept_with_the_weights(tmp_path: Path, image_folder: Path, ohlora: Run) -> None:
-    g, d = tiny_networks(label_size=2)
-    checkpoints.save_network(g, tmp_path / "g.safetensors")
-    checkpoints.save_network(d, tmp_path / "d.safetensors")
+    g, d = tiny_networks(c_dim=2)
+    network_files.save_network(g, tmp_path / "g.safetensors")
+    network_files.save_network(d, tmp_path / "d.safetensors")
     rows: list[list[object]] = [["path", "eyes", "mouth"], *([f"images/{k:03d}.png", k / 10, -k] for k in range(12))]
     with (tmp_path / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -285,7 +286,7 @@ def test_labels_of_the_data_are_kept_with_the_weights(tmp_path: Path, image_fold
     ]
     labelled = ["--model.init_args.labels", "dataset", "--data.init_args.label_columns", "[eyes, mouth]"]
     assert ohlora("fit", "finetune", *words, *labelled) == 0
-    made = checkpoints.load_generator(tmp_path / "stage" / "generator.safetensors")
+    made = network_files.load_generator(tmp_path / "stage" / "generator.safetensors")
     assert made.labels == "dataset" and made.label_table.shape == (12, 2)
     assert made.label_table[3].tolist() == pytest.approx([0.3, -3])
     assert ohlora("fit", "finetune", *words, "--model.init_args.labels", "dataset") == 2  # no label columns
@@ -309,8 +310,8 @@ def labelled(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> 
 def test_labels_are_added_when_training_starts(tmp_path: Path, labelled: list[str], ohlora: Run) -> None:
     added = ["--model.init_args.add_labels", "2", "--model.init_args.r1_interval", "2"]
     assert ohlora("fit", "finetune", *labelled, *added) == 0
-    made = checkpoints.load_generator(tmp_path / "stage" / "generator.safetensors")
-    assert made.label_size == 2 and made.label_table.shape == (12, 2)
+    made = network_files.load_generator(tmp_path / "stage" / "generator.safetensors")
+    assert made.c_dim == 2 and made.label_table.shape == (12, 2)
     assert ohlora("fit", "finetune", *labelled, *added, "--model.init_args.kimg", "0.04", "--ckpt_path", "last") == 0
 
 
@@ -321,7 +322,7 @@ def test_projection_and_shuffled_labels(tmp_path: Path, labelled: list[str], ohl
     assert ohlora("fit", "finetune", *labelled, *words, stage_dir=whole) == 0
     row = read_rows(whole / "runs" / "0001" / "metrics.csv")[0]
     assert float(row["loss/shuffled"]) > 0 and "score/shuffled" in row
-    made = checkpoints.load_discriminator(whole / "discriminator.safetensors")
+    made = network_files.load_discriminator(whole / "discriminator.safetensors")
     assert made.label_head == "projection" and float(made.get_parameter("epilogue.embedding.weight").abs().max()) > 0
     assert ohlora("fit", "finetune", *labelled, *words, "--model.init_args.kimg", "0.016", stage_dir=parts) == 0
     assert ohlora("fit", "finetune", *labelled, *words, "--ckpt_path", "last", stage_dir=parts) == 0
@@ -359,10 +360,10 @@ def test_settings_about_labels_that_do_not_fit(
 
 
 def test_a_projection_head_is_not_taken_back(tmp_path: Path) -> None:
-    g, d = tiny_networks(label_size=2)
+    g, d = tiny_networks(c_dim=2)
     paths = tmp_path / "g.safetensors", tmp_path / "d.safetensors"
-    checkpoints.save_network(g, paths[0])
-    checkpoints.save_network(with_projection(d), paths[1])
+    network_files.save_network(g, paths[0])
+    network_files.save_network(with_projection(d), paths[1])
     with pytest.raises(ConfigError, match="label_head is 'linear' and the discriminator's is 'projection'"):
         build(paths, labels="normal", label_head="linear")
     assert build(paths, labels="normal").discriminator.label_head == "projection"
@@ -406,7 +407,7 @@ def test_a_run_leaves_what_a_user_expects(tmp_path: Path, ohlora: Run) -> None:
     ]
     product = load_file(tmp_path / "stage" / "generator.safetensors")
     assert_same(product, load_file(run / "generator.safetensors"))
-    assert checkpoints.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]["images_seen"] == 48
+    assert network_files.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]["images_seen"] == 48
 
 
 def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run) -> None:
@@ -497,5 +498,5 @@ def test_the_schedule_steps_on_the_kimg_clock(weights: tuple[Path, Path]) -> Non
 
 def test_mixed_precision_trains(tmp_path: Path, ohlora: Run) -> None:
     assert ohlora("fit", "pretrain", "--trainer.precision", "bf16-mixed", "--model.init_args.kimg", "0.016") == 0
-    made = checkpoints.load_generator(tmp_path / "stage" / "generator.safetensors")
+    made = network_files.load_generator(tmp_path / "stage" / "generator.safetensors")
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in made.parameters())

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora import checkpoints
 from ohlora.attributes import MEASURED
 from ohlora.faces import scoring
-from ohlora.faces.drawing import CLASSES, DEFAULT_RATES
+from ohlora.faces.classes import CLASSES
 from ohlora.faces.parsing import load_parser
-from ohlora.files import read_rows
+from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
+from ohlora.toy.drawing import DEFAULT_RATES
+from ohlora.utils.files import read_rows
 from scripts.draw_faces import draw
 from tests.conftest import assert_same, network_state
 from tests.test_two_processes import TWO
@@ -44,7 +45,7 @@ def parser(tmp_path: Path) -> Path:
     torch.manual_seed(1)
     network = FaceParserNetwork(CLASSES, (8, 8))
     torch.nn.init.normal_(network.head.weight)
-    checkpoints.save_network(network, tmp_path / "parser.safetensors")
+    network_files.save_network(network, tmp_path / "parser.safetensors")
     return tmp_path / "parser.safetensors"
 
 
@@ -84,7 +85,7 @@ def test_a_parser_learns_and_reports_per_class(fit: Run, tmp_path: Path) -> None
     assert float(rows[-1]["iou/worst"]) == min(per_class)
     assert len(list((run / "pictures").glob("parsing-*.png"))) == 4
     best = min(rows, key=lambda row: float(row["loss/validation"]))
-    told = checkpoints.read_metadata(tmp_path / "stage" / "parser.safetensors")["provenance"]
+    told = network_files.read_metadata(tmp_path / "stage" / "parser.safetensors")["provenance"]
     assert told["iou/mean"] == pytest.approx(float(best["iou/mean"]), abs=1e-4)
 
 

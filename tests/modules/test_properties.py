@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora import checkpoints
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import DataError, MissingArtifactError
-from ohlora.files import read_rows
+from ohlora.formats import network_files
+from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state
 from tests.toy_tables import brightness_table
 
@@ -40,13 +40,13 @@ def test_a_network_learns_and_reports_its_best_pass(fit: Run, tmp_path: Path) ->
     losses = [float(p["loss/validation"]) for p in passes if p["loss/validation"]]
     assert len(losses) == 6 and float(row["mse"]) == pytest.approx(min(losses), rel=1e-4)
     assert list((run / "pictures").glob("scatter-*.png"))
-    assert checkpoints.load_attributes(tmp_path / "stage" / "hairstyle.safetensors").outputs == ("hairstyle",)
+    assert network_files.load_attributes(tmp_path / "stage" / "hairstyle.safetensors").outputs == ("hairstyle",)
 
 
 def test_the_product_takes_the_name_it_is_given(fit: Run, tmp_path: Path) -> None:
     """The judge is a merged network, and whoever looks for it looks for judge.safetensors."""
     assert fit("--model.init_args.save_as", "judge", "--model.init_args.passes", "1") == 0
-    assert checkpoints.load_attributes(tmp_path / "stage" / "judge.safetensors").outputs == ("hairstyle",)
+    assert network_files.load_attributes(tmp_path / "stage" / "judge.safetensors").outputs == ("hairstyle",)
     assert not (tmp_path / "stage" / "hairstyle.safetensors").exists()
 
 

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from ohlora import checkpoints, counted, samples
 from ohlora.errors import DataError
-from ohlora.files import read_rows
-from ohlora.images import to_float, to_uint8
+from ohlora.formats import network_files, sample_files
 from ohlora.networks.attribute_cnn import attribute_cnn
+from ohlora.utils import counted
+from ohlora.utils.files import read_rows
+from ohlora.utils.images import to_float, to_uint8
 from tests.conftest import tiny_networks
 
 Run = Callable[..., int]
@@ -44,7 +45,7 @@ def test_images_manifest_and_latents(tmp_path: Path, generate: Run, weights: tup
     assert [row["path"] for row in rows] == [f"images/{i:06d}.png" for i in range(7)]
     latents = load_file(tmp_path / "a" / "latents.safetensors")
     assert latents["z"].shape == (7, 8)
-    g = checkpoints.load_generator(weights[0])
+    g = network_files.load_generator(weights[0])
     noise = counted.generators(0, "noise", [5])
     image = g(torch.from_numpy(latents["z"][5:6]), noise=noise)
     levels = ((image[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).clamp(0, 255).floor().detach().numpy()
@@ -89,14 +90,14 @@ def test_a_folder_of_other_images_is_refused(tmp_path: Path, generate: Run, caps
 
 
 def test_labels_are_drawn_as_in_training(tmp_path: Path, generate: Run, weights: tuple[Path, Path]) -> None:
-    g, _ = tiny_networks(label_size=2)
+    g, _ = tiny_networks(c_dim=2)
     table = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     g.set_labels("dataset", table)
-    checkpoints.save_network(g, weights[0])
+    network_files.save_network(g, weights[0])
     assert generate("a") == 0
     label = load_file(tmp_path / "a" / "latents.safetensors")["label"]
     assert label.shape == (7, 2) and {tuple(row) for row in label} == {(1.0, 2.0), (3.0, 4.0)}
-    assert json.loads((tmp_path / "a" / "settings.json").read_text())["generator"] == checkpoints.fingerprint(
+    assert json.loads((tmp_path / "a" / "settings.json").read_text())["generator"] == network_files.fingerprint(
         weights[0]
     )
 
@@ -105,7 +106,7 @@ def test_labels_are_drawn_as_in_training(tmp_path: Path, generate: Run, weights:
 def sample(ohlora: Run, weights: tuple[Path, Path], tmp_path: Path) -> Callable[..., int]:
     """Samples into a folder below the test's."""
     torch.manual_seed(0)
-    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
 
     def run(output: str, *words: str) -> int:
         settings = {"generator": weights[0], "network": tmp_path / "merged.safetensors", "output": tmp_path / output}
@@ -125,7 +126,10 @@ def test_samples_are_codes_and_scores(tmp_path: Path, sample: Run, weights: tupl
     names = ["000000000-000000007", "000000008-000000015", "000000016-000000019"]
     assert list(found) == [f"{name}.safetensors" for name in names]
     assert np.concatenate([f["index"] for f in found.values()]).tolist() == list(range(20))
-    g, network = checkpoints.load_generator(weights[0]), checkpoints.load_attributes(tmp_path / "merged.safetensors")
+    g, network = (
+        network_files.load_generator(weights[0]),
+        network_files.load_attributes(tmp_path / "merged.safetensors"),
+    )
     with torch.inference_mode():
         w = g.map(counted.normal(0, "z", [13], 8))
         made = to_float(to_uint8(g.synthesize(w)))  # as from a file
@@ -158,9 +162,11 @@ def test_an_interrupted_sampling_goes_on_by_the_shard(tmp_path: Path, sample: Ru
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.*")} == before
     assert sample("a", "--data.init_args.count", "27") == 0  # more of the same: the short shard is replaced
     assert [name[:9] for name in shards(folder)] == ["000000000", "000000008", "000000016", "000000024"]
-    assert samples.shards_of(folder, 27)[-1] == range(24, 27)
+    assert sample_files.shards_of(folder, 27)[-1] == range(24, 27)
     # Its last sample was alone in its batch before, which matters in the last bit.
-    np.testing.assert_allclose(samples.read_scores(folder)[:20], samples.read_scores(tmp_path / "whole"), atol=1e-4)
+    np.testing.assert_allclose(
+        sample_files.read_scores(folder)[:20], sample_files.read_scores(tmp_path / "whole"), atol=1e-4
+    )
 
 
 def test_samples_of_other_settings_or_with_gaps_are_refused(
@@ -171,9 +177,9 @@ def test_samples_of_other_settings_or_with_gaps_are_refused(
     assert "holds shards of other settings (shard_size 8 there, 4 now)" in capsys.readouterr().err
     (tmp_path / "a" / "shards" / "000000008-000000015.safetensors").unlink()
     with pytest.raises(DataError, match="the shard that holds sample 8 is missing"):
-        samples.shards_of(tmp_path / "a")
+        sample_files.shards_of(tmp_path / "a")
     torch.manual_seed(1)
-    checkpoints.save_network(attribute_cnn("merged", "small", 32).eval(), tmp_path / "merged.safetensors")
+    network_files.save_network(attribute_cnn("merged", "small", 32).eval(), tmp_path / "merged.safetensors")
     assert sample("b") == 2
     assert "is for resolution 32, the generator makes 16" in capsys.readouterr().err
 
@@ -181,9 +187,9 @@ def test_samples_of_other_settings_or_with_gaps_are_refused(
 def test_a_score_that_is_no_number_ends_the_run(
     tmp_path: Path, sample: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = checkpoints.load_attributes(tmp_path / "merged.safetensors")
+    network = network_files.load_attributes(tmp_path / "merged.safetensors")
     torch.nn.init.constant_(network.get_parameter("branches.mouth.score.bias"), torch.nan)
-    checkpoints.save_network(network, tmp_path / "merged.safetensors")
+    network_files.save_network(network, tmp_path / "merged.safetensors")
     assert sample("a") == 2
     assert "sample 0 has a score that is not finite" in capsys.readouterr().err
     assert not (tmp_path / "a" / "shards").exists()

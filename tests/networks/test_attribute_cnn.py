@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ohlora import checkpoints
 from ohlora.attributes import FILTERS, LABELS, Crop
+from ohlora.formats import foreign, network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Branch, attribute_cnn, cut, merge
 from tests import golden
 from tests.conftest import assert_same
@@ -29,7 +29,7 @@ def original(case: str, shapes: dict[str, list[int]], path: Path) -> Path:
 
 
 def read(path: Path) -> AttributeCNN:
-    (network,) = checkpoints.read_foreign(path).networks.values()
+    (network,) = foreign.read_foreign(path).networks.values()
     assert isinstance(network, AttributeCNN)
     return network
 
@@ -103,8 +103,8 @@ def test_an_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
     images = torch.rand(4, 3, 64, 64) * 2 - 1
     expected = torch.stack([member(images) for member in members]).mean(dim=0)
     torch.testing.assert_close(ensemble(images), expected)
-    checkpoints.save_network(ensemble, tmp_path / "quality.safetensors")
-    loaded = checkpoints.load_attributes(tmp_path / "quality.safetensors")
+    network_files.save_network(ensemble, tmp_path / "quality.safetensors")
+    loaded = network_files.load_attributes(tmp_path / "quality.safetensors")
     assert isinstance(loaded, AttributeEnsemble) and loaded.outputs == ("quality",)
     torch.testing.assert_close(loaded(images), expected)
     with pytest.raises(ValueError, match="differ in their weights only"):
@@ -114,8 +114,8 @@ def test_an_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
 def test_outputs_are_named_in_the_file(tmp_path: Path) -> None:
     branch = Branch(("hairstyle",), (Crop(0.5, 1, 0, 1), Crop(0, 0.5, 0, 1)), "8/2 8/2", hidden=4)
     network = AttributeCNN([branch], 32)
-    checkpoints.save_network(network, tmp_path / "n.safetensors")
-    told = checkpoints.read_metadata(tmp_path / "n.safetensors")["arguments"]
+    network_files.save_network(network, tmp_path / "n.safetensors")
+    told = network_files.read_metadata(tmp_path / "n.safetensors")["arguments"]
     assert told["branches"][0]["outputs"] == ["hairstyle"]
     assert AttributeCNN(**told).specs == [branch]
 

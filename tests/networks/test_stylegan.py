@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ohlora import counted
 from ohlora.networks.stylegan import (
     Discriminator,
     Generator,
@@ -21,16 +20,17 @@ from ohlora.networks.stylegan import (
     upsample_conv,
     with_projection,
 )
+from ohlora.utils import counted
 from tests.conftest import TINY, tiny_networks
 
 
 @pytest.mark.parametrize("resolution", [8, 32])
-@pytest.mark.parametrize("label_size", [0, 3])
-def test_shapes(resolution: int, label_size: int) -> None:
-    sizes: dict[str, Any] = {"resolution": resolution, "label_size": label_size, "channel_base": 128, "channel_max": 8}
-    g = Generator(**sizes, z_size=6, w_size=10, mapping_layers=3, labels="normal" if label_size else "none")
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_shapes(resolution: int, c_dim: int) -> None:
+    sizes: dict[str, Any] = {"resolution": resolution, "c_dim": c_dim, "channel_base": 128, "channel_max": 8}
+    g = Generator(**sizes, z_dim=6, w_dim=10, mapping_layers=3, labels="normal" if c_dim else "none")
     d = Discriminator(**sizes)
-    z, label = torch.randn(4, 6), torch.randn(4, label_size) if label_size else None
+    z, label = torch.randn(4, 6), torch.randn(4, c_dim) if c_dim else None
     images = g(z, label)
     assert images.shape == (4, 3, resolution, resolution)
     assert g.map(z, label).shape == (4, 10)
@@ -72,7 +72,7 @@ def test_jacobians_can_be_vectorised() -> None:
 
 
 def test_the_trunk_sees_every_image_by_itself() -> None:
-    _, d = tiny_networks(label_size=2)
+    _, d = tiny_networks(c_dim=2)
     images, label = torch.randn(4, 3, 16, 16), torch.randn(4, 2)
     features = torch.cat([d.features(images[k : k + 1]) for k in range(4)])
     torch.testing.assert_close(d.head(features, label), d(images, label), atol=1e-5, rtol=1e-5)
@@ -81,7 +81,7 @@ def test_the_trunk_sees_every_image_by_itself() -> None:
 def test_one_code_per_layer_equals_one_for_all_and_layers_can_differ() -> None:
     g, _ = tiny_networks()
     w = torch.randn(2, 8)
-    same = w[:, None].repeat(1, g.num_layers, 1)
+    same = w[:, None].repeat(1, g.num_ws, 1)
     assert torch.equal(g.synthesize(w), g.synthesize(same))
     other = same.clone()
     other[:, -1] += 1
@@ -91,10 +91,10 @@ def test_one_code_per_layer_equals_one_for_all_and_layers_can_differ() -> None:
 def test_truncation_touches_the_first_layers_only() -> None:
     g, _ = tiny_networks()
     z = torch.randn(2, 8)
-    w = g.map(z)[:, None].repeat(1, g.num_layers, 1)
+    w = g.map(z)[:, None].repeat(1, g.num_ws, 1)
     w[:, :2] = g.w_avg + 0.5 * (w[:, :2] - g.w_avg)
-    torch.testing.assert_close(g(z, psi=0.5, psi_layers=2), g.synthesize(w))
-    torch.testing.assert_close(g(z, psi=0.5, psi_layers=0), g(z))
+    torch.testing.assert_close(g(z, truncation_psi=0.5, truncation_cutoff=2), g.synthesize(w))
+    torch.testing.assert_close(g(z, truncation_psi=0.5, truncation_cutoff=0), g(z))
 
 
 def test_counted_noise_belongs_to_the_image_not_to_the_batch() -> None:
@@ -108,7 +108,7 @@ def test_counted_noise_belongs_to_the_image_not_to_the_batch() -> None:
 
 
 def test_labels_are_drawn_as_declared() -> None:
-    g, _ = tiny_networks(label_size=3)
+    g, _ = tiny_networks(c_dim=3)
     streams = counted.generators(0, "label", range(200))
     drawn = g.draw_labels(streams)
     assert drawn is not None and drawn.shape == (200, 3) and abs(float(drawn.std()) - 1) < 0.1
@@ -129,7 +129,7 @@ def test_other_resolutions_are_refused(resolution: int) -> None:
 
 
 def test_wrong_shapes_say_what_was_expected() -> None:
-    g, d = tiny_networks(label_size=3)
+    g, d = tiny_networks(c_dim=3)
     with pytest.raises(ValueError, match=r"z has shape \(2, 9\); expected \(N, 8\)"):
         g.map(torch.zeros(2, 9), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"label has shape None; expected \(2, 3\)"):
@@ -163,13 +163,13 @@ def test_added_labels_of_zero_change_nothing() -> None:
 
 
 def test_labels_are_not_added_twice() -> None:
-    g, _ = tiny_networks(label_size=3)
+    g, _ = tiny_networks(c_dim=3)
     with pytest.raises(ValueError, match="network of label size 3"):
         add_labels(g, 7)
 
 
 def test_a_new_projection_head_scores_as_the_linear_one_did() -> None:
-    _, d = tiny_networks(label_size=3)
+    _, d = tiny_networks(c_dim=3)
     projecting = with_projection(d)
     images, label = torch.randn(4, 3, 16, 16), torch.randn(4, 3)
     assert projecting.arguments() == d.arguments() | {"label_head": "projection"}
@@ -184,5 +184,5 @@ def test_a_new_projection_head_scores_as_the_linear_one_did() -> None:
 
 
 def test_a_projection_head_needs_labels() -> None:
-    with pytest.raises(ValueError, match="label_head is 'projection' with label_size 0"):
+    with pytest.raises(ValueError, match="label_head is 'projection' with c_dim 0"):
         Discriminator(**TINY, label_head="projection")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ohlora import checkpoints
+from ohlora.formats import foreign
 from ohlora.networks.stylegan import Discriminator, Generator
 from tests import golden
 
@@ -24,13 +24,13 @@ def close(computed: Tensor, expected: np.ndarray) -> None:
 def test_agrees_with_the_reference(case: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "foreign.pth"
     torch.save({name: golden.stylegan_state(case, name) for name in golden.manifest(case)}, path)
-    networks = checkpoints.read_foreign(path).networks
+    networks = foreign.read_foreign(path).networks
     generator, discriminator = networks["generator"], networks["discriminator"]
     assert isinstance(generator, Generator) and isinstance(discriminator, Discriminator)
     expected = golden.values(case)
-    seed, count, z_size = CASES[case]
-    labelled = generator.label_size > 0
-    inputs = golden.normal(seed, (count, z_size), *([(count, generator.label_size)] if labelled else []))
+    seed, count, z_dim = CASES[case]
+    labelled = generator.c_dim > 0
+    inputs = golden.normal(seed, (count, z_dim), *([(count, generator.c_dim)] if labelled else []))
     z, label = inputs[0], inputs[1] if labelled else None
 
     w = generator.map(z, label)
@@ -44,7 +44,7 @@ def test_agrees_with_the_reference(case: str, tmp_path) -> None:  # type: ignore
     close(images.std(dim=(1, 2, 3), correction=0), expected["image_std"])
     middle = slice(generator.resolution // 2 - 4, generator.resolution // 2 + 4)
     close(images[:, :, middle, middle], expected["image_center"])
-    truncated = generator(z, label, psi=0.7, psi_layers=4)
+    truncated = generator(z, label, truncation_psi=0.7, truncation_cutoff=4)
     close(F.avg_pool2d(truncated, generator.resolution // 16), expected["truncated_pool16"])
     (noise,) = golden.normal(seed + 1, (count, 3, generator.resolution, generator.resolution))
     noise = (noise * 0.5).requires_grad_()

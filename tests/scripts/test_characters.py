@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora import checkpoints, images
-from ohlora.character import Character
-from ohlora.direction_files import load_directions
+from ohlora.characters.character import Character
+from ohlora.characters.reports import Report
 from ohlora.errors import DataError
-from ohlora.files import read_rows
+from ohlora.formats import network_files
+from ohlora.formats.direction_files import load_directions
 from ohlora.networks.stylegan import Generator
-from ohlora.reports import Report
+from ohlora.utils import images
+from ohlora.utils.files import read_rows
 from scripts import animate_character, export_character, import_directions, select_characters
 from tests.conftest import tiny_networks
 from tests.toy_tables import report_of_latents
@@ -42,7 +43,7 @@ def test_candidates_are_ranked_and_shown(
     with Image.open(tmp_path / "chosen" / "candidates.png") as sheet:
         assert sheet.width > 7 * 128 and sheet.height > 2 * 128
     other, _ = tiny_networks(seed=5)
-    checkpoints.save_network(other, tmp_path / "other.safetensors")
+    network_files.save_network(other, tmp_path / "other.safetensors")
     assert select_characters.main([*words[:-1], str(tmp_path / "other.safetensors")]) == 2
     assert "is not the generator that" in capsys.readouterr().err
     table = (report / "test_result.csv").read_text().replace(",O,", ",X,")
@@ -107,9 +108,9 @@ def test_a_gif_sweeps_and_rests(report: Path, tmp_path: Path, weights: tuple[Pat
 def labelled_generator(path: Path) -> Generator:
     """A generator that takes the original's latents, small beyond the mapping."""
     torch.manual_seed(4)
-    g = Generator(resolution=16, channel_base=128, channel_max=8, label_size=7, labels="normal", mapping_layers=2)
+    g = Generator(resolution=16, channel_base=128, channel_max=8, c_dim=7, labels="normal", mapping_layers=2)
     torch.nn.init.normal_(g.get_parameter("synthesis.block4.layer0.constant"))
-    checkpoints.save_network(g, path)
+    network_files.save_network(g, path)
     return g.eval()
 
 

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ohlora import checkpoints
+from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import attribute_cnn
 from scripts import compare_directions
 from tests.conftest import CONF
@@ -21,7 +21,7 @@ def test_every_cell_is_measured_once(
     tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    checkpoints.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
     networks = {name: str(tmp_path / "merged.safetensors") for name in ("network", "judge")}
     common = {"generator": str(weights[0]), **networks, "covariance_count": 50, "group_by": []}
     sampling = {"model": {"init_args": {"generator": str(weights[0]), "network": networks["network"]}}}

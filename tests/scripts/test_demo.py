@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ohlora import checkpoints
-from ohlora.character import Character
-from ohlora.files import read_rows
+from ohlora.characters.character import Character
+from ohlora.formats import network_files
+from ohlora.utils.files import read_rows
 from scripts import demo
 
 
@@ -26,8 +26,8 @@ def test_the_demo_leaves_a_page_and_a_character(
     assert page.count("<img ") == page.count('src="data:image/') == 9
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page), "the page stands alone"
     assert all(command in page for command in ("scripts/filter_images.py", "--ckpt_path last", "animate_character"))
-    assert len(read_rows(tmp_path / "demo" / "generate_10k" / "manifest.csv")) == 1000
-    made = checkpoints.read_metadata(tmp_path / "demo" / "finetune_v8" / "generator.safetensors")
+    assert len(read_rows(tmp_path / "demo" / "generate_original" / "manifest.csv")) == 1000
+    made = network_files.read_metadata(tmp_path / "demo" / "finetune_v8" / "generator.safetensors")
     assert made["provenance"]["images_seen"] == 4000
     face = Character.load(tmp_path / "demo" / "characters" / "mina.safetensors")
     assert face.render(mouth=0.5).size == (64, 64)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ohlora import checkpoints
+from ohlora.formats import foreign, network_files
 from ohlora.networks.stylegan import Discriminator, Generator, with_projection
 from scripts import export_weights, import_weights
 from tests import golden
@@ -33,9 +33,9 @@ def test_what_was_exported_is_imported_bit_for_bit(tmp_path: Path) -> None:
     content = torch.load(exported, weights_only=True)
     assert content.keys() == {"generator", "generator_smooth", "discriminator"}
     for name, path in zip(states, first, strict=True):
-        network = checkpoints.load_network(path)
+        network = network_files.load_network(path)
         assert isinstance(network, (Generator, Discriminator))
-        used = checkpoints.foreign_layout(network).keys
+        used = foreign.foreign_layout(network).keys
         assert content[name].keys() == states[name].keys()
         assert all(content[name][key].shape == value.shape for key, value in states[name].items())
         assert all(torch.equal(content[name][key], states[name][key]) for key in used)
@@ -50,7 +50,7 @@ def test_what_has_no_place_in_the_layout_is_refused(
     tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "projecting.safetensors"
-    checkpoints.save_network(with_projection(tiny_networks(label_size=2)[1]), path)
+    network_files.save_network(with_projection(tiny_networks(c_dim=2)[1]), path)
     assert export_weights.main([str(weights[0]), str(path), str(tmp_path / "out.pth")]) == 2
     assert "projection head, for which GenForce's layout has no place" in capsys.readouterr().err
     assert export_weights.main([str(weights[1]), str(tmp_path / "out.pth")]) == 2

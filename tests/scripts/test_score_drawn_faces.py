@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ohlora.attributes import MEASURED
-from ohlora.faces.drawing import CLASSES
+from ohlora.faces.classes import CLASSES
 from scripts import score_drawn_faces
 
 PARSER = Path(__file__).parents[2] / "ohlora/weights/toy/parser.safetensors"

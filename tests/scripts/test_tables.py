@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora import checkpoints
 from ohlora.attributes import FILTERS, MEASURED
-from ohlora.faces import drawing
-from ohlora.files import read_rows, write_results
+from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
+from ohlora.toy import drawing
+from ohlora.utils.files import read_rows, write_results
 from scripts import draw_faces, filter_images, import_weights, merge_cnns
 from tests import golden
 from tests.networks.test_attribute_cnn import original
@@ -71,18 +71,18 @@ def test_merging_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     files = {name: tmp_path / f"{name}.safetensors" for name in ("property", "hairstyle", "gender")}
     networks = {name: attribute_cnn(name, "small", 64).eval() for name in ("property", "hairstyle")}
     for name, network in networks.items():
-        checkpoints.save_network(network, files[name], {"stage": name})
+        network_files.save_network(network, files[name], {"stage": name})
     target = tmp_path / "merged.safetensors"
     assert merge_cnns.main([str(files["property"]), str(files["hairstyle"]), str(target)]) == 0
-    merged = checkpoints.load_attributes(target)
+    merged = network_files.load_attributes(target)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     expected = torch.cat([network(images) for network in networks.values()], dim=1)
     assert merged.outputs == attribute_cnn("merged", "small", 64).outputs and torch.equal(merged(images), expected)
-    origin = checkpoints.read_metadata(target)["provenance"]["merged_from"]
+    origin = network_files.read_metadata(target)["provenance"]["merged_from"]
     assert origin["property.safetensors"] == {"stage": "property"}
     assert merge_cnns.main([str(target), str(files["hairstyle"]), str(tmp_path / "no.safetensors")]) == 2
     assert "each once" in capsys.readouterr().err
-    checkpoints.save_network(AttributeEnsemble.of([attribute_cnn("gender", "small", 64)]), files["gender"])
+    network_files.save_network(AttributeEnsemble.of([attribute_cnn("gender", "small", 64)]), files["gender"])
     assert merge_cnns.main([str(files["gender"]), str(tmp_path / "no.safetensors")]) == 2
     assert "holds an ensemble" in capsys.readouterr().err
 
@@ -91,10 +91,10 @@ def test_importing_cnns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     manifest = golden.manifest("filter-cnns")
     sources = [str(original(f"quality-{k}", manifest["quality"], tmp_path / f"quality_{k}.pt")) for k in (0, 1)]
     assert import_weights.main([sources[0], str(tmp_path / "one")]) == 0
-    assert checkpoints.read_metadata(tmp_path / "one" / "quality.safetensors")["kind"] == "attribute_cnn"
+    assert network_files.read_metadata(tmp_path / "one" / "quality.safetensors")["kind"] == "attribute_cnn"
     assert import_weights.main([*sources, str(tmp_path / "two")]) == 0
-    ensemble = checkpoints.load_attributes(tmp_path / "two" / "quality.safetensors")
-    single = checkpoints.load_attributes(tmp_path / "one" / "quality.safetensors")
+    ensemble = network_files.load_attributes(tmp_path / "two" / "quality.safetensors")
+    single = network_files.load_attributes(tmp_path / "one" / "quality.safetensors")
     assert isinstance(ensemble, AttributeEnsemble) and len(ensemble.members) == 2
     images = torch.rand(1, 3, 256, 256) * 2 - 1
     assert torch.equal(ensemble.each(images)[0], single(images))

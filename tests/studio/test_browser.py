@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from ohlora import images
-from ohlora.files import read_rows, write_rows
-from ohlora.reports import Report
+from ohlora.characters.reports import Report
+from ohlora.utils import images
+from ohlora.utils.files import read_rows, write_rows
 from scripts import export_character
 from tests.toy_tables import report_of_latents
 
@@ -70,7 +70,7 @@ def artifacts(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
     """What the stages of the toy world would have left, tiny."""
     toy = tmp_path / "artifacts" / "toy"
     for k in range(12):
-        images.save_png(np.full((16, 16, 3), 20 * k, np.uint8), toy / "generate_15k" / "images" / f"{k:06d}.png")
+        images.save_png(np.full((16, 16, 3), 20 * k, np.uint8), toy / "generate_v1" / "images" / f"{k:06d}.png")
     (toy / "finetune_v8").mkdir()
     generator = toy / "finetune_v8" / "generator.safetensors"
     shutil.copy(weights[0], generator)
@@ -246,7 +246,7 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
     server = Server(tmp_path)
     try:
         page = opened(browser, server, "Label")
-        wait_for(page, "label-message", "python -m ohlora predict --config configs/generate_10k.yaml")
+        wait_for(page, "label-message", "python -m ohlora predict --config configs/generate_original.yaml")
         page = opened(browser, server, "Choose")
         wait_for(page, "choose-message", "python -m ohlora test --config configs/vectorfind_v9.yaml")
         page = opened(browser, server, "Steer")

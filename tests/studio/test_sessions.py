@@ -11,19 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora import checkpoints, images
-from ohlora.datamodules.labels import LabelledImages
-from ohlora.direction_files import save_directions
+from ohlora.characters.reports import Report
+from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.directions.edits import Directions
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
-from ohlora.files import read_rows, write_rows
+from ohlora.formats import network_files
+from ohlora.formats.direction_files import save_directions
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
-from ohlora.reports import Report
+from ohlora.studio.annotations import AnnotationFile, LabelSession
 from ohlora.studio.app import Settings, ensemble_scores
 from ohlora.studio.choices import ChoiceSession
-from ohlora.studio.labels import LabelFile, LabelSession
 from ohlora.studio.steering import Stage
+from ohlora.utils import images
+from ohlora.utils.files import read_rows, write_rows
 from tests.toy_tables import report_of_latents
 
 NAMES = ("gender", "glass")
@@ -39,7 +40,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 def session(pictures: list[Path], table: Path, **settings: object) -> LabelSession:
-    return LabelSession(LabelFile(table, pictures, NAMES), FITS, **settings)  # type: ignore[arg-type]
+    return LabelSession(AnnotationFile(table, pictures, NAMES), FITS, **settings)  # type: ignore[arg-type]
 
 
 def test_answers_are_saved_as_they_are_given_and_read_by_the_filters(pictures: list[Path], tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_answers_are_saved_as_they_are_given_and_read_by_the_filters(pictures: l
             tab.toggle("gender")
         tab.confirm()
     assert len(read_rows(table)) == 12
-    data = LabelledImages(16, str(table), "gender", folds=2, inner_share=0.5, batch_size=4)
+    data = AnnotatedImages(16, str(table), "gender", folds=2, inner_share=0.5, batch_size=4)
     data.setup("fit")
     assert data.train_set.labels is not None
     assert data.train_set.labels[:, 0].tolist() == [1, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
@@ -157,7 +158,7 @@ def test_ensembles_are_asked(tmp_path: Path) -> None:
     pictures = images.paths_in(folder)
     torch.manual_seed(0)
     ensemble = AttributeEnsemble.of([attribute_cnn("glass", "small", 64) for _ in range(2)]).eval()
-    checkpoints.save_network(ensemble, tmp_path / "glass.safetensors")
+    network_files.save_network(ensemble, tmp_path / "glass.safetensors")
     settings = Settings(
         tmp_path, "toy", folder, tmp_path / "l.csv", NAMES, (tmp_path / "glass.safetensors",), tmp_path, tmp_path
     )
@@ -195,7 +196,7 @@ def test_a_table_of_the_original_is_gone_on_with(pictures: list[Path], tmp_path:
 def test_tables_that_do_not_fit(row: dict[str, int], message: str, pictures: list[Path], tmp_path: Path) -> None:
     write_rows(tmp_path / "labels.csv", [row])
     with pytest.raises(DataError, match=message):
-        LabelFile(tmp_path / "labels.csv", pictures, NAMES)
+        AnnotationFile(tmp_path / "labels.csv", pictures, NAMES)
 
 
 def test_choices_are_listed_at_once(tmp_path: Path, weights: tuple[Path, Path]) -> None:
@@ -297,6 +298,6 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     assert [path.name for path in saved] == ["png-0001.png", "png-0002.png", "gif-0001.gif", "sheet-0001.png"]
     with Image.open(saved[2]) as film:
         assert getattr(film, "n_frames", 1) > 100
-    assert checkpoints.fingerprint(saved[0]) == checkpoints.fingerprint(saved[1])
+    assert network_files.fingerprint(saved[0]) == network_files.fingerprint(saved[1])
     saved[0].unlink()
     assert stage.save("png", asked, tmp_path / "out").name == "png-0003.png"  # and not over the second

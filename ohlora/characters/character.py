@@ -1,0 +1,180 @@
+"""A character: a generator, one latent and the directions that steer it, in one file.
+
+Examples:
+    >>> face = ohlora.Character.load("mina.safetensors")
+    >>> face.render(eyes=0.5, mouth=-1.0, pose=0.0).save("mina.png")
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ohlora.directions.edits import added
+from ohlora.errors import ConfigError, FormatError
+from ohlora.formats import network_files, tensor_files
+from ohlora.networks.stylegan import Generator
+from ohlora.utils import figures, images
+
+FORMAT = "ohlora-character"
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Character:
+    """A face that is steered by a few numbers.
+
+    Attributes:
+        generator: Makes the images, in evaluation mode.
+        w: The latent's style code, (D,).
+        attributes: What can be steered, P names.
+        steps: What one unit of strength adds to the code, upwards: P×D, or P×L×D where style layers have parts of
+            their own. In a calibrated character a unit is one standard deviation of the attribute.
+        ranges: Attribute → lowest and highest strength that was tested.
+        card: What the character is and where it comes from.
+    """
+
+    generator: Generator
+    w: Tensor
+    attributes: tuple[str, ...]
+    steps: Tensor
+    ranges: Mapping[str, tuple[float, float]]
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size, layers, count = self.generator.w_dim, self.generator.num_ws, len(self.attributes)
+        if self.w.shape != (size,) or self.steps.shape not in ((count, size), (count, layers, size)):
+            raise ValueError(
+                f"w has shape {tuple(self.w.shape)} and steps {tuple(self.steps.shape)}; expected ({size},) and "
+                f"({count}, {size}) or ({count}, {layers}, {size})"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Character:
+        """Reads a character file.
+
+        Raises:
+            MissingArtifactError: If there is none.
+            FormatError: If it is something else, or damaged.
+        """
+        about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a character")
+        tensors = tensor_files.read_tensors(path)
+        prefix = "generator."
+        state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+        try:
+            generator = Generator(**network_files.renamed_arguments(about["arguments"], about["format_version"]))
+            generator.load_state_dict(state)
+            return cls(
+                generator.eval().to(device),
+                tensors["w"].to(device),
+                tuple(about["attributes"]),
+                tensors["steps"].to(device),
+                {name: (low, high) for name, (low, high) in about["ranges"].items()},
+                about["card"],
+            )
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
+
+    def save(self, path: str | Path) -> None:
+        """Writes the character as one file, whole or not at all."""
+        state = {f"generator.{key}": value for key, value in self.generator.state_dict().items()}
+        tensor_files.write(
+            path,
+            FORMAT,
+            FORMAT_VERSION,
+            {**state, "w": self.w, "steps": self.steps},
+            arguments=self.generator.arguments(),
+            attributes=list(self.attributes),
+            ranges={name: list(limits) for name, limits in self.ranges.items()},
+            card=dict(self.card),
+        )
+
+    def render(self, strict: bool = False, **strengths: float) -> Image.Image:
+        """One image.
+
+        Args:
+            strict: Refuses strengths outside the tested range instead of clamping them with a warning.
+            **strengths: Attribute → strength; an attribute left out stays as it is (0).
+
+        Raises:
+            ConfigError: For an attribute that the character does not have, or, if ``strict``, a strength out of range.
+        """
+        unknown = [name for name in strengths if name not in self.attributes]
+        if unknown:
+            raise ConfigError(
+                f"the character cannot be steered by {', '.join(unknown)}; it has {', '.join(self.attributes)}"
+            )
+        row = [strengths.get(name, 0.0) for name in self.attributes]
+        return Image.fromarray(self.frames([row], strict)[0])
+
+    @torch.inference_mode()
+    def frames(
+        self, strengths: np.ndarray | Sequence[Sequence[float]], strict: bool = False, batch_size: int = 16
+    ) -> np.ndarray:
+        """Many images.
+
+        Args:
+            strengths: N×P, a column per attribute in the order of ``attributes``.
+            strict: See :meth:`render`.
+            batch_size: Images made at once.
+
+        Returns:
+            N×H×W×3 uint8.
+
+        Raises:
+            ConfigError: If the shape does not fit, a strength is no number or, if ``strict``, out of range.
+        """
+        wanted = torch.as_tensor(np.asarray(strengths, dtype=np.float32))
+        if wanted.ndim != 2 or wanted.shape[1] != len(self.attributes):
+            raise ConfigError(
+                f"strengths have shape {tuple(wanted.shape)}; expected N × {len(self.attributes)} "
+                f"({', '.join(self.attributes)})"
+            )
+        codes = added(self.w[None], self._within(wanted, strict), self.steps[None])[0]
+        return np.concatenate(
+            [images.to_uint8(self.generator.synthesize(part)) for part in torch.split(codes, batch_size)]
+        )
+
+    def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:
+        """A row per attribute, from its lowest to its highest strength, the others at 0.
+
+        Args:
+            steps: Images per row.
+            size: Their height and width in pixels, or the largest whole multiple of theirs below.
+
+        Returns:
+            H×W×3 uint8.
+        """
+        rows = []
+        for k, name in enumerate(self.attributes):
+            strengths = np.zeros((steps, len(self.attributes)))
+            strengths[:, k] = np.linspace(*self.ranges[name], steps)
+            low, high = self.ranges[name]
+            pictures = images.enlarge_each(self.frames(strengths), size)
+            rows.append(figures.captioned(images.grid(pictures, steps), [f"{name} {low:+.2f} … {high:+.2f}"]))
+        return np.concatenate(rows)
+
+    def _within(self, strengths: Tensor, strict: bool) -> Tensor:
+        if not torch.isfinite(strengths).all():
+            raise ConfigError("a strength is not a finite number")
+        low, high = (torch.tensor([self.ranges[name][k] for name in self.attributes]) for k in (0, 1))
+        outside = ((strengths < low - 1e-6) | (strengths > high + 1e-6)).any(dim=0)
+        if outside.any():
+            said = "; ".join(
+                f"{name} reaches {float(strengths[:, k].min()):g} … {float(strengths[:, k].max()):g}, tested is "
+                f"{self.ranges[name][0]:g} … {self.ranges[name][1]:g}"
+                for k, name in enumerate(self.attributes)
+                if outside[k]
+            )
+            if strict:
+                raise ConfigError(f"strengths out of range: {said}")
+            warnings.warn(f"strengths are clamped: {said}", stacklevel=3)
+        return strengths.clamp(low, high)

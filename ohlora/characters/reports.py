@@ -1,0 +1,233 @@
+"""What the image generation test leaves in a folder, and characters made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.characters.character import Character
+from ohlora.errors import ConfigError, DataError
+from ohlora.formats import network_files, tensor_files
+from ohlora.formats.direction_files import load_directions
+from ohlora.networks.stylegan import Generator
+from ohlora.pipeline import require
+from ohlora.utils import figures, images
+from ohlora.utils.files import read_rows, write_rows
+
+DIRECTIONS = "directions.safetensors"
+RESULTS = "test_result.csv"
+STATISTICS = "test_statistics.csv"
+LATENTS = "latents.safetensors"
+CHOICES = "choices.csv"
+"""What was kept, starred or rejected by eye: ``case``, ``choice``, and the fingerprint of the tested ``latents``."""
+Choice = Literal["keep", "star", "reject"]
+FORMAT = "ohlora-latents"
+FORMAT_VERSION = 1
+
+
+def write_report(
+    folder: Path, results: list[dict[str, Any]], statistics: dict[str, Any], latents: Mapping[str, Tensor], **about: Any
+) -> None:
+    """Writes a test's table, its statistics, and the tested latents with what they were made from."""
+    tensor_files.write(folder / LATENTS, FORMAT, FORMAT_VERSION, latents, **about)
+    write_rows(folder / STATISTICS, [statistics])
+    write_rows(folder / RESULTS, results)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A test's results, with what they were made with.
+
+    Attributes:
+        folder: Where it was read from.
+        rows: The table, a row per latent.
+        w: The latents' style codes, N×D.
+        attributes: What was edited.
+        steps: One unit of strength as tested, per latent: N×P×D or N×P×L×D.
+        method: How the edits were found.
+        generator: The generator.
+        levels: The strengths that were tested, by attribute.
+    """
+
+    folder: Path
+    rows: list[dict[str, str]]
+    w: Tensor
+    attributes: tuple[str, ...]
+    steps: Tensor
+    method: str
+    generator: Generator
+    levels: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def load(cls, folder: str | Path, generator: str | Path, directions: str | Path | None = None) -> Report:
+        """Reads a report.
+
+        Args:
+            folder: Folder of the test.
+            generator: The generator it was made with.
+            directions: The directions it tested; by default those in the folder.
+
+        Raises:
+            MissingArtifactError: If a file is missing.
+            DataError: If generator or directions are others than the tested ones.
+        """
+        folder = Path(folder)
+        require(folder / RESULTS)
+        about = tensor_files.read_metadata(folder / LATENTS, FORMAT, FORMAT_VERSION, "a file of tested latents")
+        tensors = tensor_files.read_tensors(folder / LATENTS)
+        if not about["directions"]:
+            raise ConfigError(f"{folder} tested label edits, which are no steps in W; characters need directions")
+        path = Path(directions) if directions else folder / DIRECTIONS
+        for what, file in (("generator", Path(generator)), ("directions", path)):
+            require(file)
+            if network_files.fingerprint(file) != about[what]:
+                raise DataError(f"{file} is not the {what} that {folder} was tested with; name that one")
+        rows = read_rows(folder / RESULTS)
+        if [int(row["case"]) for row in rows] != tensors["case"].tolist():
+            raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
+        found = load_directions(path)
+        steps = tensors["steps"] if "steps" in tensors else found.steps[tensors["group"]]
+        units = tensors["units"].reshape(-1, *[1] * (steps.ndim - 2))
+        return cls(
+            folder,
+            rows,
+            tensors["w"],
+            found.attributes,
+            steps * units,
+            found.method,
+            network_files.load_generator(generator),
+            about["levels"],
+        )
+
+    def ranked(self) -> list[int]:
+        """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage.
+
+        Raises:
+            ConfigError: If none passes.
+        """
+        edited = self.attributes
+
+        def key(place: int) -> tuple[float, float]:
+            row = self.rows[place]
+            worst = min(float(row[f"{name}_corr"]) for name in edited)
+            return -worst, sum(float(row[f"{name}_leakage"]) for name in edited) / len(edited)
+
+        passing = [k for k, row in enumerate(self.rows) if row["passed"] == "O"]
+        if not passing:
+            raise ConfigError(
+                f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes; test more latents, or loosen "
+                "the limits of the test (--model.init_args.limits)"
+            )
+        return sorted(passing, key=key)
+
+    def chosen(self) -> list[int]:
+        """Cases that were kept or starred by eye.
+
+        Raises:
+            MissingArtifactError: If nothing was chosen yet.
+            ConfigError: If everything was rejected.
+        """
+        require(self.folder / CHOICES)
+        cases = [case for case, choice in self.choices().items() if choice != "reject"]
+        if not cases:
+            raise ConfigError(f"{self.folder / CHOICES} keeps none; keep some in the tab Choose of ohlora studio")
+        return cases
+
+    def choices(self) -> dict[int, Choice]:
+        """What was chosen by eye: case → choice; empty where nothing was yet.
+
+        Raises:
+            DataError: If the list cannot be used, or was made of another test.
+        """
+        path = self.folder / CHOICES
+        if not path.is_file():
+            return {}
+        found: dict[int, Choice] = {}
+        cases = {row["case"] for row in self.rows}
+        for k, row in enumerate(read_rows(path)):
+            if row.get("latents") != self.fingerprint:
+                raise DataError(f"{path} was chosen from another test than the one there; remove it, and choose anew")
+            if row.get("case") not in cases or row.get("choice") not in get_args(Choice):
+                raise DataError(
+                    f"{path}, row {k + 2}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
+                    f"of {', '.join(get_args(Choice))}"
+                )
+            found[int(row["case"])] = cast(Choice, row["choice"])
+        return found
+
+    def write_choices(self, choices: Mapping[int, Choice]) -> None:
+        """Writes the list, whole or not at all."""
+        rows = [{"case": c, "choice": choices[c], "latents": self.fingerprint} for c in sorted(choices)]
+        write_rows(self.folder / CHOICES, cast("list[dict[str, Any]]", rows))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells the tested latents from those of another test; the file is read once, it can be large."""
+        return network_files.fingerprint(self.folder / LATENTS)
+
+    def place_of(self, case: int | str) -> int:
+        """Where a case is in the table.
+
+        Args:
+            case: Its number, or ``best`` for the first of :meth:`ranked`.
+
+        Raises:
+            ConfigError: If there is no such case.
+        """
+        if case == "best":
+            return self.ranked()[0]
+        for place, row in enumerate(self.rows):
+            if int(row["case"]) == case:
+                return place
+        raise ConfigError(f"{self.folder / RESULTS} has no case {case}; it has {len(self.rows)} cases")
+
+    def picture(self, place: int) -> np.ndarray:
+        """A latent as it is, then at the lowest and highest strength of each attribute, with its figures above."""
+        character, row = self.character(place), self.rows[place]
+        names = character.attributes
+        strengths = np.zeros((1 + 2 * len(names), len(names)))
+        for k, name in enumerate(names):
+            strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
+        strip = images.grid(images.enlarge_each(character.frames(strengths), 128), len(strengths))
+        said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
+        leakage = np.mean([float(row[f"{name}_leakage"]) for name in names])
+        columns = "as it is, then lowest and highest " + ", ".join(names)
+        return figures.captioned(
+            strip, [f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}", columns]
+        )
+
+    def character(self, place: int) -> Character:
+        """A latent as a character whose unit of strength is one standard deviation of the attribute.
+
+        Raises:
+            ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
+        """
+        row = self.rows[place]
+        slopes = {name: float(row[f"{name}_slope"]) for name in self.attributes}
+        falling = [name for name, slope in slopes.items() if slope <= 0]
+        if falling:
+            raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
+        steps = self.steps[place]
+        steps = steps / torch.tensor([*slopes.values()]).reshape(-1, *[1] * (steps.ndim - 1))
+        ends = {name: (min(self.levels[name]), max(self.levels[name])) for name in slopes}
+        ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
+        tested = {
+            name: {what: float(row[f"{name}_{what}"]) for what in ("corr", "slope", "leakage")} for name in slopes
+        }
+        card = {
+            "case": int(row["case"]),
+            "group": row["group_name"],
+            "method": self.method,
+            "passed": row["passed"] == "O",
+            "test": tested,
+            "unit": "one standard deviation of the attribute over the generator's images",
+            "subject": "a synthetic face; it shows no real person",
+        }
+        return Character(self.generator, self.w[place], self.attributes, steps, ranges, card)

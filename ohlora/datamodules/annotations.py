@@ -1,0 +1,167 @@
+"""Images labelled 0 or 1 by hand, divided into folds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+from torch.utils.data import DataLoader
+
+from ohlora.attributes import attribute, column
+from ohlora.datamodules.base import Sample
+from ohlora.datamodules.images import (
+    ImageFileDataset,
+    ImageFiles,
+    Listing,
+    check_columns,
+    image_numbers,
+    number_column,
+)
+from ohlora.errors import ConfigError, DataError
+from ohlora.pipeline import require
+from ohlora.utils import images
+from ohlora.utils.files import read_rows
+
+TRAIN, INNER, OUTER = 0, 1, 2
+"""What a sample is to a member of an ensemble: learned from, stopped on, reported on."""
+
+
+def fold_roles(labels: np.ndarray, folds: int, inner_share: float, seed: int) -> np.ndarray:
+    """Divides samples among the members of an ensemble, keeping the share of positives everywhere.
+
+    Every sample is ``OUTER`` (reported on) for exactly one member. Of the rest, each member sets a share aside to stop
+    on (``INNER``) and learns from what remains (``TRAIN``).
+
+    Args:
+        labels: N values of 0 or 1.
+        folds: Number K of members, at least 2.
+        inner_share: Share of a member's own samples to stop on, between 0 and 1.
+        seed: Seed of the division.
+
+    Returns:
+        N×K int8.
+
+    Raises:
+        ConfigError: If there are too few samples of a class to divide.
+    """
+    counts = Counter(labels.astype(int).tolist())
+    fewest = min(counts.get(0, 0), counts.get(1, 0))
+    if folds < 2 or not 0 < inner_share < 1 or fewest < 2 * folds:
+        raise ConfigError(
+            f"{counts.get(0, 0)} samples are labelled 0 and {counts.get(1, 0)} are labelled 1, folds is {folds} and "
+            f"inner_share {inner_share}; expected at least {2 * max(folds, 2)} of each label, 2 or more folds, and a "
+            "share between 0 and 1"
+        )
+    roles = np.full((len(labels), folds), TRAIN, dtype=np.int8)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    for k, (rest, outer) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+        inner_splitter = StratifiedShuffleSplit(1, test_size=inner_share, random_state=seed + k)
+        _, inner = next(inner_splitter.split(rest, labels[rest]))
+        roles[outer, k] = OUTER
+        roles[rest[inner], k] = INNER
+    return roles
+
+
+class FoldedDataset(ImageFileDataset):
+    """Labelled image files; a sample also tells its ``roles`` (K int8, see :func:`fold_roles`)."""
+
+    roles: np.ndarray
+
+    def __getitem__(self, index: int) -> Sample:
+        return {**super().__getitem__(index), "roles": self.roles[index]}
+
+
+class AnnotatedImages(ImageFiles):
+    """Images labelled 0 or 1, with the folds of an ensemble.
+
+    The labels are a CSV with a header: ours has a column ``path`` (relative to the CSV); the original's numbers its
+    images (``idx``, ``img_no`` or ``img_name``), which are found in ``folder`` by the number in their file names.
+
+    Args:
+        resolution: Height and width that every image must have, in pixels.
+        annotations: The CSV.
+        attribute: Which attribute to learn; its column may also be called ``<attribute>_score``.
+        folder: Where numbered images are.
+        folds: Members of the ensemble.
+        inner_share: Share of a member's training samples that it stops on.
+        **settings: See :class:`ohlora.datamodules.images.ImageFiles`.
+    """
+
+    train_set: FoldedDataset
+
+    def __init__(
+        self,
+        resolution: int,
+        annotations: str,
+        attribute: str,
+        folder: str | None = None,
+        folds: int = 5,
+        inner_share: float = 0.125,
+        **settings: Any,
+    ) -> None:
+        super().__init__(resolution, **settings)
+        self.annotations_path, self.attribute, self.folder = Path(annotations), attribute, folder
+        self.folds, self.inner_share = folds, inner_share
+
+    def setup(self, stage: str) -> None:
+        """Reads and checks labels and images, and divides them.
+
+        Raises:
+            MissingArtifactError: If labels or folder are not there.
+            DataError: Naming every row that cannot be used.
+        """
+        loaded = self.load(self._listed())
+        assert loaded.labels is not None
+        self.train_set = FoldedDataset(
+            loaded.paths, loaded.resolution, loaded.labels, loaded.cached, loaded.numbers, loaded.resize
+        )
+        self.train_set.roles = fold_roles(loaded.labels[:, 0], self.folds, self.inner_share, self.seed)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """All images in order: each member takes from them what it stops on and what it is reported on."""
+        return self.in_order(self.train_set)
+
+    def _listed(self) -> Listing:
+        source = self.annotations_path
+        require(source)
+        rows = read_rows(source)
+        header = list(rows[0]) if rows else []
+        attribute(self.attribute)
+        value, number = column(header, self.attribute), number_column(header)
+        if value is None or ("path" not in header and number is None):
+            raise DataError(
+                f"{source}: the header has {', '.join(header) or 'nothing'}; expected a column {self.attribute} and "
+                "one that names the image (path, index, idx, img_no or img_name)"
+            )
+        if "path" not in header and self.folder is None:
+            raise DataError(f"{source} numbers its images; name the folder they are in with 'folder'")
+        named = "path" if "path" in header else str(number)
+        check_columns(source, rows, [named, value])
+        numbers = image_numbers(source, rows) or list(range(len(rows)))
+        numbered = {} if "path" in header else _by_number(Path(str(self.folder)))
+        listed: dict[Path, tuple[float, int]] = {}
+        bad: list[str] = []
+        for place, row in enumerate(rows):
+            name = row[named]
+            path = source.parent / name if named == "path" else numbered.get(name.lstrip("0") or "0")
+            if path is None or not path.is_file():
+                bad.append(f"row {place + 2}: there is no image {name}")
+            elif path in listed:
+                bad.append(f"row {place + 2}: image {name} is labelled twice")
+            elif row[value] not in ("0", "1"):
+                bad.append(f"row {place + 2}: {value} is {row[value]!r}, expected 0 or 1")
+            else:
+                listed[path] = float(row[value]), numbers[place]
+        if bad:
+            raise DataError(f"{source}: {'; '.join(bad)}")
+        labels = np.array([label for label, _ in listed.values()], np.float32)[:, None]
+        return Listing(source, list(listed), labels, [number for _, number in listed.values()])
+
+
+def _by_number(folder: Path) -> dict[str, Path]:
+    """The images of a folder by the number in their names, without leading zeros."""
+    require(folder, folder=True)
+    return {path.stem.lstrip("0") or "0": path for path in images.paths_in(folder)}

@@ -1,0 +1,1 @@
+"""The files that ohlora reads and writes: networks, directions, samples, and foreign checkpoints."""

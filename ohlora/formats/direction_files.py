@@ -1,0 +1,157 @@
+"""Direction files: ours, and the original's CSV folder."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ohlora.attributes import GROUPING
+from ohlora.directions.edits import Directions
+from ohlora.directions.groups import Groups
+from ohlora.directions.local import LocalBasis
+from ohlora.errors import DataError, FormatError, MissingArtifactError
+from ohlora.formats import tensor_files
+from ohlora.pipeline import require
+from ohlora.utils.files import read_rows
+
+FORMAT = "ohlora-directions"
+FORMAT_VERSION = 1
+BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
+ORIGINAL_NAMES = {"pose": "roll"}
+"""What the original calls pose is the tilt of the eye line."""
+
+
+def save_directions(directions: Directions, path: str | Path, basis: LocalBasis | None = None) -> None:
+    """Writes everything needed to use directions, whole or not at all; with a basis, also edits at single latents."""
+    tensors = {"vectors": directions.vectors.float(), "units": directions.units.float()}
+    local: dict[str, Any] = {}
+    if basis is not None:
+        tensors |= {f"local.{name}": getattr(basis, name) for name in BASIS_TENSORS}
+        names = ("outputs", "points", "rounds", "share", "seed")
+        local = {"local": {name: getattr(basis, name) for name in names}}
+    tensor_files.write(
+        path,
+        FORMAT,
+        FORMAT_VERSION,
+        tensors,
+        attributes=list(directions.attributes),
+        group_by=list(directions.groups.attributes),
+        medians=list(directions.groups.medians),
+        method=directions.method,
+        provenance=dict(directions.provenance),
+        **local,
+    )
+
+
+def load_basis(path: str | Path) -> LocalBasis | None:
+    """What a file of directions holds for edits at single latents, or None."""
+    about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a file of directions")
+    if "local" not in about:
+        return None
+    tensors = tensor_files.read_tensors(path, [f"local.{name}" for name in BASIS_TENSORS])
+    local = about["local"] | {name: tensors[f"local.{name}"] for name in BASIS_TENSORS}
+    return LocalBasis(**(local | {"outputs": tuple(local["outputs"])}))
+
+
+def load_directions(path: str | Path) -> Directions:
+    """Reads a file of :func:`save_directions`.
+
+    Raises:
+        MissingArtifactError: If there is none.
+        FormatError: If it is something else.
+    """
+    require(path)
+    about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a file of directions")
+    tensors = tensor_files.read_tensors(path)
+    groups = Groups(tuple(about["group_by"]), tuple(about["medians"]))
+    try:
+        return Directions(
+            tuple(about["attributes"]),
+            tensors["vectors"],
+            tensors["units"],
+            groups,
+            about["method"],
+            about["provenance"],
+        )
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def read_original(folder: str | Path, medians: str | Path | None = None) -> Directions:
+    """Reads the original's CSV folder, ``eyes_change_w_vector_hhhh.csv`` …, and turns its vectors upwards.
+
+    Args:
+        folder: The folder; groups may have any number of letters up to four.
+        medians: The original's table of group medians; without it a sample's group must be known by name.
+
+    Returns:
+        Directions whose unit of strength is one unit vector, as in the original; its ``pose`` is ``roll``.
+
+    Raises:
+        MissingArtifactError: If the folder is missing or holds no such file.
+        DataError: Listing the files that are missing, or naming one that does not fit.
+    """
+    folder = Path(folder)
+    require(folder, folder=True)
+    found: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for path in sorted(folder.glob("*_change_w_vector_*.csv")):
+        match = re.fullmatch(r"(\w+)_change_w_vector_([hl]+)\.csv", path.name)
+        if match is not None:
+            found[match[1]][match[2]] = _vector(path)
+    if not found:
+        raise MissingArtifactError(f"{folder} holds no file such as eyes_change_w_vector_hhhh.csv")
+    letters = {len(name) for by_group in found.values() for name in by_group}
+    if len(letters) != 1 or max(letters) > len(GROUPING):
+        raise DataError(f"{folder}: group names have {sorted(letters)} letters; expected one number, up to four")
+    group_by = GROUPING[: letters.pop()]
+    groups = Groups(group_by, _medians(medians, group_by) if medians else (float("nan"),) * len(group_by))
+    absent = [f"{a}_change_w_vector_{g}.csv" for a in found for g in groups.names if g not in found[a]]
+    if absent:
+        raise DataError(f"{folder}: {', '.join(absent)} missing")
+    sizes = {len(vector) for by_group in found.values() for vector in by_group.values()}
+    if len(sizes) != 1:
+        raise DataError(f"{folder}: vectors have lengths {sorted(sizes)}; expected one length")
+    # The original's point from large to small scores.
+    vectors = -torch.from_numpy(np.stack([[by_group[g] for by_group in found.values()] for g in groups.names]))
+    norms = vectors.norm(dim=-1)
+    return Directions(
+        tuple(ORIGINAL_NAMES.get(name, name) for name in found),
+        vectors / norms[..., None],
+        norms,
+        groups,
+        "svm",
+        {"imported_from": folder.name},
+    )
+
+
+def _vector(path: Path) -> np.ndarray:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    if len(rows) != 2 or len(rows[0]) != len(rows[1]) or rows[0][0]:
+        raise DataError(f"{path}: expected a header with an empty first name, and one row (one SVM) of the same length")
+    try:
+        vector = np.array(rows[1][1:], dtype=np.float64)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if not np.isfinite(vector).all() or not vector.any():
+        raise DataError(f"{path}: a vector of finite numbers other than zero is expected")
+    return vector
+
+
+def _medians(path: str | Path, group_by: tuple[str, ...]) -> tuple[float, ...]:
+    require(path)
+    rows: list[Mapping[str, str]] = [row for row in read_rows(path) if row.get("value_type") == "median"]
+    if len(rows) != 1:
+        raise DataError(f"{path}: expected one row of value_type median")
+    row = {{"background_score": "background_mean"}.get(name, name): value for name, value in rows[0].items()}
+    missing = [name for name in group_by if name not in row]
+    if missing:
+        raise DataError(f"{path} has no column for {', '.join(missing)}")
+    return tuple(float(row[name]) for name in group_by)

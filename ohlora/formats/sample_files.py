@@ -1,0 +1,126 @@
+"""Samples on disk: shards of style codes with the scores of their images, and the scores' medians.
+
+A shard ``shards/000005000-000009999.safetensors`` holds, for the samples its name tells, ``index`` (N,), ``w`` (N×D)
+and ``scores`` (N×K); its metadata name the K scores and what the samples were made from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.errors import DataError
+from ohlora.formats import tensor_files
+from ohlora.pipeline import hint, require
+
+FORMAT = "ohlora-samples"
+FORMAT_VERSION = 1
+MEDIANS = "medians.json"
+
+
+def shard_path(folder: Path, indices: range) -> Path:
+    """Where a shard is."""
+    return folder / "shards" / f"{indices.start:09d}-{indices.stop - 1:09d}.safetensors"
+
+
+def ranges_in(folder: Path) -> list[range]:
+    """The index ranges of the shards in a folder, in order."""
+    found = [re.fullmatch(r"(\d+)-(\d+)\.safetensors", path.name) for path in (folder / "shards").glob("[0-9]*")]
+    return sorted((range(int(m[1]), int(m[2]) + 1) for m in found if m is not None), key=lambda r: (r.start, r.stop))
+
+
+def write_shard(folder: Path, first: int, w: Tensor, scores: Tensor, about: Mapping[str, Any]) -> None:
+    """Writes a shard, whole or not at all, in place of a shorter one that begins alike.
+
+    Args:
+        folder: Folder of the set.
+        first: Index of the first sample.
+        w: Style codes, N×D float32.
+        scores: N×K float32.
+        about: What the samples were made from; ``outputs`` names the scores.
+    """
+    indices = range(first, first + len(w))
+    tensors = {"index": torch.arange(indices.start, indices.stop), "w": w, "scores": scores}
+    tensor_files.write(shard_path(folder, indices), FORMAT, FORMAT_VERSION, tensors, **about)
+    for other in ranges_in(folder):
+        if other.start == first and other.stop < indices.stop:
+            shard_path(folder, other).unlink()
+
+
+def shards_of(folder: Path, count: int | None = None) -> list[range]:
+    """The shards of a set, checked to hold samples 0, 1, 2, … without a gap.
+
+    Args:
+        folder: Folder of the set.
+        count: How many samples are wanted at least; None takes what is there.
+
+    Raises:
+        MissingArtifactError: If there is no set.
+        DataError: Naming the first sample that is missing.
+    """
+    require(folder / "shards", folder=True)
+    found = ranges_in(folder)
+    again = f"; {hint(folder) or 'sample again'} makes what is missing"
+    end = 0
+    for shard in found:
+        if shard.start != end:
+            raise DataError(
+                f"{folder}: the shard that holds sample {min(end, shard.start)} is missing or double{again}"
+            )
+        end = shard.stop
+    if end < (count or 1):
+        raise DataError(f"{folder} holds {end} samples; expected {count or 'at least one'}{again}")
+    return found
+
+
+def outputs_of(folder: Path, shards: Sequence[range]) -> tuple[str, ...]:
+    """The names of the scores, the same in all shards.
+
+    Raises:
+        DataError: If shards come from different runs.
+    """
+    seen = {}
+    for shard in shards:
+        path = shard_path(folder, shard)
+        about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a shard of samples")
+        seen[json.dumps(about, sort_keys=True)] = (path, about)
+    if len(seen) > 1:
+        paths = ", ".join(str(path) for path, _ in seen.values())
+        raise DataError(f"shards of different origin lie side by side: {paths}; sample into an empty folder")
+    ((_, about),) = seen.values()
+    return tuple(about["outputs"])
+
+
+def read_scores(folder: Path, count: int | None = None) -> np.ndarray:
+    """The scores of the first ``count`` samples, or of all: N×K float32.
+
+    Raises:
+        DataError: If one is not a number, naming the sample.
+    """
+    parts: list[np.ndarray] = []
+    for shard in shards_of(folder, count):
+        if count is not None and shard.start >= count:
+            break
+        scores = tensor_files.read_tensors(shard_path(folder, shard), ["scores"])["scores"].numpy()
+        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        if len(bad):
+            raise DataError(f"{shard_path(folder, shard)}: sample {shard.start + bad[0]} has a score that is no number")
+        parts.append(scores)
+    return np.concatenate(parts)[:count]
+
+
+def statistics(names: Sequence[str], scores: np.ndarray) -> dict[str, Any]:
+    """``count``, and ``median``, ``mean`` and ``std`` of N×K scores by name."""
+    values = scores.astype(np.float64)
+    figures = {"median": np.median(values, axis=0), "mean": values.mean(axis=0), "std": values.std(axis=0)}
+    return {
+        "count": len(values),
+        **{what: dict(zip(names, row.tolist(), strict=True)) for what, row in figures.items()},
+    }

@@ -1,0 +1,119 @@
+"""Our safetensors files: tensors, and metadata that say what they are and in which version of the format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ohlora.errors import FormatError, MissingArtifactError, StorageError
+from ohlora.utils.files import replacing
+
+
+def write(path: str | Path, format: str, version: int, tensors: Mapping[str, Tensor], **about: Any) -> None:  # noqa: A002
+    """Writes a file, whole or not at all.
+
+    Args:
+        path: Where to; an existing file is replaced.
+        format: What the file is, such as ``ohlora-network``.
+        version: Version of that format.
+        tensors: Name → tensor.
+        about: What else the file says of itself; anything JSON can hold.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    metadata = {"format": format, "format_version": str(version)}
+    # Plain words stay as they are, so that other readers of the format see no quotes.
+    metadata |= {key: value if _is_plain(value) else json.dumps(value) for key, value in about.items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with replacing(path) as part:
+        try:
+            save_file(state, part, metadata)
+        except SafetensorError as error:  # safetensors' own I/O errors are no OSError
+            raise StorageError(f"{path} cannot be written ({error}); make room or mend the disk, then go on") from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a string that reads back as itself; one such as "12" would become a number."""
+    return isinstance(value, str) and _decoded(value) == value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def read_metadata(path: str | Path, format: str, version: int, what: str) -> dict[str, Any]:  # noqa: A002
+    """What a file says of itself, without ``format``.
+
+    Args:
+        path: The file.
+        format: What it must be.
+        version: The newest version that can be read.
+        what: That in words, for messages: "a network".
+
+    Raises:
+        MissingArtifactError: If there is no such file.
+        FormatError: If the file is truncated or something else, or was written by a newer ohlora.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingArtifactError(f"{path} does not exist; expected {what} written by ohlora")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        hint = "foreign checkpoints are read by scripts/import_weights.py" if path.suffix != ".safetensors" else error
+        raise FormatError(f"{path} is not a readable safetensors file ({hint})") from error
+    if metadata.get("format") != format:
+        raise FormatError(
+            f"{path} is a safetensors file, but not {what} written by ohlora (format {metadata.get('format')!r}); "
+            f"expected format {format!r}"
+        )
+    found = int(metadata["format_version"])
+    if found > version:
+        raise FormatError(f"{path} has format version {found}; this ohlora reads up to {version}: update it")
+    rest = {key: _decoded(value) for key, value in metadata.items() if key not in ("format", "format_version")}
+    return {"format_version": found, **rest}
+
+
+def files_of(folder: str | Path, format: str) -> tuple[list[Path], list[Path]]:  # noqa: A002
+    """The files of one format below a folder, sorted; those of single runs and shards of samples are left out.
+
+    Returns:
+        The files, and those that cannot be read at all.
+    """
+    found: list[Path] = []
+    damaged: list[Path] = []
+    for path in sorted(Path(folder).rglob("*.safetensors")):
+        if {"runs", "shards"} & set(path.relative_to(folder).parts) or path.name.startswith("."):
+            continue
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError):
+            damaged.append(path)
+            continue
+        if metadata.get("format") == format:
+            found.append(path)
+    return found, damaged
+
+
+def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file whose metadata were read; ``names`` limits them, so that no others are loaded."""
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
+
+
+def read_rows(path: str | Path, names: Iterable[str], rows: slice) -> dict[str, Tensor]:
+    """Some rows of some tensors; only they are read."""
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_slice(key)[rows] for key in names}

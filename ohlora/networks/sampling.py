@@ -1,0 +1,125 @@
+"""Images of counted latents, and what attribute networks see in the images of style codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.stylegan import Generator
+from ohlora.utils import counted, images
+
+BATCH = 100
+"""Images that a network sees at once."""
+
+
+@torch.inference_mode()
+def batched(
+    compute: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device, batch_size: int = BATCH
+) -> Tensor:
+    """What a network makes of N inputs, batch by batch on its device; the result is on the CPU."""
+    return torch.cat([compute(batch.to(device)).cpu() for batch in torch.split(inputs, batch_size)])
+
+
+def counted_latents(
+    generator: Generator, seed: int, indices: Sequence[int], stream: str = ""
+) -> tuple[Tensor, Tensor | None]:
+    """Counted latents on the generator's device.
+
+    Args:
+        generator: Says their sizes, and how its labels are drawn.
+        seed: Seed of the run.
+        indices: N numbers.
+        stream: What they are for, such as ``"watch/"``; different streams are independent.
+
+    Returns:
+        z, N×Z, and labels, N×K, or None for a generator without labels.
+    """
+    z = counted.normal(seed, f"{stream}z", indices, generator.z_dim).to(generator.w_avg)
+    return z, generator.draw_labels(counted.generators(seed, f"{stream}label", indices))
+
+
+@torch.inference_mode()
+def counted_images(
+    generator: Generator, seed: int, indices: Sequence[int], batch_size: int
+) -> tuple[Tensor, Tensor | None]:
+    """Images of counted latents, labels and noise, rounded to grey levels as files are.
+
+    Returns:
+        N×3×R×R and, for a generator with labels, N×K; both on the CPU.
+    """
+    made: list[Tensor] = []
+    labels: list[Tensor] = []
+    for first in range(0, len(indices), batch_size):
+        part = indices[first : first + batch_size]
+        z, label = counted_latents(generator, seed, part, "watch/")
+        noise = counted.generators(seed, "watch/noise", part)
+        made.append(images.rounded(generator(z, label, noise=noise)).cpu())
+        if label is not None:
+            labels.append(label.cpu())
+    return torch.cat(made), torch.cat(labels) if labels else None
+
+
+@torch.inference_mode()
+def scores_of_codes(
+    generator: Generator, networks: Sequence[AttributeCNN | AttributeEnsemble], codes: Tensor, batch_size: int
+) -> list[Tensor]:
+    """What networks see in the images of style codes, with the generator's stored noise.
+
+    Args:
+        generator: Makes the images.
+        networks: K_1, K_2, … outputs.
+        codes: M×D or M×L×D, on the generator's device.
+        batch_size: Images made at once.
+
+    Returns:
+        M×K_1, M×K_2, …, on that device.
+    """
+    seen: list[list[Tensor]] = [[] for _ in networks]
+    for part in torch.split(codes, batch_size):
+        made = images.rounded(generator.synthesize(part))
+        for scores, network in zip(seen, networks, strict=True):
+            scores.append(network(made))
+    return [torch.cat(scores) for scores in seen]
+
+
+def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor) -> dict[str, np.ndarray]:
+    """A network's outputs for N×3×R×R: attribute → N scores."""
+    scores = batched(network, images, next(network.parameters()).device).numpy()
+    return dict(zip(network.outputs, scores.T, strict=True))
+
+
+def score_gradients(
+    generator: Generator,
+    network: AttributeCNN | AttributeEnsemble,
+    codes: Tensor,
+    outputs: Sequence[int],
+    batch_size: int = BATCH,
+) -> tuple[Tensor, Tensor]:
+    """What a network sees in the images of style codes, and how that changes with the codes.
+
+    One forward pass and a backward pass per output; the images are clipped, not rounded.
+
+    Args:
+        generator: Makes the images, with its stored noise.
+        network: K outputs.
+        codes: N×D, or N×L×D for gradients by layer.
+        outputs: Which outputs to differentiate.
+        batch_size: Images made at once.
+
+    Returns:
+        Scores N×K, and gradients N×len(outputs)×D (or ×L×D).
+    """
+    scores: list[Tensor] = []
+    gradients: list[Tensor] = []
+    with torch.inference_mode(False), torch.enable_grad():
+        for part in torch.split(codes, batch_size):
+            w = part.detach().clone().requires_grad_()
+            seen = network(generator.synthesize(w).clamp(-1, 1))
+            each = [torch.autograd.grad(seen[:, k].sum(), w, retain_graph=True)[0] for k in outputs]
+            scores.append(seen.detach())
+            gradients.append(torch.stack(each, dim=1))
+    return torch.cat(scores), torch.cat(gradients)

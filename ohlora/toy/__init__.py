@@ -1,0 +1,1 @@
+"""The drawn world: faces drawn from known attribute values."""

@@ -1,0 +1,125 @@
+"""Image tensors and picture files.
+
+Inside the program images are float N×3×H×W in [−1, 1]; on disk they are PNG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ohlora.errors import DataError
+from ohlora.utils.files import replacing
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """N×3×H×W in [−1, 1], clipped → N×H×W×3 uint8, rounded to the nearest grey level."""
+    levels = ((images.detach().float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def rounded(images: Tensor) -> Tensor:
+    """N×3×H×W as a file would hold them: clipped to [−1, 1] and rounded to the nearest grey level, on their device."""
+    return ((images.detach().float() + 1) * 127.5 + 0.5).clamp(0, 255).floor_().div_(127.5).sub_(1)
+
+
+def to_float(images: np.ndarray) -> Tensor:
+    """N×H×W×3 uint8 → N×3×H×W float32 in [−1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+
+
+def save_png(image: np.ndarray, path: str | Path) -> None:
+    """Writes an H×W×3 or H×W uint8 array as PNG, whole or not at all."""
+    with replacing(path) as part:
+        Image.fromarray(image).save(part, format="PNG")
+
+
+def save_gif(frames: np.ndarray, path: str | Path, frames_per_second: float) -> None:
+    """Writes N×H×W×3 uint8 as an endless GIF, whole or not at all."""
+    pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    with replacing(path) as part:
+        duration = round(1000 / frames_per_second)
+        pictures[0].save(part, "GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+
+
+def decode(path: str | Path) -> Image.Image:
+    """Decodes a picture file of any mode and size.
+
+    Raises:
+        DataError: If the file is missing or unreadable.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: unreadable ({error})") from error
+    return image
+
+
+def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndarray:
+    """Decodes an RGB image of one size.
+
+    Args:
+        path: The file.
+        resolution: Height and width in pixels.
+        resize: Whether square images of another size are resized (bilinearly, with averaging when they shrink).
+
+    Returns:
+        H×W×3 uint8.
+
+    Raises:
+        DataError: If the file is missing, unreadable, of another mode, or of a size that cannot be used.
+    """
+    image = decode(path)
+    if image.mode != "RGB":
+        raise DataError(f"{path}: mode {image.mode}; expected RGB")
+    if resize and image.size[0] == image.size[1]:
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
+    if image.size != (resolution, resolution):
+        raise DataError(f"{path}: size {image.size[0]}×{image.size[1]}; expected {resolution}×{resolution}")
+    return np.asarray(image)
+
+
+def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """Tiles N×H×W×3 uint8 images, row by row, with white gaps.
+
+    Returns:
+        One H'×W'×3 uint8 picture.
+    """
+    n, h, w, _ = images.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 255, dtype=np.uint8)
+    for k, image in enumerate(images):
+        top, left = gap + k // columns * (h + gap), gap + k % columns * (w + gap)
+        sheet[top : top + h, left : left + w] = image
+    return sheet
+
+
+def enlarge(picture: np.ndarray, shortest: int = 512) -> np.ndarray:
+    """Repeats pixels by the largest whole factor that keeps the shorter side within ``shortest``."""
+    factor = _factor(picture.shape[:2], shortest)
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _factor(size: tuple[int, ...], shortest: int) -> int:
+    return max(1, shortest // min(size))
+
+
+def enlarge_each(pictures: np.ndarray, shortest: int) -> np.ndarray:
+    """:func:`enlarge` for N×H×W×3."""
+    factor = _factor(pictures.shape[1:3], shortest)
+    return pictures.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def paths_in(folder: str | Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> list[Path]:
+    """The image files of a folder and its subfolders, sorted by relative path."""
+    root = Path(folder)
+    found = (p for p in root.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    return sorted(found, key=lambda p: p.relative_to(root).as_posix())

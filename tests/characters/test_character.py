@@ -1,0 +1,102 @@
+"""Characters: files, rendering, motion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ohlora.characters import motion
+from ohlora.characters.character import Character
+from ohlora.directions.edits import GRID
+from ohlora.errors import ConfigError, FormatError, MissingArtifactError
+from ohlora.utils import images
+from tests.conftest import tiny_networks
+
+NAMES = ("eyes", "mouth", "pose")
+RANGES = {"eyes": (-1.0, 1.0), "mouth": (-1.5, 1.5), "pose": (-0.5, 1.5)}
+
+
+@pytest.fixture
+def character() -> Character:
+    g, _ = tiny_networks(c_dim=2)
+    torch.manual_seed(1)
+    return Character(g, torch.randn(8), NAMES, torch.randn(3, 8), RANGES, {"case": 7})
+
+
+def test_a_file_is_all_it_takes(character: Character, tmp_path: Path) -> None:
+    path = tmp_path / "mina.safetensors"
+    character.save(path)
+    loaded = Character.load(path)
+    assert loaded.attributes == NAMES and loaded.ranges == RANGES and loaded.card == {"case": 7}
+    face = loaded.render(eyes=0.5, mouth=-1.0, pose=0.25)
+    assert isinstance(face, Image.Image) and face.size == (16, 16)
+    with torch.inference_mode():
+        w = character.w + 0.5 * character.steps[0] - 1.0 * character.steps[1] + 0.25 * character.steps[2]
+        expected = images.to_uint8(character.generator.synthesize(w[None]))[0]
+    assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1
+    assert (np.asarray(loaded.render()) == loaded.frames([[0, 0, 0]])[0]).all()
+
+
+def test_frames_in_any_batches(character: Character) -> None:
+    strengths = motion.sweep(NAMES, RANGES, 5)
+    frames = character.frames(strengths, batch_size=4)
+    assert frames.shape == (15, 16, 16, 3) and frames.dtype == np.uint8
+    assert np.abs(frames.astype(int) - character.frames(strengths, batch_size=15)).max() <= 1
+    assert (frames[0] != frames[4]).any()
+
+
+def test_strengths_out_of_range(character: Character) -> None:
+    with pytest.warns(UserWarning, match="eyes reaches 3 … 3, tested is -1 … 1"):
+        clamped = character.render(eyes=3.0)
+    assert (np.asarray(clamped) == np.asarray(character.render(eyes=1.0))).all()
+    with pytest.raises(ConfigError, match=r"pose reaches -0\.6 … 0, tested is -0\.5 … 1\.5"):
+        character.frames([[0, 0, 0], [0, 0, -0.6]], strict=True)
+    with pytest.raises(ConfigError, match="cannot be steered by roll; it has eyes, mouth, pose"):
+        character.render(roll=1.0)
+    with pytest.raises(ConfigError, match="expected N × 3"):
+        character.frames([[0.0, 1.0]])
+    with pytest.raises(ConfigError, match="not a finite number"):
+        character.render(eyes=float("nan"))
+
+
+def test_files_that_are_no_character(character: Character, tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifactError, match="expected a character"):
+        Character.load(tmp_path / "none.safetensors")
+    path = tmp_path / "mina.safetensors"
+    character.save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(FormatError, match="not a readable safetensors file"):
+        Character.load(path)
+    with pytest.raises(ValueError, match="steps"):
+        Character(character.generator, character.w, NAMES, character.steps[:2], RANGES)
+
+
+def test_a_sweep_moves_one_attribute_at_a_time() -> None:
+    rows = motion.sweep(NAMES, RANGES)
+    assert rows.shape == (60, 3) and (np.count_nonzero(rows, axis=1) <= 1).all()
+    assert (rows[0, 0], rows[19, 0], rows[40, 2], rows[59, 2]) == (-1.0, 1.0, -0.5, 1.5)
+
+
+def test_idle_motion_is_the_original_s() -> None:
+    """In the original's own ranges: walk, limits and blinks as published (there with the sign turned)."""
+    ranges = {name: (min(levels), max(levels)) for name, levels in GRID.items()}
+    rows = motion.idle(NAMES, ranges, 4000, frames_per_second=20, seed=3)
+    eyes, mouth, pose = rows.T
+    assert mouth.min() >= 0.85 - 1e-9 and mouth.max() <= 1.15 + 1e-9 and np.abs(np.diff(mouth)).max() <= 0.025
+    assert np.abs(pose).max() <= 0.4 + 1e-9 and np.abs(np.diff(pose)).max() <= 0.045
+    assert eyes.max() <= 0.45 + 1e-9 and eyes.min() >= -1.2
+    closed = eyes < -0.3  # below anything that walking reaches
+    starts = np.flatnonzero(closed[1:] & ~closed[:-1])
+    assert 20 < len(starts) < 100 and np.diff(starts).min() >= 20  # a second apart at least
+    lengths = np.flatnonzero(~closed[1:] & closed[:-1])[: len(starts)] - starts[: len(starts)]
+    assert lengths.max() <= 6
+    assert (rows == motion.idle(NAMES, ranges, 4000, frames_per_second=20, seed=3)).all()
+    half = {name: (low / 2, high / 2) for name, (low, high) in ranges.items()}
+    assert np.allclose(motion.idle(NAMES, half, 4000, frames_per_second=20, seed=3), rows / 2)
+    tilted = motion.idle(("roll", "hairstyle"), {"roll": (-0.6, 1.8), "hairstyle": (-1, 1)}, 50, seed=3)
+    assert (tilted[:, 0] == pose[:50]).all() and not tilted[:, 1].any()

@@ -1,0 +1,282 @@
+"""Tests of the renderer of drawn faces."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from ohlora.attributes import ATTRIBUTES, FILTERS, MEASURED, Crop, attribute
+from ohlora.faces.classes import CLASSES
+from ohlora.toy.drawing import DEFAULT_RATES, MIN_RESOLUTION, NUISANCES, DrawnFace, Truth, draw, sample_truth
+
+SIZE = 128
+GOOD = {"quality": 1.0, "glass": 0.0, "age": 0.0}
+
+
+@pytest.fixture(scope="module")
+def small_faces() -> list[tuple[Truth, DrawnFace]]:
+    """Faces at the toy world's resolution."""
+    truths = [sample_truth(11, i) for i in range(300)]
+    return [(truth, draw(truth, 64)) for truth in truths]
+
+
+def changed(before: DrawnFace, after: DrawnFace) -> npt.NDArray[np.bool_]:
+    """Where two images differ."""
+    return np.asarray((before.image != after.image).any(axis=2))
+
+
+def grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """A mask and its neighbours: a pixel on an edge belongs a little to both sides."""
+    padded = np.pad(mask, 1)
+    height, width = mask.shape
+    shifted = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return np.asarray(np.any(shifted, axis=0))
+
+
+def inside(crop: Crop, size: int = SIZE) -> npt.NDArray[np.bool_]:
+    """A mask of a window of the frame."""
+    mask = np.zeros((size, size), np.bool_)
+    top, bottom, left, right = (round(edge * size) for edge in crop)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+# --- truth ------------------------------------------------------------------------------------------------------------
+
+
+def test_truth_is_a_function_of_seed_and_index() -> None:
+    backwards = [sample_truth(3, i) for i in reversed(range(20))][::-1]
+    assert backwards == [sample_truth(3, i) for i in range(20)]
+    assert len({tuple(truth.attributes.values()) for truth in backwards}) == 20
+    assert sample_truth(4, 0) != sample_truth(3, 0)
+
+
+def test_truth_names_everything() -> None:
+    truth = sample_truth(0, 0)
+    assert tuple(truth.attributes) == tuple(a.name for a in ATTRIBUTES)
+    assert tuple(truth.nuisances) == NUISANCES
+    assert pickle.loads(pickle.dumps(truth)) == truth
+
+
+def test_a_rate_changes_its_own_attribute_only() -> None:
+    for i in range(40):
+        plain, dense = sample_truth(5, i), sample_truth(5, i, {"glass": 0.9})
+        assert plain.nuisances == dense.nuisances
+        assert {k: v for k, v in plain.attributes.items() if k != "glass"} == {
+            k: v for k, v in dense.attributes.items() if k != "glass"
+        }
+        assert plain.attributes["glass"] <= dense.attributes["glass"]
+
+
+def test_distribution_of_truths() -> None:
+    truths = [sample_truth(1, i) for i in range(4000)]
+    for name in MEASURED:
+        values = np.array([truth.attributes[name] for truth in truths])
+        assert abs(values.mean()) < 0.06
+        assert abs(values.std() - 1) < 0.06
+    for name in FILTERS:
+        assert abs(np.mean([truth.attributes[name] for truth in truths]) - DEFAULT_RATES[name]) < 0.03
+
+
+def test_rates_of_zero_and_one_are_exact() -> None:
+    rates = {"gender": 1.0, "age": 0.0}
+    truths = [sample_truth(1, i, rates) for i in range(50)]
+    assert all(truth.attributes["gender"] == 1 and truth.attributes["age"] == 0 for truth in truths)
+
+
+def test_replace() -> None:
+    truth = sample_truth(0, 0)
+    other = truth.replace(eyes=1.5, skin=0.25)
+    assert (other.attributes["eyes"], other.nuisances["skin"]) == (1.5, 0.25)
+    assert other.replace(eyes=truth.attributes["eyes"], skin=truth.nuisances["skin"]) == truth
+    with pytest.raises(ValueError, match="unknown name 'eye'; expected one of gender"):
+        truth.replace(eye=1.0)
+    with pytest.raises(ValueError, match="'glass' is 2; expected 0 or 1"):
+        truth.replace(glass=2)
+    with pytest.raises(ValueError, match="'pose' is nan; expected a finite number"):
+        truth.replace(pose=float("nan"))
+    with pytest.raises(ValueError, match="'skin' is -1; expected a number from 0 to 1"):
+        truth.replace(skin=-1)
+
+
+def test_bad_truths() -> None:
+    truth = sample_truth(0, 0)
+    with pytest.raises(ValueError, match=r"missing: eyes; unknown: eye$"):
+        Truth({("eye" if k == "eyes" else k): v for k, v in truth.attributes.items()}, truth.nuisances)
+    with pytest.raises(ValueError, match="seed and index are 0 and -1"):
+        sample_truth(0, -1)
+    with pytest.raises(ValueError, match="unknown rate 'eyes'; expected one of gender"):
+        sample_truth(0, 0, {"eyes": 0.5})
+    with pytest.raises(ValueError, match=r"rate of 'age' is 1\.5"):
+        sample_truth(0, 0, {"age": 1.5})
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resolution", [MIN_RESOLUTION, 33, 64, 256])
+def test_shapes(resolution: int) -> None:
+    face = draw(sample_truth(0, 0), resolution)
+    assert face.image.shape == (resolution, resolution, 3)
+    assert face.parsing.shape == (resolution, resolution)
+    assert face.image.dtype == face.parsing.dtype == np.uint8
+    assert face.parsing.max() < len(CLASSES)
+
+
+def test_too_small() -> None:
+    with pytest.raises(ValueError, match="the resolution is 15; expected at least 16"):
+        draw(sample_truth(0, 0), 15)
+
+
+def test_drawing_is_repeatable() -> None:
+    first, second = draw(sample_truth(2, 7), 64), draw(sample_truth(2, 7), 64)
+    assert np.array_equal(first.image, second.image)
+    assert np.array_equal(first.parsing, second.parsing)
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_resolutions_agree(index: int) -> None:
+    truth = sample_truth(9, index)
+    small, large = draw(truth, 64), draw(truth, 256)
+    averaged = large.image.reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+    assert np.abs(averaged - small.image).mean() < 3
+    assert (large.parsing[2::4, 2::4] == small.parsing).mean() > 0.97
+
+
+def test_every_class_survives_at_64(small_faces: list[tuple[Truth, DrawnFace]]) -> None:
+    complete = [len(np.unique(face.parsing)) == len(CLASSES) for _, face in small_faces]
+    assert np.mean(complete) > 0.99
+
+
+@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("value", [-3.5, 3.5])
+def test_extremes_keep_every_class(name: str, value: float) -> None:
+    face = draw(sample_truth(0, 1).replace(**{name: value}), 64)
+    assert set(np.unique(face.parsing)) == set(range(len(CLASSES)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "window", "share"),
+    [
+        ((4, 5), attribute("eyes").crops[0], 0.99),
+        ((6,), attribute("pose").crops[0], 0.97),
+        # An open mouth of a head that turns and tilts leaves its narrow window a little.
+        ((7, 8, 9), attribute("mouth").crops[0], 0.9),
+    ],
+)
+def test_parts_lie_in_the_windows_of_the_networks(
+    small_faces: list[tuple[Truth, DrawnFace]], classes: tuple[int, ...], window: Crop, share: float
+) -> None:
+    masks = [np.isin(face.parsing, classes) for _, face in small_faces]
+    hits = sum(int((mask & inside(window, 64)).sum()) for mask in masks)
+    assert hits / sum(int(mask.sum()) for mask in masks) > share
+
+
+def test_background_shows_in_the_top_half(small_faces: list[tuple[Truth, DrawnFace]]) -> None:
+    assert min((face.parsing[:32] == 0).mean() for _, face in small_faces) > 0.2
+
+
+def test_left_and_right_are_those_of_the_image(small_faces: list[tuple[Truth, DrawnFace]]) -> None:
+    for _, face in small_faces:
+        columns = [np.nonzero(face.parsing == number)[1].mean() for number in (2, 3, 4, 5)]
+        assert columns[0] < columns[1]
+        assert columns[2] < columns[3]
+
+
+def test_clothes_are_background_only_below_the_middle() -> None:
+    truth = sample_truth(0, 1)
+    light, dark = draw(truth.replace(clothes_light=1), SIZE), draw(truth.replace(clothes_light=0), SIZE)
+    difference = changed(light, dark)
+    assert difference.any()
+    assert not difference[: SIZE * 3 // 4].any()
+    assert np.array_equal(light.parsing, dark.parsing)
+
+
+# --- each attribute moves its own part --------------------------------------------------------------------------------
+
+WINDOWS = {
+    "eyes": Crop(0.36, 0.56, 0.2, 0.8),
+    "mouth": Crop(0.60, 0.85, 0.33, 0.67),
+    "pose": Crop(0.18, 0.93, 0.23, 0.77),
+    "roll": Crop(0.18, 0.93, 0.23, 0.77),
+    "hair_length": Crop(0.55, 1.0, 0.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("index", range(4))
+def test_change_stays_in_its_window(name: str, index: int) -> None:
+    truth = sample_truth(21, index).replace(**GOOD)
+    difference = changed(
+        draw(truth.replace(**{name: -2.0}), SIZE),
+        draw(truth.replace(**{name: 2.0}), SIZE),
+    )
+    assert difference.any()
+    assert not (difference & ~inside(WINDOWS[name])).any()
+
+
+@pytest.mark.parametrize("name", ["background_mean", "background_std"])
+def test_background_changes_nothing_in_front_of_it(name: str) -> None:
+    truth = sample_truth(21, 0).replace(**GOOD)
+    low, high = draw(truth.replace(**{name: -2.0}), SIZE), draw(truth.replace(**{name: 2.0}), SIZE)
+    assert np.array_equal(low.parsing, high.parsing)
+    assert not changed(low, high)[~grown(low.parsing == 0)].any()
+    assert changed(low, high)[: SIZE // 2][low.parsing[: SIZE // 2] == 0].mean() > 0.8
+
+
+def test_hair_colour_changes_hair_and_brows_only() -> None:
+    truth = sample_truth(21, 1).replace(**GOOD)
+    low, high = draw(truth.replace(hair_color=-2.0), SIZE), draw(truth.replace(hair_color=2.0), SIZE)
+    assert np.array_equal(low.parsing, high.parsing)
+    assert not changed(low, high)[~grown(np.isin(low.parsing, (2, 3, 10)))].any()
+    assert changed(low, high)[low.parsing == 10].all()
+
+
+def test_waves_leave_the_middle_of_the_face_alone() -> None:
+    truth = sample_truth(21, 2).replace(**GOOD)
+    difference = changed(draw(truth.replace(hairstyle=-2.0), SIZE), draw(truth.replace(hairstyle=2.0), SIZE))
+    assert difference.any()
+    assert not (difference & inside(Crop(0.42, 0.68, 0.32, 0.68))).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "share"),
+    [
+        ("gender", Crop(0.0, 1.0, 0.0, 1.0), 0.05),
+        ("quality", attribute("quality").crops[0], 0.75),
+        ("age", attribute("age").crops[0], 0.015),
+        ("glass", attribute("glass").crops[0], 0.08),
+    ],
+)
+@pytest.mark.parametrize("index", range(4))
+def test_filters_show_where_their_networks_look(name: str, window: Crop, share: float, index: int) -> None:
+    truth = sample_truth(22, index).replace(**GOOD)
+    off, on = (draw(truth.replace(**{name: value}), 64).image.astype(int) for value in (0.0, 1.0))
+    clear = (np.abs(on - off).max(axis=2) > 8) & inside(window, 64)
+    assert clear.sum() / inside(window, 64).sum() > share
+
+
+@pytest.mark.parametrize("name", ["quality", "age", "glass"])
+def test_map_ignores_quality_age_and_glasses(name: str) -> None:
+    for index in range(4):
+        truth = sample_truth(23, index)
+        low, high = draw(truth.replace(**{name: 0.0}), 64), draw(truth.replace(**{name: 1.0}), 64)
+        assert np.array_equal(low.parsing, high.parsing)
+        assert changed(low, high).any()
+
+
+def test_bad_quality_spares_the_lower_part() -> None:
+    truth = sample_truth(23, 0)
+    difference = changed(draw(truth.replace(quality=0), SIZE), draw(truth.replace(quality=1), SIZE))
+    assert not difference[SIZE * 3 // 8 :].any()
+
+
+def test_tint_has_no_brightness() -> None:
+    truth = sample_truth(24, 0).replace(**GOOD, background_mean=0.0, background_std=0.0)
+    faces = [draw(truth.replace(tint_hue=hue, tint_strength=1.0), 64) for hue in (0.1, 0.6)]
+    first, second = (face.image[face.parsing == 0][:500].astype(float) for face in faces)
+    assert np.abs(first - second).mean() > 15
+    assert np.abs(first.mean(axis=1) - second.mean(axis=1)).max() < 1
