@@ -1,6 +1,6 @@
-"""The vocabulary: every attribute of a face, written once.
+"""The attributes of a face, declared once.
 
-Other files take names, roles and crops from here; none spells a list of attributes of its own.
+Other modules take names, roles and crops from here; none has a list of attributes of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Range = Literal["probability", "z-score"]
 
 
 class Crop(NamedTuple):
-    """A window of the full frame, as fractions of its height and width (0…1)."""
+    """A window of the image; the edges are fractions of the image's height or width (0…1)."""
 
     top: float
     bottom: float
@@ -24,15 +24,15 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class Attribute:
-    """One measurable thing about a face.
+    """A measurable property of a face.
 
     Attributes:
-        name: The only spelling used in code, files and configs.
+        name: The name in code, files and configurations.
         meaning: What a larger value means.
         range: ``probability`` (0…1) or ``z-score`` (mean 0, standard deviation 1 over a population).
         roles: ``filter`` (decides which images are kept), ``label`` (conditions fine-tune v1), ``expression``
-            (steered by the character), ``grouping`` (splits latents into groups before directions are sought).
-        crops: The windows in which a network looks for it; one entry per window.
+            (steered by the character), ``grouping`` (splits latents into groups before directions are searched).
+        crops: The windows of the image from which a network predicts it.
         mirrors: Whether its raw score changes sign when the image is mirrored.
     """
 
@@ -87,7 +87,7 @@ _BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}
 
 
 def attribute(name: str) -> Attribute:
-    """Looks an attribute up by name.
+    """Returns the attribute with a name.
 
     Raises:
         ValueError: If no attribute has that name; the message lists those that exist.
@@ -98,26 +98,34 @@ def attribute(name: str) -> Attribute:
 
 
 def names(role: Role) -> tuple[str, ...]:
-    """The names of all attributes with a role, in the order of :data:`ATTRIBUTES`."""
+    """Returns the names of all attributes with a role, in the order of :data:`ATTRIBUTES`."""
     return tuple(a.name for a in ATTRIBUTES if role in a.roles)
 
 
 def column(header: Iterable[str], name: str) -> str | None:
-    """The column of a table that holds an attribute: ``<name>`` or ``<name>_score``; None where there is neither."""
+    """Finds the column of a table that holds an attribute.
+
+    Args:
+        header: The table's columns.
+        name: Name of the attribute.
+
+    Returns:
+        ``<name>`` or ``<name>_score``, or None if the table has neither.
+    """
     return next((c for c in (name, f"{name}_score") if c in header), None)
 
 
 FILTERS = names("filter")
-"""The four 0/1 attributes by which images are kept or dropped."""
+"""The 0/1 attributes by which images are kept or dropped."""
 
 LABELS = names("label")
-"""The seven attributes that condition fine-tune v1, in the order of its label vector."""
+"""The attributes that condition fine-tune v1, in the order of its label vector."""
 
 EXPRESSIONS = names("expression")
-"""The three attributes a character is steered by."""
+"""The attributes by which a character is steered."""
 
 GROUPING = names("grouping")
-"""The four attributes by which latents are grouped, in the order of a group's letters."""
+"""The attributes by which latents are grouped, in the order of the letters of a group's name."""
 
 MEASURED = tuple(a.name for a in ATTRIBUTES if a.range == "z-score")
-"""The continuous attributes that are scored from a parsed image."""
+"""The continuous attributes, which are measured from an image and its parsing map."""

@@ -1,28 +1,28 @@
-"""Errors a user can mend: the entry point shows them as one line instead of a traceback."""
+"""Errors that users can correct: the command line shows them as one line instead of a traceback."""
 
 
 class OhloraError(Exception):
-    """Something about the input, the configuration or the artifacts is not as it must be."""
+    """Base class: the input, the configuration or an artifact is not as it must be."""
 
 
 class ConfigError(OhloraError, ValueError):
-    """A setting does not fit, by itself or together with another."""
+    """A setting is invalid, by itself or in combination with another one."""
 
 
 class MissingArtifactError(OhloraError, FileNotFoundError):
-    """A file that another command makes is not there. The message names the file and the command."""
+    """A file that another command makes does not exist. The message names the file and the command."""
 
 
 class FormatError(OhloraError, ValueError):
-    """A file is not what it should be: truncated, of another kind, or of another layout."""
+    """A file cannot be used: it is truncated, of another kind, or of another layout than expected."""
 
 
 class DataError(OhloraError, ValueError):
-    """Images or tables do not fit: unreadable, wrong size, wrong mode, wrong row."""
+    """An image or a table cannot be used: it is unreadable, or has a wrong size, mode, column or row."""
 
 
 class StorageError(OhloraError, OSError):
-    """A file cannot be written, as on a full disk. What was there before is untouched."""
+    """A file cannot be written, for example on a full disk. A file of that name that existed before is unchanged."""
 
 
 class NonFiniteError(OhloraError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""Sets of images compared by the features that a network sees in them."""
+"""Distances between sets of images, and their diversity, from the hidden features of an attribute CNN."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.utils import counted
 
 FEATURES = 256
-"""Most features that set distances use: their covariance must be estimated from a few thousand images."""
+"""Largest number of features: their covariance must be estimated from a few thousand images."""
 SUBSET = 1000
-"""Rows per subset of the kernel distance, at most."""
+"""Largest number of images in a subset of the kernel distance."""
 
 
 class Penultimate(nn.Module):
-    """The hidden layer of an attribute CNN as features: N×3×R×R → N×F, F ≤ 256.
+    """Feature extractor: the last hidden layer of an attribute CNN, N×3×R×R in [−1, 1] → N×F with F ≤ 256.
 
-    Wider layers are projected onto 256 random orthonormal directions, always the same ones.
+    A wider layer is projected onto 256 random orthonormal directions, which are the same in every run.
+
+    Args:
+        network: The attribute CNN; it is set to evaluation mode.
 
     Attributes:
-        num_features: F.
+        num_features: The number F of features.
     """
 
     projection: Tensor | None
@@ -40,54 +43,54 @@ class Penultimate(nn.Module):
         self.register_buffer("projection", projection)
 
     def projected(self, hidden: Tensor) -> Tensor:
-        """Features from the hidden layers that the network's ``features`` gave."""
+        """Projects hidden layers, N×(their width) as returned by the network's ``features``, to features: N×F."""
         return hidden if self.projection is None else hidden @ self.projection.to(hidden.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of a batch."""
+        """Extracts the features of a batch: N×F."""
         return self.projected(self.network.features(images))
 
 
 def label_correlations(labels: Tensor, scores: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each label input with each measured attribute.
+    """Computes the Pearson correlation of each label with each measured attribute.
 
     Args:
-        labels: N×K.
-        scores: N×K, of the attributes that the labels stand for.
+        labels: The generator's conditions, N×K.
+        scores: Scores of the images, N×K; column k is the attribute that label k stands for.
 
     Returns:
-        K×K: row label, column attribute.
+        K×K, −1…1: the row is the label, the column the attribute.
     """
     count = labels.shape[1]
     return np.asarray(np.corrcoef(labels.numpy().T, scores.T)[:count, count:])
 
 
 def mean_pairwise_distance(features: Tensor) -> float:
-    """Mean Euclidean distance between two different rows of N×F; how varied a set is."""
+    """Computes the mean Euclidean distance between two different rows of N×F, a measure of diversity; N ≥ 2."""
     count = len(features)
     return float(torch.cdist(features.double(), features.double()).sum() / (count * (count - 1)))
 
 
 def set_distances(real: Tensor, fake: Tensor) -> dict[str, float]:
-    """How far two sets of features lie apart.
+    """Computes distances between two sets of images from their features.
 
     Args:
-        real: N×F.
-        fake: M×F.
+        real: Features of the one set, N×F.
+        fake: Features of the other set, M×F.
 
     Returns:
-        ``frechet_distance`` (Heusel et al., 2017) and ``kernel_distance`` (Bińkowski et al., 2018); 0 for equal
-        distributions.
+        ``frechet_distance`` (Heusel et al., 2017) and ``kernel_distance`` (Bińkowski et al., 2018); both are 0 for
+        equal distributions.
     """
-    as_they_are = nn.Identity()
-    as_they_are.num_features = real.shape[1]  # type: ignore[assignment]
-    # Only rank zero measures, so that waiting for other ranks would never end.
-    frechet = FrechetInceptionDistance(as_they_are, sync_on_compute=False)
-    kernel = KernelInceptionDistance(as_they_are, subset_size=min(len(real), len(fake), SUBSET), sync_on_compute=False)
+    identity = nn.Identity()  # the features are given already
+    identity.num_features = real.shape[1]  # type: ignore[assignment]
+    # Only rank zero computes these distances; synchronising with the other ranks would wait forever.
+    frechet = FrechetInceptionDistance(identity, sync_on_compute=False)
+    kernel = KernelInceptionDistance(identity, subset_size=min(len(real), len(fake), SUBSET), sync_on_compute=False)
     for metric in (frechet, kernel):
         metric.update(real, real=True)
         metric.update(fake, real=False)
-    with torch.random.fork_rng(devices=[]):  # the kernel distance draws its subsets
+    with torch.random.fork_rng(devices=[]):  # the kernel distance draws its subsets from torch's global generator
         torch.manual_seed(0)
         kernel_distance, _ = kernel.compute()
     return {"frechet_distance": float(frechet.compute()), "kernel_distance": float(kernel_distance)}

@@ -1,1 +1,1 @@
-"""Drawn faces and their truth, parsing maps, and scores measured from a map and an image."""
+"""Parsing maps of faces, and attribute scores that are measured from an image and its parsing map."""

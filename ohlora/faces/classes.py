@@ -1,4 +1,4 @@
-"""The classes of a parsing map, how they are shown, and what they are called in other data."""
+"""The classes of a parsing map, the colours in which they are shown, and their names in other data sets."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CLASSES: tuple[str, ...] = (
     "lower lip",
     "hair",
 )
-"""The parsing classes, by id."""
+"""Names of the parsing classes, by id; "left" is the left half of the image."""
 
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
 MIRRORED: tuple[int, ...] = tuple(
     CLASSES.index(" ".join(_OTHER_SIDE.get(word, word) for word in name.split())) for name in CLASSES
 )
-"""The class that each class becomes in the mirror: left and right change places."""
+"""For each class id, the id that it has in the mirrored image, where left and right are exchanged."""
 
 COLOURS: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
@@ -40,7 +40,7 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
     (255, 204, 255),
     (255, 0, 102),
 )
-"""RGB colours in which maps are shown, by class; those of the original."""
+"""RGB colours (0…255) in which parsing maps are shown, by class id; those of the original."""
 
 CELEBAMASK_CLASSES: Mapping[str, str] = MappingProxyType(
     {
@@ -65,9 +65,9 @@ CELEBAMASK_CLASSES: Mapping[str, str] = MappingProxyType(
         "hat": "background",
     }
 )
-"""Parts of CelebAMask-HQ (Lee et al., 2020) → our classes, in the order in which part masks are painted.
+"""Part of CelebAMask-HQ (Lee et al., 2020) → our class, in the order in which the masks of the parts are painted.
 
-Its ``l_`` and ``r_`` are the person's left and right; our "left" is the left half of the image (see
-:func:`sides_by_place`). Glasses come before eyes and brows, which they must not cover; earrings and necklaces count as
-the skin they lie on, hats and clothes as background.
+Its ``l_`` and ``r_`` are the person's left and right, whereas our "left" is the left half of the image (see
+:func:`ohlora.faces.parsing.sides_by_place`). Glasses come before eyes and brows, which they must not cover. Earrings and
+necklaces count as skin, hats and clothes as background.
 """

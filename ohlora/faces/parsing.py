@@ -1,6 +1,6 @@
-"""Face parsing: images to maps of 11 classes.
+"""Face parsing: from images to parsing maps of 11 classes.
 
-Two back ends: our U-Net (:class:`ohlora.networks.face_parser.FaceParserNetwork`), and any semantic-segmentation
+There are two back ends: our U-Net (:class:`ohlora.networks.face_parser.FaceParserNetwork`), and any semantic-segmentation
 checkpoint in the format of Hugging Face transformers, such as SegFormer (Xie et al., 2021) fine-tuned on CelebAMask-HQ.
 """
 
@@ -25,26 +25,32 @@ from ohlora.pipeline import require
 from ohlora.utils.images import to_float
 
 BATCH = 50
-"""Faces parsed at once."""
+"""Number of images that :func:`parsed` parses at once."""
 
 
 def coloured(maps: np.ndarray) -> np.ndarray:
-    """Maps …×H×W → pictures …×H×W×3 uint8 in :data:`COLOURS`."""
+    """Converts parsing maps …×H×W to pictures …×H×W×3 uint8 in :data:`ohlora.faces.classes.COLOURS`."""
     pictures: np.ndarray = np.asarray(COLOURS, np.uint8)[maps]
     return pictures
 
 
 def sides_by_place(maps: Tensor) -> Tensor:
-    """Lets left and right eyes or brows of N×H×W maps change places where the left one lies right of the other.
+    """Exchanges left and right eyes, or brows, where the left one lies further right in the image than the right one.
 
-    Data sets disagree on whose left is meant, and networks trained with mirrored images mix them up; what is measured
-    needs "left" to be the left in the image.
+    Data sets disagree on whether "left" is the person's or the viewer's, and networks that were trained with mirrored
+    images confuse the two. The scores need "left" to be the left half of the image.
+
+    Args:
+        maps: Parsing maps, N×H×W uint8.
+
+    Returns:
+        Corrected maps, N×H×W uint8. A map in which one side is missing stays as it is.
     """
     columns = torch.arange(maps.shape[2], device=maps.device, dtype=torch.float32)
 
     def centre(mask: Tensor) -> Tensor:
         counts = mask.sum(dim=1).float()
-        return counts @ columns / counts.sum(dim=1)  # NaN where it is missing: nothing is known then
+        return counts @ columns / counts.sum(dim=1)  # NaN where the class is missing; then the comparison is False
 
     sorted_maps = maps.clone()
     for left in (k for k, name in enumerate(CLASSES) if name.startswith("left ")):
@@ -57,10 +63,10 @@ def sides_by_place(maps: Tensor) -> Tensor:
 
 
 class FaceParser(nn.Module):
-    """Images N×3×H×W in [−1, 1] → class maps N×H'×W' uint8, ids into :data:`ohlora.toy.CLASSES`."""
+    """Base class: images N×3×H×W in [−1, 1] → N×H'×W' uint8, ids into :data:`ohlora.faces.classes.CLASSES`."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Parses a batch."""
+        """Parses a batch of images."""
         raise NotImplementedError
 
 
@@ -68,11 +74,11 @@ class UNetParser(FaceParser):
     """Our U-Net as a parser.
 
     Args:
-        network: A U-Net whose classes are :data:`ohlora.toy.CLASSES`.
-        name: What to call it in messages, such as its file.
+        network: A U-Net whose classes are :data:`ohlora.faces.classes.CLASSES`; it is set to evaluation mode.
+        name: Its name in error messages, such as its file.
 
     Raises:
-        FormatError: If its classes are others.
+        FormatError: If its classes are different.
     """
 
     def __init__(self, network: FaceParserNetwork, name: str = "the network") -> None:
@@ -92,11 +98,11 @@ class SegmentationParser(FaceParser):
     Args:
         folder: The checkpoint: ``config.json``, ``model.safetensors`` and, for size, mean and standard deviation of
             its input, ``preprocessor_config.json``.
-        classes: The checkpoint's label, or its id, → our class.
+        classes: The checkpoint's name of a class, or its id as text → our class.
 
     Raises:
-        MissingArtifactError: If a file is not there.
-        ConfigError: If transformers is not installed, or the classes do not fit the checkpoint's labels.
+        MissingArtifactError: If a file does not exist.
+        ConfigError: If transformers is not installed, or ``classes`` does not fit the checkpoint.
         FormatError: If the checkpoint cannot be read.
     """
 
@@ -109,16 +115,16 @@ class SegmentationParser(FaceParser):
         folder = Path(folder)
         settings = _read_settings(folder)
         self.model = _load_segmentation(folder)
-        labels: dict[int, str] = {int(key): str(label) for key, label in self.model.config.id2label.items()}
-        self.register_buffer("table", torch.tensor(class_table(labels, classes), dtype=torch.uint8))
+        names: dict[int, str] = {int(key): str(name) for key, name in self.model.config.id2label.items()}
+        self.register_buffer("table", torch.tensor(class_table(names, classes), dtype=torch.uint8))
         self.size = _input_size(settings)
         for key, default in (("mean", 0.5), ("std", 0.5)):
             values = settings.get(f"image_{key}", [default] * 3)
             self.register_buffer(key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Parses a batch; the checkpoint's coarse scores are enlarged, so that H' and W' are H and W."""
-        # transformers' own image processor would need torchvision.
+        """Parses a batch; the checkpoint's coarse scores are interpolated, so that H' and W' are H and W."""
+        # Images are prepared here because the image processor of transformers would need torchvision.
         pixels = (images + 1) / 2
         if self.size is not None:
             pixels = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False, antialias=True)
@@ -153,10 +159,10 @@ def _load_segmentation(folder: Path) -> Any:
 
 
 def _input_size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width that the checkpoint wants, or None to leave images as they are."""
+    """Height and width of the checkpoint's input, or None if images are not resized."""
     if not settings.get("do_resize", True):
         return None
-    size = settings.get("size", 512)  # what transformers assumes
+    size = settings.get("size", 512)  # the default of transformers
     if isinstance(size, int):
         return size, size
     if "shortest_edge" in size:
@@ -164,48 +170,54 @@ def _input_size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     return int(size["height"]), int(size["width"])
 
 
-def class_table(labels: Mapping[int, str], classes: Mapping[str, str]) -> list[int]:
-    """Our class id for each id of a checkpoint.
+def class_table(names: Mapping[int, str], classes: Mapping[str, str]) -> list[int]:
+    """Maps each class id of a checkpoint to our class id.
 
     Args:
-        labels: The checkpoint's labels by id, 0…K−1.
-        classes: Label, or id as text, → our class.
+        names: The checkpoint's names of its classes by id, 0…K−1.
+        classes: The checkpoint's name of a class, or its id as text → our class.
 
     Returns:
         K class ids.
 
     Raises:
-        ConfigError: If a label has no class, a class is unknown, or an entry fits no label.
+        ConfigError: If a class of the checkpoint has no entry, an entry names an unknown class of ours, or an entry
+            belongs to no class of the checkpoint.
     """
-    known = {key for number, label in labels.items() for key in (label, str(number))}
-    unmapped = [label for number, label in labels.items() if label not in classes and str(number) not in classes]
-    strange = [name for name in classes.values() if name not in CLASSES]
+    known = {key for number, name in names.items() for key in (name, str(number))}
+    unmapped = [name for number, name in names.items() if name not in classes and str(number) not in classes]
+    unknown = [name for name in classes.values() if name not in CLASSES]
+    # The default table names every part of CelebAMask-HQ; a checkpoint may have been trained on some of them.
     unused = [key for key in classes if key not in known] if classes is not CELEBAMASK_CLASSES else []
-    if unmapped or strange or unused:
+    if unmapped or unknown or unused:
         raise ConfigError(
-            f"classes: labels without a class: {', '.join(unmapped) or 'none'}; unknown classes: "
-            f"{', '.join(strange) or 'none'}; entries that fit no label: {', '.join(unused) or 'none'}. Expected for "
-            f"each of {', '.join(labels.values())} one of {', '.join(CLASSES)}"
+            f"classes: the checkpoint's classes without an entry: {', '.join(unmapped) or 'none'}; unknown classes: "
+            f"{', '.join(unknown) or 'none'}; entries that are no class of the checkpoint: "
+            f"{', '.join(unused) or 'none'}. Expected for each of {', '.join(names.values())} one of "
+            f"{', '.join(CLASSES)}"
         )
-    return [CLASSES.index(classes.get(labels[n], classes.get(str(n), ""))) for n in range(len(labels))]
+    return [CLASSES.index(classes.get(names[n], classes.get(str(n), ""))) for n in range(len(names))]
 
 
 def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> FaceParser:
-    """A parser from a file of our U-Net, or from the folder of a Hugging Face checkpoint.
+    """Loads a parser from a file of our U-Net, or from the folder of a Hugging Face checkpoint.
 
     Args:
         path: File or folder.
-        classes: For a folder, its label or id → our class; by default :data:`CELEBAMASK_CLASSES`.
+        classes: For a folder, its name of a class, or the id as text → our class; by default
+            :data:`ohlora.faces.classes.CELEBAMASK_CLASSES`.
 
     Raises:
-        OhloraError: If it is missing, of another kind, or does not fit; see the two classes.
+        MissingArtifactError: If the file, or a file of the checkpoint, does not exist.
+        ConfigError: If ``classes`` is given for a file, or does not fit the checkpoint, or transformers is not installed.
+        FormatError: If the file or checkpoint cannot be read, or the U-Net has other classes.
     """
     path = Path(path)
     if path.is_dir():
         return SegmentationParser(path, classes or CELEBAMASK_CLASSES)
     require(path)
     if classes:
-        raise ConfigError(f"{path} is a file of our U-Net, whose classes are known; expected no 'classes'")
+        raise ConfigError(f"{path} is a U-Net of ohlora, which stores its classes; expected no 'classes'")
     network = network_files.load_network(path, "face_parser")
     assert isinstance(network, FaceParserNetwork)
     return UNetParser(network, str(path))
@@ -213,6 +225,6 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> F
 
 @torch.inference_mode()
 def parsed(parser: FaceParser, images: np.ndarray) -> np.ndarray:
-    """A parser's maps of N×H×W×3 uint8 images: N×H×W uint8."""
+    """Parses N×H×W×3 uint8 images in batches: N×H×W uint8."""
     batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
     return np.concatenate([parser(to_float(batch)).numpy() for batch in batches])

@@ -1,8 +1,8 @@
-"""Networks that look at an image and give numbers: filters, property scores, hairstyle.
+"""Convolutional networks that predict attributes from an image: filters, property scores and hairstyle.
 
-One configurable network serves all of them. It has a branch per attribute (or per small group of attributes that share
-a window); a branch cuts its windows out of the full frame, runs a plan of convolutions over each, and ends in two dense
-layers. The named instances of :func:`attribute_cnn` are the original's networks and their smaller siblings.
+All of them are instances of one configurable network. It has one branch per attribute, or per group of attributes that
+share their windows. A branch crops its windows from the image, applies a stack of convolutions to each, and ends in two
+dense layers. :func:`attribute_cnn` builds the original's networks and smaller ones by name.
 
 Shapes: N images, R = resolution, K outputs.
 """
@@ -26,18 +26,20 @@ Plan = Literal["original", "small"]
 
 @dataclass(frozen=True)
 class Branch:
-    """What one part of the network looks at and predicts.
+    """Settings of one branch of the network.
 
     Attributes:
         outputs: Names of the attributes it predicts.
-        crops: Windows of the full frame; each has convolutions of its own, and all of them meet in the dense layers.
+        crops: Windows of the image; each has convolutions of its own, whose outputs are concatenated before the dense
+            layers.
         plan: Layers of one window, separated by spaces: ``32`` is a 3×3 convolution with 32 feature maps and no
             padding, ``32/2`` one with padding 1 and stride 2, ``pool`` a 2×2 maximum.
         hidden: Width of the dense layer before the last.
-        conv_dropout: Share of feature maps dropped after each convolution in training.
-        dropout: Share of hidden values dropped in training.
-        unit_range: The convolutions see 0…1 instead of −1…1, as the original's filters do.
-        probability: The outputs are probabilities (a sigmoid follows).
+        conv_dropout: Probability with which a feature map is dropped after each convolution in training.
+        dropout: Probability with which a hidden value is dropped in training.
+        unit_range: Whether pixels are scaled to 0…1 before the convolutions, as in the original's filters, instead of
+            −1…1.
+        probability: Whether the outputs are probabilities, that is, followed by a sigmoid.
     """
 
     outputs: tuple[str, ...]
@@ -51,16 +53,16 @@ class Branch:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Branch:
-        """The opposite of ``dataclasses.asdict``, also after a way through JSON."""
+        """Reads what ``dataclasses.asdict`` wrote, also from JSON, where tuples have become lists."""
         crops = tuple(Crop(*crop) for crop in values["crops"])
         return cls(**{**values, "outputs": tuple(values["outputs"]), "crops": crops})
 
 
 def _initialize(module: nn.Module) -> None:
-    """He's initialisation (2015) for convolutions, Glorot's (2010) for the dense layers.
+    """Initialises convolutions as He et al. (2015) and dense layers as Glorot and Bengio (2010).
 
-    With torch's default, which shrinks activations layer by layer, some members of an ensemble never leave the constant
-    prediction.
+    With torch's default, activations shrink from layer to layer, and some members of an ensemble do not learn more than a
+    constant prediction.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=LEAK)
@@ -71,7 +73,15 @@ def _initialize(module: nn.Module) -> None:
 
 
 class Window(nn.Sequential):
-    """The convolutions of one window: each is followed by a leaky ReLU and channel dropout."""
+    """The convolutions of one window, N×3×h×w → N×C×h'×w'; each is followed by a leaky ReLU and channel dropout.
+
+    Args:
+        plan: See :class:`Branch`.
+        dropout: Probability with which a feature map is dropped in training.
+
+    Raises:
+        ValueError: If the plan cannot be parsed.
+    """
 
     def __init__(self, plan: str, dropout: float) -> None:
         super().__init__()
@@ -93,47 +103,61 @@ class Window(nn.Sequential):
 
 
 class BranchNetwork(nn.Module):
-    """One branch: images N×3×R×R → N × its outputs, before any sigmoid."""
+    """One branch: images N×3×R×R in [−1, 1] → N × its number of outputs, before any sigmoid.
+
+    Args:
+        branch: Its settings.
+        resolution: Height and width R of the images.
+
+    Raises:
+        ValueError: If the plan is invalid, or reduces a window to nothing.
+    """
 
     def __init__(self, branch: Branch, resolution: int) -> None:
         super().__init__()
         self.branch, self.resolution = branch, resolution
         self.windows = nn.ModuleList(Window(branch.plan, branch.conv_dropout) for _ in branch.crops)
-        self.dense = nn.Linear(self._seen_size(), branch.hidden)
+        self.dense = nn.Linear(self._flat_size(), branch.hidden)
         self.dropout = nn.Dropout(branch.dropout)
         self.score = nn.Linear(branch.hidden, len(branch.outputs))
 
     @torch.no_grad()
-    def _seen_size(self) -> int:
-        """Values that the convolutions leave of one image."""
+    def _flat_size(self) -> int:
+        """Number of values that the convolutions make of one image."""
         try:
-            return self._see(torch.zeros(1, 3, self.resolution, self.resolution)).shape[1]
-        except RuntimeError as error:  # torch's refusal of a kernel larger than its input
+            return self._convolve(torch.zeros(1, 3, self.resolution, self.resolution)).shape[1]
+        except RuntimeError as error:  # raised by torch where a kernel is larger than its input
             raise ValueError(
                 f"plan {self.branch.plan!r} leaves nothing of a window at resolution {self.resolution}"
             ) from error
 
-    def _see(self, images: Tensor) -> Tensor:
+    def _convolve(self, images: Tensor) -> Tensor:
         crops = self.branch.crops
-        seen = [window(cut(images, crop)).flatten(1) for window, crop in zip(self.windows, crops, strict=True)]
-        return torch.cat(seen, dim=1)
+        parts = [window(cut(images, crop)).flatten(1) for window, crop in zip(self.windows, crops, strict=True)]
+        return torch.cat(parts, dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """The hidden layer: N×``hidden``, −1…1."""
+        """Computes the hidden layer: N×``hidden``, −1…1."""
         if self.branch.unit_range:
             images = (images + 1) / 2
-        return torch.tanh(self.dense(self._see(images)))
+        return torch.tanh(self.dense(self._convolve(images)))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.score(self.dropout(self.features(images)))  # type: ignore[no-any-return]
 
 
 class AttributeCNN(nn.Module):
-    """Images N×3×R×R in [−1, 1] → scores N×K; column k is the attribute ``outputs[k]``.
+    """Predicts attributes: images N×3×R×R in [−1, 1] → scores N×K; column k is the attribute ``outputs[k]``.
 
     Args:
-        branches: What it looks at and predicts.
+        branches: Settings of the branches.
         resolution: Height and width R of the images.
+
+    Attributes:
+        outputs: Names of the K predicted attributes.
+
+    Raises:
+        ValueError: If there is no output, one occurs twice or is unknown, or a plan does not fit the resolution.
     """
 
     def __init__(self, branches: Sequence[Branch | Mapping[str, Any]], resolution: int = 256) -> None:
@@ -150,29 +174,40 @@ class AttributeCNN(nn.Module):
 
     @property
     def specs(self) -> list[Branch]:
-        """The branches' descriptions, in order."""
+        """The settings of the branches, in order."""
         return [b.branch for b in self.branches.values()]  # type: ignore[misc]
 
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments that rebuild this network."""
+        """Returns the constructor arguments that rebuild this network."""
         return {"branches": [asdict(spec) for spec in self.specs], "resolution": self.resolution}
 
     def logits(self, images: Tensor) -> Tensor:
-        """Scores before any sigmoid: N×K.
+        """Computes the scores before any sigmoid: N×K.
 
         Raises:
-            ValueError: If the images have another size.
+            ValueError: If the images are not N×3×R×R.
         """
         check_images(images, self.resolution)
         return torch.cat([branch(images) for branch in self.branches.values()], dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """The hidden layers of all branches side by side: N × the sum of their widths, −1…1."""
+        """Computes the hidden layers of all branches, concatenated: N × the sum of their widths, −1…1.
+
+        Raises:
+            ValueError: If the images are not N×3×R×R.
+        """
         check_images(images, self.resolution)
         return torch.cat([branch.features(images) for branch in self.branches.values()], dim=1)  # type: ignore[operator]
 
     def read(self, features: Tensor) -> Tensor:
-        """What :meth:`forward` says in evaluation mode, from the hidden layers that :meth:`features` gave: N×K."""
+        """Computes the scores from hidden layers.
+
+        Args:
+            features: What :meth:`features` returned for N images.
+
+        Returns:
+            N×K: what :meth:`forward` returns for these images in evaluation mode (without dropout).
+        """
         parts = torch.split(features, [spec.hidden for spec in self.specs], dim=1)
         logits = [branch.score(part) for branch, part in zip(self.branches.values(), parts, strict=True)]  # type: ignore[operator]
         return self._activated(torch.cat(logits, dim=1))
@@ -181,7 +216,7 @@ class AttributeCNN(nn.Module):
         return self._activated(self.logits(images))
 
     def _activated(self, scores: Tensor) -> Tensor:
-        """Logits, with a sigmoid where they stand for probabilities."""
+        """Applies a sigmoid to the columns that are probabilities."""
         columns = [spec.probability for spec in self.specs for _ in spec.outputs]
         if not any(columns):
             return scores
@@ -189,12 +224,15 @@ class AttributeCNN(nn.Module):
 
 
 class AttributeEnsemble(nn.Module):
-    """Several equal networks whose outputs are averaged (soft vote): images N×3×R×R → N×K.
+    """Networks of one architecture whose outputs are averaged: images N×3×R×R in [−1, 1] → N×K.
 
     Args:
         members: Number of networks.
         branches: As for :class:`AttributeCNN`.
         resolution: Height and width R of the images.
+
+    Raises:
+        ValueError: If there is no member, or the branches are invalid.
     """
 
     def __init__(self, members: int, branches: Sequence[Branch | Mapping[str, Any]], resolution: int = 256) -> None:
@@ -209,11 +247,11 @@ class AttributeEnsemble(nn.Module):
         return self.members[0]  # type: ignore[return-value]
 
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments that rebuild this ensemble."""
+        """Returns the constructor arguments that rebuild this ensemble."""
         return {"members": len(self.members), **self._first.arguments()}
 
     def each(self, images: Tensor) -> Tensor:
-        """Every member's outputs: members×N×K."""
+        """Computes the outputs of every member: members×N×K."""
         return torch.stack([member(images) for member in self.members])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -221,13 +259,13 @@ class AttributeEnsemble(nn.Module):
 
     @classmethod
     def of(cls, networks: Sequence[AttributeCNN]) -> AttributeEnsemble:
-        """An ensemble with the weights of equal networks.
+        """Builds an ensemble from networks of one architecture, whose weights are copied.
 
         Raises:
-            ValueError: If there are none, or they differ in anything but weights.
+            ValueError: If there is no network, or they differ in more than their weights.
         """
         if not networks or any(network.arguments() != networks[0].arguments() for network in networks):
-            raise ValueError("an ensemble needs one or more networks that differ in their weights only")
+            raise ValueError("an ensemble needs at least one network, and networks that differ in their weights only")
         ensemble = cls(len(networks), **networks[0].arguments())
         for member, network in zip(ensemble.members, networks, strict=True):
             member.load_state_dict(network.state_dict())
@@ -235,7 +273,7 @@ class AttributeEnsemble(nn.Module):
 
 
 def cut(images: Tensor, crop: Crop) -> Tensor:
-    """A window of N×C×H×W; borders are rounded to whole pixels."""
+    """Crops a window from N×C×H×W; its edges are rounded to whole pixels."""
     height, width = images.shape[2:]
     rows = slice(round(crop.top * height), round(crop.bottom * height))
     columns = slice(round(crop.left * width), round(crop.right * width))
@@ -243,10 +281,10 @@ def cut(images: Tensor, crop: Crop) -> Tensor:
 
 
 def check_images(images: Tensor, resolution: int) -> None:
-    """Insists on N×3×R×R.
+    """Checks the shape of images.
 
     Raises:
-        ValueError: If the shape is another.
+        ValueError: If it is not N×3×R×R.
     """
     if images.ndim != 4 or images.shape[1:] != (3, resolution, resolution):
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 3, {resolution}, {resolution})")
@@ -279,11 +317,11 @@ _ORIGINAL: tuple[Branch, ...] = (
     _branch(("hairstyle",), "32 64 pool 64 pool 96 pool 128 128", hidden=512, dropout=0.25),
 )
 
-# A filter of one's own needs no plan: strides leave something of any window.
+# Filters that the original does not have. Convolutions with strides and padding fit windows of any size.
 _ANY_WINDOW = "32/2 64/2 128/2 256/2"
 _ORIGINAL += tuple(_filter(name, _ANY_WINDOW) for name in FILTERS if name not in [b.outputs[0] for b in _ORIGINAL])
 
-# For 64×64: strides instead of pools, padding (a window is a dozen pixels high), a fortieth of the arithmetic.
+# For 64×64, where a window may be a dozen pixels high: padding, strides instead of pooling, a fortieth of the operations.
 _SMALL_PLANS = {
     "gender": "16/2 24/2 32/2 48/2",
     "quality": "16/2 24/2 48/2",
@@ -312,11 +350,11 @@ def _small(branch: Branch) -> Branch:
 
 
 def attribute_cnn(name: str, plan: Plan = "original", resolution: int = 256) -> AttributeCNN:
-    """A network by name, with random weights from torch's global generator.
+    """Builds a network by name, with random weights from torch's global generator.
 
     Args:
         name: A filter, such as ``gender``, ``quality``, ``age`` or ``glass`` (one probability each), ``property`` (the
-            seven labels of fine-tune v1), ``hairstyle``, or ``merged`` (property and hairstyle).
+            attributes of :data:`ohlora.attributes.LABELS`), ``hairstyle``, or ``merged`` (property and hairstyle).
         plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64.
         resolution: Height and width of the images.
 
@@ -333,7 +371,7 @@ def attribute_cnn(name: str, plan: Plan = "original", resolution: int = 256) -> 
 
 
 def merge(networks: Sequence[AttributeCNN]) -> AttributeCNN:
-    """One network with the branches of several, without retraining.
+    """Joins the branches of several networks in one network, with their weights.
 
     Raises:
         ValueError: If they differ in resolution or predict the same attribute twice.

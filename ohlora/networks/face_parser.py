@@ -1,4 +1,4 @@
-"""A U-Net that parses faces: images to class scores per pixel (Ronneberger et al., 2015)."""
+"""A U-Net (Ronneberger et al., 2015) for face parsing: it predicts class scores for every pixel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAK = 0.1
+"""Slope of every leaky ReLU."""
 
 
 class _Pair(nn.Sequential):
@@ -27,11 +28,15 @@ class _Pair(nn.Sequential):
 
 
 class FaceParserNetwork(nn.Module):
-    """Images N×3×H×W in [−1, 1] → class scores N×K×H×W, before any softmax.
+    """U-Net: images N×3×H×W in [−1, 1] → class scores N×K×H×W, before the softmax.
 
     Args:
         classes: Names of the K classes, by id.
-        widths: Feature maps from the finest level to the coarsest; multiples of 8. Each level halves the resolution.
+        widths: Number of feature maps per level, from the finest to the coarsest; multiples of 8. Each level halves the
+            resolution of the one before.
+
+    Raises:
+        ValueError: If there are fewer than two widths, or one is not a multiple of 8.
     """
 
     def __init__(self, classes: Sequence[str], widths: Sequence[int] = (32, 64, 128, 256)) -> None:
@@ -46,29 +51,29 @@ class FaceParserNetwork(nn.Module):
         self.head = nn.Conv2d(widths[0], len(self.classes), 1)
 
     def arguments(self) -> dict[str, list[str] | list[int]]:
-        """The constructor arguments that rebuild this network."""
+        """Returns the constructor arguments that rebuild this network."""
         return {"classes": list(self.classes), "widths": list(self.widths)}
 
     @property
     def step(self) -> int:
-        """What height and width must be multiples of, so that they can be halved often enough."""
+        """The number of which height and width must be multiples, since every level but the first halves them."""
         return 1 << (len(self.widths) - 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores every pixel.
+        """Computes class scores for every pixel.
 
         Raises:
-            ValueError: If height or width is no multiple of :attr:`step`.
+            ValueError: If height or width is not a multiple of :attr:`step`.
         """
         if images.shape[2] % self.step or images.shape[3] % self.step:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; expected height and width to be multiples of {self.step}"
             )
-        x, passed = images, []
+        x, skips = images, []
         for level, pair in enumerate(self.down):
             x = pair(x if level == 0 else F.max_pool2d(x, 2))
-            passed.append(x)
+            skips.append(x)
         for level in reversed(range(len(self.up))):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
-            x = self.up[level](torch.cat([x, passed[level]], dim=1))
+            x = self.up[level](torch.cat([x, skips[level]], dim=1))
         return self.head(x)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Features of fixed images, computed once."""
+"""A cache for the features that a frozen network computes from fixed images."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 Key = tuple[int, bool]
-"""Number of an image in its dataset, and whether it is mirrored."""
+"""Index of an image in its dataset, and whether the image is mirrored."""
 
 
 class FeatureCache:
-    """Keeps what a frozen trunk makes of each image.
+    """Computes the features of each image once and keeps them in memory.
 
-    Every image is computed by itself: in batches its last bits could hang on which other images it meets, and so on
-    where a run was resumed.
+    Images are computed one by one. In a batch, the last bits of an image's features may depend on the size of the batch,
+    and after a resume the same images meet in other batches.
 
     Args:
-        compute: Images N×3×R×R → features N×…; must treat every image by itself and never change.
+        compute: Function from images N×3×R×R to features N×…; the features of an image must depend on that image alone,
+            and the function must not change.
     """
 
     def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
@@ -30,11 +31,11 @@ class FeatureCache:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Sequence[Key]) -> Tensor:
-        """Features of a batch, N×…, without graph.
+        """Returns the features of a batch, N×…, detached from the graph.
 
         Args:
             images: N×3×R×R.
-            keys: N keys; the same key must always come with the same image.
+            keys: N keys; a key must always stand for the same image.
         """
         for position, key in enumerate(keys):
             if key not in self._kept:

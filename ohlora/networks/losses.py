@@ -1,4 +1,4 @@
-"""Losses of training, as functions of scores."""
+"""Loss functions."""
 
 from __future__ import annotations
 
@@ -8,44 +8,60 @@ from torch import Tensor
 
 
 def generator_loss(fake_scores: Tensor) -> Tensor:
-    """Non-saturating logistic loss (Goodfellow et al., 2014): mean softplus(−D(fake)); scores (N,) → scalar."""
+    """Computes the non-saturating logistic loss of the generator (Goodfellow et al., 2014).
+
+    Args:
+        fake_scores: The discriminator's scores of generated images, (N,).
+
+    Returns:
+        The mean of softplus(−D(fake)), a scalar.
+    """
     return F.softplus(-fake_scores).mean()
 
 
 def discriminator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
-    """Logistic loss: mean softplus(D(fake)) + mean softplus(−D(real)); scores (N,) → scalar."""
+    """Computes the logistic loss of the discriminator (Goodfellow et al., 2014).
+
+    Args:
+        fake_scores: The discriminator's scores of generated images, (N,).
+        real_scores: Its scores of real images, (M,).
+
+    Returns:
+        The mean of softplus(D(fake)) plus the mean of softplus(−D(real)), a scalar.
+    """
     return F.softplus(fake_scores).mean() + F.softplus(-real_scores).mean()
 
 
 def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018): squared norm of the gradient of the scores by the images, mean over the batch.
+    """Computes the R1 penalty (Mescheder et al., 2018).
 
     Args:
-        real_scores: (N,), computed from ``images``.
-        images: N×3×H×W, requiring gradients.
+        real_scores: The discriminator's scores of ``images``, (N,).
+        images: N×3×H×W; must require gradients.
 
     Returns:
-        A scalar that can be differentiated again.
+        The squared norm of the gradient of the scores with respect to the images, mean over the batch: a scalar that can
+        be differentiated.
     """
     (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 def dice_loss(scores: Tensor, target: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient, mean over the classes (Milletari et al., 2016).
+    """Computes the Dice loss (Milletari et al., 2016): one minus the soft Dice coefficient, mean over the classes.
 
-    Every class counts the same however few pixels it has, which lifts thin ones.
+    Every class has the same weight, however few pixels it has. Sums over pixels run over the whole batch.
 
     Args:
-        scores: N×K×H×W, before the softmax.
-        target: N×H×W, class ids 0…K−1 (int64).
+        scores: Class scores before the softmax, N×K×H×W.
+        target: Class ids 0…K−1, N×H×W, int64.
 
     Returns:
-        A scalar in 0…1; sums over pixels run over the whole batch.
+        A scalar in 0…1.
     """
     probabilities = scores.softmax(dim=1)
     truth = F.one_hot(target, scores.shape[1]).movedim(3, 1).to(probabilities.dtype)
     pixels = (0, 2, 3)
     shared = (probabilities * truth).sum(pixels)
     total = probabilities.sum(pixels) + truth.sum(pixels)
-    return (1 - (2 * shared + 1) / (total + 1)).mean()  # a class that is neither there nor predicted costs nothing
+    return (1 - (2 * shared + 1) / (total + 1)).mean()  # + 1: a class that neither occurs nor is predicted has loss 0

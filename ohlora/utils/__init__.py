@@ -1,1 +1,1 @@
-"""What every other module may use: files, images, counted randomness, the kimg clock, plots."""
+"""Utilities that every other module may import: files, images, counted randomness, the kimg clock and plots."""

@@ -1,4 +1,4 @@
-"""Whether Weights & Biases has an account to log to."""
+"""Credentials for Weights & Biases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import re
 
 
 def wandb_key_found() -> bool:
-    """Whether W&B would find a key: in ``WANDB_API_KEY``, or for its host in netrc (``NETRC`` names another file)."""
+    """Checks whether W&B would find an API key.
+
+    W&B looks in ``WANDB_API_KEY`` and then for its host (``WANDB_BASE_URL``) in the netrc file, which ``NETRC`` may name.
+    """
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).strip("/")

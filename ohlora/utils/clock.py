@@ -1,19 +1,25 @@
-"""The clock of training: thousands of images seen (kimg).
+"""The training clock: thousands of real images shown to the networks so far (kimg).
 
-Steps differ between batch sizes and numbers of ranks; images seen do not. Schedules, logs, grids and checkpoints all go
-by it.
+The number of steps depends on the batch size and on the number of ranks; the number of images seen does not. Schedules,
+logs, image grids and checkpoints are therefore all timed in kimg.
 """
 
 from __future__ import annotations
 
 
 def images_seen(module: object) -> int:
-    """The reading of a stage's clock; 0 for a stage that has none."""
+    """Returns how many images a module has been trained on; 0 for a module that does not count them."""
     return int(getattr(module, "images_seen", 0))
 
 
 def crossed(before: int, after: int, every_kimg: float) -> bool:
-    """Whether a multiple of ``every_kimg`` thousand images lies in (before, after]; never for 0 or less."""
+    """Checks whether a multiple of an interval lies in (``before``, ``after``].
+
+    Args:
+        before: Images seen before a step.
+        after: Images seen after it.
+        every_kimg: The interval in thousands of images; with 0 or less the answer is always False.
+    """
     if every_kimg <= 0:
         return False
     every = every_kimg * 1000

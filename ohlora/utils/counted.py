@@ -1,7 +1,8 @@
-"""Counted randomness: number i of a stream is a function of (seed, stream, i) alone.
+"""Counted randomness: random number i of a stream is a function of (seed, stream, i) alone.
 
-Nothing that matters is drawn in sequence, so results do not depend on batch size, number of workers or ranks, nor on
-interruptions. Built on NumPy's Philox, a counter-based generator: the seed and stream are its key, i its counter.
+No random number depends on those drawn before it, so results depend neither on the batch size, nor on the number of
+workers or ranks, nor on interruptions. Built on NumPy's Philox, a counter-based generator (Salmon et al., 2011): seed
+and stream are its key, i is its counter.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from torch import Tensor
 
 
 def generator(seed: int, stream: str, index: int) -> np.random.Generator:
-    """The random generator of one index.
+    """Creates the random generator of one index.
 
     Args:
         seed: Seed of the run, ≥ 0.
-        stream: What is drawn (for example ``"z"``); different streams are independent.
+        stream: Name of what is drawn, for example ``"z"``; different streams are independent of one another.
         index: Number within the stream, ≥ 0.
     """
     key = np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64)
@@ -28,21 +29,21 @@ def generator(seed: int, stream: str, index: int) -> np.random.Generator:
 
 
 def integer(seed: int, stream: str, index: int) -> int:
-    """A whole number from 0 to 2⁶³ − 1 that belongs to one index, for libraries that want a seed."""
+    """Draws the integer in 0…2⁶³ − 1 that belongs to one index, for libraries that are seeded by an integer."""
     return int(generator(seed, stream, index).integers(2**63))
 
 
 def generators(seed: int, stream: str, indices: Iterable[int]) -> list[np.random.Generator]:
-    """One random generator per index."""
+    """Creates one random generator per index; see :func:`generator`."""
     return [generator(seed, stream, i) for i in indices]
 
 
 def normal(seed: int, stream: str, indices: Iterable[int], size: int) -> Tensor:
-    """Standard normal rows, one per index: N×size, float32, on the CPU."""
+    """Draws one row of standard normal numbers per index: N×size, float32, on the CPU."""
     rows = [g.standard_normal(size, dtype=np.float32) for g in generators(seed, stream, indices)]
     return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, size)
 
 
 def permutation(seed: int, stream: str, index: int, size: int) -> np.ndarray:
-    """A permutation of 0…size−1 that belongs to one index (for example an epoch)."""
+    """Draws the permutation of 0…size−1 that belongs to one index (for example to an epoch); int64."""
     return generator(seed, stream, index).permutation(size)

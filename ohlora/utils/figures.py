@@ -1,4 +1,4 @@
-"""Plots as pictures: H×W×3 uint8 arrays, for the run folder and for W&B alike."""
+"""Figures as images: every plot is an H×W×3 uint8 array, which can be saved as PNG and logged to W&B."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from ohlora.utils import images
 
 
 def rendered(figure: Figure) -> np.ndarray:
-    """A figure's pixels: H×W×3 uint8."""
+    """Draws a figure into an array: H×W×3 uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def roc_curve(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> np.ndarray:
-    """Receiver operating characteristics: label → (false positive rates, true positive rates)."""
+    """Plots receiver operating characteristic (ROC) curves.
+
+    Args:
+        curves: Legend entry → (false positive rates, true positive rates), each in 0…1.
+        title: Title of the figure.
+
+    Returns:
+        H×W×3 uint8.
+    """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="lightgrey", linewidth=1)
@@ -32,7 +40,17 @@ def roc_curve(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -
 
 
 def scatter(names: Sequence[str], expected: np.ndarray, predicted: np.ndarray, notes: Sequence[str]) -> np.ndarray:
-    """One scatter plot per column of two N×K arrays, with a note (such as a correlation) in each title."""
+    """Plots predictions over targets, one scatter plot per column.
+
+    Args:
+        names: Names of the K columns.
+        expected: Targets, N×K.
+        predicted: Predictions, N×K.
+        notes: K notes, such as a correlation, which are added to the titles.
+
+    Returns:
+        H×W×3 uint8.
+    """
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3 * columns, 3 * rows), layout="constrained")
@@ -42,12 +60,21 @@ def scatter(names: Sequence[str], expected: np.ndarray, predicted: np.ndarray, n
         limits = float(both.min()), float(both.max())
         axes.plot(limits, limits, color="lightgrey", linewidth=1)
         axes.scatter(expected[:, k], predicted[:, k], s=4, alpha=0.5)
-        axes.set(xlabel="label", ylabel="network", title=f"{name} ({notes[k]})")
+        axes.set(xlabel="target", ylabel="prediction", title=f"{name} ({notes[k]})")
     return rendered(figure)
 
 
 def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str = "kimg") -> np.ndarray:
-    """Columns of a table over one of its columns, a line each."""
+    """Plots columns of a table as lines.
+
+    Args:
+        rows: The table's rows.
+        names: Columns to plot.
+        axis: Column of the horizontal axis.
+
+    Returns:
+        H×W×3 uint8.
+    """
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for name in names:
@@ -61,7 +88,18 @@ def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str 
 def heat_map(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, limits: tuple[float, float] = (-1, 1)
 ) -> np.ndarray:
-    """A table of numbers as coloured cells, each with its value: R×C."""
+    """Shows a matrix as coloured cells with their values.
+
+    Args:
+        values: R×C.
+        rows: Names of the R rows.
+        columns: Names of the C columns.
+        title: Title of the figure.
+        limits: Values at the two ends of the colour scale.
+
+    Returns:
+        H×W×3 uint8.
+    """
     figure = Figure(figsize=(1.5 + 0.6 * len(columns), 1.5 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(values, cmap="RdBu_r", vmin=limits[0], vmax=limits[1], aspect="auto")
@@ -76,19 +114,37 @@ def heat_map(
 
 
 def histograms(values: Mapping[str, np.ndarray], limits: Mapping[str, float], title: str) -> np.ndarray:
-    """A histogram per name, with a line at its limit: name → N values."""
+    """Plots one histogram per name, with a vertical line at its limit.
+
+    Args:
+        values: Name → N values, at most 1.
+        limits: Name → limit; the title states the share of values that reach it.
+        title: Label of the horizontal axes.
+
+    Returns:
+        H×W×3 uint8.
+    """
     figure = Figure(figsize=(4 * len(values), 3), layout="constrained")
-    for k, (name, of_name) in enumerate(values.items()):
+    for k, (name, numbers) in enumerate(values.items()):
         axes = figure.add_subplot(1, len(values), k + 1)
-        axes.hist(of_name, bins=np.linspace(min(0.0, float(of_name.min())), 1, 51).tolist())
+        axes.hist(numbers, bins=np.linspace(min(0.0, float(numbers.min())), 1, 51).tolist())
         axes.axvline(limits[name], color="tab:red", linewidth=1)
-        share = float((of_name >= limits[name]).mean())
-        axes.set(title=f"{name}: mean {of_name.mean():.3f}, {share:.0%} pass", xlabel=title)
+        share = float((numbers >= limits[name]).mean())
+        axes.set(title=f"{name}: mean {numbers.mean():.3f}, {share:.0%} pass", xlabel=title)
     return rendered(figure)
 
 
 def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.ndarray:
-    """A picture with lines of text above it, on white; H×W×3 uint8."""
+    """Puts lines of text above a picture, black on white.
+
+    Args:
+        picture: H×W×3 uint8.
+        lines: The lines of text.
+        size: Font size in pixels.
+
+    Returns:
+        H'×W×3 uint8.
+    """
     line = size + 4
     height, width = picture.shape[:2]
     sheet = Image.new("RGB", (width, height + line * len(lines) + 4), "white")
@@ -100,7 +156,7 @@ def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.n
 
 
 def side_by_side(pictures: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
-    """Pictures of one height in a row, with white gaps."""
+    """Joins H×W×3 uint8 pictures of one height into a row, with white gaps of ``gap`` pixels."""
     height = pictures[0].shape[0]
     white = np.full((height, gap, 3), 255, dtype=np.uint8)
     parts = [part for picture in pictures for part in (white, picture)]
@@ -108,12 +164,15 @@ def side_by_side(pictures: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
 
 
 def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], lines: Sequence[str]) -> np.ndarray:
-    """The edits of one latent: a block per strength of the second attribute, rows by the first, columns by the third.
+    """Arranges the edits of one latent over a grid of three attributes.
+
+    The sheet has one block per strength of the second attribute; within a block, the first attribute changes from row to
+    row and the third from column to column.
 
     Args:
-        pictures: E×H×W×3 uint8 in the order of a grid of three attributes.
-        levels: The grid's strengths, slowest first.
-        lines: What to write above.
+        pictures: E×H×W×3 uint8, in the order of the grid.
+        levels: Attribute → its strengths, for three attributes; the first one changes slowest.
+        lines: Lines of text above the sheet.
 
     Returns:
         H×W×3 uint8.

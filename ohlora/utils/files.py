@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and tables as CSV."""
+"""Where files are, writing them atomically, and CSV tables."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from typing import Any
 from ohlora.errors import ConfigError
 
 UMASK = os.umask(0)
-"""What new files may not allow; it can only be read by setting it, which is no thing to do while threads write."""
+"""The process's file mode creation mask. It can only be read by setting it, so it is read once, before threads start."""
 os.umask(UMASK)
 
 
 def artifacts_root() -> Path:
-    """Where everything is that runs make: ``OHLORA_ARTIFACTS``, or ``artifacts``."""
+    """Returns the folder below which runs write everything: ``OHLORA_ARTIFACTS``, or ``artifacts`` by default."""
     return Path(os.environ.get("OHLORA_ARTIFACTS", "artifacts"))
 
 
 def shipped(name: str) -> Path:
-    """A file that comes with ohlora.
+    """Locates a file that ships with ohlora, in a source tree or in an installed package.
 
     Args:
         name: ``configs/…``, ``weights/…`` or ``dvc.yaml``, with POSIX separators.
 
     Returns:
-        Its path: below the working directory a relative one, so that what is noted of a run in a clone can move with
-        it; elsewhere an absolute one. The file need not exist.
+        Its path; the file need not exist. Below the working directory the path is relative, so that paths recorded by a
+        run stay valid when the clone is moved; elsewhere it is absolute.
     """
     package = Path(__file__).parents[1]
     in_wheel = {"dvc.yaml": "pipeline/dvc.yaml"}.get(name, name)
@@ -44,26 +44,35 @@ def shipped(name: str) -> Path:
 
 
 def config_file(given: str) -> str:
-    """A configuration file as it was given; where there is none, the copy of ``configs/…`` that ships."""
+    """Finds a configuration file.
+
+    Args:
+        given: A path as typed.
+
+    Returns:
+        The path itself, or, where there is no such file and it begins with ``configs/``, the path of the copy that ships
+        with ohlora.
+    """
     copy = shipped(given)
     if given.startswith("configs/") and not Path(given).is_file() and copy.is_file():
-        print(f"{given}: the copy that ships with ohlora")
+        print(f"{given}: not found here; using the copy that ships with ohlora")
         return str(copy)
     return given
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; moves it there when the block succeeds, removes it when it fails.
+    """Writes a file atomically: yields a temporary path, which replaces ``path`` when the block succeeds.
 
-    The temporary name keeps the suffix, since writers choose formats by it.
+    When the block fails, the temporary file is removed and ``path`` stays as it was. The temporary name keeps the
+    suffix, since many writers choose the file format by it. Missing folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~UMASK)  # some writers make private files
+        temporary.chmod(0o666 & ~UMASK)  # some writers create files that only their owner can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -71,7 +80,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Keeps other threads and processes that ask the same out, for as long as the block runs."""
+    """Holds an exclusive lock that belongs to ``path`` while the block runs.
+
+    Other threads and processes that ask for the same lock wait. The lock is a hidden file beside ``path``, which need not
+    exist itself.
+    """
     lock = Path(path).with_name(f".{Path(path).name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
@@ -81,26 +94,26 @@ def locked(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def rewriting(path: str | Path, seen: str | None) -> Iterator[None]:
-    """For writing a file anew that others may write too: keeps them out while the block runs.
+    """Locks a file that others may write as well, for rewriting it without losing their changes.
 
     Args:
-        path: The file.
+        path: The file, which need not exist.
         seen: Its :func:`content_stamp` when it was read.
 
     Raises:
-        ConfigError: If it was written since; the block does not run then.
+        ConfigError: If the file has changed since; the block does not run then.
     """
     with locked(path):
         if content_stamp(path) != seen:
             raise ConfigError(
-                f"{Path(path).name} was changed by another tab or program; this answer was not saved. Reload it and go "
-                "on from what it says now"
+                f"{Path(path).name} was changed by another tab or program; this answer was not saved. Reload the file "
+                "and answer again"
             )
         yield
 
 
 def content_stamp(path: str | Path) -> str | None:
-    """What tells whether a file was changed by others: a digest of its content, or None where there is none."""
+    """Returns the SHA-256 digest of a file's content, by which changes are noticed; None if there is no such file."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except FileNotFoundError:
@@ -108,13 +121,16 @@ def content_stamp(path: str | Path) -> str | None:
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header."""
+    """Reads the rows of a UTF-8 CSV file with a header; every value is a string."""
     with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str]]) -> None:
-    """Writes a CSV file with a header over the union of the rows' columns, whole or not at all."""
+    """Writes a UTF-8 CSV file atomically.
+
+    The header is the union of the rows' columns in order of first appearance; a missing value becomes an empty string.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -125,13 +141,15 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str
 def write_results(
     path: str | Path, rows: list[dict[str, Any]], metrics: str | Path, headlines: Mapping[str, str]
 ) -> None:
-    """Prints and writes a table of what was measured: ``what``, ``target``, ``measured`` (to four decimals).
+    """Prints a table of measurements and writes it, with a summary of a few metrics.
 
     Args:
-        path: The table, CSV.
-        rows: Its rows.
-        metrics: A JSON file for ``dvc metrics``: a few values that fit a terminal.
-        headlines: Their names → what ``what`` begins or ends with; of several rows, the lowest value counts.
+        path: The CSV file of the table.
+        rows: Its rows: ``what`` was measured, the ``target`` value, and the ``measured`` value, which is rounded to four
+            decimals.
+        metrics: The JSON file of the summary, for ``dvc metrics``.
+        headlines: Name of a metric in the summary → the words that ``what`` begins or ends with; of several such rows,
+            the lowest measured value is taken.
     """
     for row in rows:
         row["measured"] = round(row["measured"], 4)

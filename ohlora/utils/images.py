@@ -1,6 +1,6 @@
-"""Image tensors and picture files.
+"""Image tensors, image files and contact sheets.
 
-Inside the program images are float N×3×H×W in [−1, 1]; on disk they are PNG.
+Networks take and return float tensors N×3×H×W in [−1, 1]; files and plots are uint8 arrays N×H×W×3.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from ohlora.utils.files import replacing
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """N×3×H×W in [−1, 1], clipped → N×H×W×3 uint8, rounded to the nearest grey level."""
+    """Converts N×3×H×W in [−1, 1] (clipped) to N×H×W×3 uint8, rounded to the nearest grey level."""
     levels = ((images.detach().float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
     return levels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def rounded(images: Tensor) -> Tensor:
-    """N×3×H×W as a file would hold them: clipped to [−1, 1] and rounded to the nearest grey level, on their device."""
+    """Clips N×3×H×W to [−1, 1] and rounds to the nearest grey level, as saving to a file would; the device stays."""
     return ((images.detach().float() + 1) * 127.5 + 0.5).clamp(0, 255).floor_().div_(127.5).sub_(1)
 
 
 def to_float(images: np.ndarray) -> Tensor:
-    """N×H×W×3 uint8 → N×3×H×W float32 in [−1, 1]."""
+    """Converts N×H×W×3 uint8 to N×3×H×W float32 in [−1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
 def save_png(image: np.ndarray, path: str | Path) -> None:
-    """Writes an H×W×3 or H×W uint8 array as PNG, whole or not at all."""
+    """Writes an H×W×3 or H×W uint8 array as PNG, atomically."""
     with replacing(path) as part:
         Image.fromarray(image).save(part, format="PNG")
 
 
 def save_gif(frames: np.ndarray, path: str | Path, frames_per_second: float) -> None:
-    """Writes N×H×W×3 uint8 as an endless GIF, whole or not at all."""
+    """Writes N×H×W×3 uint8 as a GIF that loops forever, atomically; each frame has its own palette of 256 colours."""
     pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
     with replacing(path) as part:
         duration = round(1000 / frames_per_second)
@@ -48,10 +48,10 @@ def save_gif(frames: np.ndarray, path: str | Path, frames_per_second: float) -> 
 
 
 def decode(path: str | Path) -> Image.Image:
-    """Decodes a picture file of any mode and size.
+    """Decodes an image file of any mode and size.
 
     Raises:
-        DataError: If the file is missing or unreadable.
+        DataError: If the file is missing or cannot be decoded.
     """
     try:
         with Image.open(path) as image:
@@ -64,7 +64,7 @@ def decode(path: str | Path) -> Image.Image:
 
 
 def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndarray:
-    """Decodes an RGB image of one size.
+    """Reads a square RGB image of a given size.
 
     Args:
         path: The file.
@@ -75,7 +75,8 @@ def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndar
         H×W×3 uint8.
 
     Raises:
-        DataError: If the file is missing, unreadable, of another mode, or of a size that cannot be used.
+        DataError: If the file is missing or cannot be decoded, or has another mode or another size (with ``resize``: is
+            not square).
     """
     image = decode(path)
     if image.mode != "RGB":
@@ -88,10 +89,15 @@ def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndar
 
 
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
-    """Tiles N×H×W×3 uint8 images, row by row, with white gaps.
+    """Tiles images row by row, with white gaps.
+
+    Args:
+        images: N×H×W×3 uint8.
+        columns: Images per row.
+        gap: Width of the gaps and of the margin in pixels.
 
     Returns:
-        One H'×W'×3 uint8 picture.
+        H'×W'×3 uint8.
     """
     n, h, w, _ = images.shape
     rows = -(-n // columns)
@@ -103,7 +109,10 @@ def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
 
 
 def enlarge(picture: np.ndarray, shortest: int = 512) -> np.ndarray:
-    """Repeats pixels by the largest whole factor that keeps the shorter side within ``shortest``."""
+    """Enlarges an H×W×3 picture by repeating pixels.
+
+    The factor is the largest integer that keeps the shorter side within ``shortest`` pixels, and at least 1.
+    """
     factor = _factor(picture.shape[:2], shortest)
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
@@ -113,13 +122,13 @@ def _factor(size: tuple[int, ...], shortest: int) -> int:
 
 
 def enlarge_each(pictures: np.ndarray, shortest: int) -> np.ndarray:
-    """:func:`enlarge` for N×H×W×3."""
+    """Enlarges N×H×W×3 pictures; see :func:`enlarge`."""
     factor = _factor(pictures.shape[1:3], shortest)
     return pictures.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def paths_in(folder: str | Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> list[Path]:
-    """The image files of a folder and its subfolders, sorted by relative path."""
+    """Lists the image files of a folder and its subfolders, sorted by relative path; hidden files are left out."""
     root = Path(folder)
     found = (p for p in root.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
