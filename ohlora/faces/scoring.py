@@ -1,18 +1,21 @@
-"""Scores of a face, measured from its image and its parsing map.
+"""Attribute scores of a face, measured from its image and its parsing map.
 
-All constants are pixels of a full frame of 224×224; other sizes are resized first. Only the mean of the three channels
-of a pixel is ever used. Every score has a default variant, ``"ohlora"``; the original's algorithms stay available as
-``"v1"`` (labels of its first fine-tuning), ``"v2"`` (everything later) and, for hairstyle, ``"original"``.
+Images and maps are resized to 224×224, and all constants are pixels of that size. Of the colour of a pixel only the mean
+of the three channels is used, here called its brightness. Every score has a default variant, ``"ohlora"``; the original's
+algorithms stay available as ``"v1"`` (labels of its first fine-tuning), ``"v2"`` (all later work) and, for hairstyle,
+``"original"``.
 
-What the default variants change, and why:
+The default variants differ from the original as follows:
 
-* ``eyes``: v2 takes the tallest column of the taller eye, in whole pixels, so that it knows only a few dozen levels.
-  Here an eye's height is the mean over its middle columns, and the eyes are averaged. The factor for tilt is v2's.
-* ``pose``: how far the nose stands from the midpoint between the eyes, along the eye line, in eye distances. The
-  original's v2 is the tilt of the eye line, here called ``roll``; its v1 is the slant of the nose.
-* ``hairstyle``: all 16 pixels of all four blocks must be hair; the original looks at two corners of each, one of them
-  misplaced.
-* ``hair_color``, ``hair_length``, ``mouth``, ``background_mean`` and ``background_std`` are those of v2.
+* ``eyes``: v2 takes the tallest column of the taller eye in whole pixels, which gives a few dozen distinct values only.
+  The default takes the mean height of the middle columns of an eye, and averages the eyes. The correction for the tilt
+  of the eye is the one of v2.
+* ``pose``: the distance of the nose from the midpoint between the eyes, along the line through the eyes, divided by the
+  distance between the eyes. The original's v2 measures the tilt of that line, here called ``roll``; its v1 measures the
+  slant of the nose.
+* ``hairstyle``: all 16 pixels of each of four blocks must be hair; the original tests two corners of each block, one of
+  them at a wrong place.
+* ``hair_color``, ``hair_length``, ``mouth``, ``background_mean`` and ``background_std`` are equal to v2.
 """
 
 from __future__ import annotations
@@ -30,9 +33,10 @@ from PIL import Image
 from ohlora.attributes import MEASURED
 
 SIZE = 224
-"""Height and width of the frame in which everything is measured."""
+"""Height and width, in pixels, at which all scores are measured."""
 
 DEFAULT_VARIANT = "ohlora"
+"""The variant that is used where none is named."""
 
 _BACKGROUND, _LEFT_EYE, _RIGHT_EYE, _NOSE, _UPPER_LIP, _INNER_MOUTH, _LOWER_LIP, _HAIR = 0, 4, 5, 6, 7, 8, 9, 10
 _EYE_WINDOWS = (
@@ -48,8 +52,8 @@ class Frame:
     """A face prepared for scoring.
 
     Attributes:
-        brightness: 224×224, float32, the mean of a pixel's channels, 0…255.
-        parsing: 224×224, uint8, class ids 0…10.
+        brightness: Mean of the channels of every pixel, 224×224, float32, 0…255.
+        parsing: Class ids 0…10, 224×224, uint8.
     """
 
     brightness: npt.NDArray[np.float32]
@@ -60,14 +64,14 @@ Scorer = Callable[[Frame], float]
 
 
 def prepare(image: npt.NDArray[np.uint8], parsing: npt.NDArray[np.uint8]) -> Frame:
-    """Checks an image and its map, and brings both to 224×224.
+    """Checks an image and its parsing map, and resizes both to 224×224.
 
     Args:
-        image: H×W×3, uint8, RGB; resized bilinearly, with averaging when it shrinks.
-        parsing: H'×W', uint8, class ids 0…10, of the same frame; resized to the nearest pixel.
+        image: RGB, H×W×3 uint8; resized bilinearly, with averaging when it shrinks.
+        parsing: Class ids 0…10 of the same face, H'×W' uint8; resized by nearest neighbour.
 
     Raises:
-        TypeError: If one of them is not an array of uint8.
+        TypeError: If one of the two is not an array of uint8.
         ValueError: If a shape is wrong, or a class id is larger than 10.
     """
     for name, array in (("image", image), ("parsing", parsing)):
@@ -96,17 +100,18 @@ def score(
     """Measures all scores of a face.
 
     Args:
-        image: H×W×3, uint8, RGB.
-        parsing: H'×W', uint8, class ids 0…10, of the same frame.
-        variants: Which variant to use, by attribute; those left out use ``"ohlora"``. See :data:`SCORERS`.
+        image: RGB, H×W×3 uint8.
+        parsing: Class ids 0…10 of the same face, H'×W' uint8.
+        variants: Attribute → variant, see :data:`SCORERS`; attributes that are left out use ``"ohlora"``.
 
     Returns:
-        A raw score for every name in :data:`ohlora.attributes.MEASURED`, in that order. A region that is missing
-        gives a fixed value: hair_color 127.5, hairstyle 0.45, background_mean 192, all others 0.
+        A raw score for every name in :data:`ohlora.attributes.MEASURED`, in that order. Where the region that an
+        attribute is measured from is missing, the score is a constant: hair_color 127.5, hairstyle 0.45,
+        background_mean 192, all others 0.
 
     Raises:
         TypeError: If image or map is not an array of uint8.
-        ValueError: If a shape, class id, attribute or variant is not one of those expected.
+        ValueError: If a shape or class id is wrong, or an attribute or variant is unknown.
     """
     check_variants(variants or {})
     chosen = dict.fromkeys(MEASURED, DEFAULT_VARIANT) | dict(variants or {})
@@ -115,10 +120,13 @@ def score(
 
 
 def check_variants(variants: Mapping[str, str]) -> None:
-    """Insists on attributes and variants that exist.
+    """Checks the names of attributes and variants.
+
+    Args:
+        variants: Attribute → variant.
 
     Raises:
-        ValueError: Naming the first that does not, and those that do.
+        ValueError: If an attribute or variant is unknown; the message lists those that exist.
     """
     for name, variant in variants.items():
         if name not in SCORERS:
@@ -134,22 +142,22 @@ def _rows(mask: Mask) -> npt.NDArray[np.intp]:
     return np.flatnonzero(mask.any(axis=1))
 
 
-def _extent(places: npt.NDArray[np.intp]) -> int:
-    """Last minus first place; 0 if there is none."""
-    return int(places[-1] - places[0]) if len(places) else 0
+def _extent(positions: npt.NDArray[np.intp]) -> int:
+    """Last minus first of sorted positions; 0 if there is none."""
+    return int(positions[-1] - positions[0]) if len(positions) else 0
 
 
 def _column_heights(mask: Mask) -> npt.NDArray[np.intp]:
-    """Last minus first row of every column, 0 where it is empty."""
+    """Last minus first row of the mask in every column; 0 where the column is empty."""
     last = len(mask) - 1 - np.argmax(mask[::-1], axis=0)
     return np.where(mask.any(axis=0), last - np.argmax(mask, axis=0), 0)
 
 
 def _tilt_factor(mask: Mask) -> float:
-    """Cosine of the angle between the row direction and the line through the two points farthest apart.
+    """Cosine of the angle between the horizontal and the line through the two points that are farthest apart.
 
-    Only the first and the last point of a row can be one of them. Of pairs equally far apart the first in reading order
-    counts. 1 if there are fewer than two points.
+    Only the first and the last point of a row can be among these two, so only they are compared. Of several pairs with
+    the largest distance, the first in row-major order is taken. The factor is 1 if there are fewer than two points.
     """
     rows = _rows(mask)
     if len(rows) == 0:
@@ -168,7 +176,7 @@ def _eye_masks(frame: Frame) -> list[Mask]:
 
 
 def _eyes(frame: Frame) -> float:
-    """Mean height of the middle half of an eye's columns, times its tilt factor; mean over the eyes that show."""
+    """Mean height of the middle half of an eye's columns, times its tilt factor; mean over the visible eyes."""
     heights = []
     for mask in _eye_masks(frame):
         counts = mask.sum(axis=0)
@@ -181,7 +189,7 @@ def _eyes(frame: Frame) -> float:
 
 
 def _eyes_v1(frame: Frame) -> float:
-    # The original scans only the upper 84 of the window's 112 rows.
+    # The original searches only the upper 84 of the window's 112 rows.
     return sum(_extent(_rows(mask[:84])) for mask in _eye_masks(frame)) / 2
 
 
@@ -211,7 +219,7 @@ def _eye_centroids(frame: Frame) -> tuple[tuple[float, float], tuple[float, floa
 
 
 def _roll(frame: Frame) -> float:
-    """Slope of the line joining the eyes' centroids; 0 if an eye is missing or the line is upright."""
+    """Slope of the line through the centroids of the eyes; 0 if an eye is missing or the line is vertical."""
     eyes = _eye_centroids(frame)
     if eyes is None or eyes[0][1] == eyes[1][1]:
         return 0.0
@@ -219,9 +227,10 @@ def _roll(frame: Frame) -> float:
 
 
 def _pose(frame: Frame) -> float:
-    """Distance of the nose from the eyes' midpoint along the eye line, in eye distances; 0 if any of them is missing.
+    """Position of the nose along the line through the eyes.
 
-    The nose is where its centroid is.
+    It is the signed distance of the nose's centroid from the midpoint of the eyes' centroids, in units of the distance
+    between the eyes, positive to the image's right; 0 if the nose or an eye is missing.
     """
     eyes = _eye_centroids(frame)
     nose = _centroid(frame.parsing == _NOSE)
@@ -236,7 +245,7 @@ def _pose(frame: Frame) -> float:
 
 
 def _pose_v1(frame: Frame) -> float:
-    """Minus the correlation of the nose's columns with its rows; 0 if it is undefined."""
+    """Negative correlation between the columns and the rows of the nose's pixels; 0 where it is undefined."""
     y, x = np.nonzero(frame.parsing == _NOSE)
     if len(y) < 2 or np.ptp(y) == 0 or np.ptp(x) == 0:
         return 0.0
@@ -258,7 +267,7 @@ def _hair_color_v1(frame: Frame) -> float:
 
 
 def _bottom_counts(hair: Mask) -> tuple[int, int]:
-    """Hair pixels in the left and the right half of the bottom row."""
+    """Numbers of hair pixels in the left and the right half of the bottom row."""
     return int(hair[-1, : SIZE // 2].sum()), int(hair[-1, SIZE // 2 :].sum())
 
 
@@ -286,13 +295,16 @@ _ANCHOR_COLUMNS = np.arange(8, SIZE - _STEP - _BLOCK + 1)
 
 
 def _block_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Sums over all 4×4 blocks, placed at the block's upper left corner."""
+    """Sums over all 4×4 blocks; the index is the upper left corner of a block."""
     wide = values[:, :-3] + values[:, 1:-2] + values[:, 2:-1] + values[:, 3:]
     return np.asarray(wide[:-3] + wide[1:-2] + wide[2:-1] + wide[3:], np.float32)
 
 
 def _grids(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
-    """An array that starts at row 112, seen from all anchors: at the anchor, below it, left and right of it."""
+    """Values at four offsets from all anchors: at the anchor, below it, left of it and right of it.
+
+    The array starts at row 112 of the frame.
+    """
     n_rows, n_columns = len(_ANCHOR_ROWS), len(_ANCHOR_COLUMNS)
     return tuple(
         values[down : down + n_rows, 8 + along : 8 + along + n_columns]
@@ -301,7 +313,7 @@ def _grids(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
 
 
 def _change_ratio(frame: Frame, accepted: Mask) -> float:
-    """Mean over the accepted anchors of the change of brightness downwards over the change sideways."""
+    """Ratio of the vertical to the horizontal change of brightness, mean over the accepted anchors."""
     if not accepted.any():
         return 0.45
     means = _block_sums(frame.brightness[112:]) / np.float32(_BLOCK * _BLOCK)
@@ -320,7 +332,7 @@ def _hairstyle_original(frame: Frame) -> float:
     hair = frame.parsing == _HAIR
     y, x = _ANCHOR_ROWS[:, None], _ANCHOR_COLUMNS
     accepted = np.ones((len(y), len(x)), np.bool_)
-    # The original's last column offset but one is -11 instead of -5, and wraps to the frame's other side.
+    # The offset (3, -11) should be (3, -5); in the original it also wraps around the left edge of the frame.
     for down, along in ((0, 0), (8, 0), (0, -8), (0, 8), (3, 3), (11, 3), (3, -11), (3, 11)):
         accepted &= hair[y + down, (x + along) % SIZE]
     return _change_ratio(frame, accepted)
@@ -342,7 +354,7 @@ def _mouth_v1(frame: Frame) -> float:
 
 
 def _background(frame: Frame) -> tuple[float, float]:
-    """Mean and standard deviation of the background in the top half, without the darkest and brightest 5 %."""
+    """Mean and standard deviation of the background's brightness in the top half, without the lowest and highest 5 %."""
     half = SIZE // 2
     values = np.sort(frame.brightness[:half][frame.parsing[:half] == _BACKGROUND])
     if len(values) > 1:
@@ -373,7 +385,7 @@ SCORERS: Mapping[str, Mapping[str, Scorer]] = MappingProxyType(
         "roll": {"ohlora": _roll},
     }
 )
-"""How each attribute can be measured: by attribute, then by variant, a function of a prepared :class:`Frame`."""
+"""Attribute → variant → the function that computes the raw score of a :class:`Frame`."""
 
 
 # --- normalisation ----------------------------------------------------------------------------------------------------
@@ -381,14 +393,14 @@ SCORERS: Mapping[str, Mapping[str, Scorer]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Normalization:
-    """Turns raw scores into z-scores of a population.
+    """Converts raw scores to z-scores with respect to a population.
 
     Attributes:
-        mean: Mean of the raw scores, by attribute.
-        std: Their sample standard deviation (n − 1), by attribute; larger than 0.
+        mean: Attribute → mean of the raw scores.
+        std: Attribute → sample standard deviation (n − 1) of the raw scores, larger than 0.
 
     Raises:
-        ValueError: If the two have different names, a number is not finite, or a deviation is not positive.
+        ValueError: If the two name different attributes, a number is not finite, or a deviation is not positive.
     """
 
     mean: Mapping[str, float]
@@ -407,13 +419,13 @@ class Normalization:
 
     @classmethod
     def fit(cls, scores: Sequence[Mapping[str, float]]) -> Normalization:
-        """Takes mean and deviation from a population.
+        """Computes mean and standard deviation of a population.
 
         Args:
             scores: Raw scores of at least two faces, all with the same names.
 
         Raises:
-            ValueError: If there are fewer than two faces, names differ, or an attribute has the same score everywhere.
+            ValueError: If there are fewer than two faces, their names differ, or all faces have the same score.
         """
         if len(scores) < 2:
             raise ValueError(f"{len(scores)} faces were given; expected at least 2")
@@ -426,13 +438,13 @@ class Normalization:
         return cls(dict(zip(names, mean, strict=True)), dict(zip(names, std, strict=True)))
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
-        """The z-scores of one face.
+        """Computes the z-scores of one face.
 
         Args:
-            scores: Raw scores; the names may be some of those this was fitted on.
+            scores: Attribute → raw score, for some or all of the attributes of this normalisation.
 
         Raises:
-            ValueError: If a name is unknown here.
+            ValueError: If an attribute has no mean and deviation here.
         """
         unknown = [name for name in scores if name not in self.mean]
         if unknown:
@@ -440,15 +452,15 @@ class Normalization:
         return {name: (value - self.mean[name]) / self.std[name] for name, value in scores.items()}
 
     def to_dict(self) -> dict[str, dict[str, float]]:
-        """A plain dictionary, fit for JSON: attribute → ``mean`` and ``std``."""
+        """Returns a dictionary that can be written as JSON: attribute → ``mean`` and ``std``."""
         return {name: {"mean": self.mean[name], "std": self.std[name]} for name in self.mean}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, float]]) -> Normalization:
-        """The opposite of :meth:`to_dict`.
+        """Reads what :meth:`to_dict` wrote.
 
         Raises:
-            ValueError: If an entry lacks ``mean`` or ``std``.
+            ValueError: If an entry does not consist of ``mean`` and ``std``.
         """
         for name, entry in values.items():
             if set(entry) != {"mean", "std"}:

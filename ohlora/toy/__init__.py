@@ -1,1 +1,1 @@
-"""The drawn world: faces drawn from known attribute values."""
+"""The toy world: faces that are drawn from known attribute values, and the accuracy of what is measured on them."""

@@ -1,8 +1,11 @@
-"""How well a parser and the scores read drawn faces, whose truth is known."""
+"""Accuracy of a face parser and of the scores on drawn faces, whose true values are known."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torchmetrics.functional import spearman_corrcoef
+from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from ohlora.attributes import MEASURED
 from ohlora.faces import scoring
@@ -10,33 +13,38 @@ from ohlora.faces.classes import CLASSES
 from ohlora.toy import drawing
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks of each column of an N×K array, equal values sharing their mean rank."""
-    ranked = np.empty(values.shape)
-    for k, column in enumerate(values.T):
-        _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
-        ranked[:, k] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranked
-
-
 def correlations(truths: list[drawing.Truth], images: np.ndarray, maps: np.ndarray) -> dict[str, float]:
-    """Spearman correlation of each raw score with the truth.
+    """Computes Spearman's correlation of the raw scores with the true attribute values.
 
     Args:
-        truths: The truth of N faces.
+        truths: The true values of N faces.
         images: N×H×W×3 uint8.
-        maps: Their parsing maps, N×H×W uint8.
+        maps: Parsing maps of the images, N×H×W uint8.
+
+    Returns:
+        Measured attribute → correlation, −1…1.
     """
     scores = [scoring.score(image, parsing) for image, parsing in zip(images, maps, strict=True)]
-    true = ranks(np.array([[truth.attributes[name] for name in MEASURED] for truth in truths]))
-    read = ranks(np.array([[score[name] for name in MEASURED] for score in scores]))
-    return {name: float(np.corrcoef(true[:, k], read[:, k])[0, 1]) for k, name in enumerate(MEASURED)}
+    true = torch.tensor([[truth.attributes[name] for name in MEASURED] for truth in truths], dtype=torch.float64)
+    read = torch.tensor([[score[name] for name in MEASURED] for score in scores], dtype=torch.float64)
+    return dict(zip(MEASURED, spearman_corrcoef(read, true).tolist(), strict=True))
 
 
 def intersections_over_unions(true: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    """IoU of each class over all pixels of two stacks of maps; NaN for a class that neither has."""
-    size = len(CLASSES)
-    table = np.bincount(true.ravel().astype(np.int64) * size + found.ravel(), minlength=size**2).reshape(size, size)
-    union = table.sum(axis=0) + table.sum(axis=1) - table.diagonal()
-    values = np.divide(table.diagonal(), union, out=np.full(size, np.nan), where=union > 0)
+    """Computes the intersection over union (IoU, Jaccard index) of each parsing class.
+
+    Args:
+        true: True parsing maps, of any shape, uint8.
+        found: Predicted parsing maps of the same shape, uint8.
+
+    Returns:
+        Class → IoU over all pixels, 0…1; NaN for a class that occurs in neither.
+    """
+    values = multiclass_jaccard_index(
+        torch.from_numpy(found).flatten(),
+        torch.from_numpy(true).flatten(),
+        len(CLASSES),
+        average="none",
+        zero_division=float("nan"),
+    )
     return dict(zip(CLASSES, values.tolist(), strict=True))

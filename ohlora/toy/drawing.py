@@ -1,13 +1,13 @@
-"""Drawn faces: a portrait and its parsing map, made from known attribute values.
+"""The renderer of drawn faces: a portrait and its parsing map, drawn from known attribute values.
 
-All shapes are polygons in the unit square (x to the right, y downwards). They are painted as *paint numbers* on one
-supersampled canvas: a palette turns the numbers into colours, a second table turns the same numbers into parsing
-classes, so image and map cannot disagree. Soft things (background, strands of hair, blush, shading of the skin) are
-smooth functions added at the final resolution.
+All shapes are polygons in the unit square (x to the right, y downwards). They are drawn as *paint numbers* on one
+supersampled canvas. A palette maps the numbers to colours and a second table maps the same numbers to parsing classes, so
+that image and map always agree. Whatever has no edge (background, strands of hair, blush, shading of the skin) is a
+smooth function that is added at the final resolution.
 
-Parsing classes: 0 background, 1 skin of face and neck, 2 left brow, 3 right brow, 4 left eye, 5 right eye, 6 nose,
-7 upper lip, 8 inner mouth, 9 lower lip, 10 hair; "left" is the left half of the image. Clothes are class 0: they lie
-below the middle row, where no score looks at the background. Glasses, lashes and bad quality leave the map alone.
+The parsing classes are those of :data:`ohlora.faces.classes.CLASSES`. Skin is that of face and neck. Clothes have the
+class of the background: they lie below the middle row, where no score measures the background. Glasses, lashes and bad
+image quality do not change the map.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 DEFAULT_RATES: Mapping[str, float] = MappingProxyType({"gender": 0.55, "quality": 0.95, "age": 0.08, "glass": 0.10})
-"""How often each 0/1 attribute is 1."""
+"""0/1 attribute → probability that it is 1."""
 
 DRAWN = tuple(a.name for a in ATTRIBUTES if a.name in (*DEFAULT_RATES, *MEASURED))
-"""What a face is drawn from, in the order of the vocabulary, which may name filters that no drawing shows."""
+"""The attributes from which a face is drawn, in the order of :data:`ohlora.attributes.ATTRIBUTES`, which may declare more."""
 
 NUISANCES: tuple[str, ...] = (
     "skin",
@@ -55,19 +55,20 @@ NUISANCES: tuple[str, ...] = (
     "bokeh_x",
     "bokeh_y",
 )
-"""What varies from face to face without being an attribute; each is uniform on 0…1."""
+"""Properties of a face that vary but are no attributes; each is uniform on 0…1."""
 
 MIN_RESOLUTION = 16
+"""Smallest height and width, in pixels, at which faces are drawn."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Everything a drawn face is made from.
+    """The values from which a face is drawn.
 
     Attributes:
-        attributes: A value for every name in :data:`ohlora.attributes.ATTRIBUTES`: z-scores for the measured ones
-            (any finite number; the drawing saturates smoothly beyond about ±3), 0 or 1 for gender (1 female),
-            quality (1 good), age (1 older) and glass (1 worn).
+        attributes: A value for every name in :data:`DRAWN`: a z-score for each measured attribute (any finite number;
+            the drawing saturates smoothly beyond about ±3), and 0 or 1 for gender (1: female), quality (1: good), age
+            (1: older) and glass (1: worn).
         nuisances: A value between 0 and 1 for every name in :data:`NUISANCES`.
 
     Raises:
@@ -91,7 +92,7 @@ class Truth:
                 raise ValueError(f"nuisance {name!r} is {self.nuisances[name]}; expected a number from 0 to 1")
 
     def replace(self, **changes: float) -> Truth:
-        """The same face with some attributes or nuisances changed.
+        """Returns the values of the same face with some attributes or nuisances changed.
 
         Args:
             **changes: New values, by name.
@@ -114,8 +115,8 @@ class DrawnFace:
     """A portrait and its parsing map.
 
     Attributes:
-        image: H×W×3, uint8, RGB.
-        parsing: H×W, uint8, class ids 0…10 as in :data:`CLASSES`.
+        image: RGB, H×W×3 uint8.
+        parsing: Class ids 0…10, see :data:`ohlora.faces.classes.CLASSES`, H×W uint8.
     """
 
     image: ByteArray
@@ -123,17 +124,17 @@ class DrawnFace:
 
 
 def sample_truth(seed: int, index: int, rates: Mapping[str, float] | None = None) -> Truth:
-    """Draws the truth of one face, a function of (seed, index) alone.
+    """Samples the values of one face, which depend on (seed, index) and the rates alone.
 
-    A rate decides only where its own attribute's uniform number is cut, so changing it changes no other value.
+    A 0/1 attribute is 1 where a uniform number is below its rate, so a changed rate changes no other value.
 
     Args:
         seed: Seed of the population, 0 or larger.
         index: Number of the face in the population, 0 or larger.
-        rates: How often a 0/1 attribute is 1; those left out are as in :data:`DEFAULT_RATES`.
+        rates: 0/1 attribute → probability that it is 1; the others use :data:`DEFAULT_RATES`.
 
     Returns:
-        The truth: measured attributes N(0, 1), 0/1 attributes with their rates, nuisances uniform on 0…1.
+        Measured attributes from N(0, 1), 0/1 attributes with their rates, and nuisances uniform on 0…1.
 
     Raises:
         ValueError: If seed or index is negative, or a rate has an unknown name or lies outside 0…1.
@@ -160,11 +161,11 @@ def draw(truth: Truth, resolution: int) -> DrawnFace:
     """Draws a face.
 
     Args:
-        truth: What to draw.
+        truth: The values of the face.
         resolution: Height and width in pixels, at least 16.
 
     Returns:
-        The portrait and its parsing map, both resolution×resolution.
+        The portrait and its parsing map, both of the given resolution.
 
     Raises:
         ValueError: If the resolution is too small.
@@ -172,13 +173,13 @@ def draw(truth: Truth, resolution: int) -> DrawnFace:
     if resolution < MIN_RESOLUTION:
         raise ValueError(f"the resolution is {resolution}; expected at least {MIN_RESOLUTION} pixels")
     pose = _Pose(truth)
-    figure, parsing, masks = _paint(truth, pose, resolution)
+    person, parsing, masks = _paint(truth, pose, resolution)
     frame = _frame(resolution)
-    image = figure + masks[..., 0:1] * _background(truth, frame)
+    image = person + masks[..., 0:1] * _background(truth, frame)
     image += (masks[..., 1] * _strands(truth, frame))[..., None]
     image += masks[..., 2:3] * _complexion(truth, pose, frame)
     if truth.attributes["quality"] == 0:
-        image = _smear(image, frame)
+        image = _degraded(image, frame)
     np.clip(image + 0.5, 0, 255, out=image)
     return DrawnFace(image.astype(np.uint8), parsing)
 
@@ -190,7 +191,7 @@ def _check_names(what: str, given: Mapping[str, float], expected: tuple[str, ...
         raise ValueError(f"{what} must be named {', '.join(expected)}; missing: {missing}; unknown: {unknown}")
 
 
-# --- from attributes to measures (unit: the side of the frame, or grey levels) ----------------------------------------
+# --- from attributes to lengths (unit: the side of the image) and grey levels (0…255) ---------------------------------
 
 
 def _sigmoid(value: float) -> float:
@@ -202,12 +203,12 @@ def _eye_height(truth: Truth) -> float:
 
 
 def _mouth_height(truth: Truth) -> float:
-    """Height of the inner mouth; it never closes altogether, so that its share of the mouth stays monotone."""
+    """Height of the inner mouth; it is never 0, so that its share of the mouth increases everywhere."""
     return 0.006 + 0.098 * _sigmoid((truth.attributes["mouth"] - 0.2) / 1.0)
 
 
 def _hair_end(truth: Truth) -> float:
-    """Where the hair ends: always low enough to leave hair below the middle row, always inside the frame."""
+    """Height y at which the hair ends: below the middle row, and inside the image."""
     return 0.805 + 0.18 * math.tanh(truth.attributes["hair_length"] / 2.0)
 
 
@@ -224,7 +225,7 @@ def _turn(truth: Truth) -> float:
 
 
 def _tilt(truth: Truth) -> float:
-    """Angle of the eye line, in radians; positive: the image's right eye is lower."""
+    """Angle of the line through the eyes in radians; positive where the eye on the image's right is lower."""
     return math.radians(9.0) * math.tanh(truth.attributes["roll"] / 2.5)
 
 
@@ -256,12 +257,12 @@ def _ellipse(x: float, y: float, half_width: float, half_height: float) -> Point
 
 
 def _strip(x: Points, upper: Points, lower: Points) -> Points:
-    """The polygon between two curves over the same x."""
+    """Polygon between two curves over the same x, N points each."""
     return np.stack([np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]])], 1)
 
 
 class _Pose:
-    """Where things in the face go when the head turns and tilts."""
+    """Moves the points of the face as the head turns and tilts."""
 
     def __init__(self, truth: Truth) -> None:
         self.turn = _turn(truth)
@@ -269,24 +270,24 @@ class _Pose:
         self.cos, self.sin = math.cos(tilt), math.sin(tilt)
 
     def __call__(self, points: Points, depth: float | Points) -> Points:
-        """Moves points of the face; those nearer to the viewer (larger depth) move further.
+        """Moves points; those that are nearer to the viewer (larger depth) move further.
 
         Args:
-            points: N×2, x relative to the middle of the face, y absolute.
-            depth: Shift at a full turn, one number or N of them.
+            points: N×2; x is relative to the middle of the face, y to the top of the image.
+            depth: Shift at a full turn; one number or N numbers.
 
         Returns:
-            N×2, absolute.
+            N×2, relative to the upper left corner of the image.
         """
         x = points[:, 0]
-        # Perspective: the half that turns away becomes narrower, the other wider.
+        # Perspective: the half of the face that turns away becomes narrower, the other half wider.
         x = x - 0.55 * self.turn * x * x + depth * self.turn
         y = points[:, 1] - _PIVOT_Y
         return np.stack([0.5 + x * self.cos - y * self.sin, _PIVOT_Y + x * self.sin + y * self.cos], axis=1)
 
 
 def _half_width_of_hair(y: npt.NDArray[Any], volume: float) -> npt.NDArray[Any]:
-    """Half the width of the hair's outline at height y, waves aside."""
+    """Half the width of the hair's outline at height y, without waves."""
     widest = 0.366 + 0.02 * volume
     rise = np.clip((0.40 - y) / (0.40 - _CROWN_Y), 0, 1)
     width: npt.NDArray[Any] = widest * np.sqrt(np.maximum(1 - rise**2.3, 0.0)) + 0.02 * np.clip(y - 0.5, 0, 0.5)
@@ -294,7 +295,7 @@ def _half_width_of_hair(y: npt.NDArray[Any], volume: float) -> npt.NDArray[Any]:
 
 
 def _wave(y: npt.NDArray[Any], waviness: float) -> npt.NDArray[Any]:
-    """Sideways displacement of the hair at height y, outwards positive; none at the crown."""
+    """Horizontal displacement of the hair at height y, positive outwards; 0 at the crown."""
     swing = np.sin((y - 0.03) * (2 * math.pi / _WAVE_LENGTH))
     wave: npt.NDArray[Any] = _WAVE_HEIGHT * waviness * np.clip((y - 0.15) / 0.2, 0, 1) * swing
     return wave
@@ -355,7 +356,7 @@ _SHADED = ("skin", "neck_shadow", "hair_shadow", "jaw_shadow", "crease", "nose",
 
 
 def _mask_palette() -> bytes:
-    """A palette whose red, green and blue say: background, hair, skin."""
+    """Palette in which the channels red, green and blue are the masks of background, hair and skin."""
     table = np.zeros((256, 3), np.uint8)
     table[_PAINTS["background"].number, 0] = 255
     table[list(_HAIR), 1] = 255
@@ -373,30 +374,30 @@ class _Canvas:
         self.factor = max(4, -(-256 // resolution))
         self.size = resolution * self.factor
         self.image = Image.new("P", (self.size, self.size), 0)
-        self._draw = ImageDraw.Draw(self.image).draw  # the primitive beneath ImageDraw: no colour look-ups
+        self._draw = ImageDraw.Draw(self.image)
 
     def fill(self, paint: str, points: Points) -> None:
         """Fills a polygon of N×2 points."""
-        self._draw.draw_polygon(np.rint(points * self.size - 0.5).ravel().tolist(), _PAINTS[paint].number, 1)
+        self._draw.polygon(np.rint(points * self.size - 0.5).ravel().tolist(), fill=_PAINTS[paint].number)
 
     def reduce(self, palette: bytes) -> FloatArray:
-        """The canvas in the colours of a palette, at the final resolution: R×R×3, 0…255."""
+        """Returns the canvas in the colours of a palette at the final resolution: R×R×3, 0…255."""
         self.image.putpalette(palette, "RGB")
         return np.asarray(self.image.convert("RGB").reduce(self.factor), np.float32)
 
     def classes(self) -> ByteArray:
-        """The parsing class at the middle of every pixel, R×R."""
+        """Returns the parsing class at the centre of every pixel: R×R."""
         numbers = np.asarray(self.image)[self.factor // 2 :: self.factor, self.factor // 2 :: self.factor]
         classes: ByteArray = _CLASSES_OF_PAINTS[numbers]
         return classes
 
 
 def _paint(truth: Truth, pose: _Pose, resolution: int) -> tuple[FloatArray, ByteArray, FloatArray]:
-    """Paints all that has an edge.
+    """Draws all polygons.
 
     Returns:
-        The figure on black (R×R×3, 0…255), the parsing map (R×R), and how much of each pixel is background, hair and
-        skin (R×R×3, 0…1).
+        The person on a black background (R×R×3, 0…255), the parsing map (R×R), and the shares of each pixel that are
+        background, hair and skin (R×R×3, 0…1).
     """
     canvas = _Canvas(resolution)
     _paint_hair_and_body(canvas, truth)
@@ -427,7 +428,7 @@ def _paint_hair_and_body(canvas: _Canvas, truth: Truth) -> None:
     waviness = _waviness(truth)
     y = np.concatenate([_OUTLINE_Y[end - 0.05 > _OUTLINE_Y], end - 0.05 + 0.05 * _TIP])
     width = _half_width_of_hair(y, n["hair_volume"]) + _wave(y, waviness)
-    # Locks end in a round tip, the same for every waviness.
+    # The hair ends in a round tip, which is the same for every waviness.
     tip = np.clip((end - y) / 0.05, 0, 1)
     outer = width - 0.045 * (1 - np.sqrt(1 - (1 - tip) ** 2))
     canvas.fill("back_hair", _mirrored(outer, y))
@@ -440,7 +441,8 @@ def _paint_hair_and_body(canvas: _Canvas, truth: Truth) -> None:
     canvas.fill("skin", _mirrored(np.array([neck, neck + 0.012]), np.array([0.7, base])))
     canvas.fill("neck_shadow", _mirrored(np.array([neck, neck, 0.0]), np.array([0.7, 0.88, 0.925])))
 
-    # The locks fall before the shoulders. Their inner edge, where the face does not cover it, waves less.
+    # Two locks of hair lie in front of the shoulders. The waves of their inner edge, which the face partly covers, are
+    # smaller.
     inside = 0.165 + 0.3 * _wave(y, waviness) + 0.045 * (1 - np.sqrt(1 - (1 - tip) ** 2))
     low = y > 0.3
     y, outer, inside = y[low], outer[low], inside[low]
@@ -450,7 +452,7 @@ def _paint_hair_and_body(canvas: _Canvas, truth: Truth) -> None:
 
 
 def _mirrored(half_width: Points, y: Points) -> Points:
-    """A polygon symmetrical about the middle: down its right side, up its left."""
+    """Polygon that is symmetric about the middle: down its right side and up its left side."""
     right = np.stack([0.5 + half_width, y], 1)
     return np.concatenate([right, np.stack([0.5 - half_width, y], 1)[::-1]])
 
@@ -474,7 +476,7 @@ def _paint_face(canvas: _Canvas, truth: Truth) -> None:
 
 
 def _hairline(truth: Truth, x: Points) -> Points:
-    """Height of the edge of the fringe at x (relative to the middle), parted on one side."""
+    """Height y of the lower edge of the fringe at x (relative to the middle); it is parted on one side."""
     parting = (truth.nuisances["parting"] - 0.5) * 0.24
     reach = np.where(x < parting, parting + 0.25, 0.25 - parting)
     away = np.minimum(np.abs(x - parting) / reach, 1)
@@ -491,19 +493,19 @@ def _paint_fringe(canvas: _Canvas, truth: Truth) -> None:
     x = np.linspace(-0.25, 0.25, 33)
     edge = _hairline(truth, x)
     top = _mirrored(width, y)
-    # From the right temple up over the crown to the left temple, and back along the hairline.
+    # The outline runs from the right temple over the crown to the left temple, and back along the hairline.
     outline = np.concatenate([top[: len(y)][::-1], top[len(y) :][::-1]])
     canvas.fill("hair", np.concatenate([outline, np.stack([x + 0.5, edge], 1)]))
 
 
 def _stroke(x: Points, y: Points, thickness: float | Points) -> Points:
-    """A line with tapering ends, as a polygon."""
+    """Polygon of a line whose ends are thinner than its middle."""
     half = 0.5 * thickness * (1 - 0.75 * np.linspace(-1, 1, len(x)) ** 2)
     return _strip(x, y - half, y + half)
 
 
 def _paint_creases(canvas: _Canvas, truth: Truth, pose: _Pose) -> None:
-    """The lines of age: across the forehead, beside and below the eyes, beside the mouth."""
+    """Draws the wrinkles of an older face: on the forehead, beside and below the eyes, and beside the mouth."""
     if truth.attributes["age"] == 0:
         return
     for height, reach in ((0.285, 0.1), (0.322, 0.125)):
@@ -537,10 +539,10 @@ def _paint_nose(canvas: _Canvas, pose: _Pose) -> None:
 
 
 def _paint_mouth(canvas: _Canvas, truth: Truth, pose: _Pose) -> None:
-    """Lips and what is between them.
+    """Draws the lips and the inner mouth.
 
-    The lips keep their thickness when the mouth opens or widens, and smiling only shears the columns, so the share of
-    the inner mouth depends on nothing but its height.
+    The lips keep their thickness when the mouth opens or widens, and a smile only moves whole columns up or down, so that
+    the share of the inner mouth depends on its height alone.
     """
     n = truth.nuisances
     height = _mouth_height(truth)
@@ -562,9 +564,9 @@ def _paint_mouth(canvas: _Canvas, truth: Truth, pose: _Pose) -> None:
     canvas.fill("lip_light", pose(_ellipse(0.0, float(bottom.max()) + 0.0125, 0.026, 0.0055), depth))
     canvas.fill("upper_lip", band(top - bow, top + 0.004))
     canvas.fill("inner_mouth", band(top, bottom))
-    room = max(height - 0.022, 0.0)
-    if room > 0:
-        canvas.fill("teeth", band(top + 0.001, top + 0.001 + 0.5 * room * inner))
+    opening = max(height - 0.022, 0.0)
+    if opening > 0:
+        canvas.fill("teeth", band(top + 0.001, top + 0.001 + 0.5 * opening * inner))
         drop = max(height - 0.045, 0.0)
         if drop > 0:
             tongue = np.clip(bulge - 0.35, 0, 1) ** 0.6
@@ -572,7 +574,11 @@ def _paint_mouth(canvas: _Canvas, truth: Truth, pose: _Pose) -> None:
 
 
 def _paint_eyes(canvas: _Canvas, truth: Truth, pose: _Pose) -> list[Points]:
-    """Paints eyes and brows, and returns the lashes, which hide no class and so are painted after the map is taken."""
+    """Draws eyes and brows.
+
+    Returns:
+        The polygons of the lashes. They must not change the parsing map and are therefore drawn after it was read.
+    """
     female = truth.attributes["gender"]
     height = _eye_height(truth)
     lens = 1 - np.abs(_SPAN) ** 2.3
@@ -592,7 +598,7 @@ def _paint_eyes(canvas: _Canvas, truth: Truth, pose: _Pose) -> list[Points]:
             ("glint", 0.0125, 0.014, 0.014),
         ):
             disc = _ellipse(gaze - aside, _EYE_Y - 0.004 - up, radius, radius)
-            # The lids cut it off.
+            # The lids cover the rest of the disc.
             disc[:, 1] = np.clip(disc[:, 1], np.interp(disc[:, 0], x, upper), np.interp(disc[:, 0], x, lower))
             canvas.fill(f"{name}_{part}", pose(disc, depth))
 
@@ -645,18 +651,18 @@ def _ramp(value: float, stops: tuple[float, ...], ramp: tuple[tuple[int, int, in
 
 
 def _hue(angle: float) -> Points:
-    """A colour offset of length 1 per channel whose three channels sum to 0; angle in turns."""
+    """Colour offset of amplitude 1 whose three channels sum to 0; the angle is in turns."""
     hue: Points = np.cos(2 * math.pi * (angle - np.array([0.0, 1 / 3, 2 / 3])))
     return hue
 
 
 def _hair_colour(truth: Truth) -> Points:
-    """A colour between black-brown and platinum; the mean of its channels is exactly the hair level."""
+    """Colour between black-brown and platinum blond; the mean of its channels is exactly the level of the hair."""
     n, level = truth.nuisances, _hair_level(truth)
     warmth = 0.6 + 0.5 * n["hair_warmth"]
     chroma = min(level, 0.5 * level + 48, 1.6 * (255 - level)) * warmth
     red, golden = np.array([0.50, -0.14, -0.36]), np.array([0.34, 0.04, -0.38])
-    # Dark golden hair would look green, bright red hair pink.
+    # Dark hair with a golden tone would look green, and bright hair with a red tone pink.
     gold = 0.7 * n["hair_tone"] + min(max((level - 90) / 80, 0), 1) * (1 - 0.7 * n["hair_tone"])
     colour: Points = level + chroma * (red + gold * (golden - red))
     return colour
@@ -709,12 +715,12 @@ def _palette(truth: Truth) -> bytes:
     return np.clip(table + 0.5, 0, 255).astype(np.uint8).tobytes()
 
 
-# --- what is smooth ---------------------------------------------------------------------------------------------------
+# --- smooth functions -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Pixel centres of a frame (x: 1×R, y: R×1) and where its top half is background whatever the hair."""
+    """Pixel centres of the image (x: 1×R, y: R×1), and where its top half is background for every truth (R×R)."""
 
     x: FloatArray
     y: FloatArray
@@ -746,10 +752,10 @@ _BOKEH = np.array(
 
 
 def _background(truth: Truth, frame: _Frame) -> FloatArray:
-    """A soft gradient with discs of light: R×R×3.
+    """Background: a soft gradient with discs of light, R×R×3.
 
-    The pattern is brought to mean 0 and spread 1 over the part of the top half that no hair covers (trimmed as the
-    score trims it), so that level and spread are what the attributes say whatever the pattern.
+    The pattern is normalised to mean 0 and standard deviation 1 over the part of the top half that no hair covers
+    (trimmed as in the score), so that mean and deviation of the background are those of the attributes for every pattern.
     """
     n = truth.nuisances
     turn = np.float32(2 * math.pi)
@@ -776,9 +782,10 @@ _STRAND_DEPTH = 15.0
 
 
 def _strands(truth: Truth, frame: _Frame) -> FloatArray:
-    """Brightness of the strands and of the shine on the crown, to be added to the hair: R×R, mean about 0.
+    """Brightness of the strands and of the shine at the crown, which is added to the hair: R×R, mean about 0.
 
-    Strands run parallel to the outline: straight hair varies sideways only, wavy hair also downwards.
+    Strands run parallel to the outline: the brightness of straight hair varies horizontally only, that of wavy hair also
+    vertically.
     """
     waviness = _waviness(truth)
     parting = np.float32((truth.nuisances["parting"] - 0.5) * 0.24)
@@ -787,7 +794,7 @@ def _strands(truth: Truth, frame: _Frame) -> FloatArray:
     middle = np.float32(0.5) + parting * np.clip((np.float32(0.36) - y) / np.float32(0.2), 0, 1)
     away = np.abs(frame.x - middle) - _wave(y, waviness).astype(np.float32)
     phase = away * (np.float32(2 * math.pi * _STRAND_CYCLES) / width)
-    # Near the crown the strands become too fine to show, so they fade.
+    # Near the crown the strands would be finer than a pixel, so they fade out.
     strand = np.cos(phase) * np.clip((width - np.float32(0.12)) / np.float32(0.18), 0, 1)
     curl = np.cos((y - 0.03) * (2 * math.pi / _WAVE_LENGTH) - 1.2) * np.clip((y - 0.15) / 0.2, 0, 1)
     ring_x, ring_y = (frame.x - np.float32(0.5)) / np.float32(0.38), (y - np.float32(0.42)) / np.float32(0.355)
@@ -800,7 +807,7 @@ def _strands(truth: Truth, frame: _Frame) -> FloatArray:
 
 
 def _complexion(truth: Truth, pose: _Pose, frame: _Frame) -> FloatArray:
-    """Blush, roundness and stubble, to be added to the skin: R×R×3."""
+    """Blush, shading and stubble, which are added to the skin: R×R×3."""
     female, older = truth.attributes["gender"], truth.attributes["age"]
     x = frame.x - np.float32(0.5 + 0.03 * pose.turn)
     y = frame.y
@@ -816,15 +823,15 @@ def _complexion(truth: Truth, pose: _Pose, frame: _Frame) -> FloatArray:
     return skin
 
 
-def _smear(image: FloatArray, frame: _Frame) -> FloatArray:
-    """Spoils the upper part as bad images of a GAN are: blurred beyond recognition, with streaks."""
+def _degraded(image: FloatArray, frame: _Frame) -> FloatArray:
+    """Makes an image of bad quality: its upper part is strongly blurred and has streaks, as in failed images of a GAN."""
     resolution = len(image)
     rows = -(-resolution * 3 // 8)
     part = Image.fromarray(np.clip(image[:rows] + 0.5, 0, 255).astype(np.uint8))
     blurred = part.resize((6, 3), Image.Resampling.BOX).resize(part.size, Image.Resampling.BICUBIC)
     streaks = 20 * np.sin(2 * math.pi * (3.5 * frame.x + 6 * frame.y[:rows] + 0.25 * np.sin(9 * frame.x)))
     weight = np.clip((0.36 - frame.y[:rows]) / 0.08, 0, 1)[..., None]
-    spoiled = np.asarray(blurred, np.float32) + streaks[..., None]
+    bad = np.asarray(blurred, np.float32) + streaks[..., None]
     result = image.copy()
-    result[:rows] += weight * (spoiled - image[:rows])
+    result[:rows] += weight * (bad - image[:rows])
     return result

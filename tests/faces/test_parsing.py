@@ -1,4 +1,4 @@
-"""Parser back ends and what they agree on."""
+"""The back ends of face parsing, and the classes they share."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_left_is_the_left_half_of_the_image() -> None:
     maps = torch.zeros(3, 4, 8, dtype=torch.uint8)
     maps[0, 1, 1], maps[0, 1, 6] = left, right
     maps[1, 1, 1], maps[1, 1, 6], maps[1, 2, 1] = right, left, brow
-    maps[2, 1, 6] = left  # alone: nothing is known
+    maps[2, 1, 6] = left  # one eye alone: its side cannot be checked
     found = sides_by_place(maps)
     assert torch.equal(found[0], maps[0]) and torch.equal(found[2], maps[2])
     assert (int(found[1, 1, 1]), int(found[1, 1, 6]), int(found[1, 2, 1])) == (left, right, brow)
@@ -101,12 +101,12 @@ def test_a_hugging_face_checkpoint_parses(segformer: tuple[Path, Any]) -> None:
     assert len(maps.unique()) > 2
 
 
-def test_every_label_needs_a_class(segformer: tuple[Path, Any]) -> None:
+def test_every_class_of_a_checkpoint_needs_an_entry(segformer: tuple[Path, Any]) -> None:
     some = {name: c for name, c in CELEBAMASK_CLASSES.items() if name != "hat"}
-    with pytest.raises(ConfigError, match="labels without a class: hat; unknown classes: none"):
+    with pytest.raises(ConfigError, match="classes without an entry: hat; unknown classes: none"):
         SegmentationParser(segformer[0], some)
     assert class_table({0: "face", 1: "rest"}, {"face": "skin", "1": "background"}) == [1, 0]
-    with pytest.raises(ConfigError, match="unknown classes: fur; entries that fit no label: tail"):
+    with pytest.raises(ConfigError, match="unknown classes: fur; entries that are no class of the checkpoint: tail"):
         class_table({0: "face"}, {"face": "fur", "tail": "hair"})
 
 

@@ -1,17 +1,27 @@
-"""Arithmetic of what is read off drawn faces."""
+"""Accuracy of scores and parsing maps on drawn faces."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
+import pytest
+from scipy.stats import spearmanr
 
+from ohlora.attributes import MEASURED
+from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
-from ohlora.toy import accuracy
+from ohlora.toy import accuracy, drawing
 
 
-def test_ranks_share_ties() -> None:
-    values = np.array([[3.0, 1.0], [1.0, 1.0], [3.0, 5.0], [2.0, 1.0]])
-    assert (accuracy.ranks(values) == rankdata(values, axis=0)).all()
+def test_correlations_are_spearmans_with_ties() -> None:
+    truths = [drawing.sample_truth(0, index) for index in range(8)]
+    truths += truths[:3]  # equal faces have equal scores
+    faces = [drawing.draw(truth, 32) for truth in truths]
+    images, maps = np.stack([face.image for face in faces]), np.stack([face.parsing for face in faces])
+    found = accuracy.correlations(truths, images, maps)
+    scores = [scoring.score(image, parsing) for image, parsing in zip(images, maps, strict=True)]
+    for name in MEASURED:
+        expected = spearmanr([t.attributes[name] for t in truths], [score[name] for score in scores])[0]
+        assert found[name] == pytest.approx(expected, abs=1e-6), name
 
 
 def test_iou_counts_pixels_per_class() -> None:
