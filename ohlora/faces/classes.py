@@ -68,6 +68,6 @@ CELEBAMASK_CLASSES: Mapping[str, str] = MappingProxyType(
 """Part of CelebAMask-HQ (Lee et al., 2020) → our class, in the order in which the masks of the parts are painted.
 
 Its ``l_`` and ``r_`` are the person's left and right, whereas our "left" is the left half of the image (see
-:func:`ohlora.faces.parsing.sides_by_place`). Glasses come before eyes and brows, which they must not cover. Earrings and
-necklaces count as skin, hats and clothes as background.
+:func:`ohlora.faces.parsing.sides_by_place`). Glasses come before eyes and brows, which they must not cover. Earrings
+and necklaces count as skin, hats and clothes as background.
 """

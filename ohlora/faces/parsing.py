@@ -1,7 +1,7 @@
 """Face parsing: from images to parsing maps of 11 classes.
 
-There are two back ends: our U-Net (:class:`ohlora.networks.face_parser.FaceParserNetwork`), and any semantic-segmentation
-checkpoint in the format of Hugging Face transformers, such as SegFormer (Xie et al., 2021) fine-tuned on CelebAMask-HQ.
+There are two back ends: our U-Net (:class:`ohlora.networks.face_parser.FaceParserNetwork`), and semantic-segmentation
+checkpoints in the format of Hugging Face transformers, such as SegFormer (Xie et al., 2021) fine-tuned on CelebAMask-HQ.
 """
 
 from __future__ import annotations
@@ -209,8 +209,8 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> F
 
     Raises:
         MissingArtifactError: If the file, or a file of the checkpoint, does not exist.
-        ConfigError: If ``classes`` is given for a file, or does not fit the checkpoint, or transformers is not installed.
-        FormatError: If the file or checkpoint cannot be read, or the U-Net has other classes.
+        ConfigError: If ``classes`` is given for a file, or does not fit the checkpoint, or transformers is not
+        installed. FormatError: If the file or checkpoint cannot be read, or the U-Net has other classes.
     """
     path = Path(path)
     if path.is_dir():

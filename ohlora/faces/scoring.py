@@ -1,9 +1,9 @@
 """Attribute scores of a face, measured from its image and its parsing map.
 
-Images and maps are resized to 224×224, and all constants are pixels of that size. Of the colour of a pixel only the mean
-of the three channels is used, here called its brightness. Every score has a default variant, ``"ohlora"``; the original's
-algorithms stay available as ``"v1"`` (labels of its first fine-tuning), ``"v2"`` (all later work) and, for hairstyle,
-``"original"``.
+Images and maps are resized to 224×224, and all constants are pixels of that size. Of the colour of a pixel only the
+mean of the three channels is used, here called its brightness. Every score has a default variant, ``"ohlora"``; the
+original's algorithms stay available as ``"v1"`` (labels of its first fine-tuning), ``"v2"`` (all later work) and, for
+hairstyle, ``"original"``.
 
 The default variants differ from the original as follows:
 
@@ -354,7 +354,7 @@ def _mouth_v1(frame: Frame) -> float:
 
 
 def _background(frame: Frame) -> tuple[float, float]:
-    """Mean and standard deviation of the background's brightness in the top half, without the lowest and highest 5 %."""
+    """Mean and standard deviation of the brightness of the background in the top half; 5 % are cut at either end."""
     half = SIZE // 2
     values = np.sort(frame.brightness[:half][frame.parsing[:half] == _BACKGROUND])
     if len(values) > 1:

@@ -61,8 +61,8 @@ class Branch:
 def _initialize(module: nn.Module) -> None:
     """Initialises convolutions as He et al. (2015) and dense layers as Glorot and Bengio (2010).
 
-    With torch's default, activations shrink from layer to layer, and some members of an ensemble do not learn more than a
-    constant prediction.
+    With torch's default, activations shrink from layer to layer, and some members of an ensemble do not learn more than
+    a constant prediction.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=LEAK)
@@ -321,7 +321,8 @@ _ORIGINAL: tuple[Branch, ...] = (
 _ANY_WINDOW = "32/2 64/2 128/2 256/2"
 _ORIGINAL += tuple(_filter(name, _ANY_WINDOW) for name in FILTERS if name not in [b.outputs[0] for b in _ORIGINAL])
 
-# For 64×64, where a window may be a dozen pixels high: padding, strides instead of pooling, a fortieth of the operations.
+# For 64×64, where a window may be a dozen pixels high: padding, and strides instead of pooling. They take a fortieth of
+# the operations.
 _SMALL_PLANS = {
     "gender": "16/2 24/2 32/2 48/2",
     "quality": "16/2 24/2 48/2",

@@ -40,8 +40,8 @@ def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
         images: N×3×H×W; must require gradients.
 
     Returns:
-        The squared norm of the gradient of the scores with respect to the images, mean over the batch: a scalar that can
-        be differentiated.
+        The squared norm of the gradient of the scores with respect to the images, mean over the batch: a scalar that
+        can be differentiated.
     """
     (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()

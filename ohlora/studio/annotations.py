@@ -1,4 +1,4 @@
-"""Labelling images 0 or 1: the file that keeps the answers, and one browser tab's way through the images."""
+"""Annotating images with 0 or 1: the table of the annotations, and the state of one browser tab."""
 
 from __future__ import annotations
 
@@ -17,44 +17,55 @@ from ohlora.utils import images
 from ohlora.utils.files import content_stamp, read_rows, rewriting, write_rows
 
 Order = Literal["file", "uncertain", "disputed"]
-Answer = dict[str, int]
+"""Order in which images are offered, see :meth:`AnnotationSession.arrange`."""
+
+Annotation = dict[str, int]
 """Attribute → 0 or 1."""
 
 
 class AnnotationFile:
-    """The label table of the filters: a row per labelled image, written whole after every answer.
+    """The table of annotations that filters are trained on: one row per annotated image.
 
-    A new table has the columns ``idx``, ``path`` (relative to the table) and one per attribute; one that exists keeps
-    the columns it has, so that tables of the original (``idx,gender,quality,age,glass``) can be gone on with.
+    The whole table is written atomically after every annotation. A new table has the columns ``idx``, ``path``
+    (relative to the table) and one per attribute. An existing table keeps its columns, so that tables of the original
+    (``idx,gender,quality,age,glass``) can be continued.
 
     Args:
-        path: The CSV; it need not exist yet.
+        path: The CSV file; it need not exist yet.
         pictures: The images, in the order in which they are offered.
-        attributes: What is labelled.
+        attributes: The attributes that are annotated.
+
+    Attributes:
+        annotations: Index of an image in ``pictures`` → its annotation.
+        columns: Columns of the table.
+        seen: The table's content stamp when it was last read or written.
 
     Raises:
-        DataError: If the table labels something else, or images that are not there.
+        DataError: If the table has other attributes, or annotates an image that is not among ``pictures``.
     """
 
     def __init__(self, path: Path, pictures: Sequence[Path], attributes: Sequence[str]) -> None:
         self.path, self.pictures, self.attributes = path, list(pictures), tuple(attributes)
-        self._place = {picture.resolve(): k for k, picture in enumerate(self.pictures)}
+        self._by_path = {picture.resolve(): k for k, picture in enumerate(self.pictures)}
         self._by_number = {picture.stem.lstrip("0") or "0": k for k, picture in enumerate(self.pictures)}
         self.columns = ["idx", "path", *self.attributes]
-        self.answers: dict[int, Answer] = {}
-        self._others: dict[int, dict[str, str]] = {}  # what a row of the table says besides
+        self.annotations: dict[int, Annotation] = {}
+        self._rows: dict[int, dict[str, str]] = {}  # as read, with the columns that are not annotated here
         self.reload()
 
     def reload(self) -> None:
-        """Takes what the file says now; a file that cannot be taken changes nothing here, and is not written over.
+        """Reads the table again.
+
+        A table that cannot be used leaves this object as it was. Since the table has changed, it is not overwritten
+        either, until it could be read.
 
         Raises:
-            DataError: Naming the row that cannot be used.
+            DataError: If the table cannot be used; the message names the header or row.
         """
         seen = content_stamp(self.path)
-        answers: dict[int, Answer] = {}
-        others: dict[int, dict[str, str]] = {}
+        annotations: dict[int, Annotation] = {}
         rows = read_rows(self.path) if seen is not None else []
+        kept: dict[int, dict[str, str]] = {}
         header = list(rows[0]) if rows else self.columns
         missing = [name for name in self.attributes if name not in header]
         number = number_column(header)
@@ -65,165 +76,192 @@ class AnnotationFile:
             )
         for k, row in enumerate(rows):
             name = row["path"] if "path" in header else row[str(number)]
-            place = (
-                self._place.get((self.path.parent / name).resolve())
+            index = (
+                self._by_path.get((self.path.parent / name).resolve())
                 if "path" in header
                 else self._by_number.get(name.lstrip("0") or "0")
             )
-            if place is None:
-                raise DataError(f"{self.path}, row {k + 2}: there is no image {name} among those shown")
-            if place in answers:
-                raise DataError(f"{self.path}, row {k + 2}: image {name} is labelled twice")
+            if index is None:
+                raise DataError(f"{self.path}, row {k + 2}: there is no image {name} among those to annotate")
+            if index in annotations:
+                raise DataError(f"{self.path}, row {k + 2}: image {name} is annotated twice")
             if any(row[a] not in ("0", "1") for a in self.attributes):
                 raise DataError(f"{self.path}, row {k + 2}: expected 0 or 1 for {', '.join(self.attributes)}")
-            answers[place] = {a: int(row[a]) for a in self.attributes}
-            others[place] = row
-        self.seen, self.columns, self.answers, self._others = seen, header, answers, others
+            annotations[index] = {a: int(row[a]) for a in self.attributes}
+            kept[index] = row
+        self.seen, self.columns, self.annotations, self._rows = seen, header, annotations, kept
 
-    def write(self, place: int, answer: Answer | None) -> None:
-        """Sets or removes the answer for an image, and writes the table.
+    def write(self, index: int, annotation: Annotation | None) -> None:
+        """Sets or removes the annotation of an image, and writes the table.
+
+        Args:
+            index: Index of the image in ``pictures``.
+            annotation: The annotation, or None to remove it.
 
         Raises:
-            ConfigError: If somebody else has written the table since it was read; nothing is written then.
+            ConfigError: If the table has changed since it was read; nothing is written then.
         """
         with rewriting(self.path, self.seen):
-            answers = dict(self.answers)
-            if answer is None:
-                answers.pop(place, None)
+            annotations = dict(self.annotations)
+            if annotation is None:
+                annotations.pop(index, None)
             else:
-                answers[place] = dict(answer)
-            rows = [self._row(k, answers[k]) for k in sorted(answers)]
+                annotations[index] = dict(annotation)
+            rows = [self._row(k, annotations[k]) for k in sorted(annotations)]
             if rows:
                 write_rows(self.path, rows)
             else:
                 self.path.unlink(missing_ok=True)
-            self.answers, self.seen = answers, content_stamp(self.path)
+            self.annotations, self.seen = annotations, content_stamp(self.path)
 
-    def _row(self, place: int, answer: Answer) -> dict[str, str]:
-        picture = self.pictures[place]
-        known = {"path": Path(os.path.relpath(picture.resolve(), self.path.parent.resolve())).as_posix()}
+    def _row(self, index: int, annotation: Annotation) -> dict[str, str]:
+        picture = self.pictures[index]
+        row = {"path": Path(os.path.relpath(picture.resolve(), self.path.parent.resolve())).as_posix()}
         number = number_column(self.columns)
         if number is not None:
-            known[number] = picture.stem.lstrip("0") or "0"
-        said = {**known, **self._others.get(place, {}), **{name: str(value) for name, value in answer.items()}}
-        return {column: said.get(column, "") for column in self.columns}
+            row[number] = picture.stem.lstrip("0") or "0"
+        row |= self._rows.get(index, {}) | {name: str(value) for name, value in annotation.items()}
+        return {column: row.get(column, "") for column in self.columns}
 
 
 @dataclass
-class LabelSession:
-    """One browser tab: where it is, what is shown, and how it got there.
+class AnnotationSession:
+    """The state of one browser tab: the order of the images, the image that is shown, and what can be undone.
 
     Attributes:
         file: The table and its images.
-        defaults: What is assumed of an image that was not labelled yet.
-        scores: N×K probabilities by ensembles, NaN where there is none; for the orders but ``file``.
-        order: Places of images in the order they are offered.
-        at: Where in that order the tab is.
+        defaults: The annotation that is proposed for an image that has none.
+        scores: Probabilities predicted by filter ensembles, N×K, NaN where no ensemble predicts the attribute; None
+            until they are computed. The orders ``uncertain`` and ``disputed`` need them.
+        order: Indices of images, in the order in which they are offered.
+        position: Position in ``order`` of the image that is shown.
+        kind: Which order it is.
     """
 
     file: AnnotationFile
-    defaults: Answer
+    defaults: Annotation
     scores: np.ndarray | None = None
     order: list[int] = field(default_factory=list)
-    at: int = 0
+    position: int = 0
     kind: Order = "file"
-    _undo: list[tuple[int, Answer | None]] = field(default_factory=list)
+    _undo: list[tuple[int, Annotation | None]] = field(default_factory=list)
     _times: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.order = list(range(len(self.file.pictures)))
-        if self.file.answers:
+        if self.file.annotations:
             self.jump()
 
     @property
-    def place(self) -> int:
-        """The image that is shown."""
-        return self.order[self.at]
+    def index(self) -> int:
+        """Index of the image that is shown."""
+        return self.order[self.position]
 
     @property
-    def answer(self) -> Answer:
-        """What is said of it, or assumed."""
-        return self.file.answers.get(self.place, self.defaults)
+    def annotation(self) -> Annotation:
+        """The annotation of the image that is shown, or the one that is proposed."""
+        return self.file.annotations.get(self.index, self.defaults)
 
     def picture(self, size: int = 512) -> np.ndarray:
-        """It, large: H×W×3 uint8."""
-        return images.enlarge(np.asarray(images.decode(self.file.pictures[self.place]).convert("RGB")), size)
+        """Returns the image that is shown, enlarged to at most ``size`` pixels on its shorter side: H×W×3 uint8.
+
+        Raises:
+            DataError: If the image cannot be read.
+        """
+        return images.enlarge(np.asarray(images.decode(self.file.pictures[self.index]).convert("RGB")), size)
 
     def toggle(self, attribute: str) -> None:
-        """Turns one answer round, and saves."""
-        self._save({**self.answer, attribute: 1 - self.answer[attribute]})
+        """Changes one attribute of the annotation from 0 to 1 or from 1 to 0, and saves it.
+
+        Raises:
+            ConfigError: If the table has changed since it was read.
+            DataError: If the image cannot be read.
+        """
+        self._save({**self.annotation, attribute: 1 - self.annotation[attribute]})
 
     def confirm(self) -> None:
-        """Saves what is shown, and goes on."""
-        self._save(self.answer)
+        """Saves the annotation that is shown, and moves to the next image.
+
+        Raises:
+            ConfigError: If the table has changed since it was read.
+            DataError: If the image cannot be read.
+        """
+        self._save(self.annotation)
         self.step(1)
 
     def step(self, by: int) -> None:
-        """Goes to another image without saving."""
-        self.at = int(np.clip(self.at + by, 0, len(self.order) - 1))
+        """Moves ``by`` images ahead (or back, where negative) without saving, as far as there are images."""
+        self.position = int(np.clip(self.position + by, 0, len(self.order) - 1))
 
     def jump(self) -> None:
-        """Goes to the next image that is not labelled, from the start again after the last."""
-        ahead = [*range(self.at, len(self.order)), *range(self.at)]
-        self.at = next((k for k in ahead if self.order[k] not in self.file.answers), self.at)
+        """Moves to the next image without annotation; after the last image, the search goes on at the first."""
+        ahead = [*range(self.position, len(self.order)), *range(self.position)]
+        self.position = next((k for k in ahead if self.order[k] not in self.file.annotations), self.position)
 
     def undo(self) -> None:
-        """Takes back the last answer of this tab, and shows its image."""
+        """Takes back the last change that was made in this tab, and shows its image.
+
+        Raises:
+            ConfigError: If there is nothing to undo, or the table has changed since it was read.
+        """
         if not self._undo:
             raise ConfigError("there is nothing to undo in this tab")
-        place, before = self._undo[-1]
-        self.file.write(place, before)
+        index, before = self._undo[-1]
+        self.file.write(index, before)
         self._undo.pop()
-        if place in self.order:
-            self.at = self.order.index(place)
+        if index in self.order:
+            self.position = self.order.index(index)
 
     def arrange(self, kind: Order) -> None:
         """Changes the order in which images are offered.
 
         Args:
-            kind: ``file``; ``uncertain``: those not labelled of which the ensembles are least sure, first; or
-                ``disputed``: those whose label the ensembles contradict, the most decided contradiction first.
+            kind: ``file``: all images in the order of the files; ``uncertain``: images without annotation, first those
+                whose predictions are closest to 0.5; ``disputed``: images whose annotation the predictions contradict,
+                first those with the largest difference.
 
         Raises:
-            ConfigError: If there are no scores, or no such image.
+            ConfigError: If the order needs scores and there are none, or it would contain no image.
         """
         if kind == "file":
             order = list(range(len(self.file.pictures)))
         elif self.scores is None:
-            raise ConfigError("there are no filter ensembles yet; train them on a few hundred labels first")
+            raise ConfigError("there are no filter ensembles yet; train them on a few hundred annotations first")
         elif kind == "uncertain":
             distance = np.nanmin(np.abs(self.scores - 0.5), axis=1)
-            order = [int(k) for k in np.argsort(distance, kind="stable") if int(k) not in self.file.answers]
+            order = [int(k) for k in np.argsort(distance, kind="stable") if int(k) not in self.file.annotations]
         else:
-            contradiction = {
-                k: float(np.nanmax(np.abs(self.scores[k] - [answer[a] for a in self.file.attributes])))
-                for k, answer in self.file.answers.items()
+            difference = {
+                k: float(np.nanmax(np.abs(self.scores[k] - [annotation[a] for a in self.file.attributes])))
+                for k, annotation in self.file.annotations.items()
             }
-            order = sorted((k for k, d in contradiction.items() if d > 0.5), key=lambda k: -contradiction[k])
+            order = sorted((k for k, d in difference.items() if d > 0.5), key=lambda k: -difference[k])
         if not order:
             raise ConfigError(
-                "every image is labelled" if kind == "uncertain" else "the ensembles contradict none of the labels"
+                "every image is annotated"
+                if kind == "uncertain"
+                else "the ensembles contradict none of the annotations"
             )
-        self.kind, self.order, self.at = kind, order, 0
+        self.kind, self.order, self.position = kind, order, 0
         if kind == "file":
             self.jump()
 
-    def said(self) -> Mapping[str, float]:
-        """What the ensembles say of the image that is shown: attribute → probability, where there is one."""
+    def predictions(self) -> Mapping[str, float]:
+        """Returns the probabilities that the ensembles predict for the image that is shown, by attribute."""
         if self.scores is None:
             return {}
-        row = zip(self.file.attributes, self.scores[self.place].tolist(), strict=True)
+        row = zip(self.file.attributes, self.scores[self.index].tolist(), strict=True)
         return {name: value for name, value in row if not np.isnan(value)}
 
     def pace(self) -> float | None:
-        """Answers per minute over the last twenty; None before the second."""
+        """Returns the annotations per minute over the last twenty; None before the second."""
         recent = self._times[-20:]
         return 60 * (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
 
-    def _save(self, answer: Answer) -> None:
-        images.decode(self.file.pictures[self.place])  # what nobody can see gets no answer
-        before = self.file.answers.get(self.place)
-        self.file.write(self.place, answer)
-        self._undo.append((self.place, before))
+    def _save(self, annotation: Annotation) -> None:
+        images.decode(self.file.pictures[self.index])  # an image that cannot be shown must not be annotated
+        before = self.file.annotations.get(self.index)
+        self.file.write(self.index, annotation)
+        self._undo.append((self.index, before))
         if before is None:
             self._times.append(time.monotonic())

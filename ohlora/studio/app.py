@@ -1,7 +1,7 @@
-"""The studio's page: three tabs over what the stages left.
+"""The studio's page, with the tabs Annotate, Choose and Steer.
 
-Every tab of a browser has a session of its own; what it writes is written at once. A tab whose artifacts are missing
-says which, and the command that makes them.
+Every browser tab has a session of its own, and every change is saved at once. A tab of the page whose artifacts are
+missing shows which ones, and the command that makes them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.networks.sampling import scored
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule
-from ohlora.studio.annotations import AnnotationFile, LabelSession
+from ohlora.studio.annotations import AnnotationFile, AnnotationSession
 from ohlora.studio.choices import ChoiceSession
-from ohlora.studio.steering import FRAMES_PER_SECOND, Stage
+from ohlora.studio.steering import FRAMES_PER_SECOND, SteeringSession
 from ohlora.utils import images
 from ohlora.utils.files import artifacts_root, shipped
 
-MOST_SLIDERS = 6
+MAX_SLIDERS = 6
+"""Largest number of attributes that can be steered."""
 BATCH = 64
+"""Number of images that the filter ensembles score at once."""
 
 STYLE = """
 .gradio-container { max-width: 76rem !important; margin: auto; }
@@ -45,8 +47,10 @@ STYLE = """
 .toggles button { justify-content: flex-start; }
 footer { display: none !important; }
 """
+"""CSS of the page."""
 
-# Keys press the visible button that carries them, except where one types.
+# Gradio has no keyboard shortcuts. A key clicks the visible button whose id ends in "-key-" and its name, except while
+# the user types text.
 HEAD = """
 <script>
 document.addEventListener("keydown", (event) => {
@@ -54,7 +58,7 @@ document.addEventListener("keydown", (event) => {
   const typing = target.matches("textarea, select, [contenteditable=true]") ||
     (target.matches("input") && !["checkbox", "range", "radio"].includes(target.type));
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  // A key that is held down moves on, but answers once.
+  // A key that is held down repeats moves, but not answers.
   if (event.repeat && !event.key.startsWith("Arrow")) return;
   if (target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   const name = event.key === " " ? "Enter" : event.key;
@@ -64,19 +68,21 @@ document.addEventListener("keydown", (event) => {
 });
 </script>
 """
+"""HTML for the head of the page: the script of the keyboard shortcuts."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are. Every path is below ``root``.
+    """Paths and attributes that the page works with.
 
     Attributes:
-        root: The artifacts of one world; nothing outside is read or written.
-        world: Its name.
-        images: Folder of the images to label.
-        labels: The label table.
-        attributes: What is labelled.
-        filters: Ensembles for the orders ``uncertain`` and ``disputed``.
+        root: Folder of the artifacts of one world; files outside it are neither read nor written, except filters that
+            ship with ohlora.
+        world: Name of the world.
+        images: Folder of the images to annotate.
+        annotations: The table of annotations.
+        attributes: The attributes to annotate.
+        filters: Filter ensembles for the orders ``uncertain`` and ``disputed``.
         test: Folder of the image generation test.
         generator: The generator that was tested.
     """
@@ -84,7 +90,7 @@ class Settings:
     root: Path
     world: str
     images: Path
-    labels: Path
+    annotations: Path
     attributes: tuple[str, ...]
     filters: tuple[Path, ...]
     test: Path
@@ -92,7 +98,7 @@ class Settings:
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Settings:
-        """From the command line, with the places where the stages put things.
+        """Completes the command line with the paths at which the stages write.
 
         Raises:
             ConfigError: If a path lies outside the artifacts, or an attribute is unknown.
@@ -109,28 +115,28 @@ class Settings:
             (f for f in ("vectorfind_v9", "vectorfind_v8") if (root / f / RESULTS).is_file()), "vectorfind_v9"
         )
         trained = [root / f"filter_{name}" / f"{name}.safetensors" for name in given.attributes]
-        if given.world == "demo":  # it trains no filters
+        if given.world == "demo":  # the demo does not train filters
             trained = [shipped(f"weights/toy/{name}.safetensors") for name in given.attributes]
         found = cls(
             root,
             given.world,
             given.images or (generated if generated.is_dir() else root / "generate_original" / "images"),
-            given.labels or root / "labels" / "labels_2k.csv",
+            given.annotations or root / "labels" / "labels_2k.csv",  # as in the filters' configs
             tuple(given.attributes),
             tuple([path for path in trained if path.is_file()] if given.filters is None else given.filters),
             given.test or root / tested,
             given.generator or root / "finetune_v8" / "generator.safetensors",
         )
-        for path in (found.images, found.labels, *(given.filters or ()), found.test, found.generator):
+        for path in (found.images, found.annotations, *(given.filters or ()), found.test, found.generator):
             inside(root, path)
         return found
 
 
 def inside(root: Path, path: Path) -> Path:
-    """A path, if it lies below the artifacts.
+    """Returns a path that lies below the artifacts.
 
     Raises:
-        ConfigError: If it does not.
+        ConfigError: If it lies outside, also by a symbolic link.
     """
     if not path.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{path} lies outside {root}; the studio reads and writes below the artifacts only")
@@ -146,11 +152,12 @@ def made_by(settings: Settings, path: Path) -> str | None:
     return None
 
 
-def label_session(settings: Settings) -> LabelSession:
-    """A new session over images and table.
+def annotation_session(settings: Settings) -> AnnotationSession:
+    """Creates the session of a browser tab.
 
     Raises:
         MissingArtifactError: If there are no images.
+        DataError: If the table of annotations cannot be used.
     """
     require(settings.images, folder=True)
     pictures = [inside(settings.root, path) for path in images.paths_in(settings.images)]
@@ -159,21 +166,30 @@ def label_session(settings: Settings) -> LabelSession:
             f"{settings.images} holds no images; they are made by: {made_by(settings, settings.images)}"
         )
     rules = {rule.attribute: rule for rule in map(Rule.parse, AT_HALF)}
-    # What fits the concept is assumed, so that most images take a single key.
+    # The proposed annotation is the one of the concept, so that most images take a single key.
     fits = {name: int(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0 for name in settings.attributes}
-    return LabelSession(AnnotationFile(settings.labels, pictures, settings.attributes), fits)
+    return AnnotationSession(AnnotationFile(settings.annotations, pictures, settings.attributes), fits)
 
 
 def ensemble_scores(
     settings: Settings, pictures: Sequence[Path], progress: Callable[[float, str], object]
 ) -> np.ndarray:
-    """What the ensembles say of images: N×K in the order of the attributes, NaN where none predicts one.
+    """Scores images with the filter ensembles.
+
+    Args:
+        settings: The ensembles, and the K attributes.
+        pictures: Paths of the N images.
+        progress: Called before every batch with the share that is done (0…1) and a text.
+
+    Returns:
+        Probabilities, N×K, NaN for an attribute that no ensemble predicts.
 
     Raises:
-        ConfigError: If there is no ensemble, or none that predicts what is labelled.
+        ConfigError: If there is no ensemble, or none that predicts one of the attributes.
+        DataError: If an image cannot be used.
     """
     if not settings.filters:
-        raise ConfigError("there are no filter ensembles yet; train them on a few hundred labels first")
+        raise ConfigError("there are no filter ensembles yet; train them on a few hundred annotations first")
     scores = np.full((len(pictures), len(settings.attributes)), np.nan)
     networks = [network_files.load_attributes(path) for path in settings.filters]
     predicted = {name for network in networks for name in network.outputs}
@@ -192,12 +208,12 @@ def ensemble_scores(
 
 
 def build(settings: Settings) -> gr.Blocks:
-    """The page, not yet served."""
+    """Builds the page; it is not served yet."""
     with gr.Blocks(title="ohlora studio", analytics_enabled=False) as page:
         gr.Markdown(f"# ohlora studio\n`{settings.root}`")
         with gr.Tabs():
-            with gr.Tab("Label", id="label"):
-                _label_tab(page, settings)
+            with gr.Tab("Annotate", id="annotate"):
+                _annotate_tab(page, settings)
             with gr.Tab("Choose", id="choose"):
                 _choose_tab(page, settings)
             with gr.Tab("Steer", id="steer"):
@@ -205,107 +221,111 @@ def build(settings: Settings) -> gr.Blocks:
     return page
 
 
-def _told(error: OhloraError) -> str:
+def _warning(error: OhloraError) -> str:
     return f"⚠️ {error}"
 
 
-# --- label
+# --- annotate
 
 
-def _label_tab(page: gr.Blocks, settings: Settings) -> None:
+def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
     session = gr.State(None)
     with gr.Row():
         with gr.Column(scale=3):
             picture = gr.Image(
-                show_label=False, interactive=False, elem_classes="picture", elem_id="label-image", buttons=[]
+                show_label=False, interactive=False, elem_classes="picture", elem_id="annotate-image", buttons=[]
             )
         with gr.Column(scale=2):
-            status = gr.Markdown(elem_id="label-status")
+            status = gr.Markdown(elem_id="annotate-status")
             with gr.Column(elem_classes="toggles"):
-                toggles = [gr.Button(name, elem_id=f"label-key-{k + 1}") for k, name in enumerate(settings.attributes)]
-            confirm = gr.Button("Save and next  [Enter]", variant="primary", elem_id="label-key-Enter")
+                toggles = [
+                    gr.Button(name, elem_id=f"annotate-key-{k + 1}") for k, name in enumerate(settings.attributes)
+                ]
+            confirm = gr.Button("Save and next  [Enter]", variant="primary", elem_id="annotate-key-Enter")
             with gr.Row():
-                back = gr.Button("Previous  [←]", elem_id="label-key-ArrowLeft")
-                forth = gr.Button("Next  [→]", elem_id="label-key-ArrowRight")
+                back = gr.Button("Previous  [←]", elem_id="annotate-key-ArrowLeft")
+                ahead = gr.Button("Next  [→]", elem_id="annotate-key-ArrowRight")
             with gr.Row():
-                undo = gr.Button("Undo  [u]", elem_id="label-key-u")
-                jump = gr.Button("To the next unlabelled  [j]", elem_id="label-key-j")
+                undo = gr.Button("Undo  [u]", elem_id="annotate-key-u")
+                jump = gr.Button("Next without annotation  [j]", elem_id="annotate-key-j")
             order = gr.Radio(
                 ["file", "uncertain", "disputed"],
                 value="file",
                 label="Order",
-                info="uncertain: what the filters are least sure of; disputed: labels they contradict",
-                elem_id="label-order",
+                info="uncertain: predictions of the filters close to 0.5; disputed: annotations that they contradict",
+                elem_id="annotate-order",
             )
-            reload = gr.Button("Reload the file", elem_id="label-reload")
-            message = gr.Markdown(elem_id="label-message")
+            reload = gr.Button("Reload the file", elem_id="annotate-reload")
+            message = gr.Markdown(elem_id="annotate-message")
     shown = [session, picture, status, *toggles, message]
 
-    def view(at: LabelSession, told: str = "") -> list[Any]:
-        answers, said = at.answer, at.said()
+    def view(tab: AnnotationSession, note: str = "") -> list[Any]:
+        annotation, predictions = tab.annotation, tab.predictions()
         buttons = []
         for k, name in enumerate(settings.attributes):
-            guess = f" (filter: {said[name]:.2f})" if name in said else ""
-            text = f"[{k + 1}]  {name}: {answers[name]}{guess} · 1 is {attribute(name).meaning}"
-            buttons.append(gr.Button(text, variant="primary" if answers[name] else "secondary"))
-        done, count = len(at.file.answers), len(at.file.pictures)
-        pace = at.pace()
-        name = at.file.pictures[at.place].name
-        state = "labelled" if at.place in at.file.answers else "not labelled"
-        lines = [f"**{name}** · {state} · {at.at + 1} of {len(at.order)}", f"{done} of {count} labelled"]
+            predicted = f" (filter: {predictions[name]:.2f})" if name in predictions else ""
+            text = f"[{k + 1}]  {name}: {annotation[name]}{predicted} · 1 is {attribute(name).meaning}"
+            buttons.append(gr.Button(text, variant="primary" if annotation[name] else "secondary"))
+        done, count = len(tab.file.annotations), len(tab.file.pictures)
+        pace = tab.pace()
+        name = tab.file.pictures[tab.index].name
+        state = "annotated" if tab.index in tab.file.annotations else "not annotated"
+        lines = [f"**{name}** · {state} · {tab.position + 1} of {len(tab.order)}", f"{done} of {count} annotated"]
         if pace is not None:
             left = (count - done) / pace
-            lines.append(f"{pace:.0f} a minute, {left:.0f} min left at this pace")
+            lines.append(f"{pace:.0f} per minute, {left:.0f} min left at this pace")
         try:
-            shown = at.picture()
+            image = tab.picture()
         except OhloraError as error:
-            return [at, None, "\n\n".join(lines), *buttons, _told(error)]
-        return [at, shown, "\n\n".join(lines), *buttons, told]
+            return [tab, None, "\n\n".join(lines), *buttons, _warning(error)]
+        return [tab, image, "\n\n".join(lines), *buttons, note]
 
     def started() -> list[Any]:
         try:
-            return view(label_session(settings))
+            return view(annotation_session(settings))
         except OhloraError as error:
             off = [gr.Button(name, interactive=False) for name in settings.attributes]
-            return [None, None, "", *off, _told(error)]
+            return [None, None, "", *off, _warning(error)]
 
-    def acted(act: Callable[[LabelSession], None]) -> Callable[[LabelSession | None], list[Any]]:
-        def handler(at: LabelSession | None) -> list[Any]:
-            if at is None:
+    def acted(act: Callable[[AnnotationSession], None]) -> Callable[[AnnotationSession | None], list[Any]]:
+        def handler(tab: AnnotationSession | None) -> list[Any]:
+            if tab is None:
                 return started()
             try:
-                act(at)
+                act(tab)
             except OhloraError as error:
-                return view(at, _told(error))
-            return view(at)
+                return view(tab, _warning(error))
+            return view(tab)
 
         return handler
 
-    def arrange(at: LabelSession | None, kind: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
-        if at is None:
+    def arrange(tab: AnnotationSession | None, kind: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
+        if tab is None:
             return started()
         try:
-            if kind != "file" and at.scores is None:
-                at.scores = ensemble_scores(settings, at.file.pictures, lambda share, text: progress(share, desc=text))
-            at.arrange(kind)  # type: ignore[arg-type]
+            if kind != "file" and tab.scores is None:
+                tab.scores = ensemble_scores(
+                    settings, tab.file.pictures, lambda share, text: progress(share, desc=text)
+                )
+            tab.arrange(kind)  # type: ignore[arg-type]
         except OhloraError as error:
-            return view(at, _told(error))
-        return view(at)
+            return view(tab, _warning(error))
+        return view(tab)
 
     page.load(started, None, shown)
     for button, name in zip(toggles, settings.attributes, strict=True):
-        _on(button, acted(lambda at, name=name: at.toggle(name)), session, shown)  # type: ignore[misc]
-    _on(confirm, acted(lambda at: at.confirm()), session, shown)
-    _on(back, acted(lambda at: at.step(-1)), session, shown)
-    _on(forth, acted(lambda at: at.step(1)), session, shown)
-    _on(undo, acted(lambda at: at.undo()), session, shown)
-    _on(jump, acted(lambda at: at.jump()), session, shown)
-    _on(reload, acted(lambda at: at.file.reload()), session, shown)
+        _on(button, acted(lambda tab, name=name: tab.toggle(name)), session, shown)  # type: ignore[misc]
+    _on(confirm, acted(lambda tab: tab.confirm()), session, shown)
+    _on(back, acted(lambda tab: tab.step(-1)), session, shown)
+    _on(ahead, acted(lambda tab: tab.step(1)), session, shown)
+    _on(undo, acted(lambda tab: tab.undo()), session, shown)
+    _on(jump, acted(lambda tab: tab.jump()), session, shown)
+    _on(reload, acted(lambda tab: tab.file.reload()), session, shown)
     order.input(arrange, [session, order], shown, api_visibility="private")
 
 
 def _on(button: gr.Button, handler: Callable[..., Any], inputs: Any, outputs: list[Any]) -> None:
-    """What a button does; presses wait for one another, so that none is lost."""
+    """Calls a handler for every click of a button. Clicks are handled one after the other, so that none is lost."""
     button.click(
         handler,
         inputs,
@@ -330,58 +350,61 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
         star = gr.Button("Star  [s]", elem_id="choose-key-s")
         reject = gr.Button("Reject  [r]", elem_id="choose-key-r")
         back = gr.Button("Previous  [←]", elem_id="choose-key-ArrowLeft")
-        forth = gr.Button("Next  [→]", elem_id="choose-key-ArrowRight")
+        ahead = gr.Button("Next  [→]", elem_id="choose-key-ArrowRight")
         reload = gr.Button("Reload the list", elem_id="choose-reload")
-        wish = gr.Number(19, label="Wished for", precision=0, minimum=1, elem_id="choose-wish")
+        count = gr.Number(19, label="Characters wanted", precision=0, minimum=1, elem_id="choose-count")
     message = gr.Markdown(elem_id="choose-message")
     table = gr.Dataframe(
-        interactive=False, elem_id="choose-table", max_height=360, label="Click a row to see it, a heading to sort"
+        interactive=False,
+        elem_id="choose-table",
+        max_height=360,
+        label="Click a row to show its latent, a heading to sort the table",
     )
     shown = [session, picture, status, table, message]
 
-    def view(at: ChoiceSession, wished: float | None, told: str = "") -> list[Any]:
-        choice = at.choices.get(at.case, "not chosen yet")
+    def view(tab: ChoiceSession, wanted: float | None, note: str = "") -> list[Any]:
+        choice = tab.choices.get(tab.case, "not chosen yet")
         line = (
-            f"**case {at.case}** · {choice} · {at.at + 1} of {len(at.places)} that pass · "
-            f"**{at.kept()} of {int(wished or 0)}** wished for are kept"
+            f"**case {tab.case}** · {choice} · {tab.position + 1} of {len(tab.ranked)} that passed · "
+            f"**{tab.kept()} of {int(wanted or 0)}** wanted characters are kept"
         )
         words = ["chosen", settings.test, settings.root / "characters", "--generator", settings.generator]
         command = doctor.as_typed(f"python scripts/export_character.py {shlex.join(map(str, words))}")
-        done = f"`{command}` writes a character file for each that is kept." if at.kept() else ""
-        rows = gr.Dataframe(value=at.table(), headers=at.header())
-        return [at, at.picture(), line, rows, told or done]
+        done = f"`{command}` writes a character file for each latent that is kept or starred." if tab.kept() else ""
+        rows = gr.Dataframe(value=tab.table(), headers=tab.header())
+        return [tab, tab.picture(), line, rows, note or done]
 
-    def started(wished: float | None) -> list[Any]:
+    def started(wanted: float | None) -> list[Any]:
         try:
             require(settings.test / RESULTS)
             require(settings.generator)
-            return view(ChoiceSession(Report.load(settings.test, settings.generator)), wished)
+            return view(ChoiceSession(Report.load(settings.test, settings.generator)), wanted)
         except OhloraError as error:
-            return [None, None, "", None, _told(error)]
+            return [None, None, "", None, _warning(error)]
 
     def acted(act: Callable[[ChoiceSession], None]) -> Callable[[ChoiceSession | None, float | None], list[Any]]:
-        def handler(at: ChoiceSession | None, wished: float | None) -> list[Any]:
-            if at is None:
-                return started(wished)
+        def handler(tab: ChoiceSession | None, wanted: float | None) -> list[Any]:
+            if tab is None:
+                return started(wanted)
             try:
-                act(at)
+                act(tab)
             except OhloraError as error:
-                return view(at, wished, _told(error))
-            return view(at, wished)
+                return view(tab, wanted, _warning(error))
+            return view(tab, wanted)
 
         return handler
 
-    def picked(at: ChoiceSession | None, wished: float | None, event: gr.SelectData) -> list[Any]:
-        return acted(lambda of: of.show(int(event.row_value[0])))(at, wished)
+    def picked(tab: ChoiceSession | None, wanted: float | None, event: gr.SelectData) -> list[Any]:
+        return acted(lambda tab: tab.show(int(event.row_value[0])))(tab, wanted)
 
-    page.load(started, wish, shown)
+    page.load(started, count, shown)
     for button, choice in ((keep, "keep"), (star, "star"), (reject, "reject")):
-        _on(button, acted(lambda at, choice=choice: at.choose(choice)), [session, wish], shown)  # type: ignore[misc]
-    _on(back, acted(lambda at: at.step(-1)), [session, wish], shown)
-    _on(forth, acted(lambda at: at.step(1)), [session, wish], shown)
-    _on(reload, acted(lambda at: at.reload()), [session, wish], shown)
-    wish.change(acted(lambda at: None), [session, wish], shown, show_progress="hidden", api_visibility="private")
-    table.select(picked, [session, wish], shown, show_progress="hidden", api_visibility="private")
+        _on(button, acted(lambda tab, choice=choice: tab.choose(choice)), [session, count], shown)  # type: ignore[misc]
+    _on(back, acted(lambda tab: tab.step(-1)), [session, count], shown)
+    _on(ahead, acted(lambda tab: tab.step(1)), [session, count], shown)
+    _on(reload, acted(lambda tab: tab.reload()), [session, count], shown)
+    count.change(acted(lambda tab: None), [session, count], shown, show_progress="hidden", api_visibility="private")
+    table.select(picked, [session, count], shown, show_progress="hidden", api_visibility="private")
 
 
 # --- steer
@@ -410,13 +433,13 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
             )
         with gr.Column(scale=2):
             character = gr.Dropdown([], label="Character", elem_id="steer-character")
-            directions = gr.Dropdown([], label="Beside it, with other directions", elem_id="steer-directions")
+            directions = gr.Dropdown([], label="Compare with other directions", elem_id="steer-directions")
             sliders = [
                 gr.Slider(-1, 1, 0, step=0.01, label="–", visible=False, elem_id=f"steer-{k}")
-                for k in range(MOST_SLIDERS)
+                for k in range(MAX_SLIDERS)
             ]
             with gr.Row():
-                idle = gr.Checkbox(False, label="At rest, with blinks", elem_id="steer-idle")
+                idle = gr.Checkbox(False, label="Idle motion", elem_id="steer-idle")
                 centre = gr.Button("Back to 0  [0]", elem_id="steer-key-0")
             with gr.Row():
                 saves = {
@@ -431,79 +454,77 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
     seen = [own, other, status]
 
     def files_of(format_: str) -> tuple[list[str], list[str]]:
-        """Those of this world, and the damaged ones, relative to its root."""
+        """Finds files of a format in this world, and unreadable ones; both relative to its root."""
         found, damaged = tensor_files.files_of(settings.root, format_)
         others = {world for world in doctor.WORLDS if settings.world == "celeba256" and world != settings.world}
         inner = [path for path in found if path.resolve().is_relative_to(settings.root.resolve())]
         kept, bad = ([path.relative_to(settings.root) for path in paths] for paths in (inner, damaged))
         return [p.as_posix() for p in kept if p.parts[0] not in others], [p.as_posix() for p in bad]
 
-    def drawn(at: Stage | None, resting: bool, *values: float) -> list[Any]:
-        if at is None:
+    def drawn(tab: SteeringSession | None, idling: bool, *values: float) -> list[Any]:
+        if tab is None:
             return [None, None, ""]
-        asked = at.strengths(values[: len(at.character.attributes)], resting)
-        picture, beside, taken = at.image(asked)
-        said = ", ".join(f"{name} {value:+.2f}" for name, value in zip(at.character.attributes, asked, strict=True))
-        return [picture, gr.Image(beside, visible=beside is not None), f"{said} · the server took {taken:.0f} ms"]
+        strengths = tab.strengths(values[: len(tab.character.attributes)], idling)
+        picture, compared, taken = tab.image(strengths)
+        named = zip(tab.character.attributes, strengths, strict=True)
+        line = ", ".join(f"{name} {value:+.2f}" for name, value in named)
+        return [picture, gr.Image(compared, visible=compared is not None), f"{line} · the server took {taken:.0f} ms"]
 
     def opened(name: str | None) -> list[Any]:
-        hidden = [gr.Slider(visible=False) for _ in sliders]
+        shown = [gr.Slider(visible=False) for _ in sliders]
         if not name:
-            return [None, *hidden, None, gr.Image(visible=False), "", ""]
+            return [None, *shown, None, gr.Image(visible=False), "", ""]
         try:
-            at = Stage.load(inside(settings.root, settings.root / name))
+            tab = SteeringSession.load(inside(settings.root, settings.root / name))
         except OhloraError as error:
-            return [None, *hidden, None, gr.Image(visible=False), "", _told(error)]
-        names, ranges = at.character.attributes, at.character.ranges
-        for k, steered in enumerate(names[:MOST_SLIDERS]):
+            return [None, *shown, None, gr.Image(visible=False), "", _warning(error)]
+        names, ranges = tab.character.attributes, tab.character.ranges
+        for k, steered in enumerate(names[:MAX_SLIDERS]):
             low, high = math.ceil(100 * ranges[steered][0]) / 100, math.floor(100 * ranges[steered][1]) / 100
-            hidden[k] = gr.Slider(low, high, 0, label=f"{steered}: {attribute(steered).meaning}", visible=True)
+            shown[k] = gr.Slider(low, high, 0, label=f"{steered}: {attribute(steered).meaning}", visible=True)
         return [
-            at,
-            *hidden,
-            *drawn(at, False, *[0.0] * len(names)),
-            f"1 is {at.character.card['unit']}." if "unit" in at.character.card else "",
+            tab,
+            *shown,
+            *drawn(tab, False, *[0.0] * len(names)),
+            f"A strength of 1 is {tab.character.card['unit']}." if "unit" in tab.character.card else "",
         ]
 
     def started() -> list[Any]:
         (characters, damaged), (found, _) = files_of(CHARACTER), files_of(DIRECTIONS)
         if not characters:
             wanted = settings.root / "characters" / "mina.safetensors"
-            none = MissingArtifactError(
+            error = MissingArtifactError(
                 f"there is no character below {settings.root}; make one: {made_by(settings, wanted)}"
             )
-            return [gr.Dropdown([]), gr.Dropdown([]), *opened(None)[:-1], _told(none)]
+            return [gr.Dropdown([]), gr.Dropdown([]), *opened(None)[:-1], _warning(error)]
         first = gr.Dropdown(characters, value=characters[0])
-        beginning = opened(characters[0])
+        start = opened(characters[0])
         if damaged:
-            beginning[-1] = f"⚠️ left out, since unreadable: {', '.join(damaged)}"
-        return [first, gr.Dropdown(["", *found], value=""), *beginning]
+            start[-1] = f"⚠️ these files cannot be read and are left out: {', '.join(damaged)}"
+        return [first, gr.Dropdown(["", *found], value=""), *start]
 
-    def compared(at: Stage | None, name: str | None, resting: bool, *values: float) -> list[Any]:
-        told = ""
-        if at is not None:
+    def compared(tab: SteeringSession | None, name: str | None, idling: bool, *values: float) -> list[Any]:
+        note = ""
+        if tab is not None:
             try:
-                at.compare(inside(settings.root, settings.root / name) if name else None)
-                told = (
-                    f"Right: {name}, its mean step, strengths in its own unit, so that sizes may differ."
-                    if name
-                    else ""
-                )
+                tab.compare(inside(settings.root, settings.root / name) if name else None)
+                if name:
+                    note = f"Right: {name}. Its strengths are in its own unit, so its edits may be larger or smaller."
             except OhloraError as error:
-                at.compare(None)
-                told = _told(error)
-        return [at, *drawn(at, resting, *values), told]
+                tab.compare(None)
+                note = _warning(error)
+        return [tab, *drawn(tab, idling, *values), note]
 
     def kept(kind: str) -> Callable[..., list[Any]]:
-        def handler(at: Stage | None, *values: float) -> list[Any]:
-            if at is None:
+        def handler(tab: SteeringSession | None, *values: float) -> list[Any]:
+            if tab is None:
                 return ["", gr.File(visible=False)]
             try:
                 folder = inside(settings.root, settings.root / "studio")
-                path = at.save(kind, values[: len(at.character.attributes)], folder)  # type: ignore[arg-type]
+                path = tab.save(kind, values[: len(tab.character.attributes)], folder)  # type: ignore[arg-type]
             except OhloraError as error:
-                return [_told(error), gr.File(visible=False)]
-            # Gradio hands out what lies in its own folder, wherever the artifacts are.
+                return [_warning(error), gr.File(visible=False)]
+            # Gradio serves files of its own folder only, wherever the artifacts are.
             copy = shutil.copy(path, Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])))
             return [f"Saved {path}", gr.File(copy, visible=True)]
 
@@ -519,7 +540,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
     idle.input(lambda on: gr.Timer(active=on), idle, clock, show_progress="hidden", api_visibility="private")
     clock.tick(drawn, [session, idle, *sliders], seen, **quick)
     centre.click(
-        lambda at: [*[0.0] * MOST_SLIDERS, *drawn(at, False, *[0.0] * MOST_SLIDERS)],
+        lambda tab: [*[0.0] * MAX_SLIDERS, *drawn(tab, False, *[0.0] * MAX_SLIDERS)],
         session,
         [*sliders, *seen],
         **quick,

@@ -1,4 +1,4 @@
-"""Choosing among the latents that passed: one browser tab's way through them, and the list it writes."""
+"""Choosing among the latents that passed the test: the list of choices, and the state of one browser tab."""
 
 from __future__ import annotations
 
@@ -15,49 +15,52 @@ from ohlora.utils.files import content_stamp, rewriting
 
 @dataclass
 class ChoiceSession:
-    """One browser tab.
+    """The state of one browser tab.
 
     Attributes:
-        report: The test.
-        places: Its passing latents, best first.
-        choices: Case → choice; a case that is not there was not looked at.
-        at: Which of ``places`` is shown.
+        report: The report of the test.
+        ranked: Indices of its rows that passed, best first.
+        choices: Number of a latent (its case) → choice; latents without a choice are left out.
+        position: Position in ``ranked`` of the latent that is shown.
     """
 
     report: Report
-    places: list[int] = field(default_factory=list)
+    ranked: list[int] = field(default_factory=list)
     choices: dict[int, Choice] = field(default_factory=dict)
-    at: int = 0
+    position: int = 0
 
     def __post_init__(self) -> None:
-        self.places = self.report.ranked()
+        self.ranked = self.report.ranked()
         self.reload()
 
     @property
     def path(self) -> Path:
-        """The list, in the folder of the test."""
+        """The CSV file of the choices, in the folder of the test."""
         return self.report.folder / CHOICES
 
     @property
     def case(self) -> int:
         """The number of the latent that is shown."""
-        return int(self.report.rows[self.places[self.at]]["case"])
+        return int(self.report.rows[self.ranked[self.position]]["case"])
 
     def reload(self) -> None:
-        """Takes what the list says now; a list that cannot be taken changes nothing here, and is not written over.
+        """Reads the list of choices again.
+
+        A list that cannot be used leaves this object as it was. Since the list has changed, it is not overwritten
+        either, until it could be read.
 
         Raises:
-            DataError: If the list cannot be used, or was made of another test.
+            DataError: If the list cannot be used, or belongs to another test.
         """
         seen = content_stamp(self.path)
         self.choices = self.report.choices()
         self.seen = seen
 
     def choose(self, choice: Choice) -> None:
-        """Notes a choice for the latent that is shown, writes the list, and goes on to the next.
+        """Sets the choice for the latent that is shown, writes the list, and moves to the next latent.
 
         Raises:
-            ConfigError: If somebody else has written the list since it was read; nothing is written then.
+            ConfigError: If the list has changed since it was read; nothing is written then.
         """
         with rewriting(self.path, self.seen):
             choices = {**self.choices, self.case: choice}
@@ -66,38 +69,42 @@ class ChoiceSession:
         self.step(1)
 
     def step(self, by: int) -> None:
-        """Goes to another latent."""
-        self.at = int(np.clip(self.at + by, 0, len(self.places) - 1))
+        """Moves ``by`` latents ahead (or back, where negative), as far as there are latents."""
+        self.position = int(np.clip(self.position + by, 0, len(self.ranked) - 1))
 
     def show(self, case: int) -> None:
-        """Goes to a latent by its number."""
-        cases = [int(self.report.rows[place]["case"]) for place in self.places]
+        """Moves to the latent with a number.
+
+        Raises:
+            ConfigError: If no latent that passed has this number.
+        """
+        cases = [int(self.report.rows[index]["case"]) for index in self.ranked]
         if case not in cases:
             raise ConfigError(f"case {case} did not pass")
-        self.at = cases.index(case)
+        self.position = cases.index(case)
 
     def picture(self) -> np.ndarray:
-        """The latent that is shown, and its edits."""
-        return self.report.picture(self.places[self.at])
+        """Returns the sheet of the latent that is shown and of its edits: H×W×3 uint8."""
+        return self.report.picture(self.ranked[self.position])
 
     def kept(self) -> int:
-        """How many are kept or starred."""
+        """Returns how many latents are kept or starred."""
         return sum(choice != "reject" for choice in self.choices.values())
 
     def header(self) -> list[str]:
-        """The columns of :meth:`table`."""
-        figures = [f"{what} {name}" for name in self.report.attributes for what in ("r", "slope", "leakage")]
-        return ["case", "choice", *figures]
+        """Returns the column headings of :meth:`table`."""
+        metrics = [f"{metric} {name}" for name in self.report.attributes for metric in ("r", "slope", "leakage")]
+        return ["case", "choice", *metrics]
 
     def table(self) -> list[list[Any]]:
-        """A row per passing latent, best first."""
+        """Returns one row per latent that passed, best first: its number, choice and metrics."""
         rows = []
-        for place in self.places:
-            row = self.report.rows[place]
-            figures = [
+        for index in self.ranked:
+            row = self.report.rows[index]
+            metrics = [
                 round(float(row[f"{name}_{column}"]), 3)
                 for name in self.report.attributes
                 for column in ("corr", "slope", "leakage")
             ]
-            rows.append([int(row["case"]), self.choices.get(int(row["case"]), ""), *figures])
+            rows.append([int(row["case"]), self.choices.get(int(row["case"]), ""), *metrics])
         return rows

@@ -1,4 +1,4 @@
-"""``ohlora studio``: reads the command line, refuses what is not safe, and serves."""
+"""``ohlora studio``: reads the command line, refuses unsafe settings, and starts the server."""
 
 from __future__ import annotations
 
@@ -13,19 +13,34 @@ from ohlora.doctor import WORLDS
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 
 LOCAL = "127.0.0.1"
+"""The address that is reachable from this machine only."""
 USER = "ohlora"
+"""User name that goes with the password."""
 PASSWORD = "OHLORA_STUDIO_PASSWORD"
+"""Environment variable of the password."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = argparse.ArgumentParser(prog="ohlora studio", description="Label, choose and steer in the browser.")
-    found.add_argument("--world", choices=[*WORLDS], default="toy", help="whose artifacts (default: toy)")
-    found.add_argument("--demo", action="store_const", const="demo", dest="world", help="open what `make demo` left")
-    found.add_argument("--images", type=Path, help="folder of images to label (default: stage 6's, or stage 1's)")
-    found.add_argument("--labels", type=Path, help="label table (default: labels/labels_2k.csv below the artifacts)")
-    found.add_argument("--attributes", nargs="+", default=[*FILTERS], metavar="NAME", help="what to label")
-    found.add_argument("--filters", nargs="*", type=Path, help="ensembles for the orders uncertain and disputed")
+    """Builds the parser of the command line."""
+    found = argparse.ArgumentParser(
+        prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser."
+    )
+    found.add_argument(
+        "--world", choices=[*WORLDS], default="toy", help="world whose artifacts are opened (default: toy)"
+    )
+    found.add_argument(
+        "--demo", action="store_const", const="demo", dest="world", help="open the artifacts of `make demo`"
+    )
+    found.add_argument(
+        "--images",
+        type=Path,
+        help="folder of the images to annotate (default: the images of generate_v1, or of generate_original)",
+    )
+    found.add_argument(
+        "--annotations", type=Path, help="table of annotations (default: labels/labels_2k.csv below the artifacts)"
+    )
+    found.add_argument("--attributes", nargs="+", default=[*FILTERS], metavar="NAME", help="attributes to annotate")
+    found.add_argument("--filters", nargs="*", type=Path, help="filter ensembles for the orders uncertain and disputed")
     found.add_argument("--test", type=Path, help="folder of the image generation test to choose from")
     found.add_argument("--generator", type=Path, help="the generator that was tested")
     found.add_argument("--host", default=LOCAL, help=f"address to serve on (default: {LOCAL}); others need --password")
@@ -33,14 +48,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--password",
         default=os.environ.get(PASSWORD),
-        help=f"asked of every visitor, with the user name {USER} (or {PASSWORD}, which other users do not see)",
+        help=f"asked of every visitor, with the user name {USER}; set it in {PASSWORD} to hide it from other users",
     )
     found.add_argument("--no-browser", action="store_true", help="do not open a browser")
     return found
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command until it is stopped; returns its exit code."""
+    """Runs the server until it is stopped; returns the exit code."""
     given = parser().parse_args(sys.argv[1:] if args is None else args)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -51,13 +66,13 @@ def main(args: list[str] | None = None) -> int:
             raise MissingArtifactError("the studio needs Gradio: pip install 'ohlora[studio]'") from error
         if given.host != LOCAL and not given.password:
             raise ConfigError(
-                f"--host {given.host} lets others in; give a --password too (or {PASSWORD}), or leave the address out"
+                f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
             )
         from ohlora.studio.app import HEAD, STYLE, Settings, build
 
         settings = Settings.of(given)
-        with tempfile.TemporaryDirectory(prefix="ohlora-studio-") as shown:
-            os.environ["GRADIO_TEMP_DIR"] = shown
+        with tempfile.TemporaryDirectory(prefix="ohlora-studio-") as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder  # images that were shown are removed at the end
             page = build(settings)
             page.launch(
                 server_name=given.host,
@@ -78,8 +93,8 @@ def main(args: list[str] | None = None) -> int:
         print(f"studio: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if "empty port" not in str(error):  # Gradio's words
+        if "empty port" not in str(error):  # Gradio has no error class of its own for a port in use
             raise
-        print(f"studio: port {given.port} is taken; choose another with --port", file=sys.stderr)
+        print(f"studio: port {given.port} is in use; choose another one with --port", file=sys.stderr)
         return 2
     return 0

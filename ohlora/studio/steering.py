@@ -1,4 +1,4 @@
-"""Steering a character: images for strengths, the idle motion, other directions on the same latent, and files."""
+"""Steering a character: its images, its idle motion, a comparison with other directions, and saving."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from ohlora.formats.direction_files import load_directions
 from ohlora.utils import images
 
 FRAMES_PER_SECOND = 12.0
-"""Of the idle motion in the browser."""
+"""Frames per second of the idle motion in the browser."""
 IDLE_FRAMES = 600
-"""After which the idle motion starts again."""
+"""Number of frames after which the idle motion is repeated."""
 SIZE = 384
-"""Images are enlarged to about this many pixels a side."""
+"""Height and width, in pixels, to which images are enlarged at most."""
 
 Kind = Literal["png", "gif", "sheet"]
+"""What is saved: an image, an animation, or a sheet of all edits."""
 
 
 @dataclass
-class Stage:
-    """What one browser tab steers.
+class SteeringSession:
+    """The state of one browser tab.
 
     Attributes:
-        character: The character.
-        other: The same latent with other directions, or None.
-        frame: Where the idle motion is.
+        character: The character that is steered.
+        other: The same latent with other directions, for comparison, or None.
+        frame: Number of the current frame of the idle motion.
     """
 
     character: Character
@@ -41,20 +42,27 @@ class Stage:
     frame: int = 0
 
     def __post_init__(self) -> None:
-        # Once, not at every tick.
+        # Computed once: the browser asks for a frame twelve times a second.
         self._idle = motion.idle(self.character.attributes, self.character.ranges, IDLE_FRAMES, FRAMES_PER_SECOND)
 
     @classmethod
-    def load(cls, path: Path) -> Stage:
-        """A character from its file."""
+    def load(cls, path: Path) -> SteeringSession:
+        """Loads a character from its file.
+
+        Raises:
+            OhloraError: If the file does not exist or cannot be used; see :meth:`Character.load`.
+        """
         return cls(Character.load(path))
 
     def compare(self, path: Path | None) -> None:
-        """Puts other directions beside the character's own; None takes them away.
+        """Compares the character's directions with those of a file.
+
+        Args:
+            path: The file of directions, or None to end the comparison.
 
         Raises:
-            ConfigError: If they do not move the same attributes, have no group for this latent, or are for another
-                generator.
+            ConfigError: If the directions are for other attributes or another generator, or have none for the group of
+                this latent.
         """
         if path is None:
             self.other = None
@@ -62,39 +70,59 @@ class Stage:
         own, found = self.character, load_directions(path)
         if found.attributes != own.attributes:
             raise ConfigError(
-                f"{path.name} moves {', '.join(found.attributes)}; the character {', '.join(own.attributes)}"
+                f"{path.name} has directions for {', '.join(found.attributes)}; expected those of the character: "
+                f"{', '.join(own.attributes)}"
             )
         names = found.groups.names
         group = str(own.card.get("group", ""))
         if len(names) > 1 and group not in names:
             raise ConfigError(
-                f"{path.name} has directions for the groups {', '.join(names)}; the character's is {group or 'unknown'}"
+                f"{path.name} has directions for the groups {', '.join(names)}; the character's group is "
+                f"{group or 'unknown'}"
             )
-        place = names.index(group) if group in names else 0
+        index = names.index(group) if group in names else 0
         try:
-            self.other = replace(own, steps=found.steps[place])
+            self.other = replace(own, steps=found.steps[index])
         except ValueError as error:
             raise ConfigError(f"{path.name} is for another generator ({error})") from error
 
     def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
-        """What is shown: the sliders' values, or the next moment of the idle motion."""
+        """Returns the strengths to show.
+
+        Args:
+            values: Values of the sliders, one per attribute.
+            idle: Whether the idle motion is played; then its next frame is returned instead.
+        """
         if not idle:
             return [float(value) for value in values]
         self.frame = (self.frame + 1) % len(self._idle)
         return [float(value) for value in self._idle[self.frame]]
 
     def image(self, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
-        """The character, the same with other directions (or None), and the milliseconds that the first took."""
+        """Draws the character.
+
+        Args:
+            strengths: One number per attribute, in the unit of the character.
+
+        Returns:
+            The character's image (H×W×3 uint8), the image with the other directions or None, and the milliseconds that
+            the first image took.
+        """
         started = time.perf_counter()
         picture = self._of(self.character, strengths)
         taken = 1000 * (time.perf_counter() - started)
         return picture, None if self.other is None else self._of(self.other, strengths), taken
 
     def save(self, kind: Kind, strengths: Sequence[float], folder: Path) -> Path:
-        """Writes a picture of this moment, the character in motion, or a sheet of all its edits.
+        """Saves an image at given strengths (PNG), the character in motion (GIF), or a sheet of all its edits (PNG).
+
+        Args:
+            kind: What is saved.
+            strengths: One number per attribute; used for the image only.
+            folder: Folder of the file; it is created where it does not exist.
 
         Returns:
-            The file, whose name tells its place in the folder: nothing is overwritten.
+            The path of the file. Files are numbered, and none is overwritten.
         """
         suffix = "gif" if kind == "gif" else "png"
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +131,7 @@ class Stage:
         while True:
             path = folder / f"{kind}-{number:04d}.{suffix}"
             try:
-                path.touch(exist_ok=False)  # reserves the name among all tabs and servers
+                path.touch(exist_ok=False)  # reserves the name against other tabs and servers
                 break
             except FileExistsError:
                 number += 1

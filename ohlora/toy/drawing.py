@@ -1,8 +1,8 @@
 """The renderer of drawn faces: a portrait and its parsing map, drawn from known attribute values.
 
 All shapes are polygons in the unit square (x to the right, y downwards). They are drawn as *paint numbers* on one
-supersampled canvas. A palette maps the numbers to colours and a second table maps the same numbers to parsing classes, so
-that image and map always agree. Whatever has no edge (background, strands of hair, blush, shading of the skin) is a
+supersampled canvas. A palette maps the numbers to colours and a second table maps the same numbers to parsing classes,
+so that image and map always agree. Whatever has no edge (background, strands of hair, blush, shading of the skin) is a
 smooth function that is added at the final resolution.
 
 The parsing classes are those of :data:`ohlora.faces.classes.CLASSES`. Skin is that of face and neck. Clothes have the
@@ -34,7 +34,7 @@ DEFAULT_RATES: Mapping[str, float] = MappingProxyType({"gender": 0.55, "quality"
 """0/1 attribute → probability that it is 1."""
 
 DRAWN = tuple(a.name for a in ATTRIBUTES if a.name in (*DEFAULT_RATES, *MEASURED))
-"""The attributes from which a face is drawn, in the order of :data:`ohlora.attributes.ATTRIBUTES`, which may declare more."""
+"""The attributes from which a face is drawn, in the order of :data:`ohlora.attributes.ATTRIBUTES`."""
 
 NUISANCES: tuple[str, ...] = (
     "skin",
@@ -541,8 +541,8 @@ def _paint_nose(canvas: _Canvas, pose: _Pose) -> None:
 def _paint_mouth(canvas: _Canvas, truth: Truth, pose: _Pose) -> None:
     """Draws the lips and the inner mouth.
 
-    The lips keep their thickness when the mouth opens or widens, and a smile only moves whole columns up or down, so that
-    the share of the inner mouth depends on its height alone.
+    The lips keep their thickness when the mouth opens or widens, and a smile only moves whole columns up or down, so
+    that the share of the inner mouth depends on its height alone.
     """
     n = truth.nuisances
     height = _mouth_height(truth)
@@ -755,7 +755,8 @@ def _background(truth: Truth, frame: _Frame) -> FloatArray:
     """Background: a soft gradient with discs of light, R×R×3.
 
     The pattern is normalised to mean 0 and standard deviation 1 over the part of the top half that no hair covers
-    (trimmed as in the score), so that mean and deviation of the background are those of the attributes for every pattern.
+    (trimmed as in the score), so that mean and deviation of the background are those of the attributes for every
+    pattern.
     """
     n = truth.nuisances
     turn = np.float32(2 * math.pi)
@@ -784,8 +785,8 @@ _STRAND_DEPTH = 15.0
 def _strands(truth: Truth, frame: _Frame) -> FloatArray:
     """Brightness of the strands and of the shine at the crown, which is added to the hair: R×R, mean about 0.
 
-    Strands run parallel to the outline: the brightness of straight hair varies horizontally only, that of wavy hair also
-    vertically.
+    Strands run parallel to the outline: the brightness of straight hair varies horizontally only, that of wavy hair
+    also vertically.
     """
     waviness = _waviness(truth)
     parting = np.float32((truth.nuisances["parting"] - 0.5) * 0.24)
@@ -824,7 +825,7 @@ def _complexion(truth: Truth, pose: _Pose, frame: _Frame) -> FloatArray:
 
 
 def _degraded(image: FloatArray, frame: _Frame) -> FloatArray:
-    """Makes an image of bad quality: its upper part is strongly blurred and has streaks, as in failed images of a GAN."""
+    """Lowers the quality of an image: the upper part is blurred and has streaks, as in failed images of a GAN."""
     resolution = len(image)
     rows = -(-resolution * 3 // 8)
     part = Image.fromarray(np.clip(image[:rows] + 0.5, 0, 255).astype(np.uint8))

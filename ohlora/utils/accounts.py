@@ -10,7 +10,7 @@ import re
 def wandb_key_found() -> bool:
     """Checks whether W&B would find an API key.
 
-    W&B looks in ``WANDB_API_KEY`` and then for its host (``WANDB_BASE_URL``) in the netrc file, which ``NETRC`` may name.
+    W&B looks in ``WANDB_API_KEY`` and then for its host (``WANDB_BASE_URL``) in a netrc file (``NETRC``, or the default).
     """
     if os.environ.get("WANDB_API_KEY"):
         return True

@@ -166,8 +166,8 @@ def side_by_side(pictures: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
 def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], lines: Sequence[str]) -> np.ndarray:
     """Arranges the edits of one latent over a grid of three attributes.
 
-    The sheet has one block per strength of the second attribute; within a block, the first attribute changes from row to
-    row and the third from column to column.
+    The sheet has one block per strength of the second attribute; within a block, the first attribute changes from row
+    to row and the third from column to column.
 
     Args:
         pictures: E×H×W×3 uint8, in the order of the grid.

@@ -16,7 +16,7 @@ from typing import Any
 from ohlora.errors import ConfigError
 
 UMASK = os.umask(0)
-"""The process's file mode creation mask. It can only be read by setting it, so it is read once, before threads start."""
+"""The file mode creation mask. It can only be read by setting it, so it is read once, before threads start."""
 os.umask(UMASK)
 
 
@@ -50,8 +50,8 @@ def config_file(given: str) -> str:
         given: A path as typed.
 
     Returns:
-        The path itself, or, where there is no such file and it begins with ``configs/``, the path of the copy that ships
-        with ohlora.
+        The path itself, or, where there is no such file and it begins with ``configs/``, the path of the copy that
+        ships with ohlora.
     """
     copy = shipped(given)
     if given.startswith("configs/") and not Path(given).is_file() and copy.is_file():
@@ -82,8 +82,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def locked(path: str | Path) -> Iterator[None]:
     """Holds an exclusive lock that belongs to ``path`` while the block runs.
 
-    Other threads and processes that ask for the same lock wait. The lock is a hidden file beside ``path``, which need not
-    exist itself.
+    Other threads and processes that ask for the same lock wait. The lock is a hidden file beside ``path``, which need
+    not exist itself.
     """
     lock = Path(path).with_name(f".{Path(path).name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +145,8 @@ def write_results(
 
     Args:
         path: The CSV file of the table.
-        rows: Its rows: ``what`` was measured, the ``target`` value, and the ``measured`` value, which is rounded to four
-            decimals.
+        rows: Its rows: ``what`` was measured, the ``target`` value, and the ``measured`` value, which is rounded to
+            four decimals.
         metrics: The JSON file of the summary, for ``dvc metrics``.
         headlines: Name of a metric in the summary → the words that ``what`` begins or ends with; of several such rows,
             the lowest measured value is taken.

@@ -1,4 +1,4 @@
-"""The studio in a real browser: keys, pixels, a server that is killed, passwords, and paths that lead outside."""
+"""The studio in a browser: keys, pixels, a server that is killed, passwords, and paths outside the artifacts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Server:
 
 @pytest.fixture
 def artifacts(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
-    """What the stages of the toy world would have left, tiny."""
+    """Tiny artifacts in the folders of the toy world."""
     toy = tmp_path / "artifacts" / "toy"
     for k in range(12):
         images.save_png(np.full((16, 16, 3), 20 * k, np.uint8), toy / "generate_v1" / "images" / f"{k:06d}.png")
@@ -112,64 +112,64 @@ def opened(browser: Browser, server: Server, tab: str) -> Page:
 
 
 asked: list[str] = []
-"""Every address that a page asked for."""
+"""Every address that a page requested."""
 
 
 def wait_for(page: Page, element: str, text: str) -> None:
     expect(page.locator(f"#{element}")).to_contain_text(text, timeout=20_000)
 
 
-def test_ten_labels_survive_the_server(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
+def test_ten_annotations_survive_the_server(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
     server = serve()
-    page = opened(browser, server, "Label")
-    wait_for(page, "label-status", "000000.png")
+    page = opened(browser, server, "Annotate")
+    wait_for(page, "annotate-status", "000000.png")
     for k in range(10):
         if k % 3 == 0:
             page.keyboard.press("1")  # gender
-            wait_for(page, "label-key-1", "gender: 0")
+            wait_for(page, "annotate-key-1", "gender: 0")
         page.keyboard.press("Enter")
-        wait_for(page, "label-status", f"{k + 1} of 12 labelled")
+        wait_for(page, "annotate-status", f"{k + 1} of 12 annotated")
     table = artifacts / "toy" / "labels" / "labels_2k.csv"
     written = read_rows(table)
     assert len(written) == 10 and [row["gender"] for row in written] == list("0110110110")
     server.kill()
     assert read_rows(table) == written
     server.start()
-    page = opened(browser, server, "Label")
-    wait_for(page, "label-status", "10 of 12 labelled")
-    wait_for(page, "label-status", "000010.png")
+    page = opened(browser, server, "Annotate")
+    wait_for(page, "annotate-status", "10 of 12 annotated")
+    wait_for(page, "annotate-status", "000010.png")
     page.keyboard.press("u")
-    wait_for(page, "label-message", "nothing to undo in this tab")
+    wait_for(page, "annotate-message", "nothing to undo in this tab")
     page.keyboard.press("ArrowLeft")
-    wait_for(page, "label-status", "000009.png")
-    wait_for(page, "label-key-1", "gender: 0")
+    wait_for(page, "annotate-status", "000009.png")
+    wait_for(page, "annotate-key-1", "gender: 0")
     page.keyboard.press("4")
     page.keyboard.press("u")
     page.keyboard.press("j")
-    wait_for(page, "label-status", "000010.png")
+    wait_for(page, "annotate-status", "000010.png")
     assert read_rows(table) == written
 
-    # A second tab writes; the first is told, loses nothing of it, and goes on after reloading.
-    second = opened(browser, server, "Label")
-    wait_for(second, "label-status", "10 of 12 labelled")
+    # A second tab writes the table; the first one may not overwrite it, and can continue after reloading.
+    second = opened(browser, server, "Annotate")
+    wait_for(second, "annotate-status", "10 of 12 annotated")
     second.keyboard.press("Enter")
-    wait_for(second, "label-status", "11 of 12 labelled")
+    wait_for(second, "annotate-status", "11 of 12 annotated")
     page.keyboard.press("Enter")
-    wait_for(page, "label-message", "changed by another tab")
+    wait_for(page, "annotate-message", "changed by another tab")
     assert len(read_rows(table)) == 11
-    page.locator("#label-reload").click()
-    wait_for(page, "label-status", "11 of 12 labelled")
+    page.locator("#annotate-reload").click()
+    wait_for(page, "annotate-status", "11 of 12 annotated")
 
 
 def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
     page = opened(browser, serve(), "Choose")
-    wait_for(page, "choose-status", "case 11 · not chosen yet · 1 of 3 that pass · 0 of 19")
+    wait_for(page, "choose-status", "case 11 · not chosen yet · 1 of 3 that passed · 0 of 19")
     page.keyboard.press("s")
     wait_for(page, "choose-status", "case 13")
     page.keyboard.press("r")
     wait_for(page, "choose-status", "case 10")
     page.keyboard.press("k")
-    wait_for(page, "choose-status", "case 10 · keep · 3 of 3 that pass · 2 of 19")
+    wait_for(page, "choose-status", "case 10 · keep · 3 of 3 that passed · 2 of 19")
     page.locator("#choose-table").get_by_text("13", exact=True).first.click()
     wait_for(page, "choose-status", "case 13 · reject")
     toy = artifacts / "toy"
@@ -202,7 +202,7 @@ def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server],
     page.keyboard.press("0")
     wait_for(page, "steer-status", "mouth +0.00")
     assert pixels() == before
-    page.get_by_label("At rest, with blinks").check()
+    page.get_by_label("Idle motion").check()
     expect(page.locator("#steer-status")).not_to_contain_text("mouth +0.00", timeout=20_000)
     first = pixels()
     page.wait_for_timeout(1500)
@@ -238,15 +238,15 @@ def test_nothing_outside_the_artifacts_is_served(
     table = artifacts / "toy" / "labels" / "labels_2k.csv"
     names = {"gender": 1, "quality": 1, "age": 0, "glass": 0}
     write_rows(table, [{"path": "../../../secret.png", **names}])
-    page = opened(browser, server, "Label")
-    wait_for(page, "label-message", "there is no image ../../../secret.png among those shown")
+    page = opened(browser, server, "Annotate")
+    wait_for(page, "annotate-message", "there is no image ../../../secret.png among those to annotate")
 
 
 def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path: Path) -> None:
     server = Server(tmp_path)
     try:
-        page = opened(browser, server, "Label")
-        wait_for(page, "label-message", "python -m ohlora predict --config configs/generate_original.yaml")
+        page = opened(browser, server, "Annotate")
+        wait_for(page, "annotate-message", "python -m ohlora predict --config configs/generate_original.yaml")
         page = opened(browser, server, "Choose")
         wait_for(page, "choose-message", "python -m ohlora test --config configs/vectorfind_v9.yaml")
         page = opened(browser, server, "Steer")

@@ -1,4 +1,4 @@
-"""What ``ohlora studio`` refuses before it serves."""
+"""The settings that ``ohlora studio`` refuses before it starts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ohlora.__main__ import main
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--host", "0.0.0.0"], "--host 0.0.0.0 lets others in; give a --password too"),
-        (["--labels", "/etc/labels.csv"], "/etc/labels.csv lies outside"),
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 lets others connect; give a --password too"),
+        (["--annotations", "/etc/labels.csv"], "/etc/labels.csv lies outside"),
         (["--images", ".."], ".. lies outside"),
         (["--test", "ROOT/toy/../../elsewhere"], "lies outside"),
         (["--attributes", "smile"], "unknown attribute 'smile'"),
     ],
 )
-def test_what_is_not_safe_is_refused(
+def test_unsafe_settings_are_refused(
     words: list[str],
     message: str,
     tmp_path: Path,

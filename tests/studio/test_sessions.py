@@ -1,4 +1,4 @@
-"""What the studio's tabs do, without a browser."""
+"""The sessions behind the studio's tabs, without a browser."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import save_directions
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
-from ohlora.studio.annotations import AnnotationFile, LabelSession
+from ohlora.studio.annotations import AnnotationFile, AnnotationSession
 from ohlora.studio.app import Settings, ensemble_scores
 from ohlora.studio.choices import ChoiceSession
-from ohlora.studio.steering import Stage
+from ohlora.studio.steering import SteeringSession
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
 from tests.toy_tables import report_of_latents
@@ -39,18 +39,18 @@ def pictures(tmp_path: Path) -> list[Path]:
     return images.paths_in(folder)
 
 
-def session(pictures: list[Path], table: Path, **settings: object) -> LabelSession:
-    return LabelSession(AnnotationFile(table, pictures, NAMES), FITS, **settings)  # type: ignore[arg-type]
+def annotating(pictures: list[Path], table: Path, **settings: object) -> AnnotationSession:
+    return AnnotationSession(AnnotationFile(table, pictures, NAMES), FITS, **settings)  # type: ignore[arg-type]
 
 
-def test_answers_are_saved_as_they_are_given_and_read_by_the_filters(pictures: list[Path], tmp_path: Path) -> None:
+def test_annotations_are_saved_at_once_and_read_by_the_filters(pictures: list[Path], tmp_path: Path) -> None:
     table = tmp_path / "labels" / "labels.csv"
-    tab = session(pictures, table)
-    assert not table.exists() and tab.place == 0 and tab.answer == FITS
+    tab = annotating(pictures, table)
+    assert not table.exists() and tab.index == 0 and tab.annotation == FITS
     tab.toggle("glass")
     assert read_rows(table) == [{"idx": "0", "path": "../images/000000.png", "gender": "1", "glass": "1"}]
     tab.confirm()
-    assert tab.place == 1 and len(tab.file.answers) == 1
+    assert tab.index == 1 and len(tab.file.annotations) == 1
     for k in range(11):
         if k % 2:
             tab.toggle("gender")
@@ -60,46 +60,46 @@ def test_answers_are_saved_as_they_are_given_and_read_by_the_filters(pictures: l
     data.setup("fit")
     assert data.train_set.labels is not None
     assert data.train_set.labels[:, 0].tolist() == [1, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
-    # Another tab, later, starts with what is there.
-    again = session(pictures, table)
-    assert again.file.answers == tab.file.answers
+    # A tab that is opened later reads them.
+    again = annotating(pictures, table)
+    assert again.file.annotations == tab.file.annotations
 
 
 def test_undo_jump_and_steps(pictures: list[Path], tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
-    tab = session(pictures, table)
+    tab = annotating(pictures, table)
     with pytest.raises(ConfigError, match="nothing to undo"):
         tab.undo()
     tab.step(-1)
-    assert tab.place == 0
+    assert tab.index == 0
     tab.confirm()
     tab.toggle("gender")
     tab.undo()
-    assert tab.place == 1 and list(tab.file.answers) == [0]
+    assert tab.index == 1 and list(tab.file.annotations) == [0]
     tab.undo()
-    assert tab.place == 0 and not tab.file.answers and not table.exists()
+    assert tab.index == 0 and not tab.file.annotations and not table.exists()
     for place in (0, 1, 3):
-        tab.at = place
+        tab.position = place
         tab.confirm()
-    tab.at = 0
+    tab.position = 0
     tab.jump()
-    assert tab.place == 2
+    assert tab.index == 2
     tab.step(99)
-    assert tab.place == 11
+    assert tab.index == 11
     tab.confirm()
-    assert tab.place == 11  # the last stays
+    assert tab.index == 11  # the last image stays
     tab.jump()
-    assert tab.place == 2
+    assert tab.index == 2
     assert tab.pace() is not None and tab.pace() > 0  # type: ignore[operator]
 
 
 def test_two_tabs_do_not_overwrite_each_other(pictures: list[Path], tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
-    first, second = session(pictures, table), session(pictures, table)
+    first, second = annotating(pictures, table), annotating(pictures, table)
     first.confirm()
     with pytest.raises(ConfigError, match=r"labels.csv was changed by another tab or program; this answer was not"):
         second.toggle("glass")
-    assert [row["glass"] for row in read_rows(table)] == ["0"] and second.answer == FITS
+    assert [row["glass"] for row in read_rows(table)] == ["0"] and second.annotation == FITS
     second.file.reload()
     second.step(1)
     second.confirm()
@@ -107,22 +107,22 @@ def test_two_tabs_do_not_overwrite_each_other(pictures: list[Path], tmp_path: Pa
     with pytest.raises(ConfigError, match="was changed by another"):
         first.undo()
     first.file.reload()
-    assert len(first.file.answers) == 2
+    assert len(first.file.annotations) == 2
 
 
-def test_answers_of_many_at_once_are_all_told_apart(pictures: list[Path], tmp_path: Path) -> None:
+def test_of_tabs_that_save_at_the_same_time_one_succeeds(pictures: list[Path], tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
-    tabs = [session(pictures, table) for _ in range(8)]
+    tabs = [annotating(pictures, table) for _ in range(8)]
     told: list[str] = []
 
-    def label(k: int) -> None:
-        tabs[k].at = k
+    def annotate(k: int) -> None:
+        tabs[k].position = k
         try:
             tabs[k].confirm()
         except ConfigError as error:
             told.append(str(error))
 
-    threads = [threading.Thread(target=label, args=(k,)) for k in range(8)]
+    threads = [threading.Thread(target=annotate, args=(k,)) for k in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -131,27 +131,27 @@ def test_answers_of_many_at_once_are_all_told_apart(pictures: list[Path], tmp_pa
 
 
 def test_orders_by_what_the_ensembles_say(pictures: list[Path], tmp_path: Path) -> None:
-    tab = session(pictures, tmp_path / "labels.csv")
+    tab = annotating(pictures, tmp_path / "labels.csv")
     with pytest.raises(ConfigError, match="no filter ensembles yet"):
         tab.arrange("uncertain")
     scores = np.full((12, 2), np.nan)
     scores[:, 0] = np.linspace(0, 1, 12)
-    tab = session(pictures, tmp_path / "labels.csv", scores=scores)
+    tab = annotating(pictures, tmp_path / "labels.csv", scores=scores)
     with pytest.raises(ConfigError, match="contradict none"):
         tab.arrange("disputed")
     tab.arrange("uncertain")
     assert set(tab.order[:2]) == {5, 6} and set(tab.order[-2:]) == {0, 11}
     tab.confirm()
-    assert tab.said() == {"gender": pytest.approx(scores[tab.place, 0])}
-    for place in (0, 3, 11):  # gender is said to be 1 of all three
+    assert tab.predictions() == {"gender": pytest.approx(scores[tab.index, 0])}
+    for place in (0, 3, 11):  # the proposed gender is 1 for all three
         tab.arrange("file")
-        tab.at = place
+        tab.position = place
         tab.confirm()
     tab.arrange("disputed")
     assert tab.order[:2] == [0, 3] and 11 not in tab.order
 
 
-def test_ensembles_are_asked(tmp_path: Path) -> None:
+def test_ensembles_score_the_images(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for k in range(3):
         images.save_png(np.full((64, 64, 3), 80 * k, np.uint8), folder / f"{k}.png")
@@ -173,11 +173,11 @@ def test_ensembles_are_asked(tmp_path: Path) -> None:
         ensemble_scores(replace(settings, filters=()), pictures, lambda *_: None)
 
 
-def test_a_table_of_the_original_is_gone_on_with(pictures: list[Path], tmp_path: Path) -> None:
+def test_a_table_of_the_original_is_continued(pictures: list[Path], tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     write_rows(table, [{"idx": 3, "gender": 0, "quality": 1, "glass": 1}])
-    tab = session(pictures, table)
-    assert tab.file.answers == {3: {"gender": 0, "glass": 1}} and tab.place == 0
+    tab = annotating(pictures, table)
+    assert tab.file.annotations == {3: {"gender": 0, "glass": 1}} and tab.index == 0
     tab.confirm()
     assert read_rows(table) == [
         {"idx": "0", "gender": "1", "quality": "", "glass": "0"},
@@ -199,7 +199,7 @@ def test_tables_that_do_not_fit(row: dict[str, int], message: str, pictures: lis
         AnnotationFile(tmp_path / "labels.csv", pictures, NAMES)
 
 
-def test_choices_are_listed_at_once(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+def test_choices_are_saved_at_once(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     report = Report.load(report_of_latents(tmp_path / "tested", weights[0]), weights[0])
     tab, other = ChoiceSession(report), ChoiceSession(report)
     assert tab.case == 11 and tab.picture().ndim == 3
@@ -227,7 +227,7 @@ def test_choices_are_listed_at_once(tmp_path: Path, weights: tuple[Path, Path]) 
         ({"case": 99}, "row 2: 99, keep; expected a case"),
     ],
 )
-def test_a_list_that_cannot_be_taken_is_left_alone(
+def test_a_list_that_cannot_be_used_is_not_overwritten(
     change: dict[str, object], message: str, tmp_path: Path, weights: tuple[Path, Path]
 ) -> None:
     report = Report.load(report_of_latents(tmp_path / "tested", weights[0]), weights[0])
@@ -243,61 +243,63 @@ def test_a_list_that_cannot_be_taken_is_left_alone(
         report.chosen()
 
 
-def test_a_table_that_cannot_be_taken_is_left_alone(pictures: list[Path], tmp_path: Path) -> None:
-    """After a failed reload, an answer must not be written over the rows that were not read."""
+def test_a_table_that_cannot_be_used_is_not_overwritten(pictures: list[Path], tmp_path: Path) -> None:
+    """After a failed reload, an annotation must not overwrite the rows that were not read."""
     table = tmp_path / "labels.csv"
-    tab = session(pictures, table)
+    tab = annotating(pictures, table)
     tab.confirm()
     rows = [{"idx": k, "gender": 1, "glass": 0} for k in (0, 1, 1)]
     write_rows(table, rows)
     before = table.read_bytes()
-    with pytest.raises(DataError, match="row 4: image 1 is labelled twice"):
+    with pytest.raises(DataError, match="row 4: image 1 is annotated twice"):
         tab.file.reload()
     with pytest.raises(ConfigError, match="was changed by another tab"):
         tab.confirm()
-    assert table.read_bytes() == before and list(tab.file.answers) == [0]
+    assert table.read_bytes() == before and list(tab.file.annotations) == [0]
 
 
-def test_an_image_nobody_can_see_gets_no_answer(pictures: list[Path], tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_not_annotated(pictures: list[Path], tmp_path: Path) -> None:
     pictures[0].write_bytes(b"no picture")
-    tab = session(pictures, tmp_path / "labels.csv")
+    tab = annotating(pictures, tmp_path / "labels.csv")
     with pytest.raises(DataError, match="unreadable"):
         tab.confirm()
-    assert tab.place == 0 and not (tmp_path / "labels.csv").exists()
+    assert tab.index == 0 and not (tmp_path / "labels.csv").exists()
 
 
 def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     folder = report_of_latents(tmp_path / "tested", weights[0])
     report = Report.load(folder, weights[0])
     report.character(0).save(tmp_path / "mina.safetensors")
-    stage = Stage.load(tmp_path / "mina.safetensors")
-    low, high = stage.character.ranges["mouth"]
-    pictures = [stage.image([0.0, mouth, 0.0])[0] for mouth in (low, high)]
+    session = SteeringSession.load(tmp_path / "mina.safetensors")
+    low, high = session.character.ranges["mouth"]
+    pictures = [session.image([0.0, mouth, 0.0])[0] for mouth in (low, high)]
     assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
-    # A direction file with other groups is refused, one without groups or with the latent's own is shown beside.
-    with pytest.raises(ConfigError, match="the character's is"):
-        stage.character.card["group"] = "x"  # type: ignore[index]
-        stage.compare(folder / "directions.safetensors")
-    stage.character.card["group"] = "l"  # type: ignore[index]
-    stage.compare(folder / "directions.safetensors")
-    asked = [stage.character.ranges["eyes"][1] / 2, 0.0, 0.0]
-    own, beside, taken = stage.image(asked)
+    # A file of directions without the latent's group is refused; one with it is shown beside the character.
+    with pytest.raises(ConfigError, match="the character's group is"):
+        session.character.card["group"] = "x"  # type: ignore[index]
+        session.compare(folder / "directions.safetensors")
+    session.character.card["group"] = "l"  # type: ignore[index]
+    session.compare(folder / "directions.safetensors")
+    asked = [session.character.ranges["eyes"][1] / 2, 0.0, 0.0]
+    own, beside, taken = session.image(asked)
     assert beside is not None and (own != beside).any() and taken > 0
     eyes_only = Directions(("eyes",), torch.eye(8)[None, :1], torch.ones(1, 1), Groups((), ()), "svm")
     save_directions(eyes_only, tmp_path / "eyes.safetensors")
-    with pytest.raises(ConfigError, match="moves eyes; the character eyes, mouth, pose"):
-        stage.compare(tmp_path / "eyes.safetensors")
-    stage.compare(None)
-    assert stage.image(asked)[1] is None
+    with pytest.raises(
+        ConfigError, match="has directions for eyes; expected those of the character: eyes, mouth, pose"
+    ):
+        session.compare(tmp_path / "eyes.safetensors")
+    session.compare(None)
+    assert session.image(asked)[1] is None
 
-    moments = np.array([stage.strengths([0, 0, 0], idle=True) for _ in range(200)])
-    assert stage.strengths([0.1, 0.2, 0.3], idle=False) == [0.1, 0.2, 0.3]
-    assert np.ptp(moments[:, 0]) > 0.5 * stage.character.ranges["eyes"][1]  # it blinks
+    moments = np.array([session.strengths([0, 0, 0], idle=True) for _ in range(200)])
+    assert session.strengths([0.1, 0.2, 0.3], idle=False) == [0.1, 0.2, 0.3]
+    assert np.ptp(moments[:, 0]) > 0.5 * session.character.ranges["eyes"][1]  # it blinks
 
-    saved = [stage.save(kind, asked, tmp_path / "out") for kind in ("png", "png", "gif", "sheet")]
+    saved = [session.save(kind, asked, tmp_path / "out") for kind in ("png", "png", "gif", "sheet")]
     assert [path.name for path in saved] == ["png-0001.png", "png-0002.png", "gif-0001.gif", "sheet-0001.png"]
     with Image.open(saved[2]) as film:
         assert getattr(film, "n_frames", 1) > 100
     assert network_files.fingerprint(saved[0]) == network_files.fingerprint(saved[1])
     saved[0].unlink()
-    assert stage.save("png", asked, tmp_path / "out").name == "png-0003.png"  # and not over the second
+    assert session.save("png", asked, tmp_path / "out").name == "png-0003.png"  # numbers are not used again
