@@ -1,6 +1,8 @@
-"""Plays a character: eyes, mouth and pose from one end to the other, then at rest, with blinks.
+"""Animates a character: every attribute sweeps through its range, then the idle motion with blinks follows.
 
-python scripts/animate_character.py mina.safetensors mina.gif
+Usage::
+
+    python scripts/animate_character.py mina.safetensors mina.gif
 """
 
 from __future__ import annotations
@@ -17,17 +19,20 @@ from ohlora.utils import images
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Plays a character as a GIF.")
+    parser = argparse.ArgumentParser(description="Writes an animation of a character as a GIF.")
     parser.add_argument("character", type=Path, metavar="CHARACTER", help="a character file")
     parser.add_argument("target", type=Path, metavar="OUT.gif", help="the file to write")
     parser.add_argument("--steps", type=int, default=20, help="frames of each sweep (default: 20)")
-    parser.add_argument("--idle", type=int, default=100, help="frames at rest (default: 100)")
+    parser.add_argument("--idle", type=int, default=100, help="frames of the idle motion (default: 100)")
     parser.add_argument("--fps", type=float, default=20.0, help="frames per second (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of walk and blinks (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the idle motion (default: 0)")
     given = parser.parse_args(args)
     try:
         if given.steps < 2 or given.idle < 0 or not 0 < given.fps <= 100:
-            raise ConfigError("--steps must be at least 2, --idle at least 0, --fps above 0 and at most 100")
+            raise ConfigError(
+                f"--steps is {given.steps}, --idle {given.idle} and --fps {given.fps}; expected --steps of at least 2, "
+                "--idle of at least 0, and --fps above 0 and at most 100"
+            )
         character = Character.load(given.character)
         names, ranges = character.attributes, character.ranges
         strengths = motion.shown(names, ranges, given.steps, given.idle, given.fps, given.seed)
@@ -35,7 +40,7 @@ def main(args: list[str] | None = None) -> int:
     except OhloraError as error:
         print(f"animate_character: {error}", file=sys.stderr)
         return 2
-    print(f"{given.target}: {len(strengths)} frames, sweeps of {', '.join(names)}, then at rest")
+    print(f"{given.target}: {len(strengths)} frames: sweeps of {', '.join(names)}, then the idle motion")
     return 0
 
 

@@ -50,7 +50,7 @@ from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
 from ohlora.networks.stylegan import EPSILON, FUSED_FROM, LEAK, Conv, Discriminator, Generator, StyleLayer
-from ohlora.studio.steering import Stage
+from ohlora.studio.steering import SteeringSession
 from ohlora.utils import counted
 from ohlora.utils.files import shipped
 
@@ -605,7 +605,7 @@ def render(given: argparse.Namespace) -> dict[str, float]:
         character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
         works: dict[str, Callable[[], object]] = {
             "render": partial(character.render, eyes=0.1, mouth=0.1, pose=0.1),
-            "studio": partial(Stage(character).image, [0.1, 0.1, 0.1]),
+            "studio": partial(SteeringSession(character).image, [0.1, 0.1, 0.1]),
         }
         for name, work in works.items():
             work()

@@ -1,10 +1,13 @@
-"""Draws labelled faces into files: the toy world's stand-in for images labelled by hand.
+"""Draws faces with known attribute values into files; the toy world uses them in place of images annotated by hand.
 
-python scripts/draw_faces.py artifacts/toy/drawn
-python scripts/draw_faces.py artifacts/toy/drawn_test --count 1000 --first 6000
+Usage::
 
-Writes ``images/000000.png`` …, ``masks/000000.png`` … (class ids 0…10 of each pixel), ``manifest.csv`` (index, path,
-mask and the truth of every attribute) and ``normalization.json`` (the truth's own scale: mean 0, standard deviation 1).
+    python scripts/draw_faces.py artifacts/toy/drawn
+    python scripts/draw_faces.py artifacts/toy/drawn_test --count 1000 --first 6000
+
+Writes ``images/000000.png`` …, ``masks/000000.png`` … (parsing maps: class ids 0…10), ``manifest.csv`` (index, path,
+mask and the true value of every attribute) and ``normalization.json`` (the scale of the true values: mean 0, standard
+deviation 1).
 """
 
 from __future__ import annotations
@@ -23,7 +26,19 @@ from ohlora.utils.files import replacing, write_rows
 
 
 def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates: dict[str, float]) -> None:
-    """Draws faces ``first`` … ``first + count − 1`` of a seed into a folder."""
+    """Draws the faces ``first`` … ``first + count − 1`` of a seed into a folder.
+
+    Args:
+        folder: Folder of the files.
+        count: Number of faces.
+        resolution: Height and width in pixels.
+        seed: Seed of the faces, ≥ 0.
+        first: Number of the first face, ≥ 0.
+        rates: 0/1 attribute → probability that it is 1.
+
+    Raises:
+        ValueError: If the resolution, seed, first number or a rate is out of its range.
+    """
     rows: list[dict[str, Any]] = []
     for index in range(first, first + count):
         truth = drawing.sample_truth(seed, index, rates)
@@ -35,23 +50,27 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
         row |= {name: int(truth.attributes[name]) for name in drawing.DEFAULT_RATES}
         row |= {name: round(truth.attributes[name], 4) for name in MEASURED}
         rows.append(row)
-    own = Normalization(dict.fromkeys(MEASURED, 0.0), dict.fromkeys(MEASURED, 1.0))
+    normalization = Normalization(dict.fromkeys(MEASURED, 0.0), dict.fromkeys(MEASURED, 1.0))
     with replacing(folder / "normalization.json") as part:
-        part.write_text(json.dumps(own.to_dict(), indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(normalization.to_dict(), indent=2) + "\n", encoding="utf-8")
     write_rows(folder / "manifest.csv", rows)
     print(f"{count} faces in {folder}, with masks, manifest.csv and normalization.json")
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Draws labelled faces and their parsing maps into a folder.")
-    parser.add_argument("folder", type=Path, metavar="OUT", help="folder to fill")
+    parser = argparse.ArgumentParser(
+        description="Draws faces with known attribute values, and their parsing maps, into a folder."
+    )
+    parser.add_argument("folder", type=Path, metavar="OUT", help="folder of the files")
     parser.add_argument("--count", type=int, default=6000, help="number of faces (default: 6000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first face (default: 0)")
-    parser.add_argument("--resolution", type=int, default=64, help="pixels a side (default: 64)")
+    parser.add_argument("--resolution", type=int, default=64, help="height and width in pixels (default: 64)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the faces (default: 1)")
     for name, rate in drawing.DEFAULT_RATES.items():
-        parser.add_argument(f"--{name}", type=float, default=rate, help=f"share with {name} 1 (default: {rate})")
+        parser.add_argument(
+            f"--{name}", type=float, default=rate, help=f"probability that {name} is 1 (default: {rate})"
+        )
     given = parser.parse_args(args)
     rates = {name: getattr(given, name) for name in drawing.DEFAULT_RATES}
     try:

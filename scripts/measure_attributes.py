@@ -1,9 +1,12 @@
-"""Measures what the toy world's attribute networks see, and writes docs/results/attributes.csv.
+"""Measures the accuracy of the toy world's attribute networks, and writes docs/results/attributes.csv.
 
-python scripts/measure_attributes.py
+Usage::
 
-Held-out drawn faces are made on the spot; generated images come from the toy StyleGAN. The judges are ensembles and a
-network trained with other seeds, splits and drawn faces (docs/attributes.md makes them).
+    python scripts/measure_attributes.py
+
+The networks are measured on newly drawn faces, whose true values are known, and on images of the toy StyleGAN, where
+they are compared with judges: ensembles and a network that were trained with other seeds, splits and drawn faces
+(docs/attributes.md says how to train them).
 """
 
 from __future__ import annotations
@@ -29,28 +32,32 @@ from ohlora.utils import images
 from ohlora.utils.files import artifacts_root, shipped, write_results
 
 HELD_OUT = 2000
+"""Number of newly drawn faces."""
 GENERATED = 2000
+"""Number of generated images."""
 BATCH = 100
+"""Number of images generated at once."""
 
 HEADLINES = {
     "filters_auroc": "filter, pooled out-of-fold AUROC",
     "parser_iou": "parser, mean IoU",
     "search_r": ": Pearson with the truth",
 }
-"""For ``dvc metrics show``."""
+"""Metrics of the summary, see :func:`ohlora.utils.files.write_results`."""
 
 Row = dict[str, Any]
+"""A row of the table, see :func:`ohlora.utils.files.write_results`."""
 
 
 def held_out_faces() -> tuple[np.ndarray, np.ndarray, list[drawing.Truth]]:
-    """Drawn faces of a seed that no network has seen: images N×H×W×3 uint8, true maps, truths."""
+    """Draws faces that no network was trained on: images N×H×W×3 uint8, true maps N×H×W uint8, and true values."""
     truths = [drawing.sample_truth(99, index) for index in range(HELD_OUT)]
     faces = [drawing.draw(truth, 64) for truth in truths]
     return np.stack([face.image for face in faces]), np.stack([face.parsing for face in faces]), truths
 
 
 def filter_rows(runs: Path, generated: Tensor) -> list[Row]:
-    """Out-of-fold AUROC of the filters, and their agreement with independently trained ones on generated images."""
+    """Measures the filters: AUROC out of fold, and agreement with independently trained ones on generated images."""
     rows: list[Row] = []
     agreements: list[Row] = []
     for name in CONCEPT:
@@ -66,7 +73,7 @@ def filter_rows(runs: Path, generated: Tensor) -> list[Row]:
 
 
 def parser_rows(parser: FaceParser, pictures: np.ndarray, masks: np.ndarray, truths: list[drawing.Truth]) -> list[Row]:
-    """Intersection over union of the parser, and scores read off its maps against the truth."""
+    """Measures the parser: intersection over union, and correlation of scores on its maps with the true values."""
     maps = parsed(parser, pictures)
     unions = intersections_over_unions(masks, maps)
     worst = min(unions, key=lambda name: unions[name])
@@ -83,7 +90,16 @@ def parser_rows(parser: FaceParser, pictures: np.ndarray, masks: np.ndarray, tru
 def correlation_rows(
     names: Iterable[str], a: dict[str, np.ndarray], b: dict[str, np.ndarray], what: str, targets: tuple[float, float]
 ) -> list[Row]:
-    """Pearson correlations; the harder attributes, hairstyle and background_std, have the second target."""
+    """Computes Pearson correlations between two sets of scores.
+
+    Args:
+        names: The attributes.
+        a: Attribute → N scores.
+        b: Attribute → N scores.
+        what: Text of a row, with ``{name}`` in place of the attribute.
+        targets: Target value, and the target value of the attributes that are harder to predict: hairstyle and
+            background_std.
+    """
     return [
         {
             "what": what.format(name=name),
@@ -95,7 +111,7 @@ def correlation_rows(
 
 
 def measure(runs: Path) -> list[Row]:
-    """All rows of the table."""
+    """Measures all rows of the table from the folder of the stages."""
     drawn, masks, truths = held_out_faces()
     generator = network_files.load_generator(shipped("weights/toy/generator.safetensors"))
     generated, _ = counted_images(generator, 99, range(GENERATED), BATCH)
@@ -105,10 +121,10 @@ def measure(runs: Path) -> list[Row]:
     truth = {name: np.array([t.attributes[name] for t in truths]) for name in MEASURED}
     search = network_files.load_attributes(runs / "merged" / "merged.safetensors")
     judge = network_files.load_attributes(runs / "judge_cnn" / "judge.safetensors")
-    for called, network in (("search CNN", search), ("judge CNN", judge)):
+    for title, network in (("search CNN", search), ("judge CNN", judge)):
         found = scored(network, pictures)
         rows += correlation_rows(
-            search.outputs, found, truth, f"{called}, {{name}}: Pearson with the truth", (0.97, 0.9)
+            search.outputs, found, truth, f"{title}, {{name}}: Pearson with the truth", (0.97, 0.9)
         )
     searched, judged = scored(search, generated), scored(judge, generated)
     what = "search against judge CNN on generated images, {name}: Pearson"
@@ -117,7 +133,7 @@ def measure(runs: Path) -> list[Row]:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Measures the toy world's attribute networks.")
+    parser = argparse.ArgumentParser(description="Measures the accuracy of the toy world's attribute networks.")
     runs = artifacts_root() / "toy"
     parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
     parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")

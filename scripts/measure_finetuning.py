@@ -1,8 +1,11 @@
 """Measures the toy world's fine-tunes, and writes docs/results/finetuning.csv.
 
-python scripts/measure_finetuning.py
+Usage::
 
-The judges are filter ensembles and a network that no fine-tune was watched with (docs/attributes.md).
+    python scripts/measure_finetuning.py
+
+The judges are filter ensembles and a network that were not used while fine-tuning (docs/attributes.md says how to train
+them).
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
 from ohlora.utils.files import artifacts_root, shipped, write_results
 
 COUNT = 2000
+"""Number of images of each generator."""
 SEED = 4242
+"""Seed of their latents."""
 
 HEADLINES = {
     "concept_v1": "concept rate (all four at 0.5), v1",
@@ -34,16 +39,21 @@ HEADLINES = {
     "diversity": "diversity of v8 against v1",
     "label_r": "v1 with projection head",
 }
-"""For ``dvc metrics show``."""
+"""Metrics of the summary, see :func:`ohlora.utils.files.write_results`."""
 
 Row = dict[str, Any]
+"""A row of the table, see :func:`ohlora.utils.files.write_results`."""
 
 
 class Judge:
-    """What measures: filter ensembles and an attribute CNN.
+    """The networks that measure generated images: filter ensembles and an attribute CNN.
 
     Args:
         runs: Folder of the stages.
+
+    Raises:
+        MissingArtifactError: If a network does not exist.
+        FormatError: If a network cannot be used.
     """
 
     def __init__(self, runs: Path) -> None:
@@ -56,28 +66,44 @@ class Judge:
         self.network, self.features = network, Penultimate(network)
 
     def concept(self, pictures: Tensor) -> tuple[dict[str, np.ndarray], float]:
-        """Filter scores by attribute, and the share of images that pass all rules at 0.5."""
+        """Scores images with the filters: attribute → N scores, and the share of images that fit the concept."""
         scores = {name: values for ensemble in self.filters for name, values in scored(ensemble, pictures).items()}
         return scores, float(all_hold([Rule.parse(rule) for rule in AT_HALF], scores).mean())
 
     def diversity(self, pictures: Tensor) -> float:
-        """Mean pairwise distance of the network's hidden features."""
+        """Computes the mean pairwise distance of the hidden features of images N×3×R×R."""
         return mean_pairwise_distance(batched(self.features, pictures, pictures.device))
 
 
-def images_of(path: Path, stage: str) -> tuple[Tensor, Tensor | None]:
-    """Images and labels of counted latents of a stage's generator."""
+def images_of(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Generates images from counted latents.
+
+    Args:
+        path: File of the generator.
+
+    Returns:
+        Images, N×3×R×R in [−1, 1], and their labels, N×K, or None if the generator has no labels.
+
+    Raises:
+        MissingArtifactError: If the file does not exist.
+    """
     require(path)
     return counted_images(network_files.load_generator(path), SEED, range(COUNT), BATCH)
 
 
 def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what: str, target: str) -> Row:
-    """Correlation of the labels of eyes, mouth and pose with what is seen, mean of the three."""
+    """Correlates the labels of eyes, mouth and pose with the scores of the images, mean of the three.
+
+    Raises:
+        FormatError: If the generator has no labels.
+    """
     if labels is None:
-        raise FormatError(f"{what}: the generator has no labels")
-    seen = scored(judge.network, pictures)
-    both = label_correlations(labels, np.stack([seen[name] for name in LABELS], axis=1))
-    mean = float(np.mean([both[LABELS.index(name), LABELS.index(name)] for name in EXPRESSIONS]))
+        raise FormatError(
+            f"{what}: the generator has no labels; expected one that is conditioned on {', '.join(LABELS)}"
+        )
+    scores = scored(judge.network, pictures)
+    table = label_correlations(labels, np.stack([scores[name] for name in LABELS], axis=1))
+    mean = float(np.mean([table[LABELS.index(name), LABELS.index(name)] for name in EXPRESSIONS]))
     return {
         "what": f"{what}: label-to-property correlation, mean of eyes, mouth, pose",
         "target": target,
@@ -86,13 +112,13 @@ def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what
 
 
 def measure(runs: Path) -> list[Row]:
-    """All rows of the table."""
+    """Measures all rows of the table from the folder of the stages."""
     judge = Judge(runs)
     sets: dict[str, tuple[Tensor, Tensor | None]] = {
-        "original": images_of(shipped("weights/toy/generator.safetensors"), "toy/pretrain"),
-        "v1": images_of(runs / "finetune_v1" / "generator.safetensors", "finetune_v1"),
-        "v8": images_of(runs / "finetune_v8" / "generator.safetensors", "finetune_v8"),
-        "v1 projection": images_of(runs / "finetune_v1_projection" / "generator.safetensors", "finetune_v1_projection"),
+        "original": images_of(shipped("weights/toy/generator.safetensors")),
+        "v1": images_of(runs / "finetune_v1" / "generator.safetensors"),
+        "v8": images_of(runs / "finetune_v8" / "generator.safetensors"),
+        "v1 projection": images_of(runs / "finetune_v1_projection" / "generator.safetensors"),
     }
     rows: list[Row] = []
     means: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-r"""Measures how well the scores read a drawn face's truth off its image and its parsing map.
+r"""Measures how well the scores of drawn faces agree with their true attribute values.
 
 Usage::
 
@@ -7,8 +7,10 @@ Usage::
     python scripts/score_drawn_faces.py --resolution 64 --seed 1 --first 6000 --count 1000 \
         --parser ohlora/weights/toy/parser.safetensors
 
-By default maps are the true ones. A parser's maps are compared with them first: intersection over union (IoU) of each
-class over all pixels, their mean and the worst. The last command measures the toy parser on faces that it has not seen.
+Scores are measured from the images and, by default, from the true parsing maps; their Spearman correlation with the
+true values is printed. With ``--parser``, the maps of a parser are used instead, and their intersection over union
+(IoU) with the true maps is printed first: for each class over all pixels, the mean and the worst. The last command
+measures the toy parser on faces that it was not trained on.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ from ohlora.toy.accuracy import correlations, intersections_over_unions
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Spearman correlation of scores with the truth of drawn faces.")
+    parser = argparse.ArgumentParser(
+        description="Prints the Spearman correlation of the scores of drawn faces with their true attribute values."
+    )
     parser.add_argument("--count", type=int, default=500, help="number of faces (default: 500)")
     parser.add_argument("--first", type=int, default=0, help="number of the first face (default: 0)")
-    parser.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
+    parser.add_argument("--resolution", type=int, default=256, help="height and width in pixels (default: 256)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the faces (default: 0)")
-    parser.add_argument("--parser", metavar="FILE", help="parser whose maps are scored (default: the true maps)")
+    parser.add_argument("--parser", metavar="FILE", help="parser whose maps are used (default: the true maps)")
     given = parser.parse_args(args)
     try:
         face_parser = load_parser(given.parser) if given.parser else None

@@ -1,9 +1,11 @@
-"""Creates the project's W&B workspace: a section per kind of stage, everything on the kimg axis.
+"""Creates the project's W&B workspace: one section per kind of stage, with all curves over thousands of images seen.
 
-python scripts/wandb_workspace.py --entity YOU
-python scripts/wandb_workspace.py --dry-run
+Usage::
 
-Needs ``pip install 'ohlora[dashboards]'`` and, but for ``--dry-run``, a W&B key.
+    python scripts/wandb_workspace.py --entity YOU
+    python scripts/wandb_workspace.py --dry-run
+
+Needs ``pip install 'ohlora[dashboards]'`` and, except with ``--dry-run``, a W&B key.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-import wandb_workspaces.reports.v2 as panels  # untyped
+import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
 
 from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
@@ -23,12 +25,12 @@ from ohlora.utils.accounts import wandb_key_found
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel: lines over kimg, bars of the latest values, or pictures.
+    """A panel of the workspace.
 
     Attributes:
-        title: What it shows.
-        names: Figures, or pictures, as runs log them.
-        kind: See above.
+        title: Its title.
+        names: Names under which runs log the metrics or pictures.
+        kind: ``lines`` (metrics over kimg), ``bars`` (latest values of metrics) or ``pictures``.
     """
 
     title: str
@@ -38,41 +40,43 @@ class Panel:
 
 SECTIONS: dict[str, tuple[Panel, ...]] = {
     "Concept": (
-        Panel("share of images that fit", ("watch/concept_rate", "watch/concept_rate_recipe")),
+        Panel("share of images that fit the concept", ("watch/concept_rate", "watch/concept_rate_recipe")),
         Panel("diversity, relative to the start", ("watch/diversity",)),
         Panel("mean filter scores", tuple(f"watch/{name}" for name in FILTERS)),
         Panel("at the end, on 2,000 images", ("final/concept_rate", "final/diversity"), "bars"),
     ),
     "Fine-tuning": (
         Panel("losses", ("loss/generator", "loss/discriminator", "loss/r1")),
-        Panel("real against fake, AUROC", ("auroc/real_fake",)),
-        Panel("label follows attribute", tuple(f"watch/label_correlation/{name}" for name in LABELS)),
-        Panel("label moves others", tuple(f"watch/label_leakage/{name}" for name in LABELS)),
+        Panel("discriminator, AUROC of real against fake", ("auroc/real_fake",)),
+        Panel("correlation of label and attribute", tuple(f"watch/label_correlation/{name}" for name in LABELS)),
+        Panel("leakage of labels to other attributes", tuple(f"watch/label_leakage/{name}" for name in LABELS)),
         Panel("images per second", ("images_per_second",)),
         Panel("learning rates", ("learning_rate/generator", "learning_rate/discriminator")),
     ),
     "Pictures": (
-        Panel("what it learns from", ("reals",), "pictures"),
+        Panel("training images", ("reals",), "pictures"),
         Panel("the same latents over time", ("fakes",), "pictures"),
-        Panel("the course of the concept", ("watch",), "pictures"),
+        Panel("concept rate and diversity over time", ("watch",), "pictures"),
     ),
     "Networks": (
         Panel("validation loss", ("loss/validation",)),
         Panel("correlation with the truth", tuple(f"pearson/{name}" for name in (*LABELS, "hairstyle"))),
-        Panel("predicted and true", ("scatter", "parsing", "roc"), "pictures"),
+        Panel("predictions and targets", ("scatter", "parsing", "roc"), "pictures"),
         Panel("filters out of fold, AUROC", ("out_of_fold/auroc",), "bars"),
     ),
     "Directions": (
-        Panel("correlation of asked and seen", tuple(f"test/{name}_corr_mean" for name in EXPRESSIONS), "bars"),
+        Panel("correlation of strength and score", tuple(f"test/{name}_corr_mean" for name in EXPRESSIONS), "bars"),
         Panel("share of latents that pass", ("test/passed_ratio",), "bars"),
-        Panel("what else moves", tuple(f"test/{name}_leakage_mean" for name in EXPRESSIONS), "bars"),
+        Panel("leakage to other attributes", tuple(f"test/{name}_leakage_mean" for name in EXPRESSIONS), "bars"),
         Panel("correlations", ("correlations", "score_correlations"), "pictures"),
     ),
 }
 
+"""Title of a section → its panels."""
+
 
 def built(panel: Panel) -> panels.LinePlot | panels.BarPlot | panels.MediaBrowser:
-    """A panel as W&B's library has it."""
+    """Converts a panel to the class of W&B's library."""
     names = list(panel.names)
     if panel.kind == "pictures":
         return panels.MediaBrowser(title=panel.title, media_keys=names)
@@ -82,10 +86,10 @@ def built(panel: Panel) -> panels.LinePlot | panels.BarPlot | panels.MediaBrowse
 
 
 def workspace(entity: str, project: str) -> workspaces.Workspace:
-    """The workspace, not yet saved."""
+    """Builds the workspace; it is not saved yet."""
     sections = [
-        workspaces.Section(name=name, panels=[built(panel) for panel in of], is_open=True)
-        for name, of in SECTIONS.items()
+        workspaces.Section(name=name, panels=[built(panel) for panel in content], is_open=True)
+        for name, content in SECTIONS.items()
     ]
     return workspaces.Workspace(entity=entity, project=project, name="ohlora", sections=sections)
 
@@ -105,9 +109,9 @@ def main(args: list[str] | None = None) -> int:
                     print(f"  {panel.title} ({panel.kind}): {', '.join(panel.names)}")
             return 0
         if not given.entity:
-            raise ConfigError("--entity is missing; give your W&B user or team, or --dry-run")
+            raise ConfigError("--entity is missing; expected your W&B user or team, or --dry-run")
         if not wandb_key_found():
-            raise ConfigError("no W&B key was found; store one with `wandb login`, or give --dry-run")
+            raise ConfigError("no W&B key was found; store one with `wandb login`, or use --dry-run")
         print(workspace(given.entity, given.project).save().url)
     except OhloraError as error:
         print(f"wandb_workspace: {error}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """Face parsing: from images to parsing maps of 11 classes.
 
-There are two back ends: our U-Net (:class:`ohlora.networks.face_parser.FaceParserNetwork`), and semantic-segmentation
-checkpoints in the format of Hugging Face transformers, such as SegFormer (Xie et al., 2021) fine-tuned on CelebAMask-HQ.
+There are two back ends: our U-Net (:class:`ohlora.networks.face_parser.FaceParserNetwork`), and checkpoints for
+semantic segmentation in the format of Hugging Face transformers, such as SegFormer (Xie et al., 2021) fine-tuned on
+CelebAMask-HQ.
 """
 
 from __future__ import annotations

@@ -465,10 +465,14 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         if tab is None:
             return [None, None, ""]
         strengths = tab.strengths(values[: len(tab.character.attributes)], idling)
-        picture, compared, taken = tab.image(strengths)
+        picture, comparison, taken = tab.image(strengths)
         named = zip(tab.character.attributes, strengths, strict=True)
         line = ", ".join(f"{name} {value:+.2f}" for name, value in named)
-        return [picture, gr.Image(compared, visible=compared is not None), f"{line} · the server took {taken:.0f} ms"]
+        return [
+            picture,
+            gr.Image(comparison, visible=comparison is not None),
+            f"{line} · the server took {taken:.0f} ms",
+        ]
 
     def opened(name: str | None) -> list[Any]:
         shown = [gr.Slider(visible=False) for _ in sliders]
@@ -509,7 +513,9 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
             try:
                 tab.compare(inside(settings.root, settings.root / name) if name else None)
                 if name:
-                    note = f"Right: {name}. Its strengths are in its own unit, so its edits may be larger or smaller."
+                    note = (
+                        f"Right: {name} (mean step). Strengths are in its own unit, so edits may be larger or smaller."
+                    )
             except OhloraError as error:
                 tab.compare(None)
                 note = _warning(error)

@@ -10,7 +10,8 @@ import re
 def wandb_key_found() -> bool:
     """Checks whether W&B would find an API key.
 
-    W&B looks in ``WANDB_API_KEY`` and then for its host (``WANDB_BASE_URL``) in a netrc file (``NETRC``, or the default).
+    W&B takes the key from ``WANDB_API_KEY``, or from the entry of its host (``WANDB_BASE_URL``) in the netrc file
+    (``NETRC`` sets its path).
     """
     if os.environ.get("WANDB_API_KEY"):
         return True
