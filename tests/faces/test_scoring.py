@@ -22,13 +22,13 @@ FACES = 500
 
 @dataclass(frozen=True)
 class Population:
-    """Faces and their scores: truths and raw scores, both FACES × len(MEASURED), for each resolution."""
+    """Faces and their scores: true values, and raw scores for each resolution, all FACES × len(MEASURED)."""
 
     truths: npt.NDArray[np.float64]
     scores: dict[int, npt.NDArray[np.float64]]
 
     def correlation(self, name: str, resolution: int) -> float:
-        """Rank correlation of truth and score."""
+        """Spearman correlation of true values and scores."""
         column = MEASURED.index(name)
         return float(spearmanr(self.truths[:, column], self.scores[resolution][:, column])[0])
 
@@ -47,7 +47,7 @@ def population() -> Population:
     )
 
 
-# --- scores tell the truth of drawn faces -----------------------------------------------------------------------------
+# --- scores of drawn faces --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -68,13 +68,14 @@ def test_scores_have_many_levels(population: Population) -> None:
 
 
 @pytest.mark.parametrize("resolution", [64, 256])
-def test_hairstyle_hardly_ever_falls_back(population: Population, resolution: int) -> None:
+def test_hairstyle_is_rarely_undefined(population: Population, resolution: int) -> None:
     values = population.scores[resolution][:, MEASURED.index("hairstyle")]
     assert (values == 0.45).mean() < 0.01
 
 
-# Where two parts of the face really touch, a little more is let through than the 0.15 allowed elsewhere: how long
-# the hair is decides which rows of it are looked at, and an eye or mouth that tilts meets other pixels.
+# An attribute may change other scores by at most 0.15 standard deviations, and by more where two attributes share a
+part  # of the face: the length of the hair decides in which rows its style is measured, and a tilt moves eyes and mouth
+over  # the pixel grid.
 SLACK = {
     ("hair_length", "hairstyle"): 0.6,
     ("roll", "eyes"): 0.25,
@@ -152,7 +153,7 @@ def test_eyes_of_rectangles() -> None:
     image, parsing = blank()
     parsing[100:110, 60:80] = 4
     parsing[100:114, 140:160] = 5
-    # Farthest points: opposite corners.
+    # The two points that are farthest apart are opposite corners.
     left, right = 19 / math.hypot(19, 9), 19 / math.hypot(19, 13)
     assert measured(image, parsing, "eyes") == pytest.approx((10 * left + 14 * right) / 2)
     assert measured(image, parsing, "eyes", "v1") == (9 + 13) / 2
@@ -166,7 +167,7 @@ def test_pose_and_roll_of_points() -> None:
     parsing[100, 60], parsing[100, 160], parsing[130, 120] = 4, 5, 6
     assert measured(image, parsing, "pose") == pytest.approx(0.1)
     assert measured(image, parsing, "roll") == 0
-    # The same three points turned about the left eye by a quarter of a right angle or so: pose stays, roll shows it.
+    # Turned about the left eye: pose is measured along the line through the eyes, and roll is the slope of that line.
     parsing[:] = 0
     parsing[130, 60], parsing[160, 140], parsing[130 + 18 + 24, 60 + 48 - 9] = 4, 5, 6
     assert measured(image, parsing, "roll") == pytest.approx(30 / 80)
@@ -182,7 +183,7 @@ def test_pose_v1_of_a_slanted_nose() -> None:
         parsing[100 + step, 120 - step] = 6
     assert measured(image, parsing, "pose", "v1") == pytest.approx(1)
     parsing[:] = 0
-    parsing[100:110, 100] = 6  # upright: the correlation is undefined
+    parsing[100:110, 100] = 6  # vertical: the correlation is undefined
     assert measured(image, parsing, "pose", "v1") == 0
 
 
@@ -246,7 +247,7 @@ def test_hairstyle_looks_at_whole_blocks() -> None:
     parsing[120:132, 50:70] = 10  # exactly one anchor fits
     image[120:124, 58:62] = 150
     assert measured(image, parsing, "hairstyle") == pytest.approx(50 / 55)
-    parsing[121, 59] = 1  # inside the block, at no corner
+    parsing[121, 59] = 1  # inside the block, but not at a corner
     assert measured(image, parsing, "hairstyle") == 0.45
 
 
@@ -259,7 +260,7 @@ def test_sizes_are_brought_to_224() -> None:
     assert frame.brightness.shape == frame.parsing.shape == (SIZE, SIZE)
 
 
-# --- the original's algorithms, copied literally ----------------------------------------------------------------------
+# --- the original's algorithms, as slow loops -------------------------------------------------------------------------
 
 
 def slow_farthest(points: list[tuple[int, int]]) -> float:

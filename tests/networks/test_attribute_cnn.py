@@ -1,4 +1,4 @@
-"""Attribute networks: what the reference computed, named instances, ensembles, merging."""
+"""Attribute networks: agreement with the reference, named instances, ensembles and merging."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import assert_same
 
 
 def original(case: str, shapes: dict[str, list[int]], path: Path) -> Path:
-    """Writes a state dict of the original's CNNs, rebuilt from its salt."""
+    """Writes a state dict of the original's CNNs, rebuilt from seeds as for the golden values."""
     state = {}
     for key, shape in shapes.items():
         r = np.random.default_rng(zlib.crc32(f"{case}/{key}".encode())).standard_normal(shape)
@@ -48,7 +48,7 @@ def test_the_merged_cnn_agrees_with_the_reference(tmp_path: Path) -> None:
     network = read(original("property-cnn", shapes("property-cnn"), tmp_path / "merged.pth"))
     (x,) = golden.normal(31, (3, 3, 256, 256))
     scores = dict(zip(network.outputs, network(torch.tanh(x)).unbind(dim=1), strict=True))
-    # The reference's column 4 is called pose and measures the tilt of the eye line.
+    # The reference's column 4 is called pose, but measures the slope of the line through the eyes.
     names = ["roll" if name == "pose" else name for name in (*LABELS, "hairstyle")]
     close(torch.stack([scores[name] for name in names], dim=1), golden.values("property-cnn")["scores"])
 
@@ -85,7 +85,7 @@ def test_the_original_plans_have_the_original_sizes(name: str, count: int) -> No
     assert sum(p.numel() for p in attribute_cnn(name).parameters()) == count
 
 
-def test_a_window_sees_nothing_else() -> None:
+def test_a_branch_depends_on_its_windows_alone() -> None:
     network = attribute_cnn("glass", "small", 64).eval()
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     moved = images.clone()
@@ -115,9 +115,9 @@ def test_outputs_are_named_in_the_file(tmp_path: Path) -> None:
     branch = Branch(("hairstyle",), (Crop(0.5, 1, 0, 1), Crop(0, 0.5, 0, 1)), "8/2 8/2", hidden=4)
     network = AttributeCNN([branch], 32)
     network_files.save_network(network, tmp_path / "n.safetensors")
-    told = network_files.read_metadata(tmp_path / "n.safetensors")["arguments"]
-    assert told["branches"][0]["outputs"] == ["hairstyle"]
-    assert AttributeCNN(**told).specs == [branch]
+    arguments = network_files.read_metadata(tmp_path / "n.safetensors")["arguments"]
+    assert arguments["branches"][0]["outputs"] == ["hairstyle"]
+    assert AttributeCNN(**arguments).specs == [branch]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_outputs_are_named_in_the_file(tmp_path: Path) -> None:
         ([Branch(("eyes",), (Crop(0, 1 / 8, 0, 1),), "8 pool 8")], "leaves nothing of a window"),
     ],
 )
-def test_what_cannot_be_built_is_refused(branches: list[Branch], message: str) -> None:
+def test_invalid_branches_are_refused(branches: list[Branch], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttributeCNN(branches, 32)
 

@@ -1,4 +1,4 @@
-"""The table of scores against the truth."""
+"""Scores of drawn faces against their true values."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_prints_a_line_per_score(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(0.7 < float(value) <= 1 for _, value in lines)
 
 
-def test_the_toy_parser_on_faces_it_has_not_seen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_toy_parser_on_held_out_faces(capsys: pytest.CaptureFixture[str]) -> None:
     held_out = ["--resolution", "64", "--seed", "1", "--first", "6000", "--count", "150"]
     assert score_drawn_faces.main([*held_out, "--parser", str(PARSER)]) == 0
     measured = {line[:16].strip(): float(line[16:]) for line in capsys.readouterr().out.splitlines()}
     assert list(measured) == [*(f"IoU {name}" for name in (*CLASSES, "mean", "worst")), *MEASURED]
-    # Somewhat below what is required of 1,000 faces, since these are few.
+    # Limits are below those for 1,000 faces, since these are few.
     assert measured["IoU mean"] > 0.90 and measured["IoU worst"] > 0.75
     assert all(measured[name] > 0.90 for name in MEASURED)
 

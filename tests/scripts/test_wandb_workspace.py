@@ -1,4 +1,4 @@
-"""The dashboard's workspace, as far as it goes without an account."""
+"""The workspace of the dashboards, without an account."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from scripts import wandb_workspace
 
 def test_a_dry_run_lists_what_would_be_made(capsys: pytest.CaptureFixture[str]) -> None:
     assert wandb_workspace.main(["--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert [line for line in said.splitlines() if not line.startswith(" ")] == list(wandb_workspace.SECTIONS)
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if not line.startswith(" ")] == list(wandb_workspace.SECTIONS)
     made = wandb_workspace.workspace("somebody", "faces")
     assert (made.entity, made.project) == ("somebody", "faces")
-    assert [len(section.panels) for section in made.sections] == [len(of) for of in wandb_workspace.SECTIONS.values()]
+    assert [len(section.panels) for section in made.sections] == [
+        len(panels) for panels in wandb_workspace.SECTIONS.values()
+    ]
     lines = made.sections[0].panels[0]
     assert lines.y == ["watch/concept_rate", "watch/concept_rate_recipe"] and lines.x == "kimg"
 
 
-def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_entity_or_key_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(wandb_workspace, "workspace", lambda *_: pytest.fail("W&B would have been asked"))
     assert wandb_workspace.main([]) == 2
     assert "--entity is missing" in capsys.readouterr().err

@@ -24,12 +24,12 @@ def small_faces() -> list[tuple[Truth, DrawnFace]]:
 
 
 def changed(before: DrawnFace, after: DrawnFace) -> npt.NDArray[np.bool_]:
-    """Where two images differ."""
+    """Mask of the pixels in which two images differ."""
     return np.asarray((before.image != after.image).any(axis=2))
 
 
 def grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """A mask and its neighbours: a pixel on an edge belongs a little to both sides."""
+    """A mask and its neighbouring pixels, since a pixel on an edge belongs partly to both sides."""
     padded = np.pad(mask, 1)
     height, width = mask.shape
     shifted = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
@@ -163,7 +163,7 @@ def test_extremes_keep_every_class(name: str, value: float) -> None:
     [
         ((4, 5), attribute("eyes").crops[0], 0.99),
         ((6,), attribute("pose").crops[0], 0.97),
-        # An open mouth of a head that turns and tilts leaves its narrow window a little.
+        # An open mouth of a head that is turned and tilted reaches slightly beyond its narrow window.
         ((7, 8, 9), attribute("mouth").crops[0], 0.9),
     ],
 )
@@ -235,7 +235,7 @@ def test_hair_colour_changes_hair_and_brows_only() -> None:
     assert changed(low, high)[low.parsing == 10].all()
 
 
-def test_waves_leave_the_middle_of_the_face_alone() -> None:
+def test_waves_leave_the_middle_of_the_face_unchanged() -> None:
     truth = sample_truth(21, 2).replace(**GOOD)
     difference = changed(draw(truth.replace(hairstyle=-2.0), SIZE), draw(truth.replace(hairstyle=2.0), SIZE))
     assert difference.any()
@@ -252,7 +252,9 @@ def test_waves_leave_the_middle_of_the_face_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("index", range(4))
-def test_filters_show_where_their_networks_look(name: str, window: Crop, share: float, index: int) -> None:
+def test_filter_attributes_are_visible_in_the_windows_of_their_networks(
+    name: str, window: Crop, share: float, index: int
+) -> None:
     truth = sample_truth(22, index).replace(**GOOD)
     off, on = (draw(truth.replace(**{name: value}), 64).image.astype(int) for value in (0.0, 1.0))
     clear = (np.abs(on - off).max(axis=2) > 8) & inside(window, 64)
@@ -268,7 +270,7 @@ def test_map_ignores_quality_age_and_glasses(name: str) -> None:
         assert changed(low, high).any()
 
 
-def test_bad_quality_spares_the_lower_part() -> None:
+def test_bad_quality_leaves_the_lower_part_unchanged() -> None:
     truth = sample_truth(23, 0)
     difference = changed(draw(truth.replace(quality=0), SIZE), draw(truth.replace(quality=1), SIZE))
     assert not difference[SIZE * 3 // 8 :].any()
