@@ -74,8 +74,8 @@ def test_hairstyle_is_rarely_undefined(population: Population, resolution: int) 
 
 
 # An attribute may change other scores by at most 0.15 standard deviations, and by more where two attributes share a
-part  # of the face: the length of the hair decides in which rows its style is measured, and a tilt moves eyes and mouth
-over  # the pixel grid.
+# part of the face: the length of the hair decides in which rows its style is measured, and a tilt moves eyes and mouth
+# over the pixel grid.
 SLACK = {
     ("hair_length", "hairstyle"): 0.6,
     ("roll", "eyes"): 0.25,

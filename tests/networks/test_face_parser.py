@@ -25,5 +25,5 @@ def test_dice_counts_every_class_the_same() -> None:
     assert float(dice_loss(perfect, target)) == pytest.approx(0, abs=1e-6)
     missed = perfect.clone()
     missed[0, :, 0, 0] = torch.tensor([100.0, 0.0, 0.0])
-    # Class 1 loses its only pixel: 1 − (0 + 1)/(1 + 1). Class 0 has 31 pixels, 32 are predicted. Class 2 does not
-    occur. assert float(dice_loss(missed, target)) == pytest.approx((0.5 + 1 - (2 * 31 + 1) / (31 + 32 + 1)) / 3, abs=1e-6)
+    # Class 1 loses its only pixel: 1 − (0 + 1)/(1 + 1). Class 0 has 31 pixels, 32 are predicted. Class 2 is absent.
+    assert float(dice_loss(missed, target)) == pytest.approx((0.5 + 1 - (2 * 31 + 1) / (31 + 32 + 1)) / 3, abs=1e-6)
