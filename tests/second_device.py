@@ -68,13 +68,10 @@ def register() -> Any:
 
         @staticmethod
         def __new__(cls: Any, raw: torch.Tensor) -> Any:
-            tensor = torch.Tensor._make_wrapper_subclass(  # torch's documented way to a wrapper, though underscored
-                cls,
-                raw.shape,
-                strides=raw.stride(),
-                storage_offset=raw.storage_offset(),
-                dtype=raw.dtype,
-                device=device,
+            about = {"dtype": raw.dtype, "device": second}
+            # torch's documented way to a wrapper, though underscored.
+            tensor = torch.Tensor._make_wrapper_subclass(
+                cls, raw.shape, strides=raw.stride(), storage_offset=raw.storage_offset(), **about
             )
             tensor.raw = raw
             return tensor
@@ -162,7 +159,7 @@ def register() -> Any:
         return pytree.tree_map(wrapped, result)
 
     global _library  # an operator's fallback lives as long as its library
-    _library = torch.library.Library("_", "IMPL")
+    _library = torch.library.Library("_", "IMPL")  # type: ignore[no-untyped-call]
     _library.fallback(lambda func, *args, **kwargs: run(func, args, kwargs), "PrivateUse1")
     for full in torch._C._dispatch_get_all_op_names():  # an operator needs its Python side before C++ may call it
         if full.startswith("aten::"):
@@ -181,8 +178,12 @@ def register() -> Any:
 
         return made
 
-    torch.tensor, torch.as_tensor = to_second(torch.tensor), to_second(torch.as_tensor)  # type: ignore[assignment]
-    torch.inference_mode = lambda mode=True: torch.no_grad()(mode) if callable(mode) else torch.no_grad()  # type: ignore[assignment, misc]
+    torch.tensor, torch.as_tensor = to_second(torch.tensor), to_second(torch.as_tensor)
+
+    def inference_mode(mode: Any = True) -> Any:
+        return torch.no_grad()(mode) if callable(mode) else torch.no_grad()
+
+    torch.inference_mode = inference_mode  # type: ignore[assignment, misc]
     torch.__future__.set_swap_module_params_on_conversion(True)
     return device
 

@@ -15,7 +15,9 @@ REFUSED = {
     "a CPU tensor indexed by indices of the device": "torch.ones(3)[torch.tensor([0, 2], device=device)]",
     "index_put_ with CPU values": "here.index_put_((torch.tensor([0], device=device),), torch.ones(1))",
     "index_put_ of a CPU tensor with values of the device": "torch.ones(3).index_put_((torch.tensor([0]),), here[:1])",
-    "a CPU tensor put at indices of the device": "torch.ones(3).index_put_((torch.tensor([0], device=device),), torch.ones(1))",
+    "index_put_ of a CPU tensor at indices of the device": (
+        "torch.ones(3).index_put_((torch.tensor([0], device=device),), torch.ones(1))"
+    ),
     "a CPU generator": "here.normal_(generator=torch.Generator())",
     "a mask of the device over a CPU tensor": "torch.ones(3)[here > 0]",
 }
