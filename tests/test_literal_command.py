@@ -87,6 +87,7 @@ def one_step_then_sigterm_then_last(python: str, folder: Path, full: bool) -> No
     make_inputs(folder / "artifacts", full)
     pictures = folder / "artifacts/finetune_v8/runs/0001/pictures"
     seen: list[int] = []
+    resumed = RESUMED * (3 if full else 1)
     for words in ((), ("--ckpt_path", "last")):
         run = start(python, folder, *words)
         try:
