@@ -93,9 +93,7 @@ def one_step_then_sigterm_then_last(python: str, folder: Path, full: bool) -> No
         try:
             deadline = time.monotonic() + WAIT
             # The first pictures are drawn just before the first step; a resumed run draws none and is given time.
-            while not any(pictures.glob("fakes-*")) or (
-                words and time.monotonic() < deadline - WAIT + RESUMED * (3 if full else 1)
-            ):
+            while not any(pictures.glob("fakes-*")) or (words and time.monotonic() < deadline - WAIT + resumed):
                 assert run.poll() is None and time.monotonic() < deadline, run.communicate()[0][-3000:]
                 time.sleep(0.1)
             run.send_signal(signal.SIGTERM)  # handled after the step that is being made
