@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
 from ohlora import tracking
@@ -139,7 +141,8 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program's name; None takes the process's.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend, shown as one line (``--traceback`` shows all).
+        The exit code: 0 when done, 2 for an error the user can mend, shown as one line (``--traceback`` shows all), and
+        143 for a run that SIGTERM stopped.
     """
     given = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in given
@@ -154,6 +157,8 @@ def main(args: list[str] | None = None) -> int:
             | {command: {"parser_mode": "omegaconf", "exit_on_error": False} for command in COMMANDS},
             args=given,
         )
+    except SIGTERMException:
+        return 128 + signal.SIGTERM
     except Exception as error:
         readable = _readable(error)
         if traceback or readable is None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.utils import images
 
 CONF = Path(__file__).parent / "conf"
+ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {"resolution": 16, "channel_base": 128, "channel_max": 8}
 
 
@@ -87,3 +92,32 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
     different = [key for key in a if not torch.equal(a[key], b[key])]
     assert not different
+
+
+NEEDED = ("ohlora", "configs", "scripts", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "dvc.yaml")
+
+
+def ran(words: list[str], folder: Path) -> str:
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def python_with_wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of a new environment: the wheel is installed there, its dependencies are borrowed from here."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in NEEDED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        source.mkdir(exist_ok=True)
+        copy(ROOT / name, source / name)
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    ran([*wheel, str(source)], folder)
+    ran([sys.executable, "-m", "venv", str(folder / "venv")], folder)
+    python = str(folder / "venv" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", *map(str, folder.glob("*.whl"))]
+    ran(install, folder)
+    site = next((folder / "venv" / "lib").glob("python*")) / "site-packages"
+    (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,38 @@ def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], 
     assert not different
     assert int(ranks[0]["images_seen"]) == 32
     assert len(list((tmp_path / "two" / "runs").iterdir())) == 1
+    run(*fine_tune, "--trainer.default_root_dir", str(tmp_path / "one"))
+    alone = torch.load(tmp_path / "one" / "runs" / "0001" / "rank0.pt", weights_only=True)
+    for key, value in alone.items():
+        torch.testing.assert_close(ranks[0][key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_two_nodes_train_as_one(tmp_path: Path, fine_tune: list[str]) -> None:
+    """``torchrun`` on two nodes, both of which are this machine; they find each other over loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stage = ["--trainer.default_root_dir", str(tmp_path / "nodes")]
+    nodes = ["--trainer.num_nodes", "2", "--trainer.devices", "1", *TWO[2:]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "GLOO_SOCKET_IFNAME": "lo"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    rendezvous = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--local_addr", "127.0.0.1"]
+    command = [*launch, *rendezvous, "-m", "ohlora", *fine_tune, *stage, *nodes]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=200)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "\n".join(text[-3000:] for text in said)
+    folder = tmp_path / "nodes" / "runs" / "0001"
+    ranks = [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
+    assert int(ranks[0]["images_seen"]) == 32
+    assert not [key for key in ranks[0] if not torch.equal(ranks[0][key], ranks[1][key])]
+    assert len(list((tmp_path / "nodes" / "runs").iterdir())) == 1
     run(*fine_tune, "--trainer.default_root_dir", str(tmp_path / "one"))
     alone = torch.load(tmp_path / "one" / "runs" / "0001" / "rank0.pt", weights_only=True)
     for key, value in alone.items():

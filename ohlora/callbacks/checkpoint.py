@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ohlora.errors import StorageError
 from ohlora.tracking import checkpoint_folder, checkpoints_in, run_loggers
@@ -59,6 +60,15 @@ class ImagesSeenCheckpoint(Checkpoint):
         """Saves the end of training."""
         if self._saved != images_seen(pl_module):
             self._save(trainer, images_seen(pl_module))
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Saves what a run has reached when SIGTERM stops it, which Lightning looks for between two batches."""
+        if not isinstance(exception, SIGTERMException) or not trainer.training:
+            return
+        if self._saved != images_seen(pl_module):
+            self._save(trainer, images_seen(pl_module))
+        if trainer.is_global_zero:
+            print(f"stopped by SIGTERM at {checkpoints_in(self._folder.parent)[-1]}; go on with --ckpt_path last")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the W&B run, so that a resumed run draws on in the same curves."""
