@@ -22,6 +22,7 @@ from ohlora import tracking
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
 from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.modules.base import Stage
 from ohlora.utils.files import config_file, replacing, shipped
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -97,9 +98,11 @@ class CLI(LightningCLI):
             self.config = self.parser.parse_object(merged, self.config)
 
     def instantiate_classes(self) -> None:
-        """Builds stage, data and trainer; a value that a constructor refuses is an error the user can mend."""
+        """Builds stage, data and trainer, and connects them; a value that is refused is an error the user can mend."""
         try:
             super().instantiate_classes()
+            if isinstance(self.model, Stage):
+                self.model.connect(self.datamodule, self.trainer.loggers)
         except (TypeError, ValueError) as error:
             cause: BaseException = error
             while cause.__cause__ is not None and not isinstance(cause, OhloraError):

@@ -6,9 +6,14 @@ by it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+"""Tells the images seen so far."""
+
 
 def images_seen(module: object) -> int:
-    """The reading of a stage's clock; 0 for a stage that has none."""
+    """The reading of a stage's clock; 0 for a module that has none."""
     return int(getattr(module, "images_seen", 0))
 
 
