@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -470,6 +471,11 @@ class GAN(Stage[ImageDataModule]):
     def finished(self) -> bool:
         """Whether all images of the budget have been seen."""
         return self.clock() >= self.kimg * 1000
+
+    @property
+    def steps_left(self) -> int:
+        """Steps until all images of the budget have been seen, for the progress bar."""
+        return math.ceil((self.kimg * 1000 - self.clock()) / self.data.batch_size)
 
     @property
     def r1_every_step(self) -> bool:
