@@ -22,6 +22,7 @@ class Progress(RichProgressBar):
         return super().total_train_batches if left is None else max(1, left)
 
     def _get_train_description(self, current_epoch: int) -> str:
+        # Nothing public names the bar, and "Epoch 0/-2" is what endless data would be called.
         return "Training"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -26,6 +26,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
@@ -616,6 +617,6 @@ def correct_for_lazy_regularization(optimizer: Optimizer, interval: int) -> None
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves an averaged copy towards a network: parameters by ``1 − decay``, buffers at once."""
     targets, sources = [[p.detach() for p in n.parameters()] for n in (average, network)]
-    torch._foreach_lerp_(targets, sources, 1 - decay)
+    get_ema_multi_avg_fn(decay)(targets, sources, 0)
     for target, source in zip(average.buffers(), network.buffers(), strict=True):
         target.copy_(source)
