@@ -617,6 +617,6 @@ def correct_for_lazy_regularization(optimizer: Optimizer, interval: int) -> None
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves an averaged copy towards a network: parameters by ``1 − decay``, buffers at once."""
     targets, sources = [[p.detach() for p in n.parameters()] for n in (average, network)]
-    get_ema_multi_avg_fn(decay)(targets, sources, 0)
+    get_ema_multi_avg_fn(decay)(targets, sources, 0)  # type: ignore[no-untyped-call]
     for target, source in zip(average.buffers(), network.buffers(), strict=True):
         target.copy_(source)
