@@ -24,6 +24,7 @@ from ohlora import tracking
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
 from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.modules.base import Stage
 from ohlora.utils.files import config_file, replacing, shipped
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -99,9 +100,11 @@ class CLI(LightningCLI):
             self.config = self.parser.parse_object(merged, self.config)
 
     def instantiate_classes(self) -> None:
-        """Builds stage, data and trainer; a value that a constructor refuses is an error the user can mend."""
+        """Builds stage, data and trainer, and connects them; a value that is refused is an error the user can mend."""
         try:
             super().instantiate_classes()
+            if isinstance(self.model, Stage):
+                self.model.connect(self.datamodule, self.trainer.loggers)
         except (TypeError, ValueError) as error:
             cause: BaseException = error
             while cause.__cause__ is not None and not isinstance(cause, OhloraError):
@@ -120,6 +123,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Gives the run its folder: a new one, or the one of the checkpoint it goes on from."""
         config = self.config[str(self.config.subcommand)]
+        if self.config.subcommand == "predict":
+            config.return_predictions = False  # they are in files, and all together may not fit into memory
         logger = config.trainer.logger
         if not isinstance(logger, Namespace) or not str(logger.get("class_path")).endswith("RunLogger"):
             return
@@ -202,16 +207,11 @@ def _readable(error: Exception) -> str | None:
 
 
 def _quiet() -> None:
-    """Silences what users of these commands can do nothing about."""
+    """Silences what neither users of these commands nor this project can do anything about."""
     for message in (
-        r".*does not have many workers.*",
-        r".*You passed in a `val_dataloader` but have no.*",
-        r".*LightningCLI's args parameter.*",
-        r".*predict returned None.*",
-        r".*in eval mode at the start of training.*",
-        r".*`LightningModule.configure_optimizers` returned `None`.*",
-        r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",
-        r".*`lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
+        r".*does not have many workers.*",  # images are held decoded in memory: loader processes would only copy them
+        r".*Total length of `DataLoader` across ranks is zero.*",  # a finished set has nothing left to predict
+        r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",  # Lightning's own call of torch
     ):
         warnings.filterwarnings("ignore", message=message)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls

@@ -1,4 +1,4 @@
-"""One folder per run, and the same figures and pictures on Weights & Biases.
+"""One folder per run, and the same metrics and pictures on Weights & Biases.
 
 A stage's folder (``trainer.default_root_dir``) holds its product and ``runs/0001``, ``runs/0002``, …, each with the
 resolved configuration, ``metrics.csv``, ``pictures/`` and ``checkpoints/``.
@@ -6,9 +6,11 @@ resolved configuration, ``metrics.csv``, ``pictures/`` and ``checkpoints/``.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +18,14 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import wandb
-from lightning.pytorch.loggers import WandbLogger
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ohlora.errors import MissingArtifactError
+from ohlora.errors import ConfigError, MissingArtifactError
 from ohlora.utils import images
 from ohlora.utils.accounts import wandb_key_found
+from ohlora.utils.clock import Clock
 from ohlora.utils.files import append_row, read_rows, write_rows
 
 CLOCK = "kimg"
@@ -79,8 +83,10 @@ def run_loggers(trainer: L.Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
-class RunLogger(WandbLogger):
-    """Writes metrics and pictures to the run folder and to Weights & Biases, on the kimg axis.
+class RunLogger(Logger):
+    """Writes metrics, pictures and tables to the run folder and to Weights & Biases, on the kimg axis.
+
+    Lightning's own ``WandbLogger`` counts steps, which two optimizers and several batch sizes make meaningless.
 
     Args:
         project: W&B project.
@@ -101,20 +107,38 @@ class RunLogger(WandbLogger):
         run_id: str | None = None,
         tags: list[str] | None = None,
     ) -> None:
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key_found() else "offline")  # type: ignore[assignment]
-        self.mode = mode
-        super().__init__(
-            name=name,
-            save_dir=run_dir or ".",
-            project=project,
-            id=run_id or secrets.token_hex(4),
-            mode=mode,
-            tags=tags,
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        self._wandb_init.pop("anonymous", None)  # W&B warns of it, whatever its value
-        self.run_dir = run_dir
+        super().__init__()
+        self.project, self.run_name, self.tags = project, name, tags
+        found: Any = os.environ.get("WANDB_MODE") or ("online" if wandb_key_found() else "offline")
+        self.mode: Literal["online", "offline", "disabled"] = found if mode == "auto" else mode
+        self.run_dir, self.run_id = run_dir, run_id or secrets.token_hex(4)
+        self._run: wandb.Run | None = None
+        self._clock: Clock | None = None
+
+    def connect(self, clock: Clock) -> None:
+        """Takes over the stage's clock, the axis of everything."""
+        self._clock = clock
+
+    @property
+    def kimg(self) -> float:
+        """The moment: thousands of images seen.
+
+        Raises:
+            ConfigError: If the logger has not been connected.
+        """
+        if self._clock is None:
+            raise ConfigError("RunLogger has no clock; call stage.connect(data, trainer.loggers) before the run")
+        return self._clock() / 1000
+
+    @property
+    def name(self) -> str:
+        """The W&B project."""
+        return self.project
+
+    @property
+    def version(self) -> str:
+        """The W&B run id."""
+        return self.run_id
 
     @property
     def save_dir(self) -> str | None:
@@ -122,47 +146,63 @@ class RunLogger(WandbLogger):
         return self.run_dir
 
     @property
-    def run_id(self) -> str:
-        """The W&B run id, for the checkpoint."""
-        return str(self._id)
-
-    @property
-    def experiment(self) -> Any:
+    @rank_zero_experiment
+    def experiment(self) -> wandb.Run:
         """The W&B run, with kimg as the axis of everything."""
-        first = self._experiment is None
-        run = super().experiment
-        if first and self._experiment is not None:
-            run.define_metric(CLOCK)
-            run.define_metric("*", step_metric=CLOCK)
-        return run
+        if self._run is None:
+            self._run = wandb.init(
+                project=self.project,
+                name=self.run_name,
+                id=self.run_id,
+                resume="allow",
+                mode=self.mode,
+                tags=self.tags,
+                dir=self.run_dir or ".",
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+            self._run.define_metric(CLOCK)
+            self._run.define_metric("*", step_metric=CLOCK)
+        return self._run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Adds the stage's settings to the W&B run."""
+        self.experiment.config.update(vars(params) if isinstance(params, Namespace) else params, allow_val_change=True)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Notes numbers of this moment.
+
+        Args:
+            metrics: Name → value; names may group with a slash. NaN stands for what was not measured, and is left out.
+            step: Not used: the clock is the axis.
+        """
+        row = {CLOCK: self.kimg} | {name: value for name, value in metrics.items() if not math.isnan(value)}
+        if self.run_dir is not None:
+            append_row(Path(self.run_dir) / "metrics.csv", row)
+        self.experiment.log(row)
 
     @rank_zero_only
     def record(
         self,
-        kimg: float,
-        metrics: Mapping[str, float],
         pictures: Mapping[str, np.ndarray] | None = None,
         tables: Mapping[str, list[dict[str, Any]]] | None = None,
     ) -> None:
-        """Notes figures, pictures and tables of one moment.
+        """Notes pictures and tables of this moment.
 
         Args:
-            kimg: The moment, in thousands of images seen.
-            metrics: Name → value; names may group with a slash.
             pictures: Name → H×W×3 uint8; saved as ``pictures/<name>-<images seen>.png``.
             tables: Name → rows; saved as ``<name>.csv``, where a later moment's replaces an earlier one's. A picture
                 (H×W×3 uint8) in a row is shown in W&B's table and left out of the file.
         """
+        kimg = self.kimg
         if self.run_dir is not None:
-            if metrics:
-                append_row(Path(self.run_dir) / "metrics.csv", {CLOCK: kimg, **metrics})
             for name, picture in (pictures or {}).items():
                 stem = f"{name.replace('/', '-')}-{round(kimg * 1000):09d}"
                 images.save_png(picture, Path(self.run_dir) / "pictures" / f"{stem}.png")
             for name, rows in (tables or {}).items():
                 plain = [{k: v for k, v in row.items() if not isinstance(v, np.ndarray)} for row in rows]
                 write_rows(Path(self.run_dir) / f"{name}.csv", plain)
-        self.experiment.log({CLOCK: kimg, **metrics})
         for name, picture in (pictures or {}).items():
             self.experiment.log({CLOCK: kimg, name: wandb.Image(picture)})
         for name, rows in (tables or {}).items():
@@ -172,28 +212,29 @@ class RunLogger(WandbLogger):
             self.experiment.log({CLOCK: kimg, name: wandb.Table(columns=columns, data=data)})
 
     def history(self, name: str) -> list[dict[str, float]]:
-        """The moments of this run that have a figure, with all numbers noted at each."""
+        """The moments of this run that have a metric, with all numbers noted at each."""
         path = Path(self.run_dir) / "metrics.csv" if self.run_dir is not None else None
         if path is None or not path.is_file():
             return []
         return [{k: float(v) for k, v in row.items() if v} for row in read_rows(path) if row.get(name)]
 
     @rank_zero_only
-    def rewind(self, kimg: float) -> None:
-        """Drops rows later than a resumed checkpoint, which are about to be measured again."""
+    def rewind(self) -> None:
+        """Drops rows later than now, for a resumed run is about to measure them again."""
         if self.run_dir is None:
             return
         path = Path(self.run_dir) / "metrics.csv"
         if path.is_file():
-            rows = [row for row in read_rows(path) if float(row[CLOCK]) <= kimg + 1e-9]
+            rows = [row for row in read_rows(path) if float(row[CLOCK]) <= self.kimg + 1e-9]
             write_rows(path, rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Closes the W&B run, so that the next run in this process starts its own."""
-        if self._experiment is not None:
-            folder = getattr(self._experiment, "dir", None)
-            self._experiment.finish(exit_code=0 if status == "success" else 1)
-            self._experiment = None
-            if self.mode == "offline" and folder:
-                print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(folder).parent)}")
+        if self._run is None:
+            return
+        folder = self._run.dir
+        self._run.finish(exit_code=0 if status == "success" else 1)
+        self._run = None
+        if self.mode == "offline" and folder:
+            print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(folder).parent)}")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from ohlora.datamodules.sampler import CountedSampler
 from ohlora.errors import ConfigError
 from ohlora.utils import counted, images
-from ohlora.utils.clock import images_seen
+from ohlora.utils.clock import Clock
 
 Sample = dict[str, Any]
 """``image`` (H×W×3 uint8), ``index`` (place in the data set) and, where there are labels, ``label`` (K float32); kinds
@@ -55,26 +55,63 @@ def collate(samples: list[Sample]) -> ImageBatch:
 class ImageDataModule(L.LightningDataModule):
     """Base of the datamodules that feed images to training.
 
+    Training needs the stage's clock, which :meth:`connect` takes.
+
     Args:
         batch_size: Images per step over all processes together; the result of a run depends on it, not on the number
             of processes.
         seed: Seed of the order of the data.
         num_workers: Loader processes per rank.
         flip: Mirrors half of the training images, chosen by their place in the order.
+
+    Attributes:
+        train_set: The training images; there after ``setup``.
+        label_names: The attributes that the labels are values of, in order; none by default.
     """
 
     train_set: ImageDataset
+    label_names: tuple[str, ...] = ()
+    _clock: Clock | None = None
 
     def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
         super().__init__()
         self.batch_size, self.seed, self.num_workers, self.flip = batch_size, seed, num_workers, flip
+
+    def connect(self, clock: Clock) -> None:
+        """Takes over the stage's clock, by which order and mirroring go."""
+        self._clock = clock
+
+    @property
+    def clock(self) -> Clock:
+        """The stage's clock.
+
+        Raises:
+            ConfigError: If the data has not been connected.
+        """
+        if self._clock is None:
+            raise ConfigError(f"{type(self).__name__} has no clock; call stage.connect(data) before trainer.fit")
+        return self._clock
+
+    def training_images(self, count: int, seed: int, stream: str) -> np.ndarray:
+        """Some training images, chosen at random without repetition.
+
+        Args:
+            count: How many at most.
+            seed: Seed of the choice.
+            stream: Name of the choice; different streams are independent.
+
+        Returns:
+            N×H×W×3 uint8.
+        """
+        chosen = counted.permutation(seed, stream, 0, len(self.train_set))[:count]
+        return np.stack([self.train_set[int(k)]["image"] for k in chosen])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Mirrors training images; which ones is a function of (seed, position), and noted as ``flipped``."""
         trainer = self.trainer
         if not self.flip or trainer is None or not trainer.training:
             return batch
-        first = images_seen(trainer.lightning_module) + trainer.global_rank
+        first = self.clock() + trainer.global_rank
         positions = [first + k * trainer.world_size for k in range(len(batch["image"]))]
         chosen = [bool(counted.generator(self.seed, "flip", p).integers(2)) for p in positions]
         flipped = torch.tensor(chosen, device=batch["image"].device)
@@ -86,18 +123,17 @@ class ImageDataModule(L.LightningDataModule):
         return {}
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Endless batches that go on where the model's clock (``images_seen``) stands."""
+        """Endless batches that go on where the stage's clock stands."""
         trainer = self.trainer
         assert trainer is not None
         if self.batch_size % trainer.world_size:
             raise ConfigError(
                 f"batch_size is {self.batch_size} for {trainer.world_size} processes; expected a multiple of those"
             )
-        module = trainer.lightning_module
         sampler = CountedSampler(
             len(self.train_set),
             self.seed,
-            start=lambda: images_seen(module),
+            start=self.clock,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )

@@ -210,7 +210,8 @@ class Images(ImageFiles):
         if label_columns and manifest is None:
             raise DataError("'label_columns' needs a 'manifest' that has them")
         self.folder, self.manifest = folder, manifest
-        self.label_columns = [*LABELS] if label_columns == "label" else label_columns
+        self.label_columns = [*LABELS] if label_columns == "label" else label_columns or []
+        self.label_names = tuple(name.removesuffix("_score") for name in self.label_columns)
 
     def setup(self, stage: str) -> None:
         """Finds, checks and loads the images.
@@ -231,7 +232,7 @@ class Images(ImageFiles):
         if not self.manifest:
             return Listing(source, images.paths_in(source))
         rows = read_rows(source)
-        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns or []]
+        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns]
         check_columns(source, rows, ["path", *wanted])
         paths = [source.parent / row["path"] for row in rows]
         labels = numbers_in(source, rows, wanted) if wanted else None

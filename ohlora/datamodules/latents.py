@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import lightning as L
@@ -18,6 +19,11 @@ def pieces(indices: AnySequence, size: int) -> list[AnySequence]:
     return [indices[first : first + size] for first in range(0, len(indices), size)]  # type: ignore[misc]
 
 
+Todo = Callable[[int, int], Sequence[Sequence[int]]]
+"""Tells what is still to do of so many latents, in shares that one process does together; the second number is the
+batch size."""
+
+
 class Latents(L.LightningDataModule):
     """Indices 0 … count − 1; what belongs to an index is a function of the stage's seed and the index alone.
 
@@ -26,20 +32,34 @@ class Latents(L.LightningDataModule):
         batch_size: Latents per batch and process.
     """
 
+    _todo: Todo | None = None
+
     def __init__(self, count: int, batch_size: int = 16) -> None:
         super().__init__()
         if count < 1 or batch_size < 1:
             raise ConfigError(f"count is {count} and batch_size {batch_size}; expected at least 1")
         self.count, self.batch_size = count, batch_size
 
-    def predict_dataloader(self) -> DataLoader[list[int]]:
-        """Batches of the indices that the stage still has to do.
+    def connect(self, todo: Todo) -> None:
+        """Takes over the stage's question of what is still to do."""
+        self._todo = todo
 
-        The stage says what one process does together; processes take that in turn, and no batch reaches beyond it.
+    def shares_to_do(self) -> Sequence[Sequence[int]]:
+        """What is still to do, in shares that one process does together.
+
+        Raises:
+            ConfigError: If the data has not been connected.
         """
+        if self._todo is None:
+            raise ConfigError("Latents does not know what is to do; call stage.connect(data) before trainer.predict")
+        return self._todo(self.count, self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader[list[int]]:
+        """Batches of the indices that are still to do; processes take shares in turn, no batch reaches beyond one."""
         trainer = self.trainer
         assert trainer is not None
-        shares: list[Sequence[int]] = trainer.lightning_module.shares_to_do(self.count, self.batch_size)  # type: ignore[operator]
-        mine = shares[trainer.global_rank :: trainer.world_size]
-        batches: Any = [batch for share in mine for batch in pieces(share, self.batch_size)]  # a list is a dataset
-        return DataLoader(batches, batch_size=None, collate_fn=list)
+        mine = self.shares_to_do()[trainer.global_rank :: trainer.world_size]
+        batches: Any = [list(batch) for share in mine for batch in pieces(share, self.batch_size)]
+        # A list is a data set. One batch is one item: Lightning notes which items a prediction belongs to, and warns
+        # where it cannot.
+        return DataLoader(batches, batch_size=1, collate_fn=itemgetter(0))

@@ -66,6 +66,8 @@ class Samples(L.LightningDataModule):
     outputs: tuple[str, ...]
     w_dim: int
     scores: np.ndarray
+    _uses_samples: bool = True
+    _latent_count: int = 0
 
     def __init__(
         self,
@@ -85,6 +87,15 @@ class Samples(L.LightningDataModule):
         self.batch_size, self.latent_batch_size = batch_size, latent_batch_size
         self.test_count, self.test_batch_size = test_count, test_batch_size
 
+    def connect(self, uses_samples: bool, latent_count: int) -> None:
+        """Takes over what the search works on.
+
+        Args:
+            uses_samples: Whether it takes samples, and not latents.
+            latent_count: Number of latents of a search by gradients.
+        """
+        self._uses_samples, self._latent_count = uses_samples, latent_count
+
     @property
     def existing_folder(self) -> Path:
         """The folder of the set.
@@ -103,7 +114,7 @@ class Samples(L.LightningDataModule):
             MissingArtifactError: If it is not there.
             DataError: If a shard is missing or a score is no number.
         """
-        if stage != "fit" or not self._wanted:
+        if stage != "fit" or not self._uses_samples:
             return
         folder = self.existing_folder
         self._shards = sample_files.shards_of(folder, self.count)
@@ -112,19 +123,12 @@ class Samples(L.LightningDataModule):
         first = tensor_files.read_rows(sample_files.shard_path(folder, self._shards[0]), ["w"], slice(0, 1))
         self.w_dim = first["w"].shape[1]
 
-    @property
-    def _wanted(self) -> bool:
-        """Whether the search takes samples, and not latents."""
-        trainer = self.trainer
-        assert trainer is not None
-        return bool(trainer.lightning_module.uses_samples)
-
     def train_dataloader(self) -> DataLoader[SampleBatch]:
         """One pass over samples or latents, shared out between processes; all have equally many batches."""
         trainer = self.trainer
         assert trainer is not None
-        if not self._wanted:
-            latents = range(trainer.lightning_module.latent_count)  # type: ignore[arg-type]
+        if not self._uses_samples:
+            latents = range(self._latent_count)
             parts: list[Part] = [(None, part) for part in pieces(latents, self.latent_batch_size)]
         else:
             end = len(self.scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import ImageBatch, Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in, validation_split
-from ohlora.errors import DataError, FormatError, MissingArtifactError
+from ohlora.errors import ConfigError, DataError, FormatError, MissingArtifactError
 from ohlora.faces.scoring import Normalization
 from ohlora.pipeline import require
+from ohlora.utils.clock import Clock
 from ohlora.utils.files import read_rows
 
 NORMALIZATION = "normalization.json"
@@ -68,16 +69,21 @@ class ScoredImages(ImageFiles):
         self.manifests, self.val_share = [Path(m) for m in manifests], val_share
         self.attributes = attributes or []
 
+    def connect(self, clock: Clock, outputs: Sequence[str] = ()) -> None:
+        """Takes over the stage's clock and, where no attributes were given, what its network predicts."""
+        super().connect(clock)
+        self.attributes = self.attributes or list(outputs)
+
     def setup(self, stage: str) -> None:
         """Reads the tables, checks every image, and divides them.
 
         Raises:
+            ConfigError: If no attributes are known.
             MissingArtifactError: If a table, or the normalisation that flipping needs, is not there.
             DataError: If a table lacks an attribute, or a row or image cannot be used.
         """
         if not self.attributes:
-            assert self.trainer is not None
-            self.attributes = list(self.trainer.lightning_module.outputs)  # type: ignore[arg-type]
+            raise ConfigError("the attributes to learn are not known; set data.init_args.attributes")
         parts = [self._listed(manifest) for manifest in self.manifests]
         both = np.concatenate([np.stack([labels, mirrored], axis=1) for _, labels, mirrored in parts])
         loaded = self.load(

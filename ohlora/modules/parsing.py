@@ -1,14 +1,10 @@
-"""Face parsing: training the parser, and scoring what a manifest's images show."""
+"""Training the face parser."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,23 +12,15 @@ import torchmetrics
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from ohlora.attributes import MEASURED
 from ohlora.datamodules.base import ImageBatch
-from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.datamodules.masks import MaskedImages
-from ohlora.datamodules.scores import NORMALIZATION, read_normalization
-from ohlora.errors import ConfigError, DataError
-from ohlora.faces import scoring
+from ohlora.errors import ConfigError
 from ohlora.faces.classes import CLASSES
-from ohlora.faces.parsing import coloured, load_parser
-from ohlora.faces.scoring import Normalization
-from ohlora.modules.scores import write_scores
+from ohlora.faces.parsing import coloured
 from ohlora.modules.supervised import Supervised
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.losses import dice_loss
 from ohlora.utils import counted, images
-from ohlora.utils.files import replacing
-from ohlora.utils.ranks import gathered
 
 SHOWN = 12
 """Validation images in the picture of a pass."""
@@ -51,6 +39,8 @@ class FaceParsing(Supervised):
         patience: Passes without improvement after which training stops.
         seed: Seed of the initial weights.
     """
+
+    data_type = MaskedImages
 
     def __init__(
         self,
@@ -74,16 +64,13 @@ class FaceParsing(Supervised):
         self._kept: dict[str, float] = {}
 
     @property
-    def data(self) -> MaskedImages:
-        """The datamodule of the run."""
-        data = super().data
-        if not isinstance(data, MaskedImages):
-            raise ConfigError(f"the data is {type(data).__name__}; expected MaskedImages")
-        return data
+    def _masked(self) -> MaskedImages:
+        assert isinstance(self.data, MaskedImages)
+        return self.data
 
     def setup(self, stage: str) -> None:
         """Checks that the images can be halved often enough."""
-        network, resolution = self.networks[0], self.data.resolution
+        network, resolution = self.networks[0], self._masked.resolution
         assert isinstance(network, FaceParserNetwork)
         if resolution % network.step:
             raise ConfigError(
@@ -118,7 +105,7 @@ class FaceParsing(Supervised):
     @torch.no_grad()
     def _picture(self) -> np.ndarray:
         """Validation images above their true and their predicted maps."""
-        batch = [self.data.val_set[k] for k in range(min(SHOWN, len(self.data.val_set)))]
+        batch = [self._masked.val_set[k] for k in range(min(SHOWN, len(self._masked.val_set)))]
         shown = np.stack([sample["image"] for sample in batch])
         truth = np.stack([sample["mask"] for sample in batch])
         predicted = self.networks[0](images.to_float(shown).to(self.device)).argmax(dim=1).cpu().numpy()
@@ -143,95 +130,3 @@ class FaceParsing(Supervised):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The opposite."""
         self._kept = checkpoint["kept_figures"]
-
-
-class ScoreProperties(L.LightningModule):
-    """Parses the images of a manifest or folder and scores what they show, in one pass.
-
-    Writes into ``output``: ``raw_scores.csv`` and ``scores.csv`` (z-scores), both with the columns ``index``, ``path``
-    (relative to the table) and ``<attribute>_score`` for every attribute of :data:`ohlora.attributes.MEASURED`; and
-    ``normalization.json``, the scale that turned the one into the other.
-
-    Args:
-        parser: The parser: a file of our U-Net, or the folder of a Hugging Face semantic-segmentation checkpoint.
-        output: Folder to fill.
-        classes: Label, or id, of a Hugging Face checkpoint → our class; by default those of CelebAMask-HQ.
-        variants: Which algorithm to use, by attribute; by default ``ohlora``. See
-            :data:`ohlora.faces.scoring.SCORERS`.
-        normalization: Stored scale to use; None takes mean and deviation of the images at hand.
-        keep_maps: Whether to keep the maps as ``masks/<index>.png``, whose grey levels are class ids.
-    """
-
-    def __init__(
-        self,
-        parser: str,
-        output: str,
-        classes: dict[str, str] | None = None,
-        variants: dict[str, str] | None = None,
-        normalization: str | None = None,
-        keep_maps: bool = False,
-    ) -> None:
-        super().__init__()
-        self.parser = load_parser(parser, classes)
-        self.output, self.variants, self.keep_maps = Path(output), variants, keep_maps
-        scoring.check_variants(variants or {})
-        self.stored = Path(normalization) if normalization is not None else None
-        self._scale = read_normalization(self.stored, MEASURED) if self.stored is not None else None
-        self._raw: list[tuple[int, dict[str, float]]] = []
-
-    @property
-    def _images(self) -> ImageFileDataset:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, Images):
-            raise ConfigError(f"the data is {type(data).__name__}; expected Images")
-        return data.train_set
-
-    def setup(self, stage: str) -> None:
-        """Checks that there is a population where one is needed."""
-        if self._scale is None and len(self._images) < 2:
-            raise DataError(
-                f"{len(self._images)} images have no scale of their own; expected at least 2, or a stored one in "
-                "model.init_args.normalization"
-            )
-
-    def predict_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Parses and scores a batch."""
-        maps, pixels = self.parser(batch["image"]).cpu().numpy(), images.to_uint8(batch["image"])
-        for place, image, parsing in zip(batch["index"], pixels, maps, strict=True):
-            self._raw.append((place, scoring.score(image, parsing, self.variants)))
-            if self.keep_maps:
-                images.save_png(parsing, self.output / "masks" / f"{self._images.numbers[place]:06d}.png")
-
-    def on_predict_end(self) -> None:
-        """Rank zero writes the tables of all ranks; the z-scores last, which say that all is there."""
-        raw = dict(sorted(gathered(self._raw)))
-        if not self.trainer.is_global_zero:
-            return
-        scale = self._scale or fit_normalization(list(raw.values()))
-        self._write_scale(scale)
-        write_scores(self.output / "raw_scores.csv", self._images, raw)
-        scores = {place: scale.apply(row) for place, row in raw.items()}
-        write_scores(self.output / "scores.csv", self._images, scores)
-        print(f"{len(raw)} images scored for {', '.join(MEASURED)}: {self.output / 'scores.csv'}")
-
-    def _write_scale(self, scale: Normalization) -> None:
-        with replacing(self.output / NORMALIZATION) as part:
-            if self.stored is not None:
-                shutil.copyfile(self.stored, part)
-            else:
-                part.write_text(json.dumps(scale.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def fit_normalization(raw: Sequence[Mapping[str, float]]) -> Normalization:
-    """The scale of a population.
-
-    Raises:
-        DataError: If an attribute has the same score everywhere.
-    """
-    try:
-        return Normalization.fit(raw)
-    except ValueError as error:
-        raise DataError(
-            f"{len(raw)} images have no scale of their own ({error}); look at their maps (model.init_args.keep_maps), "
-            "or give a stored scale in model.init_args.normalization"
-        ) from error

@@ -12,7 +12,7 @@ import torchmetrics.functional as measures
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from ohlora.datamodules.base import ImageBatch
+from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.datamodules.scores import ScoredDataset, ScoredImages
 from ohlora.errors import ConfigError
 from ohlora.modules.supervised import Gathered, Supervised
@@ -36,6 +36,7 @@ class PropertyRegression(Supervised):
         save_as: Name of the product, a safetensors file; by default that of the network.
     """
 
+    data_type = ScoredImages
     predicted: Tensor
 
     def __init__(
@@ -62,6 +63,11 @@ class PropertyRegression(Supervised):
         self.name, self.outputs, self.resolution = save_as or network, cnn.outputs, resolution
         self.deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]
         self.predictions = Gathered(len(cnn.outputs))
+
+    def hand_over(self, data: ImageDataModule) -> None:
+        """The clock, and what the network predicts."""
+        assert isinstance(data, ScoredImages)
+        data.connect(self.clock, self.outputs)
 
     @property
     def _validation(self) -> ScoredDataset:

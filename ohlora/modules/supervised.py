@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
+from ohlora.modules.base import Stage
 from ohlora.modules.optimizers import apply_settings, settings_of
 from ohlora.tracking import run_loggers
 from ohlora.utils import counted
@@ -63,7 +64,7 @@ class Gathered(nn.Module):
         return table
 
 
-class Supervised(L.LightningModule):
+class Supervised(Stage[ImageDataModule]):
     """Trains one or several networks side by side, validates after every pass, and keeps each one's best weights.
 
     The clock is images seen; a *pass* is as many whole batches as it takes to see the training set. Everything random
@@ -82,7 +83,7 @@ class Supervised(L.LightningModule):
         seed: Seed of initial weights and dropout.
     """
 
-    images_seen: Tensor
+    data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
     best_loss: Tensor
     best_pass: Tensor
     kept_loss: Tensor
@@ -110,7 +111,6 @@ class Supervised(L.LightningModule):
         self.networks = nn.ModuleList(networks)
         self.best = copy.deepcopy(self.networks).requires_grad_(False)
         count = len(self.networks)
-        self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("best_loss", torch.full((count,), math.inf))
         self.register_buffer("best_pass", torch.zeros(count))
         self.register_buffer("kept_loss", torch.full((count,), math.inf))
@@ -165,12 +165,9 @@ class Supervised(L.LightningModule):
         """Whether a pass has ended that was not validated yet; a checkpoint waits for that."""
         return int(self.images_seen) // self.images_per_pass > int(self.validated_at) // self.images_per_pass
 
-    @property
-    def data(self) -> ImageDataModule:
-        """The datamodule of the run."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ImageDataModule)
-        return data
+    def hand_over(self, data: ImageDataModule) -> None:
+        """The clock, by which the data is ordered."""
+        data.connect(self.clock)
 
     @property
     def steps_per_pass(self) -> int:
@@ -208,7 +205,7 @@ class Supervised(L.LightningModule):
     def on_train_start(self) -> None:
         """Drops figures that are about to be measured again, and ends at once when there is nothing left to do."""
         for logger in run_loggers(self.trainer):
-            logger.rewind(int(self.images_seen) / 1000)
+            logger.rewind()
         self._started_at = int(self.images_seen)
         apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
         self._stop_when_done()
@@ -283,8 +280,10 @@ class Supervised(L.LightningModule):
         tables: Mapping[str, list[dict[str, Any]]] | None = None,
     ) -> None:
         """Notes figures, pictures and tables of this moment in the run folder and on W&B."""
-        for logger in run_loggers(self.trainer):
-            logger.record(int(self.images_seen) / 1000, figures, pictures, tables)
+        if figures:
+            for logger in self.trainer.loggers:
+                logger.log_metrics(dict(figures))
+        self.show(pictures, tables)
 
     def _report(self, figures: Mapping[str, float]) -> None:
         optimizers: Any = self.trainer.optimizers

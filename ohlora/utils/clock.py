@@ -6,6 +6,11 @@ logs, image grids and checkpoints are therefore all timed in kimg.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+"""Tells the images seen so far."""
+
 
 def images_seen(module: object) -> int:
     """Returns how many images a module has been trained on; 0 for a module that does not count them."""
