@@ -1,4 +1,4 @@
-"""Images labelled 0 or 1 by hand, divided into folds."""
+"""Images annotated with 0 or 1 by hand, divided into folds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
-from torch.utils.data import DataLoader
 
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import Sample
+from ohlora.datamodules.epochs import EpochImages
 from ohlora.datamodules.images import (
     ImageFileDataset,
-    ImageFiles,
     Listing,
     check_columns,
     image_numbers,
@@ -74,7 +73,7 @@ class FoldedDataset(ImageFileDataset):
         return {**super().__getitem__(index), "roles": self.roles[index]}
 
 
-class AnnotatedImages(ImageFiles):
+class AnnotatedImages(EpochImages):
     """Images labelled 0 or 1, with the folds of an ensemble.
 
     The labels are a CSV with a header: ours has a column ``path`` (relative to the CSV); the original's numbers its
@@ -119,10 +118,7 @@ class AnnotatedImages(ImageFiles):
             loaded.paths, loaded.resolution, loaded.labels, loaded.cached, loaded.numbers, loaded.resize
         )
         self.train_set.roles = fold_roles(loaded.labels[:, 0], self.folds, self.inner_share, self.seed)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """All images in order: each member takes from them what it stops on and what it is reported on."""
-        return self.in_order(self.train_set)
+        self.val_set = self.train_set  # each member takes from it what it stops on and what it is reported on
 
     def _listed(self) -> Listing:
         source = self.annotations_path
