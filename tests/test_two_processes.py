@@ -124,12 +124,15 @@ def test_generation_is_shared_out(tmp_path: Path, weights: tuple[Path, Path]) ->
 
 def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
     manifest, _ = brightness_table(tmp_path / "data", 60)
-    settings: dict[str, object] = {"data.init_args.labels": manifest, "trainer.default_root_dir": tmp_path / "stage"}
+    settings: dict[str, object] = {
+        "data.init_args.annotations": manifest,
+        "trainer.default_root_dir": tmp_path / "stage",
+    }
     run("fit", "--config", str(CONF / "filter.yaml"), *options(settings), *TWO)
     rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "out_of_fold.csv")
     assert len(rows) == 60 and all(0 < float(row["gender_score"]) < 1 for row in rows)
     figures = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
-    assert [row["pass"] for row in figures[:-1]] == [f"{k}.0" for k in range(1, 7)]
+    assert [row["epoch"] for row in figures[:-1]] == [f"{k}.0" for k in range(1, 7)]
     assert float(figures[-1]["out_of_fold/auroc"]) > 0.9
 
 

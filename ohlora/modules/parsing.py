@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -75,7 +74,7 @@ class FaceParsing(Supervised[MaskedImages]):
         """Checks that the images can be halved often enough."""
         if self.data.resolution % self.step:
             raise ConfigError(
-                f"the images have resolution {self.data.resolution}; expected a multiple of {self.step} for these widths"
+                f"the images have resolution {self.data.resolution}; expected a multiple of {self.step}, or fewer widths"
             )
 
     def loss(self, batch: ImageBatch) -> Tensor:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import lightning as L
 import torch
@@ -153,9 +153,9 @@ class BestWeights(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the lowest loss so far; its file may have been moved along with the run's folder."""
-        path, known = str(self.path), bool(state_dict["best_model_path"])
-        moved = {"dirpath": self.dirpath, "last_model_path": ""}
-        if known:
+        path = str(self.path)
+        moved: dict[str, Any] = {"dirpath": self.dirpath}
+        if state_dict["best_model_path"]:
             scores = {path: state_dict["best_model_score"]}
             moved |= {"best_model_path": path, "kth_best_model_path": path, "best_k_models": scores}
         super().load_state_dict(state_dict | moved)
@@ -197,7 +197,7 @@ class Supervised(Stage[Data]):
         seed: Seed of dropout.
     """
 
-    data_type = EpochImages
+    data_type: ClassVar[type[L.LightningDataModule]] = EpochImages
 
     def __init__(
         self,
@@ -258,7 +258,8 @@ class Supervised(Stage[Data]):
             logger.rewind()
         apply_settings(self.trainer.optimizers, [self._configured], scheduled=self._schedule is not None)
         self._stopping.patience = self.patience
-        self.trainer.should_stop = self._stopping.wait_count >= self.patience
+        if self._stopping.wait_count >= self.patience:
+            self.trainer.should_stop = True
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The loss on a batch."""

@@ -20,6 +20,7 @@ from tests.conftest import CONF, assert_same, network_state
 from tests.toy_tables import brightness_table
 
 Run = Callable[..., int]
+HUGE_STEPS = ["--model.init_args.optimizer", "torch.optim.SGD", "--model.init_args.optimizer.init_args.lr", "1e38"]
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_killed_and_resumed_is_bit_identical(
     whole: Path, tmp_path: Path, step: int, best_is_gone: bool
 ) -> None:
-    """Killed at any later time: of the whole run everything stays but the checkpoints after ``step`` and the product."""
+    """Killed at any later time: of the run all stays but the checkpoints after ``step`` and the product."""
     shutil.copytree(whole / "stage", tmp_path / "stage")
     run = tmp_path / "stage" / "runs" / "0001"
     for path in (run / "checkpoints").glob("images-*.ckpt"):
@@ -171,14 +172,14 @@ def test_weights_that_break_in_the_last_step_of_an_epoch(
     fit: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Only the validation can tell."""
-    words = ["--data.init_args.batch_size", "48", "--model.init_args.optimizer.init_args.lr", "1e38"]
+    words = ["--data.init_args.batch_size", "48", *HUGE_STEPS]
     assert fit(*words) == 2
     assert "a prediction on validation data is not finite: the network has diverged" in capsys.readouterr().err
     assert not (tmp_path / "stage" / "hairstyle.safetensors").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(fit: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit("--model.init_args.optimizer.init_args.lr", "1e38") == 2
+    assert fit(*HUGE_STEPS) == 2
     told = capsys.readouterr().err
     assert "the loss of hairstyle.safetensors is not finite in the step that ends at 16 images" in told
 
