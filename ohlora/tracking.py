@@ -6,6 +6,7 @@ resolved configuration, ``metrics.csv``, ``pictures/`` and ``checkpoints/``.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -17,7 +18,8 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import wandb
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ohlora.errors import ConfigError, MissingArtifactError
@@ -106,9 +108,9 @@ class RunLogger(Logger):
         tags: list[str] | None = None,
     ) -> None:
         super().__init__()
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key_found() else "offline")  # type: ignore[assignment]
-        self.project, self.run_name, self.mode, self.tags = project, name, mode, tags
+        self.project, self.run_name, self.tags = project, name, tags
+        found: Any = os.environ.get("WANDB_MODE") or ("online" if wandb_key_found() else "offline")
+        self.mode: Literal["online", "offline", "disabled"] = found if mode == "auto" else mode
         self.run_dir, self.run_id = run_dir, run_id or secrets.token_hex(4)
         self._run: wandb.Run | None = None
         self._clock: Clock | None = None
@@ -144,11 +146,6 @@ class RunLogger(Logger):
         return self.run_dir
 
     @property
-    def log_dir(self) -> str | None:
-        """The run folder."""
-        return self.run_dir
-
-    @property
     @rank_zero_experiment
     def experiment(self) -> wandb.Run:
         """The W&B run, with kimg as the axis of everything."""
@@ -177,10 +174,10 @@ class RunLogger(Logger):
         """Notes numbers of this moment.
 
         Args:
-            metrics: Name → value; names may group with a slash.
+            metrics: Name → value; names may group with a slash. NaN stands for what was not measured, and is left out.
             step: Not used: the clock is the axis.
         """
-        row = {CLOCK: self.kimg, **metrics}
+        row = {CLOCK: self.kimg} | {name: value for name, value in metrics.items() if not math.isnan(value)}
         if self.run_dir is not None:
             append_row(Path(self.run_dir) / "metrics.csv", row)
         self.experiment.log(row)

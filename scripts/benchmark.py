@@ -346,7 +346,9 @@ def train(given: argparse.Namespace, r1_interval: int, steps: int, watch: Watch)
         callbacks=[watch],
         default_root_dir=given.folder,
     )
-    trainer.fit(module, datamodule=DrawnFaces(given.resolution, train_size=given.batch, batch_size=given.batch))
+    data = DrawnFaces(given.resolution, train_size=given.batch, batch_size=given.batch)
+    module.connect(data)
+    trainer.fit(module, datamodule=data)
     return module
 
 
@@ -487,7 +489,9 @@ def sampled(given: argparse.Namespace, name: str, precision: str) -> tuple[float
         callbacks=[watch],
         default_root_dir=given.folder,
     )
-    trainer.predict(module, datamodule=Latents(given.count, given.batch), return_predictions=False)
+    data = Latents(given.count, given.batch)
+    module.connect(data)
+    trainer.predict(module, datamodule=data, return_predictions=False)
     return (given.count - given.batch) / watch.seconds, sample_files.read_scores(folder / name)
 
 

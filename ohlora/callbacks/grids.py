@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
 import torch
 
+from ohlora.datamodules.base import ImageDataModule
+from ohlora.errors import ConfigError
 from ohlora.networks.sampling import counted_latents
 from ohlora.networks.stylegan import Generator
 from ohlora.tracking import run_loggers
-from ohlora.utils import counted, images
+from ohlora.utils import images
 from ohlora.utils.clock import crossed, images_seen
 
 
@@ -37,9 +39,8 @@ class SampleGrid(L.Callback):
         """Draws the reals and, from untouched weights, the first fakes."""
         self._before = self._drawn = images_seen(pl_module)
         if trainer.is_global_zero and self._before == 0:
-            dataset = trainer.datamodule.train_set  # type: ignore[attr-defined]
-            chosen = counted.permutation(self.seed, "reals", 0, len(dataset))[: self.rows * self.columns]
-            self._record(trainer, 0, "reals", np.stack([dataset[int(k)]["image"] for k in chosen]))
+            reals = averaging(pl_module).data.training_images(self.rows * self.columns, self.seed, "reals")
+            self._record(trainer, "reals", reals)
             self._draw(trainer, pl_module, 0)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -57,16 +58,37 @@ class SampleGrid(L.Callback):
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, now: int) -> None:
         self._drawn = now
-        averaged = pl_module.averaged
-        if not isinstance(averaged, Generator):
-            raise TypeError(f"{type(pl_module).__name__} has no averaged generator; expected a GAN stage")
-        fakes = render(averaged, self.seed, range(self.rows * self.columns), self.batch_size)
-        self._record(trainer, now, "fakes", fakes)
+        G_ema = averaging(pl_module).G_ema  # noqa: N806
+        self._record(trainer, "fakes", render(G_ema, self.seed, range(self.rows * self.columns), self.batch_size))
 
-    def _record(self, trainer: L.Trainer, now: int, name: str, pictures: np.ndarray) -> None:
+    def _record(self, trainer: L.Trainer, name: str, pictures: np.ndarray) -> None:
         sheet = images.enlarge(images.grid(pictures, self.columns))
         for logger in run_loggers(trainer):
-            logger.record(now / 1000, {}, {name: sheet})
+            logger.record({name: sheet})
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """A stage that trains a generator, as callbacks see it.
+
+    Attributes:
+        data: The training images.
+        G_ema: The averaged generator.
+    """
+
+    data: ImageDataModule
+    G_ema: Generator
+
+
+def averaging(stage: L.LightningModule) -> Averaging:
+    """A stage that has an averaged generator.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    if not isinstance(stage, Averaging):
+        raise ConfigError(f"{type(stage).__name__} has no averaged generator; this callback goes with a GAN stage")
+    return stage
 
 
 @torch.inference_mode()

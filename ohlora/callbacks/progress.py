@@ -43,9 +43,8 @@ class Progress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx - self._first)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """The clock and the latest losses."""
-        shown = {"kimg": f"{images_seen(pl_module) / 1000:.2f}"} if hasattr(pl_module, "images_seen") else {}
-        for name, value in getattr(pl_module, "latest_metrics", {}).items():
-            if name.startswith("loss/"):
-                shown[name.removeprefix("loss/")] = f"{value:.3f}"
-        return shown
+        """The clock, and what the stage logs with ``prog_bar=True``."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)  # the W&B run's id
+        metrics = {name.removeprefix("loss/"): value for name, value in shown.items()}
+        return {"kimg": f"{images_seen(pl_module) / 1000:.2f}"} | metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from ohlora.attributes import FILTERS
+from ohlora.callbacks.grids import averaging
+from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
@@ -20,14 +22,14 @@ from ohlora.networks.stylegan import Generator
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import run_loggers
-from ohlora.utils import counted, figures, images
+from ohlora.utils import figures, images
 from ohlora.utils.clock import crossed, images_seen
 
 
 class Watch(L.Callback):
     """Measures the averaged generator before the first step, every so many kimg, and thoroughly at the end.
 
-    Figures: the filters' mean scores; the **concept rate**, the share of images that pass all rules (at 0.5 and at the
+    Metrics: the filters' mean scores; the **concept rate**, the share of images that pass all rules (at 0.5 and at the
     recipe's limits); **diversity**, the mean pairwise distance in the property network's hidden features, relative to
     the start; for a generator with labels that are attributes, the correlation of each label with the measured
     attribute and its leakage, the mean absolute correlation with the others. At the end also Fréchet and kernel
@@ -120,7 +122,7 @@ class Watch(L.Callback):
         return {"start_distance": self._start_distance, "best_rate": self._best_rate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The opposite."""
+        """Takes over what :meth:`state_dict` kept."""
         self._start_distance, self._best_rate = state_dict["start_distance"], state_dict["best_rate"]
 
     # --- measuring
@@ -129,9 +131,8 @@ class Watch(L.Callback):
         """Measures the averaged generator on ``count`` latents; rank zero only."""
         if not trainer.is_global_zero:
             return
-        generator = module.averaged
-        if not isinstance(generator, Generator):
-            raise ConfigError(f"{type(module).__name__} has no averaged generator; expected a GAN stage")
+        stage = averaging(module)
+        generator = stage.G_ema
         for network in (*self.filters, self.features):
             network.to(generator.w_avg.device)
         indices = self._indices(count, images_seen(module))
@@ -152,35 +153,34 @@ class Watch(L.Callback):
         shown["diversity"] = distance / self._start_distance
         tables: dict[str, list[dict[str, Any]]] = {}
         if labels is not None:
-            conditioning, table = self._conditioning(trainer, labels, named)
+            conditioning, table = self._conditioning(stage.data.label_names, labels, named)
             shown |= conditioning
             tables = {"label_correlations": table} if table else {}
         pictures = {}
         if thorough:
-            shown |= set_distances(self._features_of_training(trainer), features)
+            shown |= set_distances(self._features_of_training(stage.data), features)
             pictures = self._curves(trainer)
         self._keep_best(trainer, generator, shown)
+        # Not self.log: Lightning refuses it at the start and at the end of training, and in between repeats the last
+        # value in every row until there is another.
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{prefix}{name}": value for name, value in shown.items()})
         for logger in run_loggers(trainer):
-            moment = {f"{prefix}{name}": value for name, value in shown.items()}
-            logger.record(images_seen(module) / 1000, moment, pictures, tables if thorough else None)
+            logger.record(pictures, tables if thorough else None)
 
     def _indices(self, count: int, now: int) -> list[int]:
         """The fixed latents, then fresh ones, which belong to this moment."""
         first_fresh = 1_000_000 + now * 10
         return [*range(self.fixed), *range(first_fresh, first_fresh + count - self.fixed)]
 
-    def _features_of_training(self, trainer: L.Trainer) -> Tensor:
-        data = trainer.datamodule.train_set  # type: ignore[attr-defined]
-        chosen = counted.permutation(self.seed, "watch/reals", 0, len(data))[: self.final]
-        reals = images.to_float(np.stack([data[int(k)]["image"] for k in chosen]))
+    def _features_of_training(self, data: ImageDataModule) -> Tensor:
+        reals = images.to_float(data.training_images(self.final, self.seed, "watch/reals"))
         return batched(self.features, reals, next(self.properties.parameters()).device)
 
     def _conditioning(
-        self, trainer: L.Trainer, labels: Tensor, scores: dict[str, np.ndarray]
+        self, names: Sequence[str], labels: Tensor, scores: dict[str, np.ndarray]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """How each label moves the attribute it stands for, and how much it moves the others."""
-        columns = getattr(trainer.datamodule, "label_columns", None) or []  # type: ignore[attr-defined]
-        names = [column.removesuffix("_score") for column in columns]
         seen = [k for k, name in enumerate(names) if name in scores]
         if len(names) != labels.shape[1] or not seen:
             return {}, []

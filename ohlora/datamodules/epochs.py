@@ -30,8 +30,17 @@ class EpochImages(ImageFiles):
         return math.ceil(len(self.train_set) / self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The batches of an epoch, or what is left of it, from where the stage's clock stands."""
+        """The batches of an epoch, or what is left of it, from where the stage's clock stands.
+
+        Raises:
+            ConfigError: If batches have become so large that the epoch would be over.
+        """
         loader = super().train_dataloader()
+        if self._done() >= self.steps_per_epoch * self.batch_size:
+            raise ConfigError(
+                f"the checkpoint stands within an epoch, which would be over with batch_size {self.batch_size}; resume "
+                "with the batch_size it was made with, or from the end of an epoch"
+            )
         assert isinstance(loader.sampler, CountedSampler)
         loader.sampler.epoch, loader.sampler.done = self.steps_per_epoch * self.batch_size, self._done
         return loader
@@ -44,10 +53,4 @@ class EpochImages(ImageFiles):
         """Images of the current epoch that training has seen."""
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        steps = 0 if progress.is_last_batch else progress.current.ready
-        if steps >= self.steps_per_epoch:
-            raise ConfigError(
-                f"the checkpoint stands after step {steps} of an epoch, and with batch_size {self.batch_size} an epoch "
-                f"has {self.steps_per_epoch}; resume with the batch_size it was made with, or from the end of an epoch"
-            )
-        return steps * self.batch_size
+        return 0 if progress.is_last_batch else progress.current.ready * self.batch_size

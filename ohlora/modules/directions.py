@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ohlora.characters.reports import DIRECTIONS
+from ohlora.datamodules.samples import Samples
 from ohlora.directions.edits import Directions
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import correlations, slopes
@@ -196,6 +197,10 @@ class DirectionSearch(ImageGenerationTest):
         """Latents of a search by gradients."""
         return self.settings.latents
 
+    def hand_over(self, data: Samples) -> None:
+        """What the search works on."""
+        data.connect(self.uses_samples, self.latent_count)
+
     def configure_optimizers(self) -> None:
         """None: a search takes its own steps."""
 
@@ -209,7 +214,7 @@ class DirectionSearch(ImageGenerationTest):
 
     def on_fit_start(self) -> None:
         """Begins the search, or goes on with one."""
-        self.images_seen = 0  # whole passes only: a checkpoint within a pass goes back to its beginning
+        self.images_seen.zero_()  # whole passes only: a checkpoint within a pass goes back to its beginning
         if self.uses_samples:
             self.search: Search = SampleSearch(self.settings, self.data, self.device)
         else:
@@ -223,7 +228,7 @@ class DirectionSearch(ImageGenerationTest):
             )
         if self._restored is not None:
             self.search.restore(self._restored["search"])
-            self.images_seen = self._restored["images_seen"]
+            self.images_seen.fill_(self._restored["images_seen"])
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Adds a batch to the sums of this pass; one that only keeps step with other processes is empty."""
@@ -242,7 +247,7 @@ class DirectionSearch(ImageGenerationTest):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps where the search stood at the beginning of this pass."""
-        checkpoint["search"] = {"search": self.search.state(), "images_seen": self.images_seen}
+        checkpoint["search"] = {"search": self.search.state(), "images_seen": self.clock()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remembers where to go on."""

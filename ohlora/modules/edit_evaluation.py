@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,16 +22,16 @@ from ohlora.evaluation.edits import EditReport, correlations, passes, slopes, su
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.faces.scoring import score
 from ohlora.formats import direction_files, network_files
+from ohlora.modules.base import Stage
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.pipeline import require
-from ohlora.tracking import run_loggers
 from ohlora.utils import figures, images
 from ohlora.utils.ranks import gathered
 
 
-class ImageGenerationTest(L.LightningModule):
+class ImageGenerationTest(Stage[Samples]):
     """Edits latents on a grid of strengths, and lets a judge look.
 
     The search CNN finds a latent's group; another CNN, the judge, scores the edits, in its standard deviations over
@@ -51,7 +50,7 @@ class ImageGenerationTest(L.LightningModule):
     discriminator: Discriminator | None
     parser: FaceParser | None
     edits: Edits
-    images_seen = 0
+    data_type = Samples
 
     def __init__(
         self,
@@ -81,13 +80,6 @@ class ImageGenerationTest(L.LightningModule):
         self.limits_given, self.scale_count = limits, scale_count
         self.parser_path, self.closer_count, self.discriminator_path = parser, closer_count, discriminator
         self.sheets, self.image_batch_size = sheets, image_batch_size
-
-    @property
-    def data(self) -> Samples:
-        """The datamodule of the run."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, Samples)
-        return data
 
     def load_networks(self, *names: str) -> None:
         """Loads ``generator``, ``network`` or ``judge``, frozen, onto the stage's device.
@@ -123,8 +115,9 @@ class ImageGenerationTest(L.LightningModule):
 
     def record(self, metrics: dict[str, float], pictures: dict[str, np.ndarray], tables: dict[str, Any]) -> None:
         """Notes figures, pictures and tables in the run folder and on W&B."""
-        for logger in run_loggers(self.trainer):
-            logger.record(self.images_seen / 1000, metrics, pictures, tables)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics)
+        self.show(pictures, tables)
 
     # --- before the test
 

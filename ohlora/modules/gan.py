@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -23,11 +23,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
+from ohlora.modules.base import Stage
 from ohlora.modules.optimizers import apply_settings, settings_of
 from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
@@ -43,7 +45,6 @@ from ohlora.networks.stylegan import (
 from ohlora.pipeline import require
 from ohlora.tracking import run_loggers
 from ohlora.utils import counted
-from ohlora.utils.clock import crossed
 
 
 @dataclass
@@ -96,7 +97,7 @@ class Batch:
     keys: list[Key]
 
 
-class GAN(L.LightningModule):
+class GAN(Stage[ImageDataModule]):
     """Trains a StyleGAN generator against a discriminator.
 
     Everything random is counted by the images seen (see :mod:`ohlora.utils.counted`), so a resumed run continues bit
@@ -133,11 +134,11 @@ class GAN(L.LightningModule):
         style_mixing: Probability that an image's style codes come from two latents.
         ema_kimg: Half-life of the averaged generator, in kimg.
         w_avg_beta: Decay of the running mean of w per step.
-        log_every: Interval of the figures, in kimg.
+        log_every: Interval over which metrics are averaged and logged, in kimg, to the nearest step; 0 logs none.
         seed: Seed of latents, labels, noise and mixing.
     """
 
-    images_seen: Tensor
+    data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
     steps: Tensor
 
     def __init__(
@@ -188,7 +189,7 @@ class GAN(L.LightningModule):
         self.configure_labels(add_labels, label_head)
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
-        self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
+        self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
         self.trunk_frozen = not any(
@@ -197,8 +198,6 @@ class GAN(L.LightningModule):
         self.kept_features: FeatureCache | None = None
         self.configure_metrics()
         self.phases = self.configure_phases()
-        self.latest_metrics: dict[str, float] = {}
-        self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     # --- parts
@@ -294,7 +293,7 @@ class GAN(L.LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Runs the phases that are due on one batch and moves the clock."""
         started = time.perf_counter()
-        first = int(self.images_seen)
+        first = self.clock()
         size, world = len(batch["image"]), self.trainer.world_size
         indices = [first + self.global_rank + world * k for k in range(size)]
         flips = batch.get("flipped", [False] * size)
@@ -314,13 +313,13 @@ class GAN(L.LightningModule):
                 self._means["generator_updates"].update(float(repetition + 1))
         self.generator.update_w_avg(self._mean_over_ranks(self._last_w_mean), self.w_avg_beta)
         total = size * world
-        update_average(self.averaged, self.generator, 0.5 ** (total / (self.ema_kimg * 1000)))
+        update_average(self.G_ema, self.generator, 0.5 ** (total / (self.ema_kimg * 1000)))
         self.images_seen += total
         self.steps += 1
         self._seconds += time.perf_counter() - started
         self._advance_schedules(first)
-        if crossed(first, first + total, self.log_every):
-            self._report()
+        if self._steps_per_log and (self.finished or int(self.steps) % self._steps_per_log == 0):
+            self._log_metrics()
         if self.finished:
             self.trainer.should_stop = True
 
@@ -422,7 +421,7 @@ class GAN(L.LightningModule):
             return label
         return self.generator.draw_labels(counted.generators(self.seed, "label", indices))
 
-    # --- figures
+    # --- metrics
 
     def _note(self, name: str, value: Tensor) -> Tensor:
         """Keeps a term for the finite check and the log, and returns it."""
@@ -433,42 +432,44 @@ class GAN(L.LightningModule):
     def _check_finite(self, phase: Phase, optimizer: LightningOptimizer) -> None:
         """Stops the run before a bad update, naming the step, the phase and the term."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
-        if torch.isfinite(torch.stack([*self._terms.values(), norms.sum()])).all():
-            return
-        bad = [name for name, value in self._terms.items() if not torch.isfinite(value)]
-        what = ", ".join(bad) if bad else f"gradient of the {phase.network}"
-        raise NonFiniteError(
-            f"{what} is not finite in step {int(self.steps)} ({int(self.images_seen)} images seen, phase "
-            f"{phase.name}): "
-            "nothing was updated with it and the last checkpoint is untouched. Lower the learning rate, or look at the "
-            "images of this step"
-        )
+        try:
+            get_total_norm([*self._terms.values(), *gradients], error_if_nonfinite=True)
+        except RuntimeError as error:
+            bad = [name for name, value in self._terms.items() if not torch.isfinite(value)]
+            what = ", ".join(bad) if bad else f"gradient of the {phase.network}"
+            raise NonFiniteError(
+                f"{what} is not finite in step {int(self.steps)} ({self.clock()} images seen, phase {phase.name}): "
+                "nothing was updated with it and the last checkpoint is untouched. Lower the learning rate, or look "
+                "at the images of this step"
+            ) from error
 
-    def _report(self) -> None:
+    def _log_metrics(self) -> None:
+        """Logs the means since the last time, in a step in which Lightning writes what is logged."""
         # Every rank computes, since computing synchronises; only rank zero writes.
-        metrics = {name: float(mean.compute()) for name, mean in self._means.items() if mean.update_called}
-        metrics["auroc/real_fake"] = float(self.auroc.compute())
-        rate = (int(self.images_seen) - self._reported_at) / max(self._seconds, 1e-9)
-        metrics["images_per_second"] = rate
-        for name, optimizer in self._optimizers_by_name().items():
-            metrics[f"learning_rate/{name}"] = optimizer.param_groups[0]["lr"]
-        self._reset_figures()
-        self.latest_metrics = metrics
-        for logger in run_loggers(self.trainer):
-            logger.record(int(self.images_seen) / 1000, metrics)
+        nothing = torch.tensor(torch.nan)  # R1 may not have been due; Lightning repeats the value of what is left out
+        losses = {name: mean.compute() if mean.update_called else nothing for name, mean in self._means.items()}
+        metrics = {name: losses.pop(name) for name in list(losses) if not name.startswith("loss/")}
+        metrics["auroc/real_fake"] = self.auroc.compute()
+        # LearningRateMonitor would write a row of its own one batch earlier and call the rates after the optimizers'
+        # class, which both networks share; ThroughputMonitor would count grids and checkpoints as training.
+        exact = {"images_per_second": (self.clock() - self._logged_at) / max(self._seconds, 1e-9)}
+        exact |= {f"learning_rate/{k}": o.param_groups[0]["lr"] for k, o in self._optimizers_by_name().items()}
+        exact["epoch"] = self.clock() / len(self.data.train_set)
+        self.log_dict(losses, prog_bar=True)
+        self.log_dict(metrics | {name: torch.tensor(value, dtype=torch.double) for name, value in exact.items()})
+        self._reset_metrics()
 
-    def _reset_figures(self) -> None:
+    def _reset_metrics(self) -> None:
         for metric in (*self._means.values(), self.auroc):
             metric.reset()
-        self._seconds, self._reported_at = 0.0, int(self.images_seen)
+        self._seconds, self._logged_at = 0.0, self.clock()
 
     # --- hooks
 
     @property
     def finished(self) -> bool:
         """Whether all images of the budget have been seen."""
-        return int(self.images_seen) >= self.kimg * 1000
+        return self.clock() >= self.kimg * 1000
 
     @property
     def r1_every_step(self) -> bool:
@@ -480,28 +481,31 @@ class GAN(L.LightningModule):
         """Height and width of the images this stage works on."""
         return self.generator.resolution
 
+    def hand_over(self, data: ImageDataModule) -> None:
+        """The clock, by which the data is ordered."""
+        data.connect(self.clock)
+
     def on_fit_start(self) -> None:
         """Checks that data and networks fit, and takes over the data's labels where training uses them."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, ImageDataModule):
-            dataset = data.train_set
-            if dataset.resolution != self.resolution:
-                raise ConfigError(
-                    f"the images have resolution {dataset.resolution}, the generator {self.resolution}; "
-                    "expected the same"
-                )
-            table = dataset.labels
-            if self.labels == "dataset" and (table is None or table.shape[1] != self.generator.c_dim):
-                raise ConfigError(
-                    f"labels is 'dataset' and the generator takes {self.generator.c_dim} values, but the data has "
-                    f"{'no labels' if table is None else f'{table.shape[1]} per image'}"
-                )
-            kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
-            for network in (self.generator, self.averaged):
-                network.set_labels(self.labels, kept)
-            self.kept_features = FeatureCache(self._trunk) if self._features_fit(len(dataset)) else None
-            self._check_std_group(data.batch_size)
-        self._reset_figures()
+        dataset = self.data.train_set
+        if dataset.resolution != self.resolution:
+            raise ConfigError(
+                f"the images have resolution {dataset.resolution}, the generator {self.resolution}; expected the same"
+            )
+        table = dataset.labels
+        if self.labels == "dataset" and (table is None or table.shape[1] != self.generator.c_dim):
+            raise ConfigError(
+                f"labels is 'dataset' and the generator takes {self.generator.c_dim} values, but the data has "
+                f"{'no labels' if table is None else f'{table.shape[1]} per image'}"
+            )
+        kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
+        for network in (self.generator, self.G_ema):
+            network.set_labels(self.labels, kept)
+        self.kept_features = FeatureCache(self._trunk) if self._features_fit(len(dataset)) else None
+        self._check_std_group(self.data.batch_size)
+        steps = max(1, round(self.log_every * 1000 / self.data.batch_size))
+        self._steps_per_log = steps if self.log_every > 0 else 0
+        self.trainer.log_every_n_steps = self._steps_per_log  # type: ignore[attr-defined]
 
     def _features_fit(self, count: int) -> bool:
         """Whether the features of all images, mirrored and not, are of use and find room."""
@@ -521,13 +525,13 @@ class GAN(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Lets settings win over a checkpoint's, and ends at once when the whole budget has been seen already."""
-        self._reset_figures()
+        self._reset_metrics()
         for logger in run_loggers(self.trainer):
-            logger.rewind(int(self.images_seen) / 1000)
+            logger.rewind()
         apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
         if self.finished:
             rank_zero_info(
-                f"{int(self.images_seen)} images have been seen, and model.init_args.kimg is {self.kimg}: nothing to do"
+                f"{self.clock()} images have been seen, and model.init_args.kimg is {self.kimg}: nothing to do"
             )
             self.trainer.should_stop = True
 
@@ -536,16 +540,16 @@ class GAN(L.LightningModule):
         folder = self.trainer.log_dir
         if not self.trainer.is_global_zero:
             return
-        provenance = {"stage": Path(self.trainer.default_root_dir).name, "images_seen": int(self.images_seen)}
+        provenance = {"stage": Path(self.trainer.default_root_dir).name, "images_seen": self.clock()}
         provenance |= {f"from_{name}": source for name, source in self._sources.items()}
         for target in dict.fromkeys(Path(f) for f in (folder, self.trainer.default_root_dir) if f):
-            network_files.save_network(self.averaged, target / "generator.safetensors", provenance)
+            network_files.save_network(self.G_ema, target / "generator.safetensors", provenance)
             network_files.save_network(self.discriminator, target / "discriminator.safetensors", provenance)
         print(f"wrote {Path(self.trainer.default_root_dir) / 'generator.safetensors'} and discriminator.safetensors")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for the label table, whose size the checkpoint decides."""
-        for name in ("generator", "averaged"):
+        for name in ("generator", "G_ema"):
             table = checkpoint["state_dict"][f"{name}.label_table"]
             getattr(self, name).label_table = torch.zeros_like(table)
 
@@ -559,7 +563,7 @@ class GAN(L.LightningModule):
     def _advance_schedules(self, before: int) -> None:
         if self._schedule is None:
             return
-        for _ in range(int(self.images_seen) // 1000 - before // 1000):
+        for _ in range(self.clock() // 1000 - before // 1000):
             schedulers: Any = self.lr_schedulers()
             for scheduler in schedulers:
                 scheduler.step()

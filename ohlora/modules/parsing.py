@@ -1,13 +1,9 @@
-"""Face parsing: training the parser, and scoring what a manifest's images show."""
+"""Training the face parser."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,23 +11,15 @@ import torchmetrics
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from ohlora.attributes import MEASURED
 from ohlora.datamodules.base import ImageBatch
-from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.datamodules.masks import MaskedImages
-from ohlora.datamodules.scores import NORMALIZATION, read_normalization
-from ohlora.errors import ConfigError, DataError
-from ohlora.faces import scoring
+from ohlora.errors import ConfigError
 from ohlora.faces.classes import CLASSES
-from ohlora.faces.parsing import coloured, load_parser
-from ohlora.faces.scoring import Normalization
-from ohlora.modules.scores import write_scores
+from ohlora.faces.parsing import coloured
 from ohlora.modules.supervised import MONITOR, Supervised
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.losses import dice_loss
 from ohlora.utils import counted, images
-from ohlora.utils.files import replacing
-from ohlora.utils.ranks import gathered
 
 SHOWN = 12
 """Validation images in the picture of an epoch."""
@@ -73,9 +61,8 @@ class FaceParsing(Supervised[MaskedImages]):
     def setup(self, stage: str) -> None:
         """Checks that the images can be halved often enough."""
         if self.data.resolution % self.step:
-            raise ConfigError(
-                f"the images have resolution {self.data.resolution}; expected a multiple of {self.step}, or fewer widths"
-            )
+            found, expected = self.data.resolution, self.step
+            raise ConfigError(f"the images have resolution {found}; expected a multiple of {expected}, or fewer widths")
 
     def loss(self, batch: ImageBatch) -> Tensor:
         """Cross-entropy per pixel, plus the Dice loss."""
@@ -112,95 +99,3 @@ class FaceParsing(Supervised[MaskedImages]):
         truth = np.stack([sample["mask"] for sample in batch])
         predicted = self.network(images.to_float(shown).to(self.device)).argmax(dim=1).cpu().numpy()
         return images.enlarge(images.grid(np.concatenate([shown, coloured(truth), coloured(predicted)]), len(batch)))
-
-
-class ScoreProperties(L.LightningModule):
-    """Parses the images of a manifest or folder and scores what they show, in one pass.
-
-    Writes into ``output``: ``raw_scores.csv`` and ``scores.csv`` (z-scores), both with the columns ``index``, ``path``
-    (relative to the table) and ``<attribute>_score`` for every attribute of :data:`ohlora.attributes.MEASURED`; and
-    ``normalization.json``, the scale that turned the one into the other.
-
-    Args:
-        parser: The parser: a file of our U-Net, or the folder of a Hugging Face semantic-segmentation checkpoint.
-        output: Folder to fill.
-        classes: Label, or id, of a Hugging Face checkpoint → our class; by default those of CelebAMask-HQ.
-        variants: Which algorithm to use, by attribute; by default ``ohlora``. See
-            :data:`ohlora.faces.scoring.SCORERS`.
-        normalization: Stored scale to use; None takes mean and deviation of the images at hand.
-        keep_maps: Whether to keep the maps as ``masks/<index>.png``, whose grey levels are class ids.
-    """
-
-    def __init__(
-        self,
-        parser: str,
-        output: str,
-        classes: dict[str, str] | None = None,
-        variants: dict[str, str] | None = None,
-        normalization: str | None = None,
-        keep_maps: bool = False,
-    ) -> None:
-        super().__init__()
-        self.parser = load_parser(parser, classes)
-        self.output, self.variants, self.keep_maps = Path(output), variants, keep_maps
-        scoring.check_variants(variants or {})
-        self.stored = Path(normalization) if normalization is not None else None
-        self._scale = read_normalization(self.stored, MEASURED) if self.stored is not None else None
-        self._raw: list[tuple[int, dict[str, float]]] = []
-
-    @property
-    def _images(self) -> ImageFileDataset:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, Images):
-            raise ConfigError(f"the data is {type(data).__name__}; expected Images")
-        return data.train_set
-
-    def setup(self, stage: str) -> None:
-        """Checks that there is a population where one is needed."""
-        if self._scale is None and len(self._images) < 2:
-            raise DataError(
-                f"{len(self._images)} images have no scale of their own; expected at least 2, or a stored one in "
-                "model.init_args.normalization"
-            )
-
-    def predict_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Parses and scores a batch."""
-        maps, pixels = self.parser(batch["image"]).cpu().numpy(), images.to_uint8(batch["image"])
-        for place, image, parsing in zip(batch["index"], pixels, maps, strict=True):
-            self._raw.append((place, scoring.score(image, parsing, self.variants)))
-            if self.keep_maps:
-                images.save_png(parsing, self.output / "masks" / f"{self._images.numbers[place]:06d}.png")
-
-    def on_predict_end(self) -> None:
-        """Rank zero writes the tables of all ranks; the z-scores last, which say that all is there."""
-        raw = dict(sorted(gathered(self._raw)))
-        if not self.trainer.is_global_zero:
-            return
-        scale = self._scale or fit_normalization(list(raw.values()))
-        self._write_scale(scale)
-        write_scores(self.output / "raw_scores.csv", self._images, raw)
-        scores = {place: scale.apply(row) for place, row in raw.items()}
-        write_scores(self.output / "scores.csv", self._images, scores)
-        print(f"{len(raw)} images scored for {', '.join(MEASURED)}: {self.output / 'scores.csv'}")
-
-    def _write_scale(self, scale: Normalization) -> None:
-        with replacing(self.output / NORMALIZATION) as part:
-            if self.stored is not None:
-                shutil.copyfile(self.stored, part)
-            else:
-                part.write_text(json.dumps(scale.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def fit_normalization(raw: Sequence[Mapping[str, float]]) -> Normalization:
-    """The scale of a population.
-
-    Raises:
-        DataError: If an attribute has the same score everywhere.
-    """
-    try:
-        return Normalization.fit(raw)
-    except ValueError as error:
-        raise DataError(
-            f"{len(raw)} images have no scale of their own ({error}); look at their maps (model.init_args.keep_maps), "
-            "or give a stored scale in model.init_args.normalization"
-        ) from error

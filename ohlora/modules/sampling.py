@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.datamodules.latents import pieces
-from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.callbacks.writers import ImageWriter, ShardWriter
+from ohlora.datamodules.latents import Latents, pieces
+from ohlora.errors import ConfigError
 from ohlora.formats import network_files, sample_files, tensor_files
+from ohlora.modules.base import Stage
 from ohlora.networks.sampling import counted_latents
 from ohlora.pipeline import require
-from ohlora.tracking import run_loggers
 from ohlora.utils import counted, figures, images
 from ohlora.utils.files import read_rows, replacing, write_rows
 
@@ -30,7 +30,7 @@ PREVIEW = 60
 """Images shown in the run folder's preview."""
 
 
-class _Sampling(L.LightningModule):
+class _Sampling(Stage[Latents]):
     """What both kinds of sampling have in common: counted latents, and a folder that holds one set of settings.
 
     Args:
@@ -40,6 +40,7 @@ class _Sampling(L.LightningModule):
         noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
     """
 
+    data_type = Latents
     holds = "files"
     """The subfolder that is filled, and what it holds."""
 
@@ -52,6 +53,10 @@ class _Sampling(L.LightningModule):
     def shares_to_do(self, count: int, batch_size: int) -> list[Sequence[int]]:
         """What is not there yet of ``count`` latents, in shares that one process does together."""
         raise NotImplementedError
+
+    def hand_over(self, data: Latents) -> None:
+        """What is still to do."""
+        data.connect(self.shares_to_do)
 
     def settings(self) -> dict[str, Any]:
         """What the result depends on; kept beside it."""
@@ -79,11 +84,12 @@ class _Sampling(L.LightningModule):
                 )
         elif filled.is_dir() and any(filled.iterdir()):
             raise ConfigError(f"{filled} holds files of unknown origin; choose another output")
+        self._made, self._started = 0, time.perf_counter()
         self.trainer.strategy.barrier("settings are compared before they are written")
         if self.trainer.is_global_zero and not path.is_file():
             with replacing(path) as part:
                 part.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
-        if not self._todo():
+        if not self.data.shares_to_do():
             self._end()  # with nothing to predict, Lightning calls no further hook
 
     def on_predict_end(self) -> None:
@@ -91,15 +97,11 @@ class _Sampling(L.LightningModule):
         self.trainer.strategy.barrier("everything is written")
         self._end()
 
-    def _todo(self) -> list[Sequence[int]]:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return self.shares_to_do(data.count, data.batch_size)
-
     def _end(self) -> None:
         if not self.trainer.is_global_zero:
             return
-        count = self.trainer.datamodule.count  # type: ignore[attr-defined]
-        missing = sum(len(share) for share in self._todo())
+        count = self.data.count
+        missing = sum(len(share) for share in self.data.shares_to_do())
         if missing:
             print(f"{missing} of {count} {self.holds} are still missing; the same command goes on")
         else:
@@ -113,12 +115,12 @@ class _Sampling(L.LightningModule):
         """Noise for :meth:`ohlora.networks.stylegan.Generator.synthesize`."""
         return counted.generators(self.seed, "noise", indices) if self.noise == "random" else "fixed"
 
-    def record(
-        self, metrics: dict[str, float], pictures: dict[str, np.ndarray], tables: dict[str, Any] | None = None
-    ) -> None:
-        """Notes figures, pictures and tables in the run folder and on W&B."""
-        for logger in run_loggers(self.trainer):
-            logger.record(0, metrics, pictures, tables)
+    def log_at_end(self, metrics: dict[str, float]) -> None:
+        """Writes scalars to the loggers: Lightning takes none from ``self.log`` in prediction."""
+        if self._made:
+            metrics |= {"images_per_second": self._made / (time.perf_counter() - self._started)}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics)
 
 
 class Generate(_Sampling):
@@ -167,14 +169,14 @@ class Generate(_Sampling):
     def predict_step(self, batch: list[int], batch_idx: int) -> np.ndarray:
         """Images of a batch of indices: N×R×R×3 uint8."""
         z, label = self.latents(batch)
+        self._made += len(batch)
         return images.to_uint8(
             self.generator(z, label, self.truncation_psi, self.truncation_cutoff, self.noise_of(batch))
         )
 
-    def on_predict_batch_end(self, outputs: Any, batch: list[int], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Writes the batch; a file is there whole or not at all."""
-        for index, image in zip(batch, outputs, strict=True):
-            images.save_png(image, self.image_path(index))
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Writes each image to a file of its own."""
+        return [ImageWriter(self.image_path)]
 
     def complete(self, count: int) -> None:
         """Writes latents, manifest, and a preview in the run folder."""
@@ -188,7 +190,8 @@ class Generate(_Sampling):
         rows = [{"index": i, "path": self.image_path(i).relative_to(self.output).as_posix()} for i in range(count)]
         resolution = self.generator.resolution
         shown = [images.read_rgb(self.image_path(i), resolution) for i in range(min(count, PREVIEW))]
-        self.record({"images": count}, {"generated": images.enlarge(images.grid(np.stack(shown), 10))})
+        self.show({"generated": images.enlarge(images.grid(np.stack(shown), 10))})
+        self.log_at_end({"images": count})
         write_rows(manifest, rows)
         print(f"{count} images in {self.output}, with {MANIFEST} and {LATENTS}")
 
@@ -238,9 +241,6 @@ class Sample(_Sampling):
         self.network_path = Path(network)
         self.shard_size, self.median_count = shard_size, median_count
         self._see: Any = torch.compile(self._synthesize_and_score) if compile else self._synthesize_and_score
-        self._writer = ThreadPoolExecutor(1)
-        self._written: Future[None] | None = None
-        self._made, self._seconds = 0, 0.0
 
     def settings(self) -> dict[str, Any]:
         """What the samples depend on."""
@@ -259,44 +259,20 @@ class Sample(_Sampling):
     def _synthesize_and_score(self, w: Tensor, noise: Any) -> Tensor:
         return self.network(images.rounded(self.generator.synthesize(w, noise)))  # type: ignore[no-any-return]
 
-    def predict_step(self, batch: list[int], batch_idx: int) -> None:
-        """Codes and scores of a batch, kept on the device until their shard is whole."""
-        started = time.perf_counter()
-        first = batch[0] // self.shard_size * self.shard_size
-        if batch[0] == first:
-            count = min(self.shard_size, self.trainer.datamodule.count - first)  # type: ignore[attr-defined]
-            self._w = torch.empty(count, self.generator.w_dim, device=self.device)
-            self._scores = torch.empty(count, len(self.network.outputs), device=self.device)
-        place = slice(batch[0] - first, batch[-1] - first + 1)
+    def predict_step(self, batch: list[int], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Codes (N×D) and scores (N×K) of a batch of indices, float32."""
         z, label = self.latents(batch)
         with torch.autocast(self.device.type, enabled=False):  # codes are kept in full precision
             w = self.generator.map(z, label)
-        self._w[place] = w
-        self._scores[place] = self._see(w, self.noise_of(batch)).float()
-        if place.stop == len(self._w):
-            self._hand_over(first)
         self._made += len(batch)
-        self._seconds += time.perf_counter() - started
+        return w.float(), self._see(w, self.noise_of(batch)).float()
 
-    def _hand_over(self, first: int) -> None:
-        """Gives a whole shard to the writer, which works while the next is made."""
-        w, scores = self._w.cpu(), self._scores.cpu()
-        bad = (~torch.isfinite(scores).all(dim=1)).nonzero()
-        if len(bad):
-            raise NonFiniteError(
-                f"sample {first + int(bad[0])} has a score that is not finite; look at {self.network_path} and "
-                f"{self.path}, or at the precision"
-            )
-        if self._written is not None:
-            self._written.result()  # an error in writing shows here
-        self._written = self._writer.submit(sample_files.write_shard, self.output, first, w, scores, self.settings())
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Writes the shards."""
+        return [ShardWriter(self.shard_size, self.data.count, self._write)]
 
-    def on_predict_end(self) -> None:
-        """Waits for the last shard, then completes the set."""
-        if self._written is not None:
-            self._written.result()
-        self._writer.shutdown()
-        super().on_predict_end()
+    def _write(self, first: int, w: Tensor, scores: Tensor) -> None:
+        sample_files.write_shard(self.output, first, w, scores, self.settings())
 
     def complete(self, count: int) -> None:
         """Writes the medians, and shows scores and images."""
@@ -319,8 +295,6 @@ class Sample(_Sampling):
             ]
         table = np.corrcoef(scores.T)
         metrics = {"samples": float(count)}
-        if self._seconds:
-            metrics["images_per_second"] = self._made / self._seconds
         for what in ("mean", "median", "std"):
             metrics |= {f"{what}/{name}": value for name, value in statistics[what].items()}
         rows = [
@@ -329,5 +303,6 @@ class Sample(_Sampling):
         ]
         sheet = images.enlarge(images.grid(np.concatenate(made), 10))
         heat = figures.heat_map(table, names, names, "correlation of scores")
-        self.record(metrics, {"samples": sheet, "score_correlations": heat}, {"score_correlations": rows})
+        self.show({"samples": sheet, "score_correlations": heat}, {"score_correlations": rows})
+        self.log_at_end(metrics)
         print(f"{count} samples in {self.output}; medians of the first {considered} in {sample_files.MEDIANS}")

@@ -1,8 +1,11 @@
-"""Scoring images with attribute networks: a manifest in, a table of scores out."""
+"""Scoring images: a manifest in, a table of scores out, by attribute networks or from what a face parser sees."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,23 @@ import lightning as L
 import torch
 from torch import nn
 
+from ohlora.attributes import MEASURED
+from ohlora.callbacks.writers import Scores, TableWriter
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
-from ohlora.errors import ConfigError
+from ohlora.datamodules.scores import NORMALIZATION, read_normalization
+from ohlora.errors import ConfigError, DataError
+from ohlora.faces import scoring
+from ohlora.faces.parsing import load_parser
+from ohlora.faces.scoring import Normalization
 from ohlora.formats import network_files
+from ohlora.modules.base import Stage
 from ohlora.pipeline import require
-from ohlora.utils.files import write_rows
-from ohlora.utils.ranks import gathered
+from ohlora.utils import images
+from ohlora.utils.files import replacing, write_rows
 
 
-def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, dict[str, float]]) -> None:
+def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, Scores]) -> None:
     """Writes a table of scores: ``index``, ``path`` (relative to the table), then ``<attribute>_score``.
 
     Args:
@@ -35,7 +45,21 @@ def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, dict[str,
     write_rows(path, rows)
 
 
-class AttributeScores(L.LightningModule):
+class ImageScores(Stage[Images]):
+    """Base of the stages that score every image of a manifest or folder, in one pass."""
+
+    data_type = Images
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Writes the scores once all images have some."""
+        return [TableWriter(self.write)]
+
+    def write(self, scores: dict[int, Scores]) -> None:
+        """Writes the scores of all images, by place in the data; on rank zero."""
+        raise NotImplementedError
+
+
+class AttributeScores(ImageScores):
     """Scores images with attribute networks or ensembles, all of them in one pass.
 
     Args:
@@ -57,29 +81,104 @@ class AttributeScores(L.LightningModule):
                 "once and one resolution"
             )
         self.resolution = resolutions.pop()
-        self._rows: list[tuple[int, dict[str, float]]] = []
 
     def setup(self, stage: str) -> None:
         """Checks that images and networks fit."""
-        found = self._images.resolution
+        found = self.data.resolution
         if found != self.resolution:
             raise ConfigError(f"the images have resolution {found}, the networks {self.resolution}; expected the same")
 
-    @property
-    def _images(self) -> ImageFileDataset:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, Images)
-        return data.train_set
-
-    def predict_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Scores a batch."""
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> dict[int, Scores]:
+        """The scores of a batch, by place in the data."""
         scores = torch.cat([network(batch["image"]) for network in self.networks], dim=1).float()
-        for place, row in zip(batch["index"], scores.tolist(), strict=True):
-            self._rows.append((place, dict(zip(self.outputs, row, strict=True))))
+        rows = [dict(zip(self.outputs, row, strict=True)) for row in scores.tolist()]
+        return dict(zip(batch["index"], rows, strict=True))
 
-    def on_predict_end(self) -> None:
-        """Rank zero writes the table of all ranks."""
-        scores = dict(gathered(self._rows))
-        if self.trainer.is_global_zero:
-            write_scores(self.output, self._images, scores)
-            print(f"{len(scores)} images scored for {', '.join(self.outputs)}: {self.output}")
+    def write(self, scores: dict[int, Scores]) -> None:
+        """Writes the table."""
+        write_scores(self.output, self.data.train_set, scores)
+        print(f"{len(scores)} images scored for {', '.join(self.outputs)}: {self.output}")
+
+
+class ScoreProperties(ImageScores):
+    """Parses the images of a manifest or folder and scores what they show, in one pass.
+
+    Writes into ``output``: ``raw_scores.csv`` and ``scores.csv`` (z-scores), both with the columns ``index``, ``path``
+    (relative to the table) and ``<attribute>_score`` for every attribute of :data:`ohlora.attributes.MEASURED`; and
+    ``normalization.json``, the scale that turned the one into the other.
+
+    Args:
+        parser: The parser: a file of our U-Net, or the folder of a Hugging Face semantic-segmentation checkpoint.
+        output: Folder to fill.
+        classes: Label, or id, of a Hugging Face checkpoint → our class; by default those of CelebAMask-HQ.
+        variants: Which algorithm to use, by attribute; by default ``ohlora``. See
+            :data:`ohlora.faces.scoring.SCORERS`.
+        normalization: Stored scale to use; None takes mean and deviation of the images at hand.
+        keep_maps: Whether to keep the maps as ``masks/<index>.png``, whose grey levels are class ids.
+    """
+
+    def __init__(
+        self,
+        parser: str,
+        output: str,
+        classes: dict[str, str] | None = None,
+        variants: dict[str, str] | None = None,
+        normalization: str | None = None,
+        keep_maps: bool = False,
+    ) -> None:
+        super().__init__()
+        self.parser = load_parser(parser, classes)
+        self.output, self.variants, self.keep_maps = Path(output), variants, keep_maps
+        scoring.check_variants(variants or {})
+        self.stored = Path(normalization) if normalization is not None else None
+        self._scale = read_normalization(self.stored, MEASURED) if self.stored is not None else None
+
+    def setup(self, stage: str) -> None:
+        """Checks that there is a population where one is needed."""
+        count = len(self.data.train_set)
+        if self._scale is None and count < 2:
+            raise DataError(
+                f"{count} images have no scale of their own; expected at least 2, or a stored one in "
+                "model.init_args.normalization"
+            )
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> dict[int, Scores]:
+        """Parses a batch, and returns the raw scores by place in the data."""
+        maps, pixels = self.parser(batch["image"]).cpu().numpy(), images.to_uint8(batch["image"])
+        raw = {}
+        for place, image, parsing in zip(batch["index"], pixels, maps, strict=True):
+            raw[place] = scoring.score(image, parsing, self.variants)
+            if self.keep_maps:  # at once: maps of all images would not fit into memory
+                images.save_png(parsing, self.output / "masks" / f"{self.data.train_set.numbers[place]:06d}.png")
+        return raw
+
+    def write(self, scores: dict[int, Scores]) -> None:
+        """Writes scale and tables; the z-scores last, which say that all is there."""
+        scale = self._scale or fit_normalization(list(scores.values()))
+        self._write_scale(scale)
+        write_scores(self.output / "raw_scores.csv", self.data.train_set, scores)
+        normalized = {place: scale.apply(row) for place, row in scores.items()}
+        write_scores(self.output / "scores.csv", self.data.train_set, normalized)
+        print(f"{len(scores)} images scored for {', '.join(MEASURED)}: {self.output / 'scores.csv'}")
+
+    def _write_scale(self, scale: Normalization) -> None:
+        with replacing(self.output / NORMALIZATION) as part:
+            if self.stored is not None:
+                shutil.copyfile(self.stored, part)
+            else:
+                part.write_text(json.dumps(scale.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def fit_normalization(raw: Sequence[Mapping[str, float]]) -> Normalization:
+    """The scale of a population.
+
+    Raises:
+        DataError: If an attribute has the same score everywhere.
+    """
+    try:
+        return Normalization.fit(raw)
+    except ValueError as error:
+        raise DataError(
+            f"{len(raw)} images have no scale of their own ({error}); look at their maps (model.init_args.keep_maps), "
+            "or give a stored scale in model.init_args.normalization"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,8 +96,8 @@ def test_mirrored_images_belong_to_positions(image_folder: Path) -> None:
     for rank, world, seen, size in ((0, 1, 0, 12), (0, 2, 4, 4), (1, 2, 4, 4)):
         data = Images(16, folder=str(image_folder), flip=True)
         data.setup("fit")
-        module = SimpleNamespace(images_seen=seen)
-        trainer = SimpleNamespace(training=True, lightning_module=module, global_rank=rank, world_size=world)
+        data.connect(partial(int, seen))
+        trainer = SimpleNamespace(training=True, global_rank=rank, world_size=world)
         data.trainer = trainer  # type: ignore[assignment]
         before = collate([data.train_set[k] for k in range(size)])
         after = data.on_after_batch_transfer(before, 0)

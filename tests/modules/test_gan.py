@@ -57,7 +57,9 @@ def fit(module: GAN, batch_size: int = 8) -> L.Trainer:
         use_distributed_sampler=False,
         default_root_dir=str(Path(str(module.hparams["generator"])).parent / "out"),
     )
-    trainer.fit(module, datamodule=DrawnFaces(16, 12, batch_size=batch_size))
+    data = DrawnFaces(16, 12, batch_size=batch_size)
+    module.connect(data)
+    trainer.fit(module, datamodule=data)
     return trainer
 
 
@@ -253,12 +255,12 @@ def test_the_repeat_rule(weights: tuple[Path, Path], monkeypatch: pytest.MonkeyP
 
 def test_the_averaged_generator_has_its_half_life(weights: tuple[Path, Path]) -> None:
     module = build(weights, ema_kimg=0.008)
-    start = {name: p.detach().clone() for name, p in module.averaged.named_parameters()}
+    start = {name: p.detach().clone() for name, p in module.G_ema.named_parameters()}
     fit(module)
-    for name, p in module.averaged.named_parameters():
+    for name, p in module.G_ema.named_parameters():
         end = module.generator.get_parameter(name).detach()
         torch.testing.assert_close(p, (start[name] + end) / 2, atol=1e-6, rtol=1e-5)
-    assert torch.equal(module.averaged.w_avg, module.generator.w_avg)
+    assert torch.equal(module.G_ema.w_avg, module.generator.w_avg)
 
 
 def test_style_mixing_changes_the_later_layers_of_some_images(weights: tuple[Path, Path]) -> None:
@@ -492,7 +494,9 @@ def test_the_schedule_steps_on_the_kimg_clock(weights: tuple[Path, Path]) -> Non
         callbacks=[Watch()],
         default_root_dir=str(weights[0].parent / "out"),
     )
-    trainer.fit(module, datamodule=DrawnFaces(16, 64, batch_size=200))
+    data = DrawnFaces(16, 64, batch_size=200)
+    module.connect(data)
+    trainer.fit(module, datamodule=data)
     assert rates[800] == 1e-6 and rates[1000] == 0.5e-6 and rates[1800] == 0.5e-6 and rates[2000] == 0.25e-6
 
 

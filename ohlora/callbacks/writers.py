@@ -1,0 +1,125 @@
+"""Writers of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from ohlora.errors import NonFiniteError
+from ohlora.utils import images
+from ohlora.utils.ranks import gathered
+
+Scores = dict[str, float]
+"""The scores of an image by attribute."""
+
+
+class ImageWriter(BasePredictionWriter):
+    """Writes every image as a file of its own, which is there whole or not at all.
+
+    Predictions are N×H×W×3 uint8, batches the N indices they belong to.
+
+    Args:
+        path_of: Where the image of an index goes.
+    """
+
+    def __init__(self, path_of: Callable[[int], Path]) -> None:
+        super().__init__("batch")
+        self.path_of = path_of
+
+    def write_on_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, prediction: np.ndarray, *about: Any
+    ) -> None:
+        """Writes the images of a batch."""
+        _, batch, *_ = about
+        for index, image in zip(batch, prediction, strict=True):
+            images.save_png(image, self.path_of(index))
+
+
+class ShardWriter(BasePredictionWriter):
+    """Joins batches into shards, and writes a shard while the next is made.
+
+    Predictions are pairs of style codes (N×D) and scores (N×K), which stay on the device until their shard is whole;
+    batches are N successive indices within a shard. Memory holds two shards.
+
+    Args:
+        shard_size: Samples per shard; the last may be shorter.
+        count: Samples altogether.
+        write: Writes a shard: first index, codes and scores on the CPU.
+    """
+
+    def __init__(self, shard_size: int, count: int, write: Callable[[int, Tensor, Tensor], None]) -> None:
+        super().__init__("batch")
+        self.shard_size, self.count, self.write = shard_size, count, write
+        self._parts: list[tuple[Tensor, Tensor]] = []
+        self._thread = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
+
+    def write_on_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, prediction: tuple[Tensor, Tensor], *about: Any
+    ) -> None:
+        """Adds a batch to its shard, and hands the shard over once it is whole.
+
+        Raises:
+            NonFiniteError: Naming the first sample whose score is not finite.
+        """
+        _, batch, *_ = about
+        first = batch[0] // self.shard_size * self.shard_size
+        if batch[0] == first:
+            self._parts = []
+        self._parts.append(prediction)
+        if batch[-1] + 1 < min(first + self.shard_size, self.count):
+            return
+        w, scores = (torch.cat([part[k] for part in self._parts]).cpu() for k in (0, 1))
+        self._parts = []
+        bad = (~torch.isfinite(scores).all(dim=1)).nonzero()
+        if len(bad):
+            raise NonFiniteError(
+                f"sample {first + int(bad[0])} has a score that is not finite; look at the network that scores and at "
+                "the generator, or at trainer.precision"
+            )
+        self._wait()
+        self._written = self._thread.submit(self.write, first, w, scores)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Waits for the last shard."""
+        self._wait()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Ends the thread."""
+        self._thread.shutdown()
+
+    def _wait(self) -> None:
+        """An error in writing shows here."""
+        if self._written is not None:
+            self._written.result()
+
+
+class TableWriter(BasePredictionWriter):
+    """Brings the scores of all processes together and lets rank zero write them.
+
+    Predictions are dictionaries place in the data → scores.
+
+    Args:
+        write: Writes the scores of all images, in the order of their places.
+    """
+
+    def __init__(self, write: Callable[[dict[int, Scores]], None]) -> None:
+        super().__init__("epoch")
+        self.write = write
+
+    def write_on_epoch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        """Writes the table."""
+        rows = [item for prediction in predictions for item in prediction.items()]
+        scores = dict(sorted(gathered(rows)))
+        if trainer.is_global_zero:
+            self.write(scores)
