@@ -252,7 +252,7 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
         ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
         rounded = {name: round(value, 4) for name, value in pooled.items()}
-        told = {"images_seen": self.clock(), "out_of_fold": rounded}
+        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
         save_product(self, f"{self.attribute}.safetensors", ensemble, told)
 
     def _warn_of_members_above_the_limit(self) -> None:
@@ -289,8 +289,8 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         for k in range(len(self.members)):
             outer = torch.from_numpy(self.data.train_set.roles[:, k] == OUTER)
             row = {"member": k, "attempts": int(self.attempts[k]), "best_epoch": int(self.kept_epoch[k])}
-            row |= {"inner_bce": float(self.kept_loss[k])}
-            rows.append(row | self._metrics(self.out_of_fold.cpu()[outer], labels[outer]))
+            measured = self._metrics(self.out_of_fold.cpu()[outer], labels[outer])
+            rows.append({**row, "inner_bce": float(self.kept_loss[k]), **measured})
         return rows
 
     def _rows(self) -> list[dict[str, Any]]:

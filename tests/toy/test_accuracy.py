@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
+import pytest
+from scipy.stats import spearmanr
 
+from ohlora.attributes import MEASURED
+from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
-from ohlora.toy import accuracy
+from ohlora.toy import accuracy, drawing
 
 
-def test_ranks_share_ties() -> None:
-    values = np.array([[3.0, 1.0], [1.0, 1.0], [3.0, 5.0], [2.0, 1.0]])
-    assert (accuracy.ranks(values) == rankdata(values, axis=0)).all()
+def test_correlations_are_spearmans_and_ties_share_ranks() -> None:
+    truths = [drawing.sample_truth(3, index) for index in range(12)]
+    truths += truths[:4]
+    faces = [drawing.draw(truth, 64) for truth in truths]
+    pictures, maps = np.stack([face.image for face in faces]), np.stack([face.parsing for face in faces])
+    found = accuracy.correlations(truths, pictures, maps)
+    scores = [scoring.score(picture, parsing) for picture, parsing in zip(pictures, maps, strict=True)]
+    for name in MEASURED:
+        expected = spearmanr([truth.attributes[name] for truth in truths], [score[name] for score in scores])
+        assert found[name] == pytest.approx(expected.statistic, abs=1e-6)
 
 
 def test_iou_counts_pixels_per_class() -> None:
