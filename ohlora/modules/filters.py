@@ -140,6 +140,10 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         """Whether a member has stopped."""
         return int(self.stale[k]) >= self.patience
 
+    def on_fit_start(self) -> None:
+        """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
+        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+
     def on_train_start(self) -> None:
         """Applies the settings of this run to what a checkpoint brought, and ends a run that had stopped."""
         for logger in run_loggers(self.trainer):
@@ -201,7 +205,7 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         data = self.data.train_set
         predicted = self._predictions[k].collect(len(data))[:, 0]  # type: ignore[operator]
         inner, outer = (torch.from_numpy(data.roles[:, k] == role) for role in (INNER, OUTER))
-        loss = float(F.binary_cross_entropy(predicted[inner], self._labels()[inner]))
+        loss = float(F.binary_cross_entropy(predicted[inner], self._answers()[inner]))
         if self.trainer.state.fn != TrainerFn.FITTING:
             return loss
         if self._schedule is not None:
@@ -260,56 +264,56 @@ class FilterEnsemble(Stage[AnnotatedImages]):
             if self._above_limit(k):
                 rank_zero_warn(
                     f"member {k} of {self.attribute} reached an inner loss of {loss:.4f} in {int(self.attempts[k])} "
-                    f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its labels, "
-                    "or raise max_attempts or trainer.max_epochs"
+                    f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its "
+                    "annotations, or raise max_attempts or trainer.max_epochs"
                 )
 
     def pooled(self) -> dict[str, float]:
         """Metrics of all out-of-fold predictions together."""
-        return self._metrics(self.out_of_fold.cpu(), self._labels(), "out_of_fold/")
+        return self._metrics(self.out_of_fold.cpu(), self._answers(), "out_of_fold/")
 
-    def _labels(self) -> Tensor:
-        labels = self.data.train_set.labels
-        assert labels is not None
-        return torch.from_numpy(labels[:, 0])
+    def _answers(self) -> Tensor:
+        answers = self.data.train_set.labels
+        assert answers is not None
+        return torch.from_numpy(answers[:, 0])
 
-    def _metrics(self, probabilities: Tensor, labels: Tensor, prefix: str = "") -> dict[str, float]:
-        target = labels.long()
+    def _metrics(self, probabilities: Tensor, answers: Tensor, prefix: str = "") -> dict[str, float]:
+        target = answers.long()
         values = {
             "auroc": measures.binary_auroc(probabilities, target),
             "accuracy": measures.binary_accuracy(probabilities, target, threshold=self.threshold),
             "f1": measures.binary_f1_score(probabilities, target, threshold=self.threshold),
-            "bce": F.binary_cross_entropy(probabilities, labels),
+            "bce": F.binary_cross_entropy(probabilities, answers),
             "calibration_error": measures.binary_calibration_error(probabilities, target),
         }
         return {f"{prefix}{name}": float(value) for name, value in values.items()}
 
     def _members(self) -> list[dict[str, Any]]:
-        labels, rows = self._labels(), []
+        answers, rows = self._answers(), []
         for k in range(len(self.members)):
             outer = torch.from_numpy(self.data.train_set.roles[:, k] == OUTER)
             row = {"member": k, "attempts": int(self.attempts[k]), "best_epoch": int(self.kept_epoch[k])}
-            measured = self._metrics(self.out_of_fold.cpu()[outer], labels[outer])
+            measured = self._metrics(self.out_of_fold.cpu()[outer], answers[outer])
             rows.append({**row, "inner_bce": float(self.kept_loss[k]), **measured})
         return rows
 
     def _rows(self) -> list[dict[str, Any]]:
         data = self.data.train_set
         fold = (data.roles == OUTER).argmax(axis=1)
-        scores, labels = self.out_of_fold.tolist(), self._labels().long().tolist()
+        scores, answers = self.out_of_fold.tolist(), self._answers().long().tolist()
         return [
             {"index": n, "file": p.name, self.attribute: y, "fold": int(k), f"{self.attribute}_score": round(s, 4)}
-            for n, p, y, k, s in zip(data.numbers, data.paths, labels, fold, scores, strict=True)
+            for n, p, y, k, s in zip(data.numbers, data.paths, answers, fold, scores, strict=True)
         ]
 
     def _pictures(self) -> dict[str, np.ndarray]:
-        data, labels, scores = self.data.train_set, self._labels(), self.out_of_fold.cpu()
+        data, answers, scores = self.data.train_set, self._answers(), self.out_of_fold.cpu()
         curves = {}
         for name, chosen in [(f"fold {k}", data.roles[:, k] == OUTER) for k in range(len(self.members))]:
             place = torch.from_numpy(chosen)
-            false, true, _ = measures.binary_roc(scores[place], labels[place].long())
+            false, true, _ = measures.binary_roc(scores[place], answers[place].long())
             curves[name] = false.numpy(), true.numpy()
-        worst = torch.argsort((scores - labels).abs(), descending=True)[:MISTAKES]
+        worst = torch.argsort((scores - answers).abs(), descending=True)[:MISTAKES]
         sheet = images.grid(np.stack([data[int(k)]["image"] for k in worst]), columns=6)
         return {
             "roc": figures.roc_curve(curves, f"{self.attribute}, out of fold"),

@@ -252,6 +252,10 @@ class Supervised(Stage[Data]):
         self._configured = settings_of(optimizer)
         return optimizer if self._schedule is None else ([optimizer], [self._schedule(optimizer)])
 
+    def on_fit_start(self) -> None:
+        """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
+        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+
     def on_train_start(self) -> None:
         """Applies the settings of this run to what a checkpoint brought, and ends a run that had stopped."""
         for logger in run_loggers(self.trainer):

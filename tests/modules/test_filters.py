@@ -45,7 +45,7 @@ def test_roles_divide_the_samples_and_keep_the_shares() -> None:
         assert [int(part.sum()) for part in parts] == [60, 20, 20]
         assert [round(float(labels[part].mean()), 2) for part in parts] == [0.3, 0.3, 0.3]
     assert (fold_roles(labels, 5, 0.25, seed=3) == roles).all() and (fold_roles(labels, 5, 0.25, 4) != roles).any()
-    with pytest.raises(ConfigError, match="2 are labelled 1"):
+    with pytest.raises(ConfigError, match="2 with 1"):
         fold_roles(np.array([1.0, 1.0] + [0.0] * 50), 5, 0.25, seed=0)
 
 
@@ -176,8 +176,8 @@ def test_labels_in_the_originals_format(tmp_path: Path) -> None:
     for part in (
         "row 4: gender is '7', expected 0 or 1",
         "row 6: there is no image 999",
-        "row 9: image 6 is labelled twice",
-        "row 42: image 3 is labelled twice",
+        "row 9: image 6 is annotated twice",
+        "row 42: image 3 is annotated twice",
     ):
         assert part in str(caught.value)
     with pytest.raises(DataError, match="expected a column age"):
