@@ -136,6 +136,28 @@ def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
     assert float(figures[-1]["out_of_fold/auroc"]) > 0.9
 
 
+def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
+    manifest, _ = brightness_table(tmp_path / "data", 60)
+    for name, words in (("one", []), ("two", TWO)):
+        settings: dict[str, object] = {
+            "data.init_args.manifests": f"[{manifest}]",
+            "model.init_args.optimizer": "torch.optim.SGD",
+            "model.init_args.optimizer.init_args.lr": 0.01,
+            "trainer.max_epochs": 2,
+            "trainer.default_root_dir": tmp_path / name,
+        }
+        run("fit", "--config", str(CONF / "properties.yaml"), *options(settings), *words)
+    one, two = (network_files.load_network(tmp_path / name / "hairstyle.safetensors") for name in ("one", "two"))
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[key], value, atol=1e-5, rtol=1e-4, msg=key)
+    rows = [read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv") for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 2 and rows[0][0].keys() == rows[1][0].keys()
+    for a, b in zip(*rows, strict=True):
+        assert {key: float(value) for key, value in b.items()} == pytest.approx(
+            {key: float(value) for key, value in a.items()}, abs=1e-3
+        )
+
+
 def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
