@@ -121,6 +121,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Gives the run its folder: a new one, or the one of the checkpoint it goes on from."""
         config = self.config[str(self.config.subcommand)]
+        if self.config.subcommand == "predict":
+            config.return_predictions = False  # they are in files, and all together may not fit into memory
         logger = config.trainer.logger
         if not isinstance(logger, Namespace) or not str(logger.get("class_path")).endswith("RunLogger"):
             return
@@ -200,16 +202,11 @@ def _readable(error: Exception) -> str | None:
 
 
 def _quiet() -> None:
-    """Silences what users of these commands can do nothing about."""
+    """Silences what neither users of these commands nor this project can do anything about."""
     for message in (
-        r".*does not have many workers.*",
-        r".*You passed in a `val_dataloader` but have no.*",
-        r".*LightningCLI's args parameter.*",
-        r".*predict returned None.*",
-        r".*in eval mode at the start of training.*",
-        r".*`LightningModule.configure_optimizers` returned `None`.*",
-        r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",
-        r".*`lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
+        r".*does not have many workers.*",  # images are held decoded in memory: loader processes would only copy them
+        r".*Total length of `DataLoader` across ranks is zero.*",  # a finished set has nothing left to predict
+        r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",  # Lightning's own call of torch
     ):
         warnings.filterwarnings("ignore", message=message)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls

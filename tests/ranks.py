@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.io import torch_io
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint
 from ohlora.errors import OhloraError
@@ -42,25 +42,36 @@ class FailOnRank(L.Callback):
             raise RuntimeError(f"rank {self.rank} was told to fail")
 
 
+class HalfWritten(TorchCheckpointIO):
+    """Kills the process when half of its second checkpoint has been written."""
+
+    saved = 0
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Saves, or saves half and kills."""
+        super().save_checkpoint(checkpoint, path, storage_options)
+        self.saved += 1
+        if self.saved == 2:
+            content = Path(path).read_bytes()
+            Path(path).write_bytes(content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class KillWhileSaving(L.Callback):
     """Kills the process when half of its second checkpoint has been written."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts itself between Lightning and the disk."""
         assert any(isinstance(callback, ImagesSeenCheckpoint) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        saved, plugin = 0, cast(Any, torch_io)
-        save = plugin._atomic_save
+        trainer.strategy.checkpoint_io = HalfWritten()
 
-        def half(checkpoint: dict[str, Any], path: Any) -> None:
-            nonlocal saved
-            save(checkpoint, path)
-            saved += 1
-            if saved == 2:
-                content = Path(path).read_bytes()
-                Path(path).write_bytes(content[: len(content) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
 
-        plugin._atomic_save = half
+class CountPredictions(L.Callback):
+    """Refuses predictions that pile up in memory."""
+
+    def on_predict_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Looks at what Lightning has kept."""
+        assert not any(trainer.predict_loop.predictions), "predictions are kept"
 
 
 class Spoil(L.Callback):

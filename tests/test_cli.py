@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -149,6 +150,27 @@ def test_wandb_is_offline_without_a_key_and_goes_on_in_the_same_run(
     history, media = wandb_history(folder)
     assert any("loss/generator" in row and "kimg" in row for row in history)
     assert media >= 2
+
+
+@pytest.mark.parametrize("given", [("finetune",), ("finetune", "--ckpt_path", "last"), ("generate",)], ids=" ".join)
+def test_a_run_warns_of_nothing(
+    tmp_path: Path, weights: tuple[Path, Path], image_folder: Path, ohlora: Run, given: tuple[str, ...]
+) -> None:
+    schedule = ["--model.init_args.schedule", "torch.optim.lr_scheduler.LinearLR"]
+    of_conf = {
+        "finetune": [f"--model.init_args.discriminator={weights[1]}", f"--data.init_args.folder={image_folder}"],
+        "generate": [f"--model.init_args.output={tmp_path / 'made'}"],
+    }
+    words = [f"--model.init_args.generator={weights[0]}", *of_conf[given[0]]]
+    command = "predict" if given[0] == "generate" else "fit"
+    if command == "fit":
+        words += [*schedule, "--model.init_args.kimg", "1.008"]  # the schedule steps once
+    if len(given) > 1:
+        assert ohlora(command, given[0], *words, "--model.init_args.kimg", "0.016") == 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert ohlora(command, *given, *words) == 0
+    assert [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)] == []
 
 
 def wandb_history(folder: Path) -> tuple[list[set[str]], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
@@ -18,15 +17,12 @@ class Progress(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Steps left in this run, from the images left."""
-        trainer = self.trainer
-        kimg: float | None = getattr(trainer.lightning_module, "kimg", None)
-        if kimg is None:
-            return super().total_train_batches
-        batch_size = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
-        return max(1, math.ceil((kimg * 1000 - images_seen(trainer.lightning_module)) / batch_size))
+        """Steps left in this run, where the stage knows better than the length of its data."""
+        left: int | None = getattr(self.trainer.lightning_module, "steps_left", None)
+        return super().total_train_batches if left is None else max(1, left)
 
     def _get_train_description(self, current_epoch: int) -> str:
+        # Nothing public names the bar, and "Epoch 0/-2" is what endless data would be called.
         return "Training"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

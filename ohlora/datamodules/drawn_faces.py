@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.toy import drawing
@@ -45,46 +44,26 @@ class DrawnFaces(ImageDataModule):
 
     Args:
         resolution: Height and width in pixels.
-        train_size: Number of training faces: indices 0 … train_size − 1.
-        val_size: Number of validation faces; their indices follow.
-        test_size: Number of test faces; their indices follow those.
+        train_size: Number of faces: indices 0 … train_size − 1.
         batch_size: Images per step over all processes together.
         seed: Seed of the faces and of their order.
         num_workers: Loader processes per rank.
         rates: Share of faces with each 0/1 attribute set (gender, quality, age, glass), 0…1.
     """
 
-    val_set: DrawnFaceDataset
-    test_set: DrawnFaceDataset
-
     def __init__(
         self,
         resolution: int = 64,
         train_size: int = 8000,
-        val_size: int = 0,
-        test_size: int = 0,
         batch_size: int = 16,
         seed: int = 0,
         num_workers: int = 0,
         rates: dict[str, float] | None = None,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.resolution, self.rates = resolution, rates
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.resolution, self.train_size, self.rates = resolution, train_size, rates
         drawing.sample_truth(seed, 0, rates)  # refuses unknown rates before anything starts
 
     def setup(self, stage: str) -> None:
         """Declares the faces; they are drawn when first used."""
-        first = 0
-        for split, size in self.sizes.items():
-            dataset = DrawnFaceDataset(size, self.resolution, self.seed, first, self.rates)
-            setattr(self, f"{split}_set", dataset)
-            first += size
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """Validation faces in order, shared out in turn between processes."""
-        return self.in_order(self.val_set)
-
-    def test_dataloader(self) -> DataLoader[Sample]:
-        """Test faces in order, shared out in turn between processes."""
-        return self.in_order(self.test_set)
+        self.train_set = DrawnFaceDataset(self.train_size, self.resolution, self.seed, rates=self.rates)

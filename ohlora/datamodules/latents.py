@@ -60,5 +60,6 @@ class Latents(L.LightningDataModule):
         assert trainer is not None
         mine = self.shares_to_do()[trainer.global_rank :: trainer.world_size]
         batches: Any = [list(batch) for share in mine for batch in pieces(share, self.batch_size)]
-        # A list is a data set. One batch an item: Lightning follows which items a prediction belongs to, and warns where it cannot.
+        # A list is a data set. One batch is one item: Lightning notes which items a prediction belongs to, and warns
+        # where it cannot.
         return DataLoader(batches, batch_size=1, collate_fn=itemgetter(0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
@@ -472,6 +474,11 @@ class GAN(Stage[ImageDataModule]):
         return self.clock() >= self.kimg * 1000
 
     @property
+    def steps_left(self) -> int:
+        """Steps until all images of the budget have been seen, for the progress bar."""
+        return math.ceil((self.kimg * 1000 - self.clock()) / self.data.batch_size)
+
+    @property
     def r1_every_step(self) -> bool:
         """Whether R1 is part of the discriminator's loss in every step."""
         return self.r1_interval == 1 and self.r1_gamma > 0
@@ -610,6 +617,6 @@ def correct_for_lazy_regularization(optimizer: Optimizer, interval: int) -> None
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves an averaged copy towards a network: parameters by ``1 − decay``, buffers at once."""
     targets, sources = [[p.detach() for p in n.parameters()] for n in (average, network)]
-    torch._foreach_lerp_(targets, sources, 1 - decay)
+    get_ema_multi_avg_fn(decay)(targets, sources, 0)
     for target, source in zip(average.buffers(), network.buffers(), strict=True):
         target.copy_(source)

@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -17,10 +16,11 @@ from PIL import Image
 from ohlora.datamodules.base import ImageDataset, collate
 from ohlora.datamodules.drawn_faces import DrawnFaceDataset, DrawnFaces
 from ohlora.datamodules.images import Images
+from ohlora.datamodules.latents import Latents
 from ohlora.datamodules.sampler import CountedSampler
-from ohlora.errors import DataError, MissingArtifactError
+from ohlora.errors import ConfigError, DataError, MissingArtifactError
 from ohlora.toy import drawing
-from ohlora.utils import images
+from ohlora.utils import counted, images
 from ohlora.utils.files import read_rows
 
 Run = Callable[..., int]
@@ -47,15 +47,27 @@ def test_drawn_faces_depend_on_seed_and_index_only() -> None:
     assert not (DrawnFaceDataset(6, 32, seed=5)[3]["image"] == expected).all()
 
 
-def test_splits_follow_one_another() -> None:
-    data = DrawnFaces(16, train_size=3, val_size=2, test_size=1, batch_size=2, seed=7)
+def test_drawn_faces_are_training_data() -> None:
+    data = DrawnFaces(16, train_size=3, batch_size=2, seed=7)
     data.setup("fit")
-    data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    images_in_order = [image for batch in data.val_dataloader() for image in batch["image"]]
-    images_in_order += [image for batch in data.test_dataloader() for image in batch["image"]]
-    for index, image in zip((3, 4, 5), images_in_order, strict=True):
-        expected = drawing.draw(drawing.sample_truth(7, index), 16).image
-        assert (images.to_uint8(image[None])[0] == expected).all()
+    expected = [drawing.draw(drawing.sample_truth(7, index), 16).image for index in range(3)]
+    assert [np.array_equal(data.train_set[k]["image"], expected[k]) for k in range(3)] == [True] * 3
+    chosen = data.training_images(9, seed=1, stream="some")
+    assert chosen.shape == (3, 16, 16, 3) and chosen.dtype == np.uint8
+    order = counted.permutation(1, "some", 0, 3)
+    assert np.array_equal(chosen, np.stack([expected[k] for k in order]))
+    assert np.array_equal(data.training_images(2, seed=1, stream="some"), chosen[:2])
+
+
+def test_data_that_was_not_connected_says_so(image_folder: Path) -> None:
+    data = Images(16, folder=str(image_folder), flip=True)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(training=True, global_rank=0, world_size=1)  # type: ignore[assignment]
+    for use in (data.train_dataloader, lambda: data.on_after_batch_transfer({"image": torch.zeros(2, 3, 16, 16)}, 0)):
+        with pytest.raises(ConfigError, match=r"Images has no clock; call stage.connect\(data\)"):
+            use()
+    with pytest.raises(ConfigError, match=r"call stage.connect\(data\) before trainer.predict"):
+        Latents(3).shares_to_do()
 
 
 def test_rates_reach_the_drawing() -> None:

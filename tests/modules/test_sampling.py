@@ -145,6 +145,12 @@ def test_samples_are_codes_and_scores(tmp_path: Path, sample: Run, weights: tupl
     assert pictures == {"samples", "score_correlations"}
 
 
+def test_predictions_do_not_pile_up(generate: Run, sample: Run) -> None:
+    """All images of a run together would not fit into memory."""
+    counting = ["--trainer.callbacks+", "tests.ranks.CountPredictions"]
+    assert generate("a", *counting) == 0 and sample("b", *counting) == 0
+
+
 def test_an_interrupted_sampling_goes_on_by_the_shard(tmp_path: Path, sample: Run) -> None:
     assert sample("a", "--trainer.limit_predict_batches", "0.63") == 0  # five of eight: two into the second shard
     folder = tmp_path / "a"
