@@ -17,10 +17,10 @@ from ohlora.utils.files import read_rows
 from tests.documented import ROOT, blocks, of_block
 
 SMALL = {
-    "filter_": ["--model.init_args.passes", "1"],
+    "filter_": ["--trainer.max_epochs", "1"],
     "generate_": ["--data.init_args.count", "300"],
-    "face_parser": ["--model.init_args.passes", "1"],
-    "_cnn": ["--model.init_args.passes", "1"],
+    "face_parser": ["--trainer.max_epochs", "1"],
+    "_cnn": ["--trainer.max_epochs", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
     "vectorfind_fit": ["--model.init_args.latents", "20", "--model.init_args.covariance_count", "1000"],
     "vectorfind_test": ["--data.init_args.test_count", "12"],

@@ -157,13 +157,38 @@ def test_generation_is_shared_out(tmp_path: Path, weights: tuple[Path, Path]) ->
 
 def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
     manifest, _ = brightness_table(tmp_path / "data", 60)
-    settings: dict[str, object] = {"data.init_args.labels": manifest, "trainer.default_root_dir": tmp_path / "stage"}
+    settings: dict[str, object] = {
+        "data.init_args.annotations": manifest,
+        "trainer.default_root_dir": tmp_path / "stage",
+    }
     run("fit", "--config", str(CONF / "filter.yaml"), *options(settings), *TWO)
     rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "out_of_fold.csv")
     assert len(rows) == 60 and all(0 < float(row["gender_score"]) < 1 for row in rows)
     figures = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
-    assert [row["pass"] for row in figures[:-1]] == [f"{k}.0" for k in range(1, 7)]
+    assert [row["epoch"] for row in figures[:-1]] == [f"{k}.0" for k in range(1, 7)]
     assert float(figures[-1]["out_of_fold/auroc"]) > 0.9
+
+
+def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
+    manifest, _ = brightness_table(tmp_path / "data", 60)
+    for name, words in (("one", []), ("two", TWO)):
+        settings: dict[str, object] = {
+            "data.init_args.manifests": f"[{manifest}]",
+            "model.init_args.optimizer": "torch.optim.SGD",
+            "model.init_args.optimizer.init_args.lr": 0.01,
+            "trainer.max_epochs": 2,
+            "trainer.default_root_dir": tmp_path / name,
+        }
+        run("fit", "--config", str(CONF / "properties.yaml"), *options(settings), *words)
+    one, two = (network_files.load_network(tmp_path / name / "hairstyle.safetensors") for name in ("one", "two"))
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[key], value, atol=1e-5, rtol=1e-4, msg=key)
+    rows = [read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv") for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 2 and rows[0][0].keys() == rows[1][0].keys()
+    for a, b in zip(*rows, strict=True):
+        assert {key: float(value) for key, value in b.items()} == pytest.approx(
+            {key: float(value) for key, value in a.items()}, abs=1e-3
+        )
 
 
 def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ohlora.errors import StorageError
@@ -47,13 +46,13 @@ class ImagesSeenCheckpoint(Checkpoint):
         now = images_seen(pl_module)
         self._due = self._due or crossed(self._before, now, self.every_kimg)
         self._before = now
-        # At the end of a pass the checkpoint waits for the validation: resumed, Lightning would pass it over.
-        if self._due and not getattr(pl_module, "validation_due", False):
+        # At the end of an epoch the checkpoint waits for the validation and what it decides.
+        if self._due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer, now)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves what waited for the validation."""
-        if self._due and trainer.state.fn == TrainerFn.FITTING:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves what waited for the end of the epoch."""
+        if self._due:
             self._save(trainer, images_seen(pl_module))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

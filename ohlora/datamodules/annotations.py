@@ -1,4 +1,4 @@
-"""Images labelled 0 or 1 by hand, divided into folds."""
+"""Images annotated with 0 or 1 by hand, divided into folds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
-from torch.utils.data import DataLoader
 
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import Sample
+from ohlora.datamodules.epochs import EpochImages
 from ohlora.datamodules.images import (
     ImageFileDataset,
-    ImageFiles,
     Listing,
     check_columns,
     image_numbers,
@@ -29,14 +28,14 @@ TRAIN, INNER, OUTER = 0, 1, 2
 """What a sample is to a member of an ensemble: learned from, stopped on, reported on."""
 
 
-def fold_roles(labels: np.ndarray, folds: int, inner_share: float, seed: int) -> np.ndarray:
+def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -> np.ndarray:
     """Divides samples among the members of an ensemble, keeping the share of positives everywhere.
 
     Every sample is ``OUTER`` (reported on) for exactly one member. Of the rest, each member sets a share aside to stop
     on (``INNER``) and learns from what remains (``TRAIN``).
 
     Args:
-        labels: N values of 0 or 1.
+        answers: N annotations of 0 or 1.
         folds: Number K of members, at least 2.
         inner_share: Share of a member's own samples to stop on, between 0 and 1.
         seed: Seed of the division.
@@ -47,26 +46,26 @@ def fold_roles(labels: np.ndarray, folds: int, inner_share: float, seed: int) ->
     Raises:
         ConfigError: If there are too few samples of a class to divide.
     """
-    counts = Counter(labels.astype(int).tolist())
+    counts = Counter(answers.astype(int).tolist())
     fewest = min(counts.get(0, 0), counts.get(1, 0))
     if folds < 2 or not 0 < inner_share < 1 or fewest < 2 * folds:
         raise ConfigError(
-            f"{counts.get(0, 0)} samples are labelled 0 and {counts.get(1, 0)} are labelled 1, folds is {folds} and "
-            f"inner_share {inner_share}; expected at least {2 * max(folds, 2)} of each label, 2 or more folds, and a "
+            f"{counts.get(0, 0)} samples are annotated with 0 and {counts.get(1, 0)} with 1, folds is {folds} and "
+            f"inner_share {inner_share}; expected at least {2 * max(folds, 2)} of each, 2 or more folds, and a "
             "share between 0 and 1"
         )
-    roles = np.full((len(labels), folds), TRAIN, dtype=np.int8)
+    roles = np.full((len(answers), folds), TRAIN, dtype=np.int8)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for k, (rest, outer) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+    for k, (rest, outer) in enumerate(splitter.split(np.zeros(len(answers)), answers)):
         inner_splitter = StratifiedShuffleSplit(1, test_size=inner_share, random_state=seed + k)
-        _, inner = next(inner_splitter.split(rest, labels[rest]))
+        _, inner = next(inner_splitter.split(rest, answers[rest]))
         roles[outer, k] = OUTER
         roles[rest[inner], k] = INNER
     return roles
 
 
 class FoldedDataset(ImageFileDataset):
-    """Labelled image files; a sample also tells its ``roles`` (K int8, see :func:`fold_roles`)."""
+    """Annotated image files; a sample also tells its ``roles`` (K int8, see :func:`fold_roles`)."""
 
     roles: np.ndarray
 
@@ -74,10 +73,10 @@ class FoldedDataset(ImageFileDataset):
         return {**super().__getitem__(index), "roles": self.roles[index]}
 
 
-class AnnotatedImages(ImageFiles):
-    """Images labelled 0 or 1, with the folds of an ensemble.
+class AnnotatedImages(EpochImages):
+    """Images annotated with 0 or 1, with the folds of an ensemble.
 
-    The labels are a CSV with a header: ours has a column ``path`` (relative to the CSV); the original's numbers its
+    The annotations are a CSV with a header. Ours has a column ``path``, relative to the CSV. The original's numbers its
     images (``idx``, ``img_no`` or ``img_name``), which are found in ``folder`` by the number in their file names.
 
     Args:
@@ -107,10 +106,10 @@ class AnnotatedImages(ImageFiles):
         self.folds, self.inner_share = folds, inner_share
 
     def setup(self, stage: str) -> None:
-        """Reads and checks labels and images, and divides them.
+        """Reads and checks annotations and images, and divides them.
 
         Raises:
-            MissingArtifactError: If labels or folder are not there.
+            MissingArtifactError: If annotations or folder are not there.
             DataError: Naming every row that cannot be used.
         """
         loaded = self.load(self._listed())
@@ -119,10 +118,7 @@ class AnnotatedImages(ImageFiles):
             loaded.paths, loaded.resolution, loaded.labels, loaded.cached, loaded.numbers, loaded.resize
         )
         self.train_set.roles = fold_roles(loaded.labels[:, 0], self.folds, self.inner_share, self.seed)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """All images in order: each member takes from them what it stops on and what it is reported on."""
-        return self.in_order(self.train_set)
+        self.val_set = self.train_set  # each member takes from it what it stops on and what it is reported on
 
     def _listed(self) -> Listing:
         source = self.annotations_path
@@ -150,15 +146,15 @@ class AnnotatedImages(ImageFiles):
             if path is None or not path.is_file():
                 bad.append(f"row {place + 2}: there is no image {name}")
             elif path in listed:
-                bad.append(f"row {place + 2}: image {name} is labelled twice")
+                bad.append(f"row {place + 2}: image {name} is annotated twice")
             elif row[value] not in ("0", "1"):
                 bad.append(f"row {place + 2}: {value} is {row[value]!r}, expected 0 or 1")
             else:
                 listed[path] = float(row[value]), numbers[place]
         if bad:
             raise DataError(f"{source}: {'; '.join(bad)}")
-        labels = np.array([label for label, _ in listed.values()], np.float32)[:, None]
-        return Listing(source, list(listed), labels, [number for _, number in listed.values()])
+        answers = np.array([answer for answer, _ in listed.values()], np.float32)[:, None]
+        return Listing(source, list(listed), answers, [number for _, number in listed.values()])
 
 
 def _by_number(folder: Path) -> dict[str, Path]:

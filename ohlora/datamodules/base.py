@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ohlora.datamodules.sampler import CountedSampler
+from ohlora.datamodules.sampler import CountedLoader, CountedSampler
 from ohlora.errors import ConfigError
 from ohlora.utils import counted, images
 from ohlora.utils.clock import Clock
@@ -150,7 +150,7 @@ class ImageDataModule(L.LightningDataModule):
         self, dataset: ImageDataset, sampler: Iterable[int], batch_size: int, drop_last: bool
     ) -> DataLoader[Sample]:
         samples: Dataset[Sample] = dataset  # type: ignore[assignment]
-        return DataLoader(
+        return CountedLoader(
             samples,
             batch_size=batch_size,
             sampler=sampler,

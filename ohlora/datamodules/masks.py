@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ohlora.datamodules.base import ImageBatch, Sample
-from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, check_columns, shortened, validation_split
+from ohlora.datamodules.epochs import EpochImages
+from ohlora.datamodules.images import ImageFileDataset, Listing, check_columns, shortened, validation_split
 from ohlora.errors import DataError
 from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, MIRRORED
 from ohlora.faces.parsing import sides_by_place
@@ -77,7 +77,7 @@ class MaskedDataset(ImageFileDataset):
         return {**super().__getitem__(index), "mask": mask}
 
 
-class MaskedImages(ImageFiles):
+class MaskedImages(EpochImages):
     """Images and parsing maps of the 11 classes, divided at random into training and validation.
 
     One of three sources:
@@ -146,10 +146,6 @@ class MaskedImages(ImageFiles):
         mask = self._files[place].read(self.resolution)
         if self.keeps(len(self._files)):
             self._read[place] = mask
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """Validation images in order, shared out in turn between processes."""
-        return self.in_order(self.val_set)
 
     def flipped_targets(self, batch: ImageBatch, flipped: Tensor) -> dict[str, Tensor]:
         """Mirrors the masks of mirrored images, and lets left and right change places."""

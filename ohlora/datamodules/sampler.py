@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count, islice
+from typing import Any, TypeVar
 
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ohlora.utils import counted
 
+T = TypeVar("T")
+
 
 class CountedSampler(Sampler[int]):
-    """Endless shuffled order, starting anywhere.
+    """Shuffled order, starting anywhere; endless, or up to the end of an epoch.
 
-    Position p lies in pass p // size over the data; each pass has its own permutation. Ranks take positions in turn, so
-    that all ranks together see the order of a single process with their total batch.
+    Position p lies in round p // size over the data; each round has its own permutation. Ranks take positions in turn,
+    so that all ranks together see the order of a single process with their total batch.
+
+    An epoch need not be one round: it may be a few positions longer, so that it consists of whole batches.
 
     Args:
         size: Number of samples, ≥ 1.
@@ -21,17 +27,46 @@ class CountedSampler(Sampler[int]):
         start: Gives the first position when iteration begins; on resume, the images seen so far.
         rank: Index of this process.
         world_size: Number of processes.
+
+    Attributes:
+        epoch: Positions in an epoch, by all ranks together; None is endless.
+        done: Gives the positions of the epoch that are done when iteration begins.
     """
 
     def __init__(self, size: int, seed: int, start: Callable[[], int], rank: int = 0, world_size: int = 1) -> None:
         self.size, self.seed, self.start, self.rank, self.world_size = size, seed, start, rank, world_size
+        self.epoch: int | None = None
+        self.done: Callable[[], int] = lambda: 0
+
+    def __len__(self) -> int:
+        """Positions that a rank takes in a whole epoch, also where iteration begins within one.
+
+        Raises:
+            TypeError: If the order is endless.
+        """
+        if self.epoch is None:
+            raise TypeError("an endless order has no length")
+        return self.epoch // self.world_size
 
     def __iter__(self) -> Iterator[int]:
-        position = self.start() + self.rank
+        left = None if self.epoch is None else (self.epoch - self.done()) // self.world_size
         current, order = -1, None
-        while True:
-            epoch, offset = divmod(position, self.size)
-            if order is None or epoch != current:
-                current, order = epoch, counted.permutation(self.seed, "order", epoch, self.size)
+        for position in islice(count(self.start() + self.rank, self.world_size), left):
+            number, offset = divmod(position, self.size)
+            if order is None or number != current:
+                current, order = number, counted.permutation(self.seed, "order", number, self.size)
             yield int(order[offset])
-            position += self.world_size
+
+
+class CountedLoader(DataLoader[T]):
+    """A loader whose place is told by the clock of its :class:`CountedSampler`, so that it needs no state of its own.
+
+    Lightning warns of resuming within an epoch unless a loader has these two methods.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the clock is saved with the stage."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is to be done: the clock is restored with the stage."""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ohlora.attributes import attribute, column
 from ohlora.datamodules.base import ImageBatch, Sample
-from ohlora.datamodules.images import ImageFileDataset, ImageFiles, Listing, image_numbers, numbers_in, validation_split
+from ohlora.datamodules.epochs import EpochImages
+from ohlora.datamodules.images import ImageFileDataset, Listing, image_numbers, numbers_in, validation_split
 from ohlora.errors import ConfigError, DataError, FormatError, MissingArtifactError
 from ohlora.faces.scoring import Normalization
 from ohlora.pipeline import require
@@ -34,7 +34,7 @@ class ScoredDataset(ImageFileDataset):
         return {**super().__getitem__(index), "mirrored_label": self.mirrored[index]}
 
 
-class ScoredImages(ImageFiles):
+class ScoredImages(EpochImages):
     """Images and their scores from one or more tables, divided at random into training and validation.
 
     A table has the columns ``path`` (relative to itself) and, per attribute, ``<attribute>_score`` or ``<attribute>``:
@@ -96,10 +96,6 @@ class ScoredImages(ImageFiles):
         )
         training, validation = validation_split(len(loaded), self.val_share, self.seed, self.manifests[0])
         self.train_set, self.val_set = self._scored(loaded, training), self._scored(loaded, validation)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """Validation images in order, shared out in turn between processes."""
-        return self.in_order(self.val_set)
 
     def flipped_targets(self, batch: ImageBatch, flipped: Tensor) -> dict[str, Tensor]:
         """Gives mirrored images the scores of the mirror image."""

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchmetrics
 import torchmetrics.functional.classification as measures
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages, FoldedDataset
+from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages
 from ohlora.datamodules.base import ImageBatch
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
-from ohlora.modules.supervised import Gathered, Supervised
+from ohlora.modules.base import Stage
+from ohlora.modules.optimizers import apply_settings, settings_of
+from ohlora.modules.supervised import Gathered, check_finite, counted_dropout, save_product
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Plan, attribute_cnn
 from ohlora.pipeline import require
+from ohlora.tracking import run_loggers
 from ohlora.utils import counted, figures, images
 
 MISTAKES = 24
 """Images in the grid of the worst mistakes."""
 
 
-class FilterEnsemble(Supervised):
+class FilterEnsemble(Stage[AnnotatedImages]):
     """Trains the K members of a filter at once: a batch is decoded once, and each member learns from its own samples.
 
     A member learns from samples outside its fold, stops on an inner split of those, and is reported on its fold, which
     it never learned from or stopped on. The best weights by the inner split are kept. The product is one ensemble file.
 
+    ``trainer.max_epochs`` limits the length; training ends earlier when all members have stopped. Everything random is
+    counted by the clock, so that a resumed run continues bit for bit on the CPU.
+
     Args:
         attribute: Which attribute: ``gender``, ``quality``, ``age`` or ``glass``.
         optimizer: Optimizer of each member.
-        schedule: Learning-rate schedule, stepped once per pass.
+        schedule: Learning-rate schedule, stepped once per epoch.
         plan: ``original`` (256×256) or ``small`` (64×64).
         folds: Number K of members; the data must be divided into as many folds.
         resolution: Height and width of the images.
         initial: Attribute CNN that every member starts from; None starts from random weights.
-        passes: Upper limit of the length, in passes over the data.
-        patience: Passes without improvement after which a member stops.
+        patience: Epochs without a lower inner loss after which a member stops.
         retry_limit: A member whose lowest inner loss (mean binary cross-entropy) is above this begins again from new
             random weights; None never does.
         max_attempts: Attempts per member in all. When they are used up, the best is kept and a warning says so.
@@ -49,9 +56,13 @@ class FilterEnsemble(Supervised):
         seed: Seed of weights and dropout.
     """
 
-    out_of_fold: Tensor
+    data_type = AnnotatedImages
     attempts: Tensor
-    loss_is_sum = True
+    stale: Tensor
+    best_loss: Tensor
+    kept_loss: Tensor
+    kept_epoch: Tensor
+    out_of_fold: Tensor
 
     def __init__(
         self,
@@ -62,15 +73,22 @@ class FilterEnsemble(Supervised):
         folds: int = 5,
         resolution: int = 256,
         initial: str | None = None,
-        passes: float = 200,
         patience: int = 20,
         retry_limit: float | None = None,
         max_attempts: int = 3,
         threshold: float = 0.5,
         seed: int = 0,
     ) -> None:
-        self.attribute, self.plan, self.resolution = attribute, plan, resolution
-        members = [self._fresh(seed, k) for k in range(folds)]
+        super().__init__()
+        self.save_hyperparameters()
+        if patience < 1:
+            raise ConfigError(f"patience is {patience}; expected at least 1")
+        self.automatic_optimization = False  # K optimizers, of which some have stopped
+        self.attribute, self.plan, self.resolution, self.seed = attribute, plan, resolution, seed
+        self.patience, self.retry_limit, self.max_attempts = patience, retry_limit, max_attempts
+        self.threshold = threshold
+        self._optimizer, self._schedule = optimizer, schedule
+        members = [self._fresh(k) for k in range(folds)]
         if initial is not None:
             require(initial)
             start = network_files.load_attributes(initial)
@@ -81,166 +99,221 @@ class FilterEnsemble(Supervised):
                 )
             for member in members:
                 member.load_state_dict(start.state_dict())
-        super().__init__(members, passes, patience, optimizer, schedule, seed)
-        self.save_hyperparameters()
-        self.retry_limit, self.max_attempts, self.threshold = retry_limit, max_attempts, threshold
+        self.members = nn.ModuleList(members)
+        self.best = copy.deepcopy(self.members).requires_grad_(False)
         self.register_buffer("attempts", torch.ones(folds, dtype=torch.long))
-        self.predictions = nn.ModuleList(Gathered() for _ in range(folds))
+        self.register_buffer("stale", torch.zeros(folds, dtype=torch.long))  # epochs since the attempt's lowest loss
+        self.register_buffer("best_loss", torch.full((folds,), torch.inf))  # of the attempt
+        self.register_buffer("kept_loss", torch.full((folds,), torch.inf))  # of all attempts
+        self.register_buffer("kept_epoch", torch.zeros(folds, dtype=torch.long))
+        self._predictions = nn.ModuleList(Gathered() for _ in range(folds))
+        self._train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
 
-    def _fresh(self, seed: int, number: int) -> AttributeCNN:
+    def _fresh(self, number: int) -> AttributeCNN:
         """Random weights, a function of (seed, number) alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(counted.integer(seed, "member", number))
+            torch.manual_seed(counted.integer(self.seed, "member", number))
             return attribute_cnn(self.attribute, self.plan, self.resolution)
 
-    @property
-    def _folded(self) -> FoldedDataset:
-        data = self.data
-        if not isinstance(data, AnnotatedImages) or data.folds != len(self.networks):
-            found = f"{data.folds} folds" if isinstance(data, AnnotatedImages) else type(data).__name__
-            raise ConfigError(f"the data is {found}; expected AnnotatedImages with {len(self.networks)} folds")
-        return data.train_set
+    def hand_over(self, data: AnnotatedImages) -> None:
+        """Hands over the clock."""
+        data.connect(self.clock)
 
     def setup(self, stage: str) -> None:
         """Checks that data and networks fit, and makes room for the out-of-fold predictions."""
-        data = self._folded
-        wanted = self.trainer.datamodule.attribute  # type: ignore[attr-defined]
-        if (wanted, data.resolution) != (self.attribute, self.resolution):
-            raise ConfigError(
-                f"the data is {wanted} at {data.resolution}×{data.resolution}, the network {self.attribute} at "
-                f"{self.resolution}×{self.resolution}; expected the same"
-            )
-        self.register_buffer("out_of_fold", torch.full((len(data),), torch.nan))
+        data, folds = self.data, len(self.members)
+        found = f"{data.attribute} at {data.resolution}×{data.resolution} in {data.folds} folds"
+        wanted = f"{self.attribute} at {self.resolution}×{self.resolution} in {folds} folds"
+        if found != wanted:
+            raise ConfigError(f"the data is {found}, the ensemble {wanted}; expected the same")
+        self.register_buffer("out_of_fold", torch.full((len(data.train_set),), torch.nan))
 
     # --- training
 
-    def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
-        """Binary cross-entropy of each member, summed over the samples it may learn from."""
+    def configure_optimizers(self) -> Any:
+        """One optimizer per member, and one schedule."""
+        optimizers = [self._optimizer(member.parameters()) for member in self.members]
+        self._configured = [settings_of(optimizer) for optimizer in optimizers]
+        return optimizers, [self._schedule(optimizer) for optimizer in optimizers] if self._schedule else []
+
+    def stopped(self, k: int) -> bool:
+        """Whether a member has stopped."""
+        return int(self.stale[k]) >= self.patience
+
+    def on_fit_start(self) -> None:
+        """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
+        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+
+    def on_train_start(self) -> None:
+        """Applies the settings of this run to what a checkpoint brought, and ends a run that had stopped."""
+        for logger in run_loggers(self.trainer):
+            logger.rewind()
+        apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
+        self._stop_when_all_have()
+
+    def losses(self, batch: ImageBatch) -> list[Tensor | None]:
+        """Binary cross-entropy of each member, summed over the samples it may learn from; None if it has stopped."""
         losses: list[Tensor | None] = []
-        for k, network in enumerate(self.networks):
-            if not active[k]:
+        for k, member in enumerate(self.members):
+            if self.stopped(k):
                 losses.append(None)
                 continue
             mine = batch["roles"][:, k] == TRAIN
             # Without a sample of its own a rank still takes part, with a loss of 0: the other ranks wait for it.
-            logits = network.logits(batch["image"][mine])  # type: ignore[operator]
-            loss = F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum")
-            losses.append(loss * self.trainer.world_size)  # ranks are averaged, the sum goes over all of them
+            logits = member.logits(batch["image"][mine])  # type: ignore[operator]
+            losses.append(F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum"))
         return losses
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """One update of every member that has not stopped."""
+        with counted_dropout(self, self.seed, self.clock()):
+            losses = self.losses(batch)
+        self.images_seen += len(batch["image"]) * self.trainer.world_size
+        optimizers: Any = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        # Ranks are averaged, and the sum goes over the samples of all of them.
+        self.manual_backward(torch.stack([loss for loss in losses if loss is not None]).sum() * self.trainer.world_size)
+        for k, (optimizer, loss) in enumerate(zip(optimizers, losses, strict=True)):
+            if loss is not None:
+                check_finite(self.members[k], loss, f"member {k}", self.clock())
+                optimizer.step()
+                count = (batch["roles"][:, k] == TRAIN).sum()
+                self._train_loss.update(loss.detach() / count.clamp(min=1), count)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Each member's probabilities of the samples it stops on or is reported on."""
-        for k, network in enumerate(self.networks):
-            if self.finished(k):
-                continue
+        for k, member in enumerate(self.members):
             mine = batch["roles"][:, k] != TRAIN
-            if mine.any():
+            if mine.any() and not self.stopped(k):
                 places = torch.tensor(batch["index"])[mine.cpu()]
-                self.predictions[k].update(places, network(batch["image"][mine]))  # type: ignore[operator]
+                self._predictions[k].update(places, member(batch["image"][mine]))  # type: ignore[operator]
 
-    def validate_pass(self) -> tuple[list[float], dict[str, float]]:
-        """Mean binary cross-entropy of each member's inner split."""
-        data = self._folded
-        labels, roles = self._labels(), torch.from_numpy(data.roles)
-        losses: list[float] = []
-        self._latest = torch.full((len(self.networks), len(data)), torch.nan)
-        for k in range(len(self.networks)):
-            if self.finished(k):
-                losses.append(float("inf"))
-                continue
-            self._latest[k] = self.predictions[k].collect(len(data))[:, 0]  # type: ignore[operator]
-            inner = roles[:, k] == INNER
-            losses.append(float(F.binary_cross_entropy(self._latest[k, inner], labels[inner])))
-        shown = {f"loss/inner_{k}": value for k, value in enumerate(losses) if np.isfinite(value)}
-        return losses, shown
+    def on_validation_epoch_end(self) -> None:
+        """Ends the epoch: keeps the best weights, stops members or lets them begin again, and logs the losses."""
+        inner = {k: self._judge(k) for k in range(len(self.members)) if not self.stopped(k)}
+        metrics = {"epoch": self.current_epoch + 1, **{f"loss/inner_{k}": loss for k, loss in inner.items()}}
+        if self._train_loss.update_called:
+            metrics["loss/train"] = float(self._train_loss.compute())
+            metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self._train_loss.reset()
+        self.log_dict(metrics, sync_dist=True)
+        self._stop_when_all_have()
 
-    def improved(self, network: int) -> None:
-        """Keeps the member's predictions of its own fold."""
-        outer = torch.from_numpy(self._folded.roles[:, network] == OUTER)
-        self.out_of_fold[outer.to(self.device)] = self._latest[network, outer].to(self.device)
+    def _judge(self, k: int) -> float:
+        """Mean binary cross-entropy of a member on its inner split, after which it goes on, stops or begins again."""
+        data = self.data.train_set
+        predicted = self._predictions[k].collect(len(data))[:, 0]  # type: ignore[operator]
+        inner, outer = (torch.from_numpy(data.roles[:, k] == role) for role in (INNER, OUTER))
+        loss = float(F.binary_cross_entropy(predicted[inner], self._answers()[inner]))
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return loss
+        if self._schedule is not None:
+            schedule: Any = self.trainer.lr_scheduler_configs[k].scheduler
+            schedule.step()
+        self.stale[k] += 1
+        if loss < float(self.best_loss[k]):
+            self.best_loss[k], self.stale[k] = loss, 0
+        if loss < float(self.kept_loss[k]):
+            self.kept_loss[k], self.kept_epoch[k] = loss, self.current_epoch + 1
+            self.best[k].load_state_dict(self.members[k].state_dict())
+            self.out_of_fold[outer.to(self.device)] = predicted[outer].to(self.device)
+        if self.stopped(k) and self._above_limit(k) and int(self.attempts[k]) < self.max_attempts:
+            self._begin_again(k)
+        return loss
 
-    def done(self, network: int) -> None:
-        """The retry rule."""
-        attempt = int(self.attempts[network])
-        if self._above_limit(network) and attempt < self.max_attempts:
-            self.start_anew(network, self._fresh(self.seed, network + attempt * len(self.networks)))
-            self.attempts[network] += 1
+    def _begin_again(self, k: int) -> None:
+        """Gives a member new random weights; its best ones stay until they are beaten."""
+        self.members[k].load_state_dict(self._fresh(k + int(self.attempts[k]) * len(self.members)).state_dict())
+        optimizer = self.trainer.optimizers[k]
+        optimizer.state.clear()
+        if self._schedule is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"]
+            self.trainer.lr_scheduler_configs[k].scheduler = self._schedule(optimizer)
+        self.attempts[k] += 1
+        self.best_loss[k], self.stale[k] = torch.inf, 0
 
-    def _above_limit(self, network: int) -> bool:
-        return self.retry_limit is not None and float(self.kept_loss[network]) > self.retry_limit
+    def _above_limit(self, k: int) -> bool:
+        return self.retry_limit is not None and float(self.kept_loss[k]) > self.retry_limit
+
+    def _stop_when_all_have(self) -> None:
+        if all(self.stopped(k) for k in range(len(self.members))):
+            self.trainer.should_stop = True
 
     # --- what it found
 
-    def on_train_end(self) -> None:
-        """Saves the ensemble and reports every member on its own fold, and all folds pooled."""
+    def on_fit_end(self) -> None:
+        """Saves the ensemble, and reports every member on its own fold and all folds pooled."""
+        if not self.trainer.is_global_zero:
+            return
+        if not torch.isfinite(self.kept_loss).all():
+            raise ConfigError("no epoch was completed; expected trainer.max_epochs of at least 1")
         self._warn_of_members_above_the_limit()
-        self.record(self.pooled(), self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
-        super().on_train_end()
+        pooled = self.pooled()
+        for logger in self.trainer.loggers:
+            logger.log_metrics(pooled)
+        self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
+        ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
+        rounded = {name: round(value, 4) for name, value in pooled.items()}
+        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
+        save_product(self, f"{self.attribute}.safetensors", ensemble, told)
 
     def _warn_of_members_above_the_limit(self) -> None:
         for k, loss in enumerate(self.kept_loss.tolist()):
             if self._above_limit(k):
                 rank_zero_warn(
                     f"member {k} of {self.attribute} reached an inner loss of {loss:.4f} in {int(self.attempts[k])} "
-                    f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its labels, "
-                    "or raise max_attempts or passes"
+                    f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its "
+                    "annotations, or raise max_attempts or trainer.max_epochs"
                 )
 
-    def product(self) -> Mapping[str, nn.Module]:
-        """The ensemble of the best members."""
-        members = [member for member in self.best if isinstance(member, AttributeCNN)]
-        return {f"{self.attribute}.safetensors": AttributeEnsemble.of(members)}
-
-    def provenance(self) -> dict[str, Any]:
-        """Adds what the ensemble reached out of fold."""
-        return {**super().provenance(), "out_of_fold": {k: round(v, 4) for k, v in self.pooled().items()}}
-
     def pooled(self) -> dict[str, float]:
-        """Figures of all out-of-fold predictions together."""
-        return self._figures(self.out_of_fold.cpu(), self._labels(), "out_of_fold/")
+        """Metrics of all out-of-fold predictions together."""
+        return self._metrics(self.out_of_fold.cpu(), self._answers(), "out_of_fold/")
 
-    def _labels(self) -> Tensor:
-        labels = self._folded.labels
-        assert labels is not None
-        return torch.from_numpy(labels[:, 0])
+    def _answers(self) -> Tensor:
+        answers = self.data.train_set.labels
+        assert answers is not None
+        return torch.from_numpy(answers[:, 0])
 
-    def _figures(self, probabilities: Tensor, labels: Tensor, prefix: str = "") -> dict[str, float]:
-        target = labels.long()
+    def _metrics(self, probabilities: Tensor, answers: Tensor, prefix: str = "") -> dict[str, float]:
+        target = answers.long()
         values = {
             "auroc": measures.binary_auroc(probabilities, target),
             "accuracy": measures.binary_accuracy(probabilities, target, threshold=self.threshold),
             "f1": measures.binary_f1_score(probabilities, target, threshold=self.threshold),
-            "bce": F.binary_cross_entropy(probabilities, labels),
+            "bce": F.binary_cross_entropy(probabilities, answers),
             "calibration_error": measures.binary_calibration_error(probabilities, target),
         }
         return {f"{prefix}{name}": float(value) for name, value in values.items()}
 
     def _members(self) -> list[dict[str, Any]]:
-        labels, rows = self._labels(), []
-        for k in range(len(self.networks)):
-            outer = torch.from_numpy(self._folded.roles[:, k] == OUTER)
-            row = {"member": k, "attempts": int(self.attempts[k]), "best_pass": round(float(self.best_pass[k]), 2)}
-            row |= {"inner_bce": float(self.kept_loss[k])}
-            rows.append(row | self._figures(self.out_of_fold.cpu()[outer], labels[outer]))
+        answers, rows = self._answers(), []
+        for k in range(len(self.members)):
+            outer = torch.from_numpy(self.data.train_set.roles[:, k] == OUTER)
+            row = {"member": k, "attempts": int(self.attempts[k]), "best_epoch": int(self.kept_epoch[k])}
+            measured = self._metrics(self.out_of_fold.cpu()[outer], answers[outer])
+            rows.append({**row, "inner_bce": float(self.kept_loss[k]), **measured})
         return rows
 
     def _rows(self) -> list[dict[str, Any]]:
-        data = self._folded
+        data = self.data.train_set
         fold = (data.roles == OUTER).argmax(axis=1)
-        scores, labels = self.out_of_fold.tolist(), self._labels().long().tolist()
+        scores, answers = self.out_of_fold.tolist(), self._answers().long().tolist()
         return [
             {"index": n, "file": p.name, self.attribute: y, "fold": int(k), f"{self.attribute}_score": round(s, 4)}
-            for n, p, y, k, s in zip(data.numbers, data.paths, labels, fold, scores, strict=True)
+            for n, p, y, k, s in zip(data.numbers, data.paths, answers, fold, scores, strict=True)
         ]
 
     def _pictures(self) -> dict[str, np.ndarray]:
-        data, labels, scores = self._folded, self._labels(), self.out_of_fold.cpu()
+        data, answers, scores = self.data.train_set, self._answers(), self.out_of_fold.cpu()
         curves = {}
-        for name, chosen in [(f"fold {k}", data.roles[:, k] == OUTER) for k in range(len(self.networks))]:
+        for name, chosen in [(f"fold {k}", data.roles[:, k] == OUTER) for k in range(len(self.members))]:
             place = torch.from_numpy(chosen)
-            false, true, _ = measures.binary_roc(scores[place], labels[place].long())
+            false, true, _ = measures.binary_roc(scores[place], answers[place].long())
             curves[name] = false.numpy(), true.numpy()
-        worst = torch.argsort((scores - labels).abs(), descending=True)[:MISTAKES]
+        worst = torch.argsort((scores - answers).abs(), descending=True)[:MISTAKES]
         sheet = images.grid(np.stack([data[int(k)]["image"] for k in worst]), columns=6)
         return {
             "roc": figures.roc_curve(curves, f"{self.attribute}, out of fold"),

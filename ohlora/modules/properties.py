@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import torchmetrics.functional as measures
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
-from ohlora.datamodules.base import ImageBatch, ImageDataModule
-from ohlora.datamodules.scores import ScoredDataset, ScoredImages
+from ohlora.datamodules.base import ImageBatch
+from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import ConfigError
-from ohlora.modules.supervised import Gathered, Supervised
-from ohlora.networks.attribute_cnn import AttributeCNN, Plan, attribute_cnn
+from ohlora.modules.supervised import MONITOR, Gathered, Supervised
+from ohlora.networks.attribute_cnn import Plan, attribute_cnn
 from ohlora.utils import counted, figures
 
 
-class PropertyRegression(Supervised):
+class PropertyRegression(Supervised[ScoredImages]):
     """Trains an attribute CNN on scores; mean squared error over all outputs.
 
     Args:
         optimizer: Optimizer.
         network: ``property`` (the seven labels), ``hairstyle``, or ``merged`` (both).
-        schedule: Learning-rate schedule, stepped once per pass.
+        schedule: Learning-rate schedule, stepped once per epoch.
         plan: ``original`` (256×256) or ``small`` (64×64).
         resolution: Height and width of the images.
-        stop_without: Outputs left out of the validation loss by which training stops and the best pass is chosen.
-        passes: Upper limit of the length, in passes over the data.
-        patience: Passes without improvement after which training stops.
+        stop_without: Outputs left out of the validation loss by which training stops and the best epoch is chosen.
+        patience: Epochs without a lower validation loss after which training stops.
         seed: Seed of weights and dropout.
         save_as: Name of the product, a safetensors file; by default that of the network.
     """
@@ -47,7 +45,6 @@ class PropertyRegression(Supervised):
         plan: Plan = "original",
         resolution: int = 256,
         stop_without: Sequence[str] = (),
-        passes: float = 200,
         patience: int = 20,
         seed: int = 0,
         save_as: str | None = None,
@@ -58,86 +55,70 @@ class PropertyRegression(Supervised):
         unknown = [name for name in stop_without if name not in cnn.outputs]
         if unknown or len(stop_without) == len(cnn.outputs):
             raise ConfigError(f"stop_without is {list(stop_without)}; expected some, not all, of {list(cnn.outputs)}")
-        super().__init__([cnn], passes, patience, optimizer, schedule, seed)
+        super().__init__(cnn, f"{save_as or network}.safetensors", optimizer, schedule, patience, seed)
         self.save_hyperparameters()
-        self.name, self.outputs, self.resolution = save_as or network, cnn.outputs, resolution
-        self.deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]
-        self.predictions = Gathered(len(cnn.outputs))
+        self.outputs, self.resolution = cnn.outputs, resolution
+        self._deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]
+        self._predictions = Gathered(len(cnn.outputs))
 
-    def hand_over(self, data: ImageDataModule) -> None:
-        """The clock, and what the network predicts."""
-        assert isinstance(data, ScoredImages)
+    def hand_over(self, data: ScoredImages) -> None:
+        """Hands over the clock and what the network predicts."""
         data.connect(self.clock, self.outputs)
 
-    @property
-    def _validation(self) -> ScoredDataset:
-        data = self.data
-        if not isinstance(data, ScoredImages):
-            raise ConfigError(f"the data is {type(data).__name__}; expected ScoredImages")
-        return data.val_set
-
     def setup(self, stage: str) -> None:
-        """Checks that data and network fit, and makes room for the best pass's predictions."""
-        data = self._validation
-        attributes = self.trainer.datamodule.attributes  # type: ignore[attr-defined]
-        if (tuple(attributes), data.resolution) != (self.outputs, self.resolution):
+        """Checks that data and network fit, and makes room for the predictions."""
+        data = self.data
+        if (tuple(data.attributes), data.resolution) != (self.outputs, self.resolution):
             raise ConfigError(
-                f"the data has {', '.join(attributes)} at {data.resolution}×{data.resolution}, the network predicts "
-                f"{', '.join(self.outputs)} at {self.resolution}×{self.resolution}; expected the same, in this order"
+                f"the data has {', '.join(data.attributes)} at {data.resolution}×{data.resolution}, the network "
+                f"predicts {', '.join(self.outputs)} at {self.resolution}×{self.resolution}; expected the same, in "
+                "this order"
             )
-        self.register_buffer("predicted", torch.full((len(data), len(self.outputs)), torch.nan))
+        # In the state, so that the predictions of the best weights are kept with them.
+        self.register_buffer("predicted", torch.full((len(data.val_set), len(self.outputs)), torch.nan))
 
-    def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
+    def loss(self, batch: ImageBatch) -> Tensor:
         """Mean squared error over batch and outputs."""
-        return [F.mse_loss(self.networks[0](batch["image"]), batch["label"])] if active[0] else [None]
+        return F.mse_loss(self.network(batch["image"]), batch["label"])
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Predictions of a batch, in evaluation mode."""
-        self.predictions.update(torch.tensor(batch["index"]), self.networks[0](batch["image"]))
+        self._predictions.update(torch.tensor(batch["index"]), self.network(batch["image"]))
 
-    def validate_pass(self) -> tuple[list[float], dict[str, float]]:
-        """Mean squared error of the deciding outputs, and all figures per output."""
-        self._latest = self.predictions.collect(len(self._validation))
-        table = self._measured(self._latest)
-        shown = {
-            f"{figure}/{row['attribute']}": row[figure] for row in table for figure in row if figure != "attribute"
+    def validation_metrics(self) -> dict[str, float]:
+        """Mean squared error of the deciding outputs, and all metrics per output."""
+        self.predicted.copy_(self._predictions.collect(len(self.predicted)))
+        metrics = self._metrics()
+        named = {
+            f"{metric}/{name}": float(value)
+            for metric, values in metrics.items()
+            for name, value in zip(self.outputs, values, strict=True)
         }
-        loss = float(np.mean([table[k]["mse"] for k in self.deciding]))
-        return [loss], {"loss/validation": loss, **shown}
+        return {MONITOR: float(metrics["mse"][self._deciding].mean()), **named}
 
-    def improved(self, network: int) -> None:
-        """Keeps the predictions of the best pass."""
-        self.predicted.copy_(self._latest)
-
-    def on_train_end(self) -> None:
-        """Saves the network and reports the best pass: a table, and a scatter plot per output."""
-        table, best = self._measured(self.predicted.cpu()), self.predicted.cpu().numpy()
+    def report(self, measured: Mapping[str, float]) -> None:
+        """A table of the metrics, and a scatter plot per output."""
+        metrics = self._metrics()
+        table: list[dict[str, Any]] = [
+            {"attribute": name, **{metric: float(values[k]) for metric, values in metrics.items()}}
+            for k, name in enumerate(self.outputs)
+        ]
         notes = [f"r = {row['pearson']:.3f}" for row in table]
-        picture = figures.scatter(self.outputs, self._expected().numpy(), best, notes)
-        self.record({"best_pass": float(self.best_pass[0])}, {"scatter": picture}, {"correlations": table})
-        super().on_train_end()
-
-    def product(self) -> Mapping[str, nn.Module]:
-        """The weights of the best pass."""
-        best = self.best[0]
-        assert isinstance(best, AttributeCNN)
-        return {f"{self.name}.safetensors": best}
+        picture = figures.scatter(self.outputs, self._expected().numpy(), self.predicted.cpu().numpy(), notes)
+        self.show({"scatter": picture}, {"correlations": table})
 
     def _expected(self) -> Tensor:
-        labels = self._validation.labels
+        labels = self.data.val_set.labels
         assert labels is not None
         return torch.from_numpy(labels)
 
-    def _measured(self, predicted: Tensor) -> list[dict[str, Any]]:
-        """One row per output: mean squared and absolute error, Pearson and Spearman correlation."""
-        expected = self._expected()
-        return [
-            {
-                "attribute": name,
-                "mse": float(F.mse_loss(predicted[:, k], expected[:, k])),
-                "mae": float(F.l1_loss(predicted[:, k], expected[:, k])),
-                "pearson": float(measures.pearson_corrcoef(predicted[:, k], expected[:, k])),
-                "spearman": float(measures.spearman_corrcoef(predicted[:, k], expected[:, k])),
-            }
-            for k, name in enumerate(self.outputs)
-        ]
+    def _metrics(self) -> dict[str, Tensor]:
+        """Mean squared and absolute error, Pearson and Spearman correlation, each of all K outputs."""
+        predicted, expected, count = self.predicted.cpu(), self._expected(), len(self.outputs)
+        metrics = {
+            "mse": measures.mean_squared_error(predicted, expected, num_outputs=count),
+            "mae": measures.mean_absolute_error(predicted, expected, num_outputs=count),
+            "pearson": measures.pearson_corrcoef(predicted, expected),
+            "spearman": measures.spearman_corrcoef(predicted, expected),
+        }
+        return {name: value.reshape(count) for name, value in metrics.items()}

@@ -1,29 +1,39 @@
-"""What the stages that learn from labelled images have in common."""
+"""Supervised training of one network by epochs, and what it shares with the filter ensembles."""
 
 from __future__ import annotations
 
-import copy
 import math
-import time
-from collections.abc import Mapping, Sequence
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import lightning as L
-import numpy as np
 import torch
 import torchmetrics
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from ohlora.datamodules.base import ImageBatch, ImageDataModule
-from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.callbacks.checkpoint import read_checkpoint
+from ohlora.datamodules.base import ImageBatch
+from ohlora.datamodules.epochs import EpochImages
+from ohlora.errors import ConfigError, MissingArtifactError, NonFiniteError
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage
 from ohlora.modules.optimizers import apply_settings, settings_of
-from ohlora.tracking import run_loggers
+from ohlora.tracking import checkpoint_folder, run_loggers
 from ohlora.utils import counted
+from ohlora.utils.files import replacing
+
+MONITOR = "loss/validation"
+"""The metric by which training stops and the best weights are chosen."""
+DIVERGED = "the network has diverged. Lower the learning rate and resume from the last checkpoint"
+
+Data = TypeVar("Data", bound=EpochImages)
 
 
 class Gathered(nn.Module):
@@ -54,275 +64,251 @@ class Gathered(nn.Module):
         table = torch.full((count, self.width), torch.nan)
         values = self.values.compute().view(-1, self.width).float().cpu()
         if not torch.isfinite(values).all():
-            raise NonFiniteError(
-                "a prediction on validation data is not finite: the network has diverged. Lower the learning rate and "
-                "resume from the last checkpoint"
-            )
+            raise NonFiniteError(f"a prediction on validation data is not finite: {DIVERGED}")
         table[self.places.compute().long().cpu()] = values
         self.places.reset()
         self.values.reset()
         return table
 
 
-class Supervised(Stage[ImageDataModule]):
-    """Trains one or several networks side by side, validates after every pass, and keeps each one's best weights.
+@contextmanager
+def counted_dropout(stage: L.LightningModule, seed: int, first: int) -> Iterator[None]:
+    """Makes dropout a function of the seed and the number of the batch's first image."""
+    with torch.random.fork_rng(devices=[stage.device] if stage.device.type == "cuda" else []):
+        torch.manual_seed(counted.integer(seed, "dropout", first + stage.global_rank))
+        yield
 
-    The clock is images seen; a *pass* is as many whole batches as it takes to see the training set. Everything random
-    is counted by it, so a resumed run continues bit for bit on the CPU. A network stops when ``patience`` passes went
-    by without a lower validation loss, and the run stops when all of them have.
 
-    A stage provides :meth:`losses` (one per network), :meth:`validate_pass` (one validation loss per network, and
-    figures) and :meth:`product` (what to save).
+def check_finite(network: nn.Module, loss: Tensor, name: str, images: int) -> None:
+    """Insists on a finite loss and gradient before an update is made with them.
 
     Args:
-        networks: The networks to train.
-        passes: Upper limit of the length, in passes.
-        patience: Passes without improvement after which a network stops.
-        optimizer: Optimizer of each network.
-        schedule: Learning-rate schedule, stepped once per pass; None keeps the rate constant.
-        seed: Seed of initial weights and dropout.
+        network: The network, whose parameters have their gradients.
+        loss: The loss.
+        name: What the network is called in the message.
+        images: Images seen, this step's included.
+
+    Raises:
+        NonFiniteError: If one of them is not.
+    """
+    term = "loss"
+    try:
+        if torch.isfinite(loss):
+            term = "gradient"
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            nn.utils.get_total_norm(gradients, error_if_nonfinite=True)
+            return
+    except RuntimeError as error:
+        if "non-finite" not in str(error):
+            raise
+    raise NonFiniteError(
+        f"the {term} of {name} is not finite in the step that ends at {images} images: nothing was updated with it and "
+        "the last checkpoint is untouched. Lower the learning rate, or look at the images of this step"
+    )
+
+
+def save_product(stage: Stage[Any], file: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
+    """Saves a network into the run folder and into the stage's; for rank zero.
+
+    Args:
+        stage: The stage that made it.
+        file: Name of the file.
+        network: The network.
+        provenance: What is noted in the file besides the stage's name.
+    """
+    folder = Path(stage.trainer.default_root_dir)
+    # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
+    for target in dict.fromkeys([*(Path(logger.run_dir or folder) for logger in run_loggers(stage.trainer)), folder]):
+        network_files.save_network(network, target / file, {"stage": folder.name, **provenance})
+    print(f"wrote {folder / file}")
+
+
+class BestWeights(ModelCheckpoint):
+    """Keeps the weights with the lowest validation loss as ``best.ckpt`` among the run's checkpoints.
+
+    It belongs to the resumable checkpoints beside it. A run that goes on from a checkpoint of another folder takes the
+    ``best.ckpt`` of that folder.
     """
 
-    data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
-    best_loss: Tensor
-    best_pass: Tensor
-    kept_loss: Tensor
-    stale: Tensor
-    validated_at: Tensor
-    update_totals: Tensor
-    loss_is_sum = False
-    """Whether :meth:`losses` are sums over the batch, for the figures."""
+    def __init__(self) -> None:
+        super().__init__(
+            filename="best",
+            monitor=MONITOR,
+            save_weights_only=True,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(str(self.dirpath)) / "best.ckpt"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Finds the run's folder."""
+        self.dirpath = str(checkpoint_folder(str(trainer.log_dir)))  # collective
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # on resume it never is
+            super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the lowest loss so far; its file may have been moved along with the run's folder."""
+        path = str(self.path)
+        moved: dict[str, Any] = {"dirpath": self.dirpath}
+        if state_dict["best_model_path"]:
+            scores = {path: state_dict["best_model_score"]}
+            moved |= {"best_model_path": path, "kth_best_model_path": path, "best_k_models": scores}
+        super().load_state_dict(state_dict | moved)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Fetches the file from beside the checkpoint that the run goes on from, where that is another folder.
+
+        Raises:
+            MissingArtifactError: If the checkpoint knows of best weights, and they are not there.
+        """
+        if trainer.ckpt_path is None or not trainer.is_global_zero or not self.best_model_path:
+            return
+        beside = Path(trainer.ckpt_path).with_name(self.path.name)
+        if not beside.is_file():
+            raise MissingArtifactError(
+                f"{beside} does not exist: it holds the best weights before the checkpoint beside it. Put it there, or "
+                "start the stage without --ckpt_path"
+            )
+        if beside.resolve() != self.path.resolve():
+            with replacing(self.path) as part:
+                shutil.copyfile(beside, part)
+
+
+class Supervised(Stage[Data]):
+    """Trains one network by epochs, validates after each, and saves the weights with the lowest validation loss.
+
+    ``trainer.max_epochs`` limits the length, and Lightning's early stopping ends it when ``patience`` epochs went by
+    without a lower validation loss. Everything random is counted by the clock, so that a resumed run continues bit for
+    bit on the CPU.
+
+    A stage provides :meth:`loss`, ``validation_step``, :meth:`validation_metrics` and, if it likes, :meth:`report`.
+
+    Args:
+        network: The network to train.
+        product: Name of the file to save it in.
+        optimizer: Optimizer.
+        schedule: Learning-rate schedule, stepped once per epoch; None keeps the rate constant.
+        patience: Epochs without a lower validation loss after which training stops.
+        seed: Seed of dropout.
+    """
+
+    data_type: ClassVar[type[L.LightningDataModule]] = EpochImages
 
     def __init__(
         self,
-        networks: Sequence[nn.Module],
-        passes: float,
-        patience: int,
+        network: nn.Module,
+        product: str,
         optimizer: OptimizerCallable,
         schedule: LRSchedulerCallable | None,
+        patience: int,
         seed: int,
     ) -> None:
         super().__init__()
-        if passes < 1 or patience < 1:
-            raise ConfigError(f"passes is {passes} and patience {patience}; expected at least 1 of both")
-        self.automatic_optimization = False
-        self.passes, self.patience, self.seed = passes, patience, seed
+        if patience < 1:
+            raise ConfigError(f"patience is {patience}; expected at least 1")
+        self.network, self.product = network, product
+        self.patience, self.seed = patience, seed
         self._optimizer, self._schedule = optimizer, schedule
-        self.networks = nn.ModuleList(networks)
-        self.best = copy.deepcopy(self.networks).requires_grad_(False)
-        count = len(self.networks)
-        self.register_buffer("best_loss", torch.full((count,), math.inf))
-        self.register_buffer("best_pass", torch.zeros(count))
-        self.register_buffer("kept_loss", torch.full((count,), math.inf))
-        self.register_buffer("stale", torch.zeros(count, dtype=torch.long))  # validations since the lowest loss
-        self.register_buffer("validated_at", torch.zeros((), dtype=torch.long))  # images seen then
-        self.register_buffer("update_totals", torch.zeros(2, count), persistent=False)  # losses, updates
-        self._seconds = 0.0
+        self._train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
+        self._measured: dict[str, float] = {}
 
     # --- what a stage provides
 
-    def losses(self, batch: ImageBatch, active: Sequence[bool]) -> list[Tensor | None]:
-        """The training loss of each network on a batch; None for one that is not active, the same on all ranks."""
+    def loss(self, batch: ImageBatch) -> Tensor:
+        """The training loss on a batch: a scalar, the mean over its images."""
         raise NotImplementedError
 
-    def validate_pass(self) -> tuple[list[float], dict[str, float]]:
-        """Validation loss of each network over the data of :meth:`validation_step`, and figures to log."""
+    def validation_metrics(self) -> dict[str, float]:
+        """Metrics over the validation set, with :data:`MONITOR` among them. Collective."""
         raise NotImplementedError
 
-    def improved(self, network: int) -> None:
-        """Called when a network's validation loss is its lowest so far, after its weights were kept."""
+    def report(self, measured: Mapping[str, float]) -> None:
+        """Shows what the best weights do, on rank zero, at the end.
 
-    def done(self, network: int) -> None:
-        """Called when a network has finished; may start it anew (see :meth:`start_anew`)."""
-
-    def start_anew(self, network: int, fresh: nn.Module) -> None:
-        """Lets a network begin again with other weights; its best ones stay until they are beaten."""
-        self.networks[network].load_state_dict(fresh.state_dict())
-        optimizer = self.trainer.optimizers[network]
-        optimizer.state.clear()
-        if self._schedule is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"]
-            self.trainer.lr_scheduler_configs[network].scheduler = self._schedule(optimizer)
-        self.best_loss[network], self.stale[network] = math.inf, 0
-
-    def finished(self, network: int) -> bool:
-        """Whether a network is done."""
-        return int(self.stale[network]) >= self.patience
-
-    def product(self) -> Mapping[str, nn.Module]:
-        """Files to save below the stage's folder: name → network."""
-        raise NotImplementedError
-
-    def provenance(self) -> dict[str, Any]:
-        """What is noted in the product's files."""
-        return {"stage": Path(self.trainer.default_root_dir).name, "images_seen": int(self.images_seen)}
+        Args:
+            measured: The metrics of their epoch; the weights themselves have been loaded.
+        """
 
     # --- training
 
-    @property
-    def validation_due(self) -> bool:
-        """Whether a pass has ended that was not validated yet; a checkpoint waits for that."""
-        return int(self.images_seen) // self.images_per_pass > int(self.validated_at) // self.images_per_pass
-
-    def hand_over(self, data: ImageDataModule) -> None:
-        """The clock, by which the data is ordered."""
+    def hand_over(self, data: Data) -> None:
+        """Hands over the clock."""
         data.connect(self.clock)
 
-    @property
-    def steps_per_pass(self) -> int:
-        """Batches in a pass."""
-        return math.ceil(len(self.data.train_set) / self.data.batch_size)
-
-    @property
-    def images_per_pass(self) -> int:
-        """Images in a pass."""
-        return self.steps_per_pass * self.data.batch_size
-
-    @property
-    def pass_number(self) -> float:
-        """Passes done so far."""
-        return int(self.images_seen) / self.images_per_pass
-
-    @property
-    def kimg(self) -> float:
-        """Upper limit of the length, in thousands of images."""
-        return self.passes * self.images_per_pass / 1000
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Early stopping, and the best weights."""
+        self._stopping = EarlyStopping(MONITOR, patience=self.patience, check_on_train_epoch_end=False)
+        self._best = BestWeights()
+        return [self._stopping, self._best]
 
     def configure_optimizers(self) -> Any:
-        """One optimizer per network; schedules step once per pass."""
-        optimizers = [self._optimizer(network.parameters()) for network in self.networks]
-        self._configured = [settings_of(optimizer) for optimizer in optimizers]
-        if self._schedule is None:
-            return optimizers
-        return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
+        """The optimizer, and its schedule by epochs."""
+        optimizer = self._optimizer(self.network.parameters())
+        self._configured = settings_of(optimizer)
+        return optimizer if self._schedule is None else ([optimizer], [self._schedule(optimizer)])
 
     def on_fit_start(self) -> None:
-        """Sets validation to once per pass."""
-        self.trainer.check_val_every_n_epoch = None
-        self.trainer.val_check_interval = self.steps_per_pass
+        """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
+        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
-        """Drops figures that are about to be measured again, and ends at once when there is nothing left to do."""
+        """Applies the settings of this run to what a checkpoint brought, and ends a run that had stopped."""
         for logger in run_loggers(self.trainer):
             logger.rewind()
-        self._started_at = int(self.images_seen)
-        apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
-        self._stop_when_done()
-
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """One update of every network that is not done."""
-        started = time.perf_counter()
-        first, world = int(self.images_seen), self.trainer.world_size
-        active = [not self.finished(k) for k in range(len(self.networks))]
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):  # dropout is counted, too
-            torch.manual_seed(counted.integer(self.seed, "dropout", first + self.global_rank))
-            losses = self.losses(batch, active)
-        optimizers: Any = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        present = [loss for loss in losses if loss is not None]
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        if present:
-            self.manual_backward(torch.stack(present).sum())
-        for k, (optimizer, loss) in enumerate(zip(optimizers, losses, strict=True)):
-            if loss is None:
-                continue
-            self._check_finite(k, loss)
-            optimizer.step()
-            share = loss.detach() / len(batch["image"]) if self.loss_is_sum else loss.detach()
-            self.update_totals[:, k] += torch.stack([share, torch.ones_like(share)])
-        self.images_seen += len(batch["image"]) * world
-        self._seconds += time.perf_counter() - started
-        self._advance_schedules(first)
-        self._stop_when_done()
-
-    def on_validation_epoch_end(self) -> None:
-        """Keeps the best weights, logs the figures, stops what is done."""
-        if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        values, figures = self.validate_pass()
-        if not self.validation_due:
-            return  # a run that is stopped within a pass validates once more, which must not change what it keeps
-        self.validated_at.copy_(self.images_seen)
-        for k, value in enumerate(values):
-            if self.finished(k):
-                continue
-            self.stale[k] += 1
-            if value < float(self.best_loss[k]):
-                self.best_loss[k], self.stale[k] = value, 0
-            if value < float(self.kept_loss[k]):
-                self.kept_loss[k], self.best_pass[k] = value, self.pass_number
-                self.best[k].load_state_dict(self.networks[k].state_dict())
-                self.improved(k)
-            if self.finished(k):
-                self.done(k)
-        self._report(figures)
-        self._stop_when_done()
-
-    def on_train_end(self) -> None:
-        """Saves the product to the run folder and to the stage's."""
-        folder = self.trainer.log_dir
-        if self.trainer.is_global_zero:
-            targets = dict.fromkeys(Path(f) for f in (folder, self.trainer.default_root_dir) if f)
-            for name, network in self.product().items():
-                for target in targets:
-                    network_files.save_network(network, target / name, self.provenance())
-                print(f"wrote {Path(self.trainer.default_root_dir) / name}")
-
-    # --- helpers
-
-    def record(
-        self,
-        figures: Mapping[str, float],
-        pictures: Mapping[str, np.ndarray] | None = None,
-        tables: Mapping[str, list[dict[str, Any]]] | None = None,
-    ) -> None:
-        """Notes figures, pictures and tables of this moment in the run folder and on W&B."""
-        if figures:
-            for logger in self.trainer.loggers:
-                logger.log_metrics(dict(figures))
-        self.show(pictures, tables)
-
-    def _report(self, figures: Mapping[str, float]) -> None:
-        optimizers: Any = self.trainer.optimizers
-        totals: Any = self.trainer.strategy.reduce(self.update_totals, reduce_op="mean")
-        means = totals[0] / totals[1]
-        training = {"loss/train": float(means[torch.isfinite(means)].mean())}
-        speed = (int(self.images_seen) - self._started_at) / max(self._seconds, 1e-9)
-        self.record(
-            {
-                "pass": self.pass_number,
-                **training,
-                **figures,
-                "learning_rate": optimizers[0].param_groups[0]["lr"],
-                "images_per_second": speed,
-            }
-        )
-        self.update_totals.zero_()
-        self._seconds, self._started_at = 0.0, int(self.images_seen)
-
-    def _stop_when_done(self) -> None:
-        done = all(self.finished(k) for k in range(len(self.networks)))
-        if done or self.pass_number >= self.passes - 1e-9:
+        apply_settings(self.trainer.optimizers, [self._configured], scheduled=self._schedule is not None)
+        self._stopping.patience = self.patience
+        if self._stopping.wait_count >= self.patience:
             self.trainer.should_stop = True
 
-    def _advance_schedules(self, before: int) -> None:
-        if self._schedule is None:
-            return
-        schedulers: Any = self.lr_schedulers()
-        for _ in range(int(self.images_seen) // self.images_per_pass - before // self.images_per_pass):
-            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-                scheduler.step()
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        """The loss on a batch."""
+        with counted_dropout(self, self.seed, self.clock()):
+            loss = self.loss(batch)
+        self._loss = loss.detach()
+        self._train_loss.update(self._loss)
+        self.images_seen += len(batch["image"]) * self.trainer.world_size
+        return loss
 
-    def _check_finite(self, network: int, loss: Tensor) -> None:
-        gradients = [p.grad for p in self.networks[network].parameters() if p.grad is not None]
-        norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
-        if torch.isfinite(loss) and torch.isfinite(norms.sum()):
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Insists on a finite loss and gradient."""
+        check_finite(self.network, self._loss, self.product, self.clock())
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the epoch.
+
+        Raises:
+            NonFiniteError: If the validation loss is not finite.
+        """
+        metrics = self.validation_metrics()
+        if not math.isfinite(metrics[MONITOR]):
+            raise NonFiniteError(f"the validation loss is not finite: {DIVERGED}")
+        if self._train_loss.update_called:
+            metrics |= {"loss/train": float(self._train_loss.compute())}
+            metrics |= {"learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"]}
+            self._train_loss.reset()
+        self._measured = {"epoch": self.current_epoch + 1, **metrics}
+        self.log_dict(self._measured, sync_dist=True)
+
+    # --- the product
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what was measured with the weights."""
+        checkpoint["measured"] = self._measured
+
+    def on_fit_end(self) -> None:
+        """Saves the best weights as the product, with what was measured with them, and reports on them."""
+        if not self.trainer.is_global_zero:
             return
-        what = "the gradient" if torch.isfinite(loss) else "the loss"
-        raise NonFiniteError(
-            f"{what} of network {network} is not finite after {int(self.images_seen)} images: nothing was updated with "
-            "it and the last checkpoint is untouched. Lower the learning rate, or look at the images of this step"
-        )
+        if not self._best.path.is_file():
+            raise ConfigError("no epoch was completed; expected trainer.max_epochs of at least 1")
+        best = read_checkpoint(self._best.path)
+        self.load_state_dict(best["state_dict"])
+        measured: dict[str, float] = best["measured"]
+        rounded = {name: round(value, 4) for name, value in measured.items()}
+        save_product(self, self.product, self.network, {"images_seen": self.clock(), **rounded})
+        self.report(measured)

@@ -30,6 +30,18 @@ def take(count: int, start: int = 0, rank: int = 0, world_size: int = 1) -> list
     return list(islice(CountedSampler(5, 3, lambda: start, rank, world_size), count))
 
 
+def test_an_epoch_ends_where_it_should_wherever_iteration_begins() -> None:
+    whole = list(islice(CountedSampler(5, 3, lambda: 0), 12))
+    for begun in (6, 8):  # the second epoch of six positions
+        ranks = [CountedSampler(5, 3, lambda begun=begun: begun, rank, 2) for rank in (0, 1)]  # type: ignore[misc]
+        for sampler in ranks:
+            sampler.epoch, sampler.done = 6, lambda begun=begun: begun - 6  # type: ignore[misc]
+        assert [place for pair in zip(*ranks, strict=True) for place in pair] == whole[begun:]
+        assert len(ranks[0]) == 3
+    with pytest.raises(TypeError, match="endless"):
+        len(CountedSampler(5, 3, lambda: 0))
+
+
 def test_order_is_a_function_of_seed_and_position() -> None:
     whole = take(20)
     assert all(sorted(whole[k : k + 5]) == [0, 1, 2, 3, 4] for k in (0, 5, 10, 15))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_roles_divide_the_samples_and_keep_the_shares() -> None:
         assert [int(part.sum()) for part in parts] == [60, 20, 20]
         assert [round(float(labels[part].mean()), 2) for part in parts] == [0.3, 0.3, 0.3]
     assert (fold_roles(labels, 5, 0.25, seed=3) == roles).all() and (fold_roles(labels, 5, 0.25, 4) != roles).any()
-    with pytest.raises(ConfigError, match="2 are labelled 1"):
+    with pytest.raises(ConfigError, match="2 with 1"):
         fold_roles(np.array([1.0, 1.0] + [0.0] * 50), 5, 0.25, seed=0)
 
 
@@ -58,8 +59,9 @@ def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, la
     assert {row["index"]: row["gender"] for row in rows} == truth
     assert all(0 < float(row["gender_score"]) < 1 for row in rows)
     figures = read_rows(run / "metrics.csv")[-1]
-    passes = [float(row["pass"]) for row in read_rows(run / "metrics.csv")[:-1]]
-    assert passes == [1, 2, 3, 4, 5, 6]
+    epochs = read_rows(run / "metrics.csv")[:-1]
+    assert [float(row["epoch"]) for row in epochs] == [1, 2, 3, 4, 5, 6]
+    assert float(epochs[-1]["loss/train"]) < float(epochs[0]["loss/train"]) < 1  # the mean over samples
     assert float(figures["out_of_fold/auroc"]) > 0.9
     assert {"out_of_fold/accuracy", "out_of_fold/f1", "out_of_fold/bce", "out_of_fold/calibration_error"} <= set(
         figures
@@ -73,7 +75,6 @@ def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, la
 
 def test_a_member_never_learns_from_its_fold_or_its_inner_split(labels: Path) -> None:
     module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=3, resolution=16)
-    module.trainer = type("T", (), {"world_size": 1})()
     data = AnnotatedImages(16, str(labels), "gender", folds=3)
     data.setup("fit")
     samples = [data.train_set[k] for k in range(60)]
@@ -81,33 +82,48 @@ def test_a_member_never_learns_from_its_fold_or_its_inner_split(labels: Path) ->
     image.requires_grad_()
     roles = torch.stack([torch.from_numpy(s["roles"]) for s in samples])
     label = torch.stack([torch.from_numpy(s["label"]) for s in samples])
-    for k, loss in enumerate(module.losses({"image": image, "roles": roles, "label": label}, [True] * 3)):
+    for k, loss in enumerate(module.losses({"image": image, "roles": roles, "label": label})):
         assert loss is not None
         (gradient,) = torch.autograd.grad(loss, image)
         learned_from = gradient.flatten(1).abs().sum(dim=1) > 0
         assert torch.equal(learned_from, roles[:, k] == TRAIN)
-    assert module.losses({"image": image, "roles": roles, "label": label}, [True, False, True])[1] is None
+    module.stale[1] = module.patience
+    assert module.losses({"image": image, "roles": roles, "label": label})[1] is None
 
 
 def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path) -> None:
-    assert fit(stage="whole") == 0
-    assert fit("--model.init_args.passes", "2.5", stage="parts") == 0  # in the middle of a pass
-    torch.manual_seed(1234)
-    assert fit("--ckpt_path", "last", stage="parts") == 0
-    whole, parts = (network_state(tmp_path / d / "gender.safetensors") for d in ("whole", "parts"))
-    assert_same(whole, parts)
-    tables = [read_rows(tmp_path / d / "runs" / "0001" / "out_of_fold.csv") for d in ("whole", "parts")]
-    assert tables[0] == tables[1]
+    """An epoch is 8 steps; the second member stops after three epochs, the third begins again."""
+    words = ["--checkpoint.every_kimg", "0.008", "--checkpoint.keep", "99", "--model.init_args.patience", "2"]
+    words += ["--model.init_args.retry_limit", "0.01", "--model.init_args.max_attempts", "2"]
+    words += ["--model.init_args.optimizer.init_args.lr", "0.02"]
+    with pytest.warns(UserWarning, match="above retry_limit"):
+        assert fit(*words, stage="whole") == 0
+    run = tmp_path / "whole" / "runs" / "0001"
+    attempts = {row["attempts"] for row in read_rows(run / "members.csv")}
+    assert "2" in attempts  # a member had begun again
+    steps = len(list((run / "checkpoints").iterdir()))
+    for step in (12, steps - 8, steps):  # within an epoch, at the end of one, and at the end of training
+        parts = tmp_path / f"parts-{step}"
+        shutil.copytree(tmp_path / "whole", parts)
+        for path in sorted((parts / "runs" / "0001" / "checkpoints").iterdir())[step:]:
+            path.unlink()
+        (parts / "gender.safetensors").unlink()
+        (parts / "runs" / "0001" / "out_of_fold.csv").unlink()
+        torch.manual_seed(1234)
+        with pytest.warns(UserWarning, match="above retry_limit"):
+            assert fit(*words, "--ckpt_path", "last", stage=parts.name) == 0
+        assert_same(*(network_state(d / "gender.safetensors") for d in (tmp_path / "whole", parts)))
+        for name in ("out_of_fold.csv", "members.csv"):
+            assert (run / name).read_text() == (parts / "runs" / "0001" / name).read_text()
 
 
 def test_a_rank_without_a_sample_of_its_own_takes_part_with_nothing(labels: Path) -> None:
     module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=2, resolution=16)
-    module.trainer = type("T", (), {"world_size": 2})()
     batch = {"image": torch.zeros(3, 3, 16, 16), "label": torch.ones(3, 1), "roles": torch.full((3, 2), OUTER)}
-    for loss in module.losses(batch, [True, True]):
+    for loss in module.losses(batch):
         assert loss is not None and float(loss.detach()) == 0
         loss.backward()  # type: ignore[no-untyped-call]
-    assert all(p.grad is not None and not p.grad.any() for p in module.networks.parameters())
+    assert all(p.grad is not None and not p.grad.any() for p in module.members.parameters())
 
 
 def test_resized_images_without_a_cache(labels: Path) -> None:
@@ -117,9 +133,9 @@ def test_resized_images_without_a_cache(labels: Path) -> None:
 
 
 def test_a_member_above_the_limit_begins_again(fit: Run, tmp_path: Path) -> None:
-    words = ["--model.init_args.patience", "1", "--model.init_args.passes", "12", "--model.init_args.max_attempts", "2"]
+    words = ["--model.init_args.patience", "1", "--trainer.max_epochs", "12", "--model.init_args.max_attempts", "2"]
     with pytest.warns(UserWarning, match="above retry_limit 1e-09; its best weights are kept"):
-        # A rate of 0 never improves, so that every attempt ends after the second pass.
+        # A rate of 0 never improves, so that every attempt ends after its second epoch.
         rate = ["--model.init_args.optimizer.init_args.lr", "0", "--model.init_args.retry_limit", "1e-9"]
         assert fit(*words, *rate) == 0
     rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "members.csv")
@@ -132,7 +148,7 @@ def test_members_start_from_given_weights(fit: Run, tmp_path: Path, capsys: pyte
     start = attribute_cnn("gender", "small", 16)
     network_files.save_network(start, tmp_path / "start.safetensors")
     words = ["--model.init_args.initial", str(tmp_path / "start.safetensors")]
-    assert fit(*words, "--model.init_args.optimizer.init_args.lr", "0", "--model.init_args.passes", "1") == 0
+    assert fit(*words, "--model.init_args.optimizer.init_args.lr", "0", "--trainer.max_epochs", "1") == 0
     ensemble = network_files.load_attributes(tmp_path / "stage" / "gender.safetensors")
     assert isinstance(ensemble, AttributeEnsemble)
     for member in ensemble.members:
@@ -160,8 +176,8 @@ def test_labels_in_the_originals_format(tmp_path: Path) -> None:
     for part in (
         "row 4: gender is '7', expected 0 or 1",
         "row 6: there is no image 999",
-        "row 9: image 6 is labelled twice",
-        "row 42: image 3 is labelled twice",
+        "row 9: image 6 is annotated twice",
+        "row 42: image 3 is annotated twice",
     ):
         assert part in str(caught.value)
     with pytest.raises(DataError, match="expected a column age"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_a_parser_learns_and_reports_per_class(fit: Run, tmp_path: Path) -> None
     assert fit() == 0
     run = tmp_path / "stage" / "runs" / "0001"
     rows = read_rows(run / "metrics.csv")
-    assert [float(row["pass"]) for row in rows] == [1, 2, 3, 4]
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]
     assert float(rows[-1]["loss/validation"]) < float(rows[0]["loss/validation"])
     per_class = [float(rows[-1][f"iou/{name}"]) for name in CLASSES]
     assert float(rows[-1]["iou/mean"]) == pytest.approx(np.mean(per_class))
@@ -87,22 +88,35 @@ def test_a_parser_learns_and_reports_per_class(fit: Run, tmp_path: Path) -> None
     best = min(rows, key=lambda row: float(row["loss/validation"]))
     told = network_files.read_metadata(tmp_path / "stage" / "parser.safetensors")["provenance"]
     assert told["iou/mean"] == pytest.approx(float(best["iou/mean"]), abs=1e-4)
+    ious = {row["class"]: float(row["iou"]) for row in read_rows(run / "iou.csv")}
+    assert ious == pytest.approx({name: float(best[f"iou/{name}"]) for name in CLASSES}, abs=1e-4)
 
 
 def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path) -> None:
-    assert fit(stage="whole") == 0
-    assert fit("--model.init_args.passes", "2.5", stage="parts") == 0  # in the middle of a pass
+    """An epoch is 3 steps; step 7 is the first of the third."""
+    assert fit("--checkpoint.every_kimg", "0.004", "--checkpoint.keep", "99", stage="whole") == 0
+    whole, parts = (tmp_path / name for name in ("whole", "parts"))
+    shutil.copytree(whole, parts)
+    for path in sorted((parts / "runs/0001/checkpoints").glob("images-*.ckpt"))[7:]:
+        path.unlink()
+    (parts / "parser.safetensors").unlink()
     torch.manual_seed(1234)
     assert fit("--ckpt_path", "last", stage="parts") == 0
-    whole, parts = (tmp_path / name for name in ("whole", "parts"))
     assert_same(network_state(whole / "parser.safetensors"), network_state(parts / "parser.safetensors"))
     last = [sorted((d / "runs/0001/checkpoints").iterdir())[-1] for d in (whole, parts)]
     states = [torch.load(path, weights_only=True) for path in last]
     assert last[0].name == last[1].name
     assert_same(states[0]["state_dict"], states[1]["state_dict"])
     tables = [read_rows(d / "runs/0001/metrics.csv") for d in (whole, parts)]
-    ious = [[row["iou/mean"] for row in table if row["iou/mean"]] for table in tables]
+    ious = [[row["iou/mean"] for row in table] for table in tables]
     assert ious[0] == ious[1] and len(ious[0]) == 4
+
+
+def test_a_network_that_diverges_at_the_end_of_an_epoch(fit: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its weights are finite in the last step of the epoch, and only the validation can tell."""
+    huge = ["--model.init_args.optimizer", "torch.optim.SGD", "--model.init_args.optimizer.init_args.lr", "1e38"]
+    assert fit(*huge, "--data.init_args.batch_size", "12") == 2
+    assert "the validation loss is not finite: the network has diverged" in capsys.readouterr().err
 
 
 def test_data_that_does_not_fit_is_refused(fit: Run, capsys: pytest.CaptureFixture[str]) -> None:

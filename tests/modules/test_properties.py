@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from ohlora.__main__ import main
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import DataError, MissingArtifactError
 from ohlora.formats import network_files
 from ohlora.utils.files import read_rows
-from tests.conftest import assert_same, network_state
+from tests.conftest import CONF, assert_same, network_state
 from tests.toy_tables import brightness_table
 
 Run = Callable[..., int]
+HUGE_STEPS = ["--model.init_args.optimizer", "torch.optim.SGD", "--model.init_args.optimizer.init_args.lr", "1e38"]
 
 
 @pytest.fixture
@@ -31,78 +34,160 @@ def fit(ohlora: Run, tmp_path: Path) -> Run:
     return run
 
 
-def test_a_network_learns_and_reports_its_best_pass(fit: Run, tmp_path: Path) -> None:
+def test_a_network_learns_and_reports_its_best_epoch(fit: Run, tmp_path: Path) -> None:
     assert fit() == 0
     run = tmp_path / "stage" / "runs" / "0001"
     (row,) = read_rows(run / "correlations.csv")
     assert row["attribute"] == "hairstyle" and float(row["pearson"]) > 0.9 and float(row["spearman"]) > 0.8
-    passes = read_rows(run / "metrics.csv")
-    losses = [float(p["loss/validation"]) for p in passes if p["loss/validation"]]
-    assert len(losses) == 6 and float(row["mse"]) == pytest.approx(min(losses), rel=1e-4)
-    assert list((run / "pictures").glob("scatter-*.png"))
-    assert network_files.load_attributes(tmp_path / "stage" / "hairstyle.safetensors").outputs == ("hairstyle",)
+    epochs = read_rows(run / "metrics.csv")
+    losses = [float(epoch["loss/validation"]) for epoch in epochs]
+    assert [float(epoch["epoch"]) for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    assert float(row["mse"]) == pytest.approx(min(losses), rel=1e-4)
+    best = losses.index(min(losses)) + 1
+    assert [path.name for path in (run / "pictures").glob("scatter-*.png")] == [f"scatter-{best * 48:09d}.png"]
+    product = tmp_path / "stage" / "hairstyle.safetensors"
+    assert network_files.load_attributes(product).outputs == ("hairstyle",)
+    told = network_files.read_metadata(product)["provenance"]
+    assert (told["stage"], told["epoch"], told["images_seen"]) == ("stage", best, best * 48)
+    assert told["spearman/hairstyle"] == pytest.approx(float(row["spearman"]), abs=1e-4)
+    assert_same(network_state(product), network_state(run / "hairstyle.safetensors"))
 
 
 def test_the_product_takes_the_name_it_is_given(fit: Run, tmp_path: Path) -> None:
     """The judge is a merged network, and whoever looks for it looks for judge.safetensors."""
-    assert fit("--model.init_args.save_as", "judge", "--model.init_args.passes", "1") == 0
+    assert fit("--model.init_args.save_as", "judge", "--trainer.max_epochs", "1") == 0
     assert network_files.load_attributes(tmp_path / "stage" / "judge.safetensors").outputs == ("hairstyle",)
     assert not (tmp_path / "stage" / "hairstyle.safetensors").exists()
 
 
-def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path) -> None:
-    assert fit(stage="whole") == 0
-    assert fit("--model.init_args.passes", "2.4", stage="parts") == 0
-    torch.manual_seed(99)
-    assert fit("--ckpt_path", "last", stage="parts") == 0
-    whole, parts = (network_state(tmp_path / d / "hairstyle.safetensors") for d in ("whole", "parts"))
-    assert_same(whole, parts)
-    tables = [read_rows(tmp_path / d / "runs" / "0001" / "correlations.csv") for d in ("whole", "parts")]
-    assert tables[0] == tables[1]
-
-
-def test_a_checkpoint_at_the_end_of_a_pass_holds_its_validation(fit: Run, tmp_path: Path) -> None:
-    """A pass is 6 steps of 8 images, and a checkpoint is due in each."""
-    every = ["--checkpoint.every_kimg", "0.008", "--checkpoint.keep", "99"]
-    assert fit(*every, stage="whole") == 0
-    assert fit(*every, "--model.init_args.passes", "3", stage="parts") == 0
-    folder = tmp_path / "parts" / "runs" / "0001" / "checkpoints"
-    for path in folder.glob("images-*.ckpt"):
-        if int(path.stem.split("-")[1]) > 96:  # killed just after the end of the second pass
-            path.unlink()
-    assert fit(*every, "--ckpt_path", "last", stage="parts") == 0
-    tables = [read_rows(tmp_path / d / "runs" / "0001" / "metrics.csv") for d in ("whole", "parts")]
-    losses = [[row["loss/validation"] for row in table if row["loss/validation"]] for table in tables]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
-    whole, parts = (network_state(tmp_path / d / "hairstyle.safetensors") for d in ("whole", "parts"))
-    assert_same(whole, parts)
-
-
-def test_another_batch_size_on_resume_is_validated_as_well(fit: Run, tmp_path: Path) -> None:
-    assert fit("--model.init_args.passes", "1") == 0
-    assert fit("--ckpt_path", "last", "--data.init_args.batch_size", "7") == 0
+def test_training_stops_without_improvement_and_keeps_the_best_weights(fit: Run, tmp_path: Path) -> None:
+    rate = ["--model.init_args.optimizer.init_args.lr", "0", "--model.init_args.patience", "2"]
+    assert fit(*rate) == 0
     rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
-    assert len([row for row in rows if row["loss/validation"]]) >= 5
-    assert float(rows[-1]["best_pass"]) > 1
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert network_files.read_metadata(tmp_path / "stage" / "hairstyle.safetensors")["provenance"]["epoch"] == 1
+    (tmp_path / "stage" / "hairstyle.safetensors").unlink()
+    assert fit(*rate, "--ckpt_path", "last") == 0  # killed after the last checkpoint, before the product was written
+    assert read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv") == rows
+    assert (tmp_path / "stage" / "hairstyle.safetensors").exists()
+    assert fit(*rate, "--ckpt_path", "last", "--model.init_args.patience", "3") == 0  # what is typed wins
+    assert len(read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")) == 4
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run with a checkpoint after each of its 36 steps (6 epochs of 6), and worker processes."""
+    folder = tmp_path_factory.mktemp("whole")
+    manifest, _ = brightness_table(folder / "data", 60)
+    words = ["--data.init_args.manifests", f"[{manifest}]", "--trainer.default_root_dir", str(folder / "stage")]
+    words += ["--checkpoint.every_kimg", "0.008", "--checkpoint.keep", "99"]
+    assert main(["fit", "--config", str(CONF / "properties.yaml"), *words, "--data.init_args.num_workers", "2"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("step", "best_is_gone"), [(1, False), (14, False), (17, True), (18, False), (23, False), (36, False)]
+)
+def test_what_was_killed_and_resumed_is_bit_identical(
+    whole: Path, tmp_path: Path, step: int, best_is_gone: bool
+) -> None:
+    """Killed at any later time: of the run all stays but the checkpoints after ``step`` and the product."""
+    shutil.copytree(whole / "stage", tmp_path / "stage")
+    run = tmp_path / "stage" / "runs" / "0001"
+    for path in (run / "checkpoints").glob("images-*.ckpt"):
+        if int(path.stem.split("-")[1]) > step * 8:
+            path.unlink()
+    for name in ("hairstyle.safetensors", "runs/0001/hairstyle.safetensors", "runs/0001/correlations.csv"):
+        (tmp_path / "stage" / name).unlink()
+    if best_is_gone:
+        shutil.copyfile(run / "checkpoints" / f"images-{12 * 8:010d}.ckpt", run / "checkpoints" / "best.ckpt")
+    torch.manual_seed(99)
+    words = ["--data.init_args.manifests", f"[{whole / 'data' / 'manifest.csv'}]", "--ckpt_path", "last"]
+    words += ["--checkpoint.every_kimg", "0.008", "--checkpoint.keep", "99"]
+    words += ["--trainer.default_root_dir", str(tmp_path / "stage")]
+    assert main(["fit", "--config", str(CONF / "properties.yaml"), *words]) == 0
+    runs = [folder / "stage" / "runs" / "0001" for folder in (whole, tmp_path)]
+    assert_same(*(network_state(folder.parents[1] / "hairstyle.safetensors") for folder in runs))
+    tables = [[row["loss/validation"] for row in read_rows(folder / "metrics.csv")] for folder in runs]
+    assert tables[0] == tables[1] and len(tables[0]) == 6
+    assert len({(folder / "correlations.csv").read_text() for folder in runs}) == 1
+    last = [torch.load(sorted((folder / "checkpoints").iterdir())[-1], weights_only=True) for folder in runs]
+    assert_same(last[0]["state_dict"], last[1]["state_dict"])
+    assert int(last[0]["state_dict"]["images_seen"]) == 36 * 8
+
+
+def test_a_checkpoint_elsewhere_brings_its_best_weights(
+    whole: Path, tmp_path: Path, fit: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    source = whole / "stage" / "runs" / "0001" / "checkpoints"
+    taken = shutil.copy(source / f"images-{36 * 8:010d}.ckpt", tmp_path / "elsewhere")
+    words = ["--ckpt_path", str(taken), "--trainer.max_epochs", "7", "--model.init_args.optimizer.init_args.lr", "0"]
+    assert fit(*words, "--model.init_args.schedule", "null") == 2
+    assert "best.ckpt does not exist: it holds the best weights before the checkpoint" in capsys.readouterr().err
+    shutil.copy(source / "best.ckpt", tmp_path / "elsewhere")
+    assert fit(*words, "--model.init_args.schedule", "null") == 0
+    assert_same(*(network_state(d / "stage" / "hairstyle.safetensors") for d in (whole, tmp_path)))
+
+
+@pytest.mark.parametrize("size", [7, 16])
+def test_another_batch_size_on_resume_is_validated_as_well(fit: Run, tmp_path: Path, size: int) -> None:
+    assert fit("--trainer.max_epochs", "1") == 0
+    assert fit("--ckpt_path", "last", "--data.init_args.batch_size", str(size)) == 0
+    rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
+    length = -(-48 // size) * size / 1000
+    assert [float(row["kimg"]) for row in rows] == pytest.approx([0.048 + k * length for k in range(6)])
+    assert all(row["loss/validation"] for row in rows)
+
+
+def test_another_batch_size_within_an_epoch(
+    whole: Path, tmp_path: Path, fit: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Step 9 is the third of the second epoch."""
+    shutil.copytree(
+        whole / "stage" / "runs" / "0001" / "checkpoints", tmp_path / "stage" / "runs" / "0001" / "checkpoints"
+    )
+    words = ["--ckpt_path", str(tmp_path / "stage" / "runs" / "0001" / "checkpoints" / f"images-{9 * 8:010d}.ckpt")]
+    assert fit(*words, "--data.init_args.batch_size", "16") == 2
+    assert "stands within an epoch, which would be over with batch_size 16" in capsys.readouterr().err
+    assert fit(*words, "--data.init_args.batch_size", "12") == 0  # four steps: one is left
+    rows = read_rows(tmp_path / "stage" / "runs" / "0001" / "metrics.csv")
+    assert [float(row["kimg"]) for row in rows] == pytest.approx([0.084 + k * 0.048 for k in range(5)])
 
 
 def test_the_optimizer_follows_what_is_typed_on_resume(fit: Run, tmp_path: Path) -> None:
     constant = ["--model.init_args.schedule", "null"]
-    assert fit("--model.init_args.passes", "1", *constant) == 0
+    assert fit("--trainer.max_epochs", "1", *constant) == 0
     path = tmp_path / "stage" / "runs" / "0001" / "checkpoints"
     before = torch.load(sorted(path.iterdir())[-1], weights_only=True)["state_dict"]
     rate = ["--model.init_args.optimizer.init_args.lr", "0"]
-    assert fit("--model.init_args.passes", "2", *constant, *rate, "--ckpt_path", "last") == 0
+    assert fit("--trainer.max_epochs", "2", *constant, *rate, "--ckpt_path", "last") == 0
     after = torch.load(sorted(path.iterdir())[-1], weights_only=True)["state_dict"]
     assert int(after["images_seen"]) == 96
-    key = "networks.0.branches.hairstyle.score.weight"
+    key = "network.branches.hairstyle.score.weight"
     assert torch.equal(before[key], after[key])
 
 
+def test_weights_that_break_in_the_last_step_of_an_epoch(
+    fit: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the validation can tell."""
+    words = ["--data.init_args.batch_size", "48", *HUGE_STEPS]
+    assert fit(*words) == 2
+    assert "a prediction on validation data is not finite: the network has diverged" in capsys.readouterr().err
+    assert not (tmp_path / "stage" / "hairstyle.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(fit: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(*HUGE_STEPS) == 2
+    told = capsys.readouterr().err
+    assert "the loss of hairstyle.safetensors is not finite in the step that ends at 16 images" in told
+
+
 def test_another_seed_is_another_split_and_start(fit: Run, tmp_path: Path) -> None:
-    assert fit("--model.init_args.passes", "1", stage="search") == 0
+    assert fit("--trainer.max_epochs", "1", stage="search") == 0
     other = ["--model.init_args.seed", "1000", "--data.init_args.seed", "1000"]
-    assert fit("--model.init_args.passes", "1", *other, stage="judge") == 0
+    assert fit("--trainer.max_epochs", "1", *other, stage="judge") == 0
     a, b = (network_state(tmp_path / d / "hairstyle.safetensors") for d in ("search", "judge"))
     assert not any(torch.equal(a[key], b[key]) for key in a)
     sets = []

@@ -1,0 +1,56 @@
+"""What the data of supervised training has in common: epochs of whole batches, and images for validation."""
+
+from __future__ import annotations
+
+import math
+
+from torch.utils.data import DataLoader
+
+from ohlora.datamodules.base import Sample
+from ohlora.datamodules.images import ImageFileDataset, ImageFiles
+from ohlora.datamodules.sampler import CountedSampler
+from ohlora.errors import ConfigError
+
+
+class EpochImages(ImageFiles):
+    """Base of the datamodules that are trained on by epochs, with validation after each.
+
+    An epoch is as many whole batches as it takes to see the training set. Resumed within one, training goes on with
+    what is left of it.
+
+    Attributes:
+        val_set: The validation images; there after ``setup``.
+    """
+
+    val_set: ImageFileDataset
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self.train_set) / self.batch_size)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """The batches of an epoch, or what is left of it, from where the stage's clock stands.
+
+        Raises:
+            ConfigError: If batches have become so large that the epoch would be over.
+        """
+        loader = super().train_dataloader()
+        if self._done() >= self.steps_per_epoch * self.batch_size:
+            raise ConfigError(
+                f"the checkpoint stands within an epoch, which would be over with batch_size {self.batch_size}; resume "
+                "with the batch_size it was made with, or from the end of an epoch"
+            )
+        assert isinstance(loader.sampler, CountedSampler)
+        loader.sampler.epoch, loader.sampler.done = self.steps_per_epoch * self.batch_size, self._done
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Validation images in order, shared out in turn between processes."""
+        return self.in_order(self.val_set)
+
+    def _done(self) -> int:
+        """Images of the current epoch that training has seen."""
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return 0 if progress.is_last_batch else progress.current.ready * self.batch_size
