@@ -48,6 +48,7 @@ from ohlora.modules.gan import GAN, Architecture
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator as AnyGenerator
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
@@ -151,6 +152,7 @@ class Reference:
     """The original's step on copies of a stage's networks."""
 
     def __init__(self, module: GAN) -> None:
+        assert isinstance(module.generator, Generator) and isinstance(module.discriminator, Discriminator)
         self.generator, self.discriminator = copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
         self.seed, self.r1_gamma = module.seed, module.r1_gamma
         self.optimizers = {
@@ -158,7 +160,7 @@ class Reference:
             for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
         }
 
-    def step(self, reals: Tensor, indices: range, follow: Discriminator | None = None) -> Gradients:
+    def step(self, reals: Tensor, indices: range, follow: nn.Module | None = None) -> Gradients:
         """One update of each network.
 
         Args:
@@ -361,6 +363,7 @@ def required_flops(module: GAN, batch: int, r1_share: float) -> float:
     the end four times (its weights' gradients too).
     """
     g, d = module.generator, module.discriminator
+    assert isinstance(d, Discriminator)
     device = module.device
     z, w = torch.zeros(batch, g.z_dim, device=device), Codes(torch.zeros(batch, g.w_dim, device=device), Space.W)
     label = torch.zeros(batch, g.c_dim, device=device)
@@ -616,7 +619,7 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
-def toy_generator() -> Generator:
+def toy_generator() -> AnyGenerator:
     """The generator that ships."""
     return network_files.load_generator(shipped("weights/toy/generator.safetensors"))
 

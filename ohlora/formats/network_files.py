@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,7 +27,6 @@ VERSION_1_KINDS = {"generator": "stylegan_generator", "discriminator": "stylegan
 """What kinds were called in version 1 of the format, which knew one family of generators."""
 VERSION_1_ARGUMENTS = {"z_size": "z_dim", "w_size": "w_dim", "label_size": "c_dim", "std_group": "mbstd_group_size"}
 """What constructor arguments were called in it."""
-AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 Network = Generator | Discriminator | AttributeCNN | AttributeEnsemble | FaceParserNetwork
 KINDS: Mapping[str, Callable[..., Network]] = {
     **{f"{family}_generator": cls for family, cls in GENERATORS.items()},
@@ -66,8 +65,9 @@ def renamed(about: Mapping[str, Any]) -> dict[str, Any]:
     """A file's ``kind`` and ``arguments`` under their present names, whatever version of the format it has."""
     if about["format_version"] > 1:
         return dict(about)
-    arguments = {VERSION_1_ARGUMENTS.get(key, key): value for key, value in about["arguments"].items()}
-    return {**about, "kind": VERSION_1_KINDS.get(about["kind"], about["kind"]), "arguments": arguments}
+    arguments = {VERSION_1_ARGUMENTS.get(key, key): value for key, value in about.get("arguments", {}).items()}
+    kind = about.get("kind")
+    return {**about, "kind": VERSION_1_KINDS.get(str(kind), kind), "arguments": arguments}
 
 
 def rebuilt(about: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> Network:
@@ -96,8 +96,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         MissingArtifactError: If there is no such file.
         FormatError: If the file is truncated or not one of ours, or was written by a newer ohlora.
     """
-    metadata = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a network")
-    metadata = renamed(metadata)
+    metadata = renamed(tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a network"))
     if metadata.get("kind") not in KINDS:
         raise FormatError(f"{path} holds a network of kind {metadata.get('kind')!r}; expected {', '.join(KINDS)}")
     return metadata
@@ -125,7 +124,10 @@ def load_generator(path: str | Path) -> Generator:
     Raises:
         FormatError: If the file holds another kind of network.
     """
-    return _expected(path, "generator", Generator)
+    network = load_network(path)
+    if not isinstance(network, Generator):
+        raise _of_another_kind(path, network, "a generator")
+    return network
 
 
 def load_discriminator(path: str | Path) -> Discriminator:
@@ -134,7 +136,10 @@ def load_discriminator(path: str | Path) -> Discriminator:
     Raises:
         FormatError: If the file holds another kind of network.
     """
-    return _expected(path, "discriminator", Discriminator)
+    network = load_network(path)
+    if not isinstance(network, Discriminator):
+        raise _of_another_kind(path, network, "a discriminator")
+    return network
 
 
 def load_face_parser(path: str | Path) -> FaceParserNetwork:
@@ -143,7 +148,10 @@ def load_face_parser(path: str | Path) -> FaceParserNetwork:
     Raises:
         FormatError: If the file holds another kind of network.
     """
-    return _expected(path, "face_parser", FaceParserNetwork)
+    network = load_network(path)
+    if not isinstance(network, FaceParserNetwork):
+        raise _of_another_kind(path, network, "a face parser")
+    return network
 
 
 def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
@@ -152,15 +160,14 @@ def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
     Raises:
         FormatError: If the file holds another kind of network.
     """
-    return _expected(path, "network that predicts attributes", AttributeCNN, AttributeEnsemble)
-
-
-def _expected(path: str | Path, what: str, *classes: type[AnyNetwork]) -> AnyNetwork:
-    """A network of one of some classes; ``what`` says which in messages."""
     network = load_network(path)
-    if not isinstance(network, classes):
-        raise FormatError(f"{path} holds a {description(network)['kind']}; expected a {what}")
+    if not isinstance(network, (AttributeCNN, AttributeEnsemble)):
+        raise _of_another_kind(path, network, "a network that predicts attributes")
     return network
+
+
+def _of_another_kind(path: str | Path, network: Network, expected: str) -> FormatError:
+    return FormatError(f"{path} holds a {description(network)['kind']}; expected {expected}")
 
 
 def check_state(
@@ -180,4 +187,4 @@ def check_state(
         if items
     ]
     if problems:
-        raise FormatError(f"{where} does not fit: {'; '.join(problems)}. Nothing was written")
+        raise FormatError(f"{where} does not fit: {'; '.join(problems)}")

@@ -212,7 +212,7 @@ class Generator(generator.Generator):
 
     def compute_images(self, styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """See :meth:`ohlora.networks.generator.Generator.compute_images`."""
-        return self.synthesis(torch.split(styles, self.style_sizes, dim=1), noise)  # type: ignore[no-any-return]
+        return self.synthesis(torch.split(styles, list(self.style_sizes), dim=1), noise)  # type: ignore[no-any-return]
 
 
 class Discriminator(generator.Discriminator):

@@ -386,7 +386,7 @@ def test_a_bad_value_stops_the_run_by_name(weights: tuple[Path, Path], network: 
 
 def test_a_bad_gradient_stops_the_run_before_the_update(weights: tuple[Path, Path]) -> None:
     module = build(weights)
-    parameter = module.generator.synthesis.to_rgb.bias
+    parameter = module.generator.get_parameter("synthesis.to_rgb.bias")
     before = parameter.detach().clone()
     parameter.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]
     with pytest.raises(NonFiniteError, match="gradient of the generator is not finite in step 0"):

@@ -75,7 +75,7 @@ def test_the_trunk_sees_every_image_by_itself() -> None:
 
 def test_trunk_parameters_are_those_that_features_depend_on() -> None:
     _, d = tiny_networks()
-    d.features(torch.randn(2, 3, 16, 16)).sum().backward()
+    d.features(torch.randn(2, 3, 16, 16)).sum().backward()  # type: ignore[no-untyped-call]
     used = {name for name, p in d.named_parameters() if p.grad is not None}
     trunk = {id(p) for p in d.trunk_parameters()}
     assert used and used == {name for name, p in d.named_parameters() if id(p) in trunk}
