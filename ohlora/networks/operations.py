@@ -27,12 +27,11 @@ def pixel_norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + EPSILON)
 
 
-def instance_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and reciprocal standard deviation per image and channel of an N×C×H×W tensor, each N×C×1×1."""
+def instance_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean per image and channel of an N×C×H×W tensor, what is left without it, and 1 / its standard deviation."""
     mean = x.mean(dim=(2, 3), keepdim=True)
-    # The difference is squared in place: on a CPU a fresh tensor costs ten times as much as the arithmetic.
-    variance = (x - mean).square_().mean(dim=(2, 3), keepdim=True)
-    return mean, torch.rsqrt(variance + EPSILON)
+    centred = x - mean
+    return mean, centred, torch.rsqrt(centred.square().mean(dim=(2, 3), keepdim=True) + EPSILON)
 
 
 class _ModulatedNorm(torch.autograd.Function):
@@ -42,9 +41,9 @@ class _ModulatedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, deviation = instance_moments(x)
+        mean, centred, deviation = instance_moments(x)
         # Centred first: mean and factor can be large where a channel hardly varies, as in a fresh network's constant.
-        return torch.addcmul(shift, x - mean, scale * deviation), mean, deviation
+        return torch.addcmul(shift, centred, scale * deviation), mean, deviation
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -57,9 +56,10 @@ class _ModulatedNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, scale, mean, deviation = ctx.saved_tensors
         if torch.is_grad_enabled():  # this gradient is to be differentiated in its turn
-            mean, deviation = instance_moments(x)
+            _, centred, deviation = instance_moments(x)
+        else:
+            centred = x - mean
         of_shift = gradient.sum(dim=(2, 3), keepdim=True)
-        centred = x - mean
         of_scale = (centred * gradient).sum(dim=(2, 3), keepdim=True) * deviation
         pixels = x.shape[2] * x.shape[3]
         gain = scale * deviation
@@ -81,15 +81,6 @@ def modulated_instance_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """
     y: Tensor = _ModulatedNorm.apply(x, scale, shift)[0]  # type: ignore[no-untyped-call]
     return y
-
-
-def modulated_instance_norm_(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """:func:`modulated_instance_norm` in place, without a gradient: on a CPU fresh tensors are most of its cost."""
-    x.sub_(x.mean(dim=(2, 3), keepdim=True))
-    # On a CPU image by image: the square then fits into memory that was used before.
-    parts = [x] if x.is_cuda else torch.split(x, 1)
-    variance = torch.cat([part.square().mean(dim=(2, 3), keepdim=True) for part in parts])
-    return x.mul_(scale * torch.rsqrt(variance + EPSILON)).add_(shift)
 
 
 class _Blur(torch.autograd.Function):

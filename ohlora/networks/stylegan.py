@@ -24,7 +24,6 @@ from ohlora.networks.operations import (
     blur,
     minibatch_std,
     modulated_instance_norm,
-    modulated_instance_norm_,
     pixel_norm,
     upsample_conv,
 )
@@ -116,8 +115,7 @@ class StyleLayer(nn.Module):
         x = x.to(self.noise_weight.dtype).addcmul_(noise, self.noise_weight[:, None, None]).add_(bias[:, None, None])
         x = F.leaky_relu_(x, LEAK)
         scale, shift = style.to(x.dtype)[:, :, None, None].chunk(2, dim=1)
-        norm = modulated_instance_norm if torch.is_grad_enabled() else modulated_instance_norm_
-        return norm(x, scale + 1, shift)
+        return modulated_instance_norm(x, scale + 1, shift)
 
 
 class SynthesisNetwork(nn.Module):
