@@ -92,10 +92,10 @@ class FlatDiscriminator(Discriminator):
 
 @pytest.fixture(autouse=True)
 def flat_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.GENERATORS, "flat", FlatGenerator)  # type: ignore[arg-type]
-    monkeypatch.setitem(registry.DISCRIMINATORS, "flat", FlatDiscriminator)  # type: ignore[arg-type]
-    monkeypatch.setitem(network_files.KINDS, "flat_generator", FlatGenerator)  # type: ignore[arg-type]
-    monkeypatch.setitem(network_files.KINDS, "flat_discriminator", FlatDiscriminator)  # type: ignore[arg-type]
+    monkeypatch.setitem(registry.GENERATORS, "flat", FlatGenerator)
+    monkeypatch.setitem(registry.DISCRIMINATORS, "flat", FlatDiscriminator)
+    monkeypatch.setitem(network_files.KINDS, "flat_generator", FlatGenerator)
+    monkeypatch.setitem(network_files.KINDS, "flat_discriminator", FlatDiscriminator)
 
 
 def test_another_family_trains_and_is_written(tmp_path: Path) -> None:
@@ -121,7 +121,8 @@ def test_another_family_trains_and_is_written(tmp_path: Path) -> None:
     assert isinstance(loaded, FlatGenerator)
     told = network_files.read_metadata(tmp_path / "discriminator.safetensors")
     assert told["kind"] == "flat_discriminator"
-    again = GAN(0.016, sgd, sgd, *(str(tmp_path / f"{n}.safetensors") for n in ("generator", "discriminator")))
+    paths = {name: str(tmp_path / f"{name}.safetensors") for name in ("generator", "discriminator")}
+    again = GAN(0.016, sgd, sgd, **paths)  # type: ignore[arg-type]
     assert torch.equal(again.generator.get_parameter("picture.weight"), loaded.get_parameter("picture.weight"))
     with pytest.raises(ConfigError, match="cannot add label values to a flat network; expected stylegan"):
         GAN(0.016, sgd, sgd, architecture=SIZES, add_labels=2, labels="normal")
