@@ -56,7 +56,7 @@ class _ModulatedNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, scale, mean, deviation = ctx.saved_tensors
         if torch.is_grad_enabled():  # this gradient is to be differentiated in its turn
-            _, centred, deviation = instance_moments(x)
+            centred, deviation = instance_moments(x)[1:]
         else:
             centred = x - mean
         of_shift = gradient.sum(dim=(2, 3), keepdim=True)
