@@ -10,8 +10,8 @@ import torch
 
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents
-from ohlora.networks.stylegan import Generator
 from ohlora.tracking import run_loggers
 from ohlora.utils import images
 from ohlora.utils.clock import crossed, images_seen

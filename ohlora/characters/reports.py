@@ -16,7 +16,8 @@ from ohlora.characters.character import Character
 from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.pipeline import require
 from ohlora.utils import figures, images
 from ohlora.utils.files import read_rows, write_rows
@@ -216,6 +217,7 @@ class Report:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
         steps = self.steps[place]
         steps = steps / torch.tensor([*slopes.values()]).reshape(-1, *[1] * (steps.ndim - 1))
+        space = Space.W if steps.ndim == 2 else Space.W_BY_LAYER
         ends = {name: (min(self.levels[name]), max(self.levels[name])) for name in slopes}
         ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
         tested = {
@@ -230,4 +232,5 @@ class Report:
             "unit": "one standard deviation of the attribute over the generator's images",
             "subject": "a synthetic face; it shows no real person",
         }
-        return Character(self.generator, self.w[place], self.attributes, steps, ranges, card)
+        code = Codes(self.w[place][None], Space.W)
+        return Character(self.generator, code, self.attributes, Codes(steps, space), ranges, card)

@@ -11,8 +11,9 @@ from torch import Tensor
 from ohlora.directions.covariance import covariance_solved_by_layer
 from ohlora.directions.edits import Latents, added
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import score_gradients
-from ohlora.networks.stylegan import Generator
 from ohlora.utils import counted
 
 
@@ -77,7 +78,7 @@ class LocalEdits:
         steps = covariance_solved_by_layer(mean, covariance, targets).expand(len(w), -1, -1, -1)
         total = torch.zeros_like(mean).expand(len(w), -1, -1, -1).clone()
         for k in range(b.rounds):
-            codes = added(w, self._strengths(k), steps).flatten(0, 1)
+            codes = Codes(added(w, self._strengths(k), steps).flatten(0, 1), Space.W_BY_LAYER)
             _, gradients = score_gradients(self.generator, self.network, codes, places, self.batch_size)
             scaled = gradients.double() / b.deviations.to(w.device)[:, None, None]
             total += scaled.reshape(len(w), b.points, *mean.shape).mean(dim=1)
@@ -120,5 +121,5 @@ class LabelEdits:
         for p, name in enumerate(self.attributes):
             label[:, :, list(self.labels).index(name)] += strengths[:, :, p]
         z = latents.z[:, None].expand(-1, count, -1)
-        w: Tensor = self.generator.map(z.flatten(0, 1), label.flatten(0, 1))
+        w = self.generator.map(z.flatten(0, 1), label.flatten(0, 1)).values
         return w.reshape(len(latents.w), count, -1)

@@ -219,9 +219,7 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> F
     require(path)
     if classes:
         raise ConfigError(f"{path} is a U-Net of ohlora, which stores its classes; expected no 'classes'")
-    network = network_files.load_network(path, "face_parser")
-    assert isinstance(network, FaceParserNetwork)
-    return UNetParser(network, str(path))
+    return UNetParser(network_files.load_face_parser(path), str(path))
 
 
 @torch.inference_mode()

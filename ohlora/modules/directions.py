@@ -15,7 +15,7 @@ from ohlora.directions.edits import Directions
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import correlations, slopes
 from ohlora.formats import direction_files
-from ohlora.modules.edit_evaluation import ImageGenerationTest
+from ohlora.modules.edit_evaluation import ImageGenerationTest, in_w
 from ohlora.modules.searches import (
     GRADIENT_METHODS,
     GradientSearch,
@@ -317,9 +317,9 @@ class DirectionSearch(ImageGenerationTest):
         """Every contiguous range of layers for every attribute, on latents of their own, by the search CNN."""
         indices = range(self.sweep_count)
         latents = self.latents("layers", indices)
-        (unedited,) = scores_of_codes(self.generator, [self.network], latents.w, self.image_batch_size)
+        (unedited,) = scores_of_codes(self.generator, [self.network], in_w(latents.w), self.image_batch_size)
         (reference,) = scores_of_codes(
-            self.generator, [self.network], self.latents("layers/scale", range(500)).w, self.image_batch_size
+            self.generator, [self.network], in_w(self.latents("layers/scale", range(500)).w), self.image_batch_size
         )
         deviation = reference.double().std(dim=0)
         group = torch.from_numpy(self.search.groups.assign(self.network.outputs, unedited.cpu().numpy()))
@@ -336,7 +336,7 @@ class DirectionSearch(ImageGenerationTest):
                     codes = latents.w[:, None, None].repeat(1, 5, count, 1)
                     codes[:, :, first : last + 1] += (strengths[:, None] * steps[:, p, None])[:, :, None]
                     (scores,) = scores_of_codes(
-                        self.generator, [self.network], codes.flatten(0, 1), self.image_batch_size
+                        self.generator, [self.network], in_w(codes.flatten(0, 1)), self.image_batch_size
                     )
                     judged = (scores.double() / deviation).reshape(len(indices), 5, -1)
                     alone, own = strengths[:, None].double(), outputs.index(name)

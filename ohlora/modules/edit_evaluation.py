@@ -24,8 +24,9 @@ from ohlora.faces.scoring import score
 from ohlora.formats import direction_files, network_files
 from ohlora.modules.base import Stage
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
-from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.pipeline import require
 from ohlora.utils import figures, images
 from ohlora.utils.ranks import gathered
@@ -111,7 +112,7 @@ class ImageGenerationTest(Stage[Samples]):
     def latents(self, stream: str, indices: Sequence[int]) -> Latents:
         """Counted latents of a stream of their own."""
         z, label = counted_latents(self.generator, self.test_seed, indices, f"{stream}/")
-        return Latents(z, label, self.generator.map(z, label))
+        return Latents(z, label, self.generator.map(z, label).values)
 
     def record(self, metrics: dict[str, float], pictures: dict[str, np.ndarray], tables: dict[str, Any]) -> None:
         """Notes figures, pictures and tables in the run folder and on W&B."""
@@ -208,7 +209,7 @@ class ImageGenerationTest(Stage[Samples]):
 
     def _seen(self, codes: Tensor) -> list[Tensor]:
         """What search CNN and judge see in the images of codes."""
-        return scores_of_codes(self.generator, [self.network, self.judge], codes, self.image_batch_size)
+        return scores_of_codes(self.generator, [self.network, self.judge], in_w(codes), self.image_batch_size)
 
     def _in_deviations(self, scores: Tensor) -> Tensor:
         mean, deviation = self.scale
@@ -229,7 +230,7 @@ class ImageGenerationTest(Stage[Samples]):
             codes = added(latents.w, strengths, steps)
         else:
             codes = self.edits.codes(latents, group, strengths)
-        (scores,) = scores_of_codes(self.generator, [self.judge], codes.flatten(0, 1), self.image_batch_size)
+        (scores,) = scores_of_codes(self.generator, [self.judge], in_w(codes.flatten(0, 1)), self.image_batch_size)
         judged = self._in_deviations(scores).reshape(len(latents.w), self.grid.size, -1)
         return group, codes, judged, self._in_deviations(unedited), steps
 
@@ -255,7 +256,8 @@ class ImageGenerationTest(Stage[Samples]):
         turned = torch.cat([self._by_layer(latents.w)[None], self._by_layer(codes.transpose(0, 1))])
         labels = latents.label if self.discriminator.c_dim else None
         scores = [
-            self.discriminator(self.generator.synthesize(of_edit).clamp(-1, 1), labels) for of_edit in turned.unbind()
+            self.discriminator(self.generator.synthesize(in_w(of_edit)).clamp(-1, 1), labels)
+            for of_edit in turned.unbind()
         ]
         table = torch.stack(scores, dim=1)
         assert table.shape == (n, edits + 1)
@@ -271,7 +273,7 @@ class ImageGenerationTest(Stage[Samples]):
         assert self.parser is not None
         for of_latent in codes:
             made = [
-                images.to_uint8(self.generator.synthesize(part))
+                images.to_uint8(self.generator.synthesize(in_w(part)))
                 for part in torch.split(of_latent, self.image_batch_size)
             ]
             pictures = np.concatenate(made)
@@ -367,7 +369,7 @@ class ImageGenerationTest(Stage[Samples]):
                 codes = self.edits.codes(latents.part(k), group[k : k + 1], self.strengths * self.units)[0]
                 with torch.no_grad():
                     made = [
-                        images.to_uint8(self.generator.synthesize(part))
+                        images.to_uint8(self.generator.synthesize(in_w(part)))
                         for part in torch.split(codes, self.image_batch_size)
                     ]
                 row = results[k]
@@ -377,3 +379,8 @@ class ImageGenerationTest(Stage[Samples]):
                 images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
                 shown.append({"which": what, "sheet": sheet, **row})
         return shown
+
+
+def in_w(codes: Tensor) -> Codes:
+    """Codes N×D in W, or N×L×D by layer."""
+    return Codes(codes, Space.W if codes.ndim == 2 else Space.W_BY_LAYER)

@@ -18,6 +18,8 @@ from ohlora.datamodules.latents import Latents, pieces
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files, sample_files, tensor_files
 from ohlora.modules.base import Stage
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import NoiseMode
 from ohlora.networks.sampling import counted_latents
 from ohlora.pipeline import require
 from ohlora.utils import counted, figures, images
@@ -37,16 +39,17 @@ class _Sampling(Stage[Latents]):
         generator: Generator weights (a file written by ohlora).
         output: Folder to fill.
         seed: Seed of latents, labels and noise.
-        noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
+        noise_mode: ``const`` uses the generator's stored noise, ``random`` counted fresh noise per image.
     """
 
     data_type = Latents
     holds = "files"
     """The subfolder that is filled, and what it holds."""
 
-    def __init__(self, generator: str, output: str, seed: int, noise: Literal["fixed", "random"]) -> None:
+    def __init__(self, generator: str, output: str, seed: int, noise_mode: Literal["const", "random"]) -> None:
         super().__init__()
-        self.path, self.output, self.seed, self.noise = Path(generator), Path(output), seed, noise
+        self.path, self.output, self.seed = Path(generator), Path(output), seed
+        self.noise_mode: NoiseMode = noise_mode
         require(self.path)
         self.generator = network_files.load_generator(self.path)
 
@@ -60,7 +63,7 @@ class _Sampling(Stage[Latents]):
 
     def settings(self) -> dict[str, Any]:
         """What the result depends on; kept beside it."""
-        return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise": self.noise}
+        return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise_mode": self.noise_mode}
 
     def complete(self, count: int) -> None:
         """Called on rank zero once everything is there."""
@@ -75,7 +78,7 @@ class _Sampling(Stage[Latents]):
         path = self.output / SETTINGS
         filled = self.output / self.holds
         if path.is_file():
-            found, wanted = json.loads(path.read_text(encoding="utf-8")), self.settings()
+            found, wanted = sample_files.renamed(json.loads(path.read_text(encoding="utf-8"))), self.settings()
             differing = [key for key in wanted if found.get(key) != wanted[key]]
             if differing:
                 changes = ", ".join(f"{key} {found.get(key)!r} there, {wanted[key]!r} now" for key in differing)
@@ -111,9 +114,9 @@ class _Sampling(Stage[Latents]):
         """Counted latents on the stage's device: z (N×Z) and labels (N×K, or None)."""
         return counted_latents(self.generator, self.seed, indices)
 
-    def noise_of(self, indices: Sequence[int]) -> Any:
-        """Noise for :meth:`ohlora.networks.stylegan.Generator.synthesize`."""
-        return counted.generators(self.seed, "noise", indices) if self.noise == "random" else "fixed"
+    def noise_of(self, indices: Sequence[int]) -> list[np.random.Generator] | None:
+        """What random noise is drawn from, for :meth:`ohlora.networks.generator.Generator.synthesize`."""
+        return counted.generators(self.seed, "noise", indices) if self.noise_mode == "random" else None
 
     def log_at_end(self, metrics: dict[str, float]) -> None:
         """Writes scalars to the loggers: Lightning takes none from ``self.log`` in prediction."""
@@ -133,7 +136,7 @@ class Generate(_Sampling):
         generator: Generator weights (a file written by ohlora).
         output: Folder to fill.
         seed: Seed of latents, labels and noise.
-        noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
+        noise_mode: ``const`` uses the generator's stored noise, ``random`` counted fresh noise per image.
         truncation_psi: Style codes of the first ``truncation_cutoff`` layers are pulled to the mean by this factor.
         truncation_cutoff: See ``truncation_psi``.
     """
@@ -145,11 +148,11 @@ class Generate(_Sampling):
         generator: str,
         output: str,
         seed: int = 0,
-        noise: Literal["fixed", "random"] = "fixed",
+        noise_mode: Literal["const", "random"] = "const",
         truncation_psi: float = 1.0,
         truncation_cutoff: int = 0,
     ) -> None:
-        super().__init__(generator, output, seed, noise)
+        super().__init__(generator, output, seed, noise_mode)
         self.save_hyperparameters()
         self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
 
@@ -170,9 +173,10 @@ class Generate(_Sampling):
         """Images of a batch of indices: N×R×R×3 uint8."""
         z, label = self.latents(batch)
         self._made += len(batch)
-        return images.to_uint8(
-            self.generator(z, label, self.truncation_psi, self.truncation_cutoff, self.noise_of(batch))
+        made = self.generator(
+            z, label, self.truncation_psi, self.truncation_cutoff, self.noise_mode, self.noise_of(batch)
         )
+        return images.to_uint8(made)
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Writes each image to a file of its own."""
@@ -208,7 +212,7 @@ class Sample(_Sampling):
         network: The CNN that scores (the search CNN).
         output: Folder to fill: ``shards/``, ``medians.json``.
         seed: Seed of latents, labels and noise.
-        noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
+        noise_mode: ``const`` uses the generator's stored noise, ``random`` counted fresh noise per image.
         shard_size: Samples per file.
         median_count: The medians are those of the first so many samples.
         compile: Compiles synthesis and CNN with ``torch.compile``: worth it on a GPU and for long runs.
@@ -222,12 +226,12 @@ class Sample(_Sampling):
         network: str,
         output: str,
         seed: int = 0,
-        noise: Literal["fixed", "random"] = "fixed",
+        noise_mode: Literal["const", "random"] = "const",
         shard_size: int = 5000,
         median_count: int = 20000,
         compile: bool = False,  # noqa: A002
     ) -> None:
-        super().__init__(generator, output, seed, noise)
+        super().__init__(generator, output, seed, noise_mode)
         if shard_size < 1 or median_count < 1:
             raise ConfigError(f"shard_size is {shard_size} and median_count {median_count}; expected at least 1")
         self.save_hyperparameters()
@@ -256,14 +260,15 @@ class Sample(_Sampling):
         wanted = pieces(range(count), self.shard_size)
         return [shard for shard in wanted if not any(p.start == shard.start and p.stop >= shard.stop for p in present)]
 
-    def _synthesize_and_score(self, w: Tensor, noise: Any) -> Tensor:
-        return self.network(images.rounded(self.generator.synthesize(w, noise)))  # type: ignore[no-any-return]
+    def _synthesize_and_score(self, w: Tensor, noise: list[np.random.Generator] | None) -> Tensor:
+        made = self.generator.synthesize(Codes(w, Space.W), self.noise_mode, noise)
+        return self.network(images.rounded(made))  # type: ignore[no-any-return]
 
     def predict_step(self, batch: list[int], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Codes (N×D) and scores (N×K) of a batch of indices, float32."""
         z, label = self.latents(batch)
         with torch.autocast(self.device.type, enabled=False):  # codes are kept in full precision
-            w = self.generator.map(z, label)
+            w = self.generator.map(z, label).values
         self._made += len(batch)
         return w.float(), self._see(w, self.noise_of(batch)).float()
 
@@ -290,7 +295,9 @@ class Sample(_Sampling):
         with torch.inference_mode():
             shown = range(min(count, PREVIEW))
             made = [
-                images.to_uint8(self.generator(*self.latents(part), noise=self.noise_of(part)))
+                images.to_uint8(
+                    self.generator(*self.latents(part), noise_mode=self.noise_mode, noise=self.noise_of(part))
+                )
                 for part in pieces(shown, 10)
             ]
         table = np.corrcoef(scores.T)

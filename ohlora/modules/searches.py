@@ -25,8 +25,9 @@ from ohlora.directions.svm import SVMs, class_size, classes, training_size
 from ohlora.errors import ConfigError, DataError
 from ohlora.formats import sample_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents, score_gradients
-from ohlora.networks.stylegan import Generator
 from ohlora.pipeline import require
 from ohlora.utils import counted, figures
 
@@ -349,7 +350,8 @@ class GradientSearch(Search):
 
     def _codes(self, stream: str, indices: Sequence[int]) -> Tensor:
         with torch.no_grad():
-            return self.generator.map(*counted_latents(self.generator, self.settings.seed, indices, f"{stream}/"))
+            latents = counted_latents(self.generator, self.settings.seed, indices, f"{stream}/")
+            return self.generator.map(*latents).values
 
     def _covariance(self) -> Tensor:
         """Of w over latents of their own; no image is made."""
@@ -376,7 +378,9 @@ class GradientSearch(Search):
             group = torch.tensor([self._group(index) for index in indices], device=self.device)
             codes = added(w, strengths[:, None], self.steps_by_layer()[group])[:, 0]
         places = [self.network.outputs.index(name) for name in self.held]
-        scores, gradients = score_gradients(self.generator, self.network, codes, places, self.batch_size)
+        scores, gradients = score_gradients(
+            self.generator, self.network, Codes(codes, Space.W_BY_LAYER), places, self.batch_size
+        )
         if not self.passes:
             self._scores.update(scores[:, places])
             found = self.groups.assign(self.network.outputs, scores.cpu().numpy())
@@ -389,7 +393,8 @@ class GradientSearch(Search):
         """The group of a latent: of its unedited image, which a resumed run looks at again."""
         if index not in self._group_of:
             with torch.no_grad():
-                scores = self.network(self.generator.synthesize(self._codes("search", [index])).clamp(-1, 1))
+                code = Codes(self._codes("search", [index]), Space.W)
+                scores = self.network(self.generator.synthesize(code).clamp(-1, 1))
             self._group_of[index] = int(self.groups.assign(self.network.outputs, scores.cpu().numpy())[0])
         return self._group_of[index]
 

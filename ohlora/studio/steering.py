@@ -14,6 +14,7 @@ from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
+from ohlora.networks.codes import Codes, Space
 from ohlora.utils import images
 
 FRAMES_PER_SECOND = 12.0
@@ -82,7 +83,9 @@ class SteeringSession:
             )
         index = names.index(group) if group in names else 0
         try:
-            self.other = replace(own, steps=found.steps[index])
+            steps = found.steps[index]
+            space = Space.W if steps.ndim == 2 else Space.W_BY_LAYER
+            self.other = replace(own, steps=Codes(steps, space))
         except ValueError as error:
             raise ConfigError(f"{path.name} is for another generator ({error})") from error
 

@@ -9,6 +9,7 @@ from ohlora.directions.covariance import covariance_solved_by_layer
 from ohlora.directions.edits import Latents, added
 from ohlora.directions.local import LabelEdits, LocalBasis, LocalEdits
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import score_gradients
 from ohlora.networks.stylegan import Generator
 from tests.conftest import tiny_networks
@@ -26,18 +27,18 @@ def networks(c_dim: int = 0) -> tuple[Generator, AttributeCNN]:
 def test_gradients_are_those_of_small_changes() -> None:
     g, network = networks()
     w = torch.randn(3, g.num_ws, 8, dtype=torch.double) * 0.3
-    scores, gradients = score_gradients(g, network, w, [0, 4], batch_size=2)
+    scores, gradients = score_gradients(g, network, Codes(w, Space.W_BY_LAYER), [0, 4], batch_size=2)
     assert scores.shape == (3, 8) and gradients.shape == (3, 2, g.num_ws, 8)
     change = torch.randn(g.num_ws, 8, dtype=torch.double) * 1e-6
 
     def see(codes: torch.Tensor) -> torch.Tensor:
-        return network(g.synthesize(codes).clamp(-1, 1))[:, [0, 4]]  # type: ignore[no-any-return]
+        return network(g.synthesize(Codes(codes, Space.W_BY_LAYER)).clamp(-1, 1))[:, [0, 4]]  # type: ignore[no-any-return]
 
     torch.testing.assert_close(scores[:, [0, 4]], see(w))
     measured = (see(w + change) - see(w - change)) / 2
     torch.testing.assert_close((gradients * change).sum(dim=(2, 3)), measured, rtol=1e-3, atol=1e-11)
     with torch.inference_mode():  # as within a test
-        again = score_gradients(g, network, w.clone(), [0, 4], batch_size=3)[1]
+        again = score_gradients(g, network, Codes(w.clone(), Space.W_BY_LAYER), [0, 4], batch_size=3)[1]
     torch.testing.assert_close(again, gradients)
 
 
@@ -60,7 +61,7 @@ def test_local_steps_lie_between_the_mean_and_the_latent_s_own() -> None:
     torch.testing.assert_close(found, mean_steps.expand(4, -1, -1, -1))
     own = basis(g, network, 1.0)
     edits = LocalEdits(EDITED, own, g, network)
-    codes = added(w[1:2], edits._strengths(0), mean_steps[None])[0]
+    codes = Codes(added(w[1:2], edits._strengths(0), mean_steps[None])[0], Space.W_BY_LAYER)
     places = [network.outputs.index(name) for name in own.outputs]
     gradients = score_gradients(g, network, codes, places)[1].mean(dim=0) / own.deviations[:, None, None]
     expected = covariance_solved_by_layer(gradients, own.covariance, [0, 1, 2])
@@ -77,10 +78,10 @@ def test_local_steps_lie_between_the_mean_and_the_latent_s_own() -> None:
 def test_label_edits_move_the_labels() -> None:
     g, _ = networks(c_dim=2)
     z, label = torch.randn(3, 8, dtype=torch.double), torch.randn(3, 2, dtype=torch.double)
-    latents = Latents(z, label, g.map(z, label))
+    latents = Latents(z, label, g.map(z, label).values)
     edits = LabelEdits(("mouth",), g, ("eyes", "mouth"))
     codes = edits.codes(latents, torch.zeros(3, dtype=torch.long), torch.tensor([[0.0], [1.5]]))
     torch.testing.assert_close(codes[:, 0], latents.w)
-    torch.testing.assert_close(codes[:, 1], g.map(z, label + torch.tensor([0.0, 1.5])))
+    torch.testing.assert_close(codes[:, 1], g.map(z, label + torch.tensor([0.0, 1.5])).values)
     with pytest.raises(ValueError, match="no labels to move"):
         edits.codes(Latents(z, None, z), torch.zeros(3, dtype=torch.long), torch.tensor([[0.0]]))
