@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from ohlora.modules.searches import GRADIENT_METHODS
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
@@ -27,7 +28,6 @@ from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import STATISTICS
 from ohlora.errors import ConfigError, OhloraError
-from ohlora.modules.searches import GRADIENT_METHODS
 from ohlora.utils import figures, images
 from ohlora.utils.files import config_file, locked, read_rows, replacing, write_rows
 

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 import yaml
+from ohlora.modules.searches import Method
 
 from ohlora.__main__ import main
-from ohlora.modules.searches import Method
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STANDALONE = {"toy/pretrain.yaml", "toy/score_drawn.yaml"}

@@ -21,6 +21,7 @@ from torch import Tensor
 from ohlora.directions.edits import added
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import network_files, tensor_files
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Generator
 from ohlora.utils import figures, images
 
@@ -138,9 +139,11 @@ class Character:
                 f"strengths have shape {tuple(wanted.shape)}; expected N × {len(self.attributes)} "
                 f"({', '.join(self.attributes)})"
             )
-        codes = added(self.w[None], self._within(wanted, strict), self.steps[None])[0]
+        space = Space.W if self.steps.ndim == 2 else Space.W_BY_LAYER
+        steps = Codes(self.steps[None], space)
+        codes = added(Codes(self.w[None], Space.W), self._within(wanted, strict), steps).flat()
         return np.concatenate(
-            [images.to_uint8(self.generator.synthesize(part)) for part in torch.split(codes, batch_size)]
+            [images.to_uint8(self.generator.synthesize(part.values)) for part in codes.split(batch_size)]
         )
 
     def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes
 from ohlora.networks.stylegan import Generator
 from ohlora.utils import counted, images
 
@@ -65,22 +66,22 @@ def counted_images(
 
 @torch.inference_mode()
 def scores_of_codes(
-    generator: Generator, networks: Sequence[AttributeCNN | AttributeEnsemble], codes: Tensor, batch_size: int
+    generator: Generator, networks: Sequence[AttributeCNN | AttributeEnsemble], codes: Codes, batch_size: int
 ) -> list[Tensor]:
     """What networks see in the images of style codes, with the generator's stored noise.
 
     Args:
         generator: Makes the images.
         networks: K_1, K_2, … outputs.
-        codes: M×D or M×L×D, on the generator's device.
+        codes: M codes, on the generator's device.
         batch_size: Images made at once.
 
     Returns:
         M×K_1, M×K_2, …, on that device.
     """
     seen: list[list[Tensor]] = [[] for _ in networks]
-    for part in torch.split(codes, batch_size):
-        made = images.rounded(generator.synthesize(part))
+    for part in codes.split(batch_size):
+        made = images.rounded(generator.synthesize(part.values))
         for scores, network in zip(seen, networks, strict=True):
             scores.append(network(made))
     return [torch.cat(scores) for scores in seen]
@@ -95,7 +96,7 @@ def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor) -> dict[st
 def score_gradients(
     generator: Generator,
     network: AttributeCNN | AttributeEnsemble,
-    codes: Tensor,
+    codes: Codes,
     outputs: Sequence[int],
     batch_size: int = BATCH,
 ) -> tuple[Tensor, Tensor]:
@@ -106,20 +107,20 @@ def score_gradients(
     Args:
         generator: Makes the images, with its stored noise.
         network: K outputs.
-        codes: N×D, or N×L×D for gradients by layer.
+        codes: N codes; those by layer get gradients by layer.
         outputs: Which outputs to differentiate.
         batch_size: Images made at once.
 
     Returns:
-        Scores N×K, and gradients N×len(outputs)×D (or ×L×D).
+        Scores N×K, and gradients N×len(outputs), each of the shape of a code.
     """
     scores: list[Tensor] = []
     gradients: list[Tensor] = []
     with torch.inference_mode(False), torch.enable_grad():
-        for part in torch.split(codes, batch_size):
-            w = part.detach().clone().requires_grad_()
-            seen = network(generator.synthesize(w).clamp(-1, 1))
-            each = [torch.autograd.grad(seen[:, k].sum(), w, retain_graph=True)[0] for k in outputs]
+        for part in codes.split(batch_size):
+            values = part.values.detach().clone().requires_grad_()
+            seen = network(generator.synthesize(values).clamp(-1, 1))
+            each = [torch.autograd.grad(seen[:, k].sum(), values, retain_graph=True)[0] for k in outputs]
             scores.append(seen.detach())
             gradients.append(torch.stack(each, dim=1))
     return torch.cat(scores), torch.cat(gradients)

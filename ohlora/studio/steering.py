@@ -72,7 +72,7 @@ class Stage:
             )
         place = names.index(group) if group in names else 0
         try:
-            self.other = replace(own, steps=found.steps[place])
+            self.other = replace(own, steps=found.steps.values[place])
         except ValueError as error:
             raise ConfigError(f"{path.name} is for another generator ({error})") from error
 
