@@ -27,6 +27,7 @@ from ohlora.directions.edits import Grid
 from ohlora.errors import ConfigError, DataError, OhloraError
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions
+from ohlora.networks.codes import Codes, Space
 from ohlora.pipeline import require
 from ohlora.utils.files import read_rows
 
@@ -59,7 +60,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     vector = torch.from_numpy(vectors[places[0] : places[0] + 1])
     label = vector[:, network.z_dim :] if network.c_dim else None
     with torch.inference_mode():
-        w = network.map(vector[:, : network.z_dim], label)[0]
+        w = network.map(vector[:, : network.z_dim], label).values
     levels = Grid.of(found.attributes).levels
     ranges = {a: (min(levels[a]), max(levels[a])) for a in found.attributes}
     card = {
@@ -69,7 +70,8 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         "unit": "one unit vector in W, as in the original, turned upwards",
         "subject": "a synthetic face; it shows no real person",
     }
-    return Character(network, w.clone(), found.attributes, found.steps[found.groups.names.index(name)], ranges, card)
+    steps = Codes(found.steps.values[found.groups.names.index(name)], found.space)
+    return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, ranges, card)
 
 
 def case(word: str) -> int | str:

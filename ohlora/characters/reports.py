@@ -18,7 +18,7 @@ from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.generator import Generator
 from ohlora.pipeline import require
 from ohlora.utils import figures, images
 from ohlora.utils.files import read_rows, write_rows
@@ -51,11 +51,11 @@ def write_report(
         folder: Where to.
         results: The table, a row per latent; booleans are written as true and false.
         statistics: Over all latents.
-        latents: ``case``, ``z``, ``w``, ``group``, ``units``, and :data:`MEASURED`, N×P float64 each; ``label`` and
+        latents: ``case``, ``z``, ``codes``, ``group``, ``units``, and :data:`MEASURED`, N×P float64 each; ``label`` and
             ``steps`` where there are any.
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
-        about: What else to keep: ``attributes``, ``group_names``, ``levels``, ``seed``.
+        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``.
     """
     for what, path in (("generator", generator), ("directions", directions)):
         about[what] = network_files.fingerprint(path) if path else ""
@@ -141,7 +141,7 @@ class Report:
             rows,
             [row["passed"] in ("true", "O") for row in rows],  # O and X in format version 1
             {what: tensors[what] for what in MEASURED},
-            Codes(tensors["w"], Space.W),
+            Codes(tensors["codes" if "codes" in tensors else "w"], Space(about.get("space", Space.W))),
             names,
             Codes(steps * tensors["units"].reshape(-1, *[1] * space.ndim), space),
             found.method,
@@ -269,4 +269,11 @@ class Report:
             "unit": "one standard deviation of the attribute over the generator's images",
             "subject": "a synthetic face; it shows no real person",
         }
-        return Character(self.generator, self.codes.values[place], self.attributes, steps, ranges, card)
+        return Character(
+            self.generator,
+            Codes(self.codes.values[place : place + 1], self.codes.space),
+            self.attributes,
+            Codes(steps, self.steps.space),
+            ranges,
+            card,
+        )

@@ -19,7 +19,7 @@ from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.generator import Generator
 
 Layers = Literal["all", "each", "sweep", "auto"]
 Need = Literal["samples", "generator", "network"]

@@ -16,8 +16,8 @@ from ohlora.directions.finder import Finder, Notes, Source
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
 from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents, score_gradients
-from ohlora.networks.stylegan import Generator
 from ohlora.utils import counted, figures
 
 
@@ -93,7 +93,7 @@ class Jacobian(Finder):
         parts = [indices[first : first + 1000] for first in range(0, len(indices), 1000)]
         with torch.no_grad():
             return torch.cat(
-                [generator.map(*counted_latents(generator, self.seed, part, f"{stream}/")) for part in parts]
+                [generator.map(*counted_latents(generator, self.seed, part, f"{stream}/")).values for part in parts]
             )
 
     def _gradients(self, source: Source, groups: Groups, held: list[str], covariance: Tensor) -> tuple[Tensor, Tensor]:

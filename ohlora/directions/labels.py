@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ohlora.directions.edits import Latents
-from ohlora.networks.codes import Codes, Space
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.codes import Codes
+from ohlora.networks.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ class LabelEdits:
         for p, name in enumerate(self.attributes):
             label[:, :, list(self.labels).index(name)] += strengths[:, :, p]
         z = latents.z[:, None].expand(-1, count, -1)
-        w: Tensor = self.generator.map(z.flatten(0, 1), label.flatten(0, 1))
-        return Codes(w.reshape(len(latents.z), count, -1), Space.W)
+        codes = self.generator.map(z.flatten(0, 1), label.flatten(0, 1))
+        return Codes(codes.values.reshape(len(latents.z), count, -1), codes.space)

@@ -86,7 +86,7 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
         return scores_of_codes(generator, [network], codes, source.batch_size)[0]
 
     def latents(stream: str, size: int) -> Codes:
-        return Codes(generator.map(*counted_latents(generator, finder.seed, range(size), f"{stream}/")), Space.W)
+        return generator.map(*counted_latents(generator, finder.seed, range(size), f"{stream}/"))
 
     own = latents("layers", finder.sweep_count)
     scores = seen(own)

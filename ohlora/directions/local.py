@@ -15,8 +15,8 @@ from ohlora.directions.jacobian import Jacobian, ends
 from ohlora.errors import ConfigError
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import score_gradients
-from ohlora.networks.stylegan import Generator
 from ohlora.utils import counted
 
 

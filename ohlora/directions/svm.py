@@ -23,9 +23,9 @@ from ohlora.directions.sampled import Part, Row, SampleFinder
 from ohlora.errors import ConfigError
 from ohlora.utils import figures
 
-TOLERANCE = 1e-7
+TOLERANCE = 1e-8
 """Of scikit-learn's stopping rule. With its default, 1e-4, cosines to the solution were as low as 0.996."""
-MAX_ITERATIONS = 10_000
+MAX_ITERATIONS = 100_000
 
 
 def hyperplane(w: np.ndarray, y: np.ndarray, c: float, max_iterations: int = MAX_ITERATIONS) -> np.ndarray:

@@ -26,6 +26,16 @@ from ohlora.utils import counted
 FORMAT = "ohlora-samples"
 FORMAT_VERSION = 1
 MEDIANS = "medians.json"
+EARLIER_SETTINGS = {"noise": "noise_mode", "psi": "truncation_psi", "psi_layers": "truncation_cutoff"}
+"""What settings were called in the sets of the first release; a fixed noise was called ``fixed``."""
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a set of images or samples under their present names."""
+    present = {EARLIER_SETTINGS.get(key, key): value for key, value in settings.items()}
+    if "noise" in settings and settings["noise"] == "fixed":
+        present["noise_mode"] = "const"
+    return present
 
 
 def shard_path(folder: Path, indices: range) -> Path:
@@ -92,7 +102,7 @@ def outputs_of(folder: Path, shards: Sequence[range]) -> tuple[str, ...]:
     seen = {}
     for shard in shards:
         path = shard_path(folder, shard)
-        about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a shard of samples")
+        about = renamed(tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a shard of samples"))
         seen[json.dumps(about, sort_keys=True)] = (path, about)
     if len(seen) > 1:
         paths = ", ".join(str(path) for path, _ in seen.values())

@@ -26,8 +26,8 @@ from ohlora.formats import direction_files, network_files
 from ohlora.modules.base import Stage
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
-from ohlora.networks.stylegan import Generator
 from ohlora.pipeline import require
 from ohlora.utils import figures, images
 from ohlora.utils.ranks import gathered
@@ -65,6 +65,7 @@ class EditEvaluation(Stage):
     network: AttributeCNN | AttributeEnsemble
     judge: AttributeCNN | AttributeEnsemble
     edits: Edits
+    start = Space.W
 
     def __init__(
         self,
@@ -97,9 +98,9 @@ class EditEvaluation(Stage):
         self.sheets, self.image_batch_size = sheets, image_batch_size
 
     def latents(self, stream: str, indices: Sequence[int]) -> Latents:
-        """Counted latents of a stream of their own."""
+        """Counted latents of a stream of their own, with codes in the space where edits start."""
         z, label = counted_latents(self.generator, self.seed, indices, f"{stream}/")
-        return Latents(z, label, Codes(self.generator.map(z, label), Space.W))
+        return Latents(z, label, self.generator.in_space(self.generator.map(z, label), self.start))
 
     # --- before the test
 
@@ -116,7 +117,11 @@ class EditEvaluation(Stage):
             setattr(self, name, load(path).requires_grad_(False).to(self.device))
         if self.directions_path is not None:
             found = direction_files.load_directions(self.directions_path)
-            self._check_directions(found)
+            try:
+                self.generator.in_space(found.steps.flat(), found.space)
+            except ValueError as error:
+                raise ConfigError(f"{self.directions_path} is for another generator: {error}") from error
+            self.start = Space.S if found.space is Space.S else Space.W
             self.edited, self.groups, self.edits = found.attributes, found.groups, self._edits(found)
         else:
             self.edited, self.groups = tuple(self.labels or ()), Groups()
@@ -152,16 +157,6 @@ class EditEvaluation(Stage):
         self._parsed: list[Tensor] = []
         self._tested_steps: list[tuple[int, Tensor]] = []
 
-    def _check_directions(self, found: Directions) -> None:
-        size, layers = self.generator.w_dim, self.generator.num_ws
-        expected = {Space.W: (size,), Space.W_BY_LAYER: (layers, size)}.get(found.space)
-        if found.vectors.shape[2:] != expected:
-            shape = " × ".join(map(str, found.vectors.shape[2:]))
-            raise ConfigError(
-                f"{self.directions_path} is for codes of shape {shape} in the space {found.space}, the generator's "
-                f"have {size} (in {layers} layers)"
-            )
-
     def _edits(self, found: Directions) -> Edits:
         if found.basis is None:
             return found
@@ -196,7 +191,7 @@ class EditEvaluation(Stage):
 
     def _synthesized(self, codes: Codes) -> Tensor:
         """Images of codes with a single batch dimension."""
-        return self.generator.synthesize(codes.values)
+        return self.generator.synthesize(codes)
 
     def _pictures(self, codes: Codes) -> np.ndarray:
         """The same as grey levels, N×H×W×3 uint8."""
@@ -303,7 +298,7 @@ class EditEvaluation(Stage):
         cases = [result["case"] for result in results]
         latents = self.latents("test", cases)
         group = torch.tensor([int(row["group"]) for row in rows], device=self.device)
-        tensors = {"case": torch.tensor(cases), "z": latents.z, "w": latents.codes.values, "group": group}
+        tensors = {"case": torch.tensor(cases), "z": latents.z, "codes": latents.codes.values, "group": group}
         tensors["units"] = self.units
         for what in MEASURED:
             exact = [[row[f"{name}_{what}"] for name in edited] for row in rows]
@@ -319,6 +314,7 @@ class EditEvaluation(Stage):
             tensors,
             generator=self.paths["generator"],
             directions=self.directions_path,
+            space=str(latents.codes.space),
             attributes=list(edited),
             group_names=list(names),
             levels=dict(self.grid.levels),

@@ -11,8 +11,8 @@ from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import score_gradients
-from ohlora.networks.stylegan import Generator
 from tests.conftest import tiny_networks
 
 EDITED = ("eyes", "mouth", "pose")
@@ -34,7 +34,7 @@ def test_gradients_are_those_of_small_changes() -> None:
     change = torch.randn(g.num_ws, 8, dtype=torch.double) * 1e-6
 
     def see(w: torch.Tensor) -> torch.Tensor:
-        return network(g.synthesize(w).clamp(-1, 1))[:, [0, 4]]  # type: ignore[no-any-return]
+        return network(g.synthesize(Codes(w, Space.W_BY_LAYER)).clamp(-1, 1))[:, [0, 4]]  # type: ignore[no-any-return]
 
     torch.testing.assert_close(scores[:, [0, 4]], see(w))
     measured = (see(w + change) - see(w - change)) / 2
@@ -81,10 +81,10 @@ def test_local_steps_lie_between_the_mean_and_the_latent_s_own() -> None:
 def test_label_edits_move_the_labels() -> None:
     g, _ = networks(c_dim=2)
     z, label = torch.randn(3, 8, dtype=torch.double), torch.randn(3, 2, dtype=torch.double)
-    latents = Latents(z, label, Codes(g.map(z, label), Space.W))
+    latents = Latents(z, label, g.map(z, label))
     edits = LabelEdits(("mouth",), g, ("eyes", "mouth"))
     codes = edits.codes(latents, torch.zeros(3, dtype=torch.long), torch.tensor([[0.0], [1.5]]))
     torch.testing.assert_close(codes.values[:, 0], latents.codes.values)
-    torch.testing.assert_close(codes.values[:, 1], g.map(z, label + torch.tensor([0.0, 1.5])))
+    torch.testing.assert_close(codes.values[:, 1], g.map(z, label + torch.tensor([0.0, 1.5])).values)
     with pytest.raises(ValueError, match="no labels to move"):
         edits.codes(Latents(z, None, Codes(z, Space.W)), torch.zeros(3, dtype=torch.long), torch.tensor([[0.0]]))

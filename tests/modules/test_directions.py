@@ -26,6 +26,7 @@ from ohlora.faces.classes import CLASSES
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions, save_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.sampling import score_gradients
 from ohlora.utils import counted, images
@@ -208,11 +209,11 @@ def test_the_image_generation_test(tmp_path: Path, weights: tuple[Path, Path], t
     search_cnn, judge = (network_files.load_attributes(tmp_path / f"{n}.safetensors") for n in ("merged", "judge"))
 
     def see(network: torch.nn.Module, w: torch.Tensor) -> torch.Tensor:
-        return network(images.to_float(images.to_uint8(g.synthesize(w))))  # type: ignore[no-any-return]
+        return network(images.to_float(images.to_uint8(g.synthesize(Codes(w, Space.W)))))  # type: ignore[no-any-return]
 
     with torch.inference_mode():
-        scale = see(judge, g.map(counted.normal(0, "scale/z", range(40), 8))).std(dim=0, correction=0)
-        w = g.map(counted.normal(0, "test/z", [3], 8))
+        scale = see(judge, g.map(counted.normal(0, "scale/z", range(40), 8)).values).std(dim=0, correction=0)
+        w = g.map(counted.normal(0, "test/z", [3], 8)).values
         group = found.groups.assign(search_cnn.outputs, see(search_cnn, w).numpy())
         strengths = Grid.of(found.attributes).strengths(found.attributes)
         codes = w + torch.einsum("ep,pd->ed", strengths, found.steps[group[0]])
@@ -327,7 +328,7 @@ def test_the_jacobian_is_a_mean_of_gradients(tmp_path: Path, weights: tuple[Path
     network = network_files.load_attributes(tmp_path / "merged.safetensors").requires_grad_(False)
     w = g.map(counted.normal(0, "search/z", range(10), 8))
     scores, gradients = score_gradients(g, network, w, range(8))
-    spread = g.map(counted.normal(0, "covariance/z", range(50), 8)).double()
+    spread = g.map(counted.normal(0, "covariance/z", range(50), 8)).values.double()
     mean = gradients.double().mean(dim=0) / scores.double().std(dim=0, correction=0)[:, None]
     targets = [NAMES.index(name) for name in found.attributes]
     expected = covariance_solved(mean, torch.cov(spread.T, correction=0), targets)
@@ -400,13 +401,13 @@ def test_local_edits_become_a_character(tmp_path: Path, weights: tuple[Path, Pat
     place = rising[0]
     character = report.character(place)
     slope = float(report.rows[place]["mouth_slope"])
-    torch.testing.assert_close(character.steps[1], latents["steps"][place, 1] / slope)
+    torch.testing.assert_close(character.steps.values[1], latents["steps"][place, 1] / slope)
     character.save(tmp_path / "mina.safetensors")
     mina = Character.load(tmp_path / "mina.safetensors")
     assert mina.render(mouth=slope).size == (16, 16)
     with torch.inference_mode():
         codes = latents["w"][place] + latents["steps"][place, 1]
-        expected = images.to_uint8(mina.generator.synthesize(codes[None]))[0]
+        expected = images.to_uint8(mina.generator.synthesize(Codes(codes[None], Space.W_BY_LAYER)))[0]
     assert np.abs(np.asarray(mina.render(mouth=slope)).astype(int) - expected).max() <= 1
 
 

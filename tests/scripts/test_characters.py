@@ -15,6 +15,7 @@ from ohlora.characters.reports import Report
 from ohlora.errors import DataError
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Generator
 from ohlora.utils import images
 from ohlora.utils.files import read_rows
@@ -83,7 +84,7 @@ def test_a_tested_latent_is_calibrated(
     assert "eyes -0.60 … +0.60, mouth -1.80 … +1.80, pose -0.90 … +2.70" in capsys.readouterr().out
     mina, found = Character.load(out), load_directions(report / "directions.safetensors")
     # One unit was half a standard deviation for the eyes: a whole one takes two units.
-    torch.testing.assert_close(mina.steps[0], 2 * found.units[1, 0] * found.vectors[1, 0])
+    torch.testing.assert_close(mina.steps.values[0], 2 * found.units[1, 0] * found.vectors[1, 0])
     assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97
     assert export_character.main(["tested", str(report), "12", *words[3:]]) == 2
     assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
@@ -163,8 +164,8 @@ def test_an_original_latent_moves_as_published(case: int, original_directions: P
     group = groups[place]["group_name"]
     shift = sum(-strength * published(name, group) for name, strength in target.items())
     with torch.inference_mode():
-        w = g.map(z, label) + torch.from_numpy(np.asarray(shift)[None]).float()
-        expected = images.to_uint8(g.synthesize(w))[0]
+        w = g.map(z, label).values + torch.from_numpy(np.asarray(shift)[None]).float()
+        expected = images.to_uint8(g.synthesize(Codes(w, Space.W)))[0]
     face = character.render(eyes=0.8, mouth=1.4, roll=-0.6, strict=True)
     assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1
 
