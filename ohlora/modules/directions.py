@@ -39,6 +39,7 @@ class DirectionSearch(Stage):
     """
 
     data_type = Samples
+    resumable = False
 
     def __init__(
         self,
@@ -73,10 +74,6 @@ class DirectionSearch(Stage):
             if self.paths[name] is None:
                 raise ConfigError(f"{type(self.finder).__name__} needs a {name}; set model.init_args.{name}")
             require(str(self.paths[name]))
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses: there is nothing to go on from."""
-        raise ConfigError("a search has no checkpoint; start it anew, without --ckpt_path")
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """The whole search."""

@@ -35,7 +35,7 @@ def finder(path: str, **settings: Any) -> list[str]:
 
 def svm(**settings: Any) -> list[str]:
     """Words that change settings of the configured finder."""
-    return [word for key, value in settings.items() for word in (f"{FINDER}.init_args.{key}", json.dumps(value))]
+    return [word for key, value in settings.items() for word in (f"{FINDER}.init_args.{key}", str(value))]
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_search_has_no_checkpoint(tmp_path: Path, search: Run, capsys: pytest.
     assert not list(tmp_path.rglob("*.ckpt"))
     assert search("--ckpt_path", "last") == 2
     said = capsys.readouterr().err
-    assert "a search of directions has no checkpoint" in said and said.count("\n") == 1
+    assert "DirectionSearch has no checkpoint" in said and said.count("\n") == 1
 
 
 def test_a_solver_that_gives_up_ends_the_search(
@@ -207,7 +207,7 @@ def test_other_searches_over_samples(tmp_path: Path, search: Run, path: str) -> 
         gradients = ridge_gradients(joint[:8, :8], joint[:8, 8:], deviations, 1e-3)
         targets = [NAMES.index(name) for name in found.attributes]
         expected = covariance_solved(gradients, joint[:8, :8], targets)
-        torch.testing.assert_close(found.steps[0].double(), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.steps.values[0].double(), expected, rtol=1e-4, atol=1e-5)
     else:
         assert r > 0.6 if method == "mean_difference" else abs(r) < 0.99
         assert float(found.units[0, 1]) == pytest.approx(float(along[:, 1].std(correction=0)), rel=1e-4)
@@ -251,9 +251,11 @@ def test_the_jacobian_is_a_mean_of_gradients(tmp_path: Path, weights: tuple[Path
     mean = gradients.double().mean(dim=0) / scores.double().std(dim=0, correction=0)[:, None]
     targets = [NAMES.index(name) for name in found.attributes]
     expected = covariance_solved(mean, torch.cov(spread.T, correction=0), targets)
-    cosines = torch.nn.functional.cosine_similarity(found.steps[0].double(), expected)
+    cosines = torch.nn.functional.cosine_similarity(found.steps.values[0].double(), expected)
     assert (cosines > 0.9999).all()
-    torch.testing.assert_close(found.steps[0].double(), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        found.steps.values[0].double(), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())
+    )
 
 
 def test_batches_do_not_matter_to_gradients(tmp_path: Path, by_gradients: Run) -> None:
