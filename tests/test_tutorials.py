@@ -22,8 +22,16 @@ SMALL = {
     "face_parser": ["--model.init_args.passes", "1"],
     "_cnn": ["--model.init_args.passes", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
-    "vectorfind_fit": ["--model.init_args.latents", "20", "--model.init_args.covariance_count", "1000"],
-    "vectorfind_test": ["--data.init_args.test_count", "12"],
+    "vectorfind": [
+        *("--model.init_args.finder.init_args.latents", "20"),
+        *("--model.init_args.finder.init_args.covariance_count", "1000"),
+    ],
+        "--model.init_args.finder.init_args.latents",
+        "20",
+        "--model.init_args.finder.init_args.covariance_count",
+        "1000",
+    ],
+    "evaluate": ["--data.init_args.count", "12"],
 }
 """Settings that make a stage short, by a part of its configuration's name."""
 PRODUCTS = {
@@ -63,9 +71,7 @@ def shortened(command: str) -> str:
     """A command of the docs, at the size of the demo."""
     stage = re.search(r"configs/toy/(\w+)\.yaml", command)
     words = []
-    if stage and "vectorfind" in stage[1]:
-        words = SMALL["vectorfind_fit" if " fit " in command else "vectorfind_test"]
-    elif stage:
+    if stage:
         words = next((words for part, words in SMALL.items() if part in stage[1]), [])
     if "draw_faces.py" in command:
         words = ["--count", "300"]
