@@ -23,9 +23,6 @@ SMALL = {
     "_cnn": ["--model.init_args.passes", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
     "vectorfind": [
-        *("--model.init_args.finder.init_args.latents", "20"),
-        *("--model.init_args.finder.init_args.covariance_count", "1000"),
-    ],
         "--model.init_args.finder.init_args.latents",
         "20",
         "--model.init_args.finder.init_args.covariance_count",
