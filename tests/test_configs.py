@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 
 from ohlora.__main__ import main
-from ohlora.modules.searches import Method
+from ohlora.directions.finder import Finder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STANDALONE = {"toy/pretrain.yaml", "toy/score_drawn.yaml"}
@@ -89,16 +89,21 @@ def test_the_search_is_the_recipe() -> None:
     assert "median_count" not in sampling["model"]["init_args"] and "noise" not in sampling["model"]["init_args"]
     settings = yaml.safe_load((CONFIGS / "vectorfind_v8.yaml").read_text())
     model = settings["model"]["init_args"]
-    assert (model["method"], model["fraction"], model["training_share"], model["c"]) == ("svm", 0.2, 0.8, 1.0)
-    assert settings["data"]["init_args"]["test_count"] == 2000 and "grid" not in model and "limits" not in model
+    finder = model["finder"]["init_args"]
+    assert model["finder"]["class_path"] == "ohlora.directions.svm.SVM" and "grid" not in model
+    assert (finder["fraction"], finder["training_share"], finder["c"]) == (0.2, 0.8, 1.0)
+    evaluation = yaml.safe_load((CONFIGS / "evaluate_v8.yaml").read_text())
+    assert evaluation["data"]["init_args"]["count"] == 2000
+    assert not {"grid", "limits"} & evaluation["model"]["init_args"].keys()
 
 
 def test_the_comparison_s_searches_exist() -> None:
     config = yaml.safe_load((CONFIGS / "toy" / "compare_directions.yaml").read_text())
-    assert set(config["sampling"]) | set(config["recipe"]) <= {
+    assert set(config["sampling"]) | set(config["recipe"]) | set(config["evaluation"]) <= {
         f"configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")
     }
-    assert {method["settings"]["method"] for method in config["methods"].values()} == set(get_args(Method))
+    finders = [method["finder"]["class_path"] for method in config["methods"].values() if "finder" in method]
+    assert all(issubclass(pkgutil.resolve_name(path), Finder) for path in finders) and len(set(finders)) == 6
     assert {method["budget"] for method in config["methods"].values()} == {"samples", "gradients", None}
 
 

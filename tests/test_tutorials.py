@@ -22,8 +22,13 @@ SMALL = {
     "face_parser": ["--trainer.max_epochs", "1"],
     "_cnn": ["--trainer.max_epochs", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
-    "vectorfind_fit": ["--model.init_args.latents", "20", "--model.init_args.covariance_count", "1000"],
-    "vectorfind_test": ["--data.init_args.test_count", "12"],
+    "vectorfind": [
+        "--model.init_args.finder.init_args.latents",
+        "20",
+        "--model.init_args.finder.init_args.covariance_count",
+        "1000",
+    ],
+    "evaluate": ["--data.init_args.count", "12"],
 }
 """Settings that make a stage short, by a part of its configuration's name."""
 PRODUCTS = {
@@ -63,9 +68,7 @@ def shortened(command: str) -> str:
     """A command of the docs, at the size of the demo."""
     stage = re.search(r"configs/toy/(\w+)\.yaml", command)
     words = []
-    if stage and "vectorfind" in stage[1]:
-        words = SMALL["vectorfind_fit" if " fit " in command else "vectorfind_test"]
-    elif stage:
+    if stage:
         words = next((words for part, words in SMALL.items() if part in stage[1]), [])
     if "draw_faces.py" in command:
         words = ["--count", "300"]

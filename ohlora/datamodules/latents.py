@@ -1,10 +1,10 @@
-"""Counted latents as prediction data."""
+"""Counted latents as data to predict or test with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -59,7 +59,16 @@ class Latents(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         mine = self.shares_to_do()[trainer.global_rank :: trainer.world_size]
-        batches: Any = [list(batch) for share in mine for batch in pieces(share, self.batch_size)]
+        return self._batches([list(batch) for share in mine for batch in pieces(share, self.batch_size)])
+
+    def test_dataloader(self) -> DataLoader[list[int]]:
+        """Batches of all indices; processes take indices in turn."""
+        trainer = self.trainer
+        assert trainer is not None
+        mine = range(trainer.global_rank, self.count, trainer.world_size)
+        return self._batches([list(batch) for batch in pieces(mine, self.batch_size)])
+
+    def _batches(self, batches: list[list[int]]) -> DataLoader[list[int]]:
         # A list is a data set. One batch is one item: Lightning notes which items a prediction belongs to, and warns
         # where it cannot.
-        return DataLoader(batches, batch_size=1, collate_fn=itemgetter(0))
+        return DataLoader(batches, batch_size=1, collate_fn=itemgetter(0))  # type: ignore[arg-type]

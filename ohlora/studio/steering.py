@@ -14,7 +14,7 @@ from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
-from ohlora.networks.codes import Codes, Space
+from ohlora.networks.codes import Codes
 from ohlora.utils import images
 
 FRAMES_PER_SECOND = 12.0
@@ -83,9 +83,7 @@ class SteeringSession:
             )
         index = names.index(group) if group in names else 0
         try:
-            steps = found.steps[index]
-            space = Space.W if steps.ndim == 2 else Space.W_BY_LAYER
-            self.other = replace(own, steps=Codes(steps, space))
+            self.other = replace(own, steps=Codes(found.steps.values[index], found.space))
         except ValueError as error:
             raise ConfigError(f"{path.name} is for another generator ({error})") from error
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
-from ohlora.errors import DataError
-from ohlora.formats import network_files
+from ohlora.errors import ConfigError, DataError
+from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Generator
@@ -36,8 +37,8 @@ def report(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
 def test_candidates_are_ranked_and_shown(
     report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(report), str(tmp_path / "chosen"), "--generator", str(weights[0])]
-    assert select_characters.main([*words, "--count", "2"]) == 0
+    words = [str(report), str(tmp_path / "chosen"), "--count", "2"]  # the report remembers the rest
+    assert select_characters.main(words) == 0
     assert "3 of 4 latents pass" in capsys.readouterr().out
     rows = read_rows(tmp_path / "chosen" / "candidates.csv")
     assert [(row["rank"], row["case"]) for row in rows] == [("1", "11"), ("2", "13"), ("3", "10")]
@@ -45,9 +46,9 @@ def test_candidates_are_ranked_and_shown(
         assert sheet.width > 7 * 128 and sheet.height > 2 * 128
     other, _ = tiny_networks(seed=5)
     network_files.save_network(other, tmp_path / "other.safetensors")
-    assert select_characters.main([*words[:-1], str(tmp_path / "other.safetensors")]) == 2
+    assert select_characters.main([*words, "--generator", str(tmp_path / "other.safetensors")]) == 2
     assert "is not the generator that" in capsys.readouterr().err
-    table = (report / "test_result.csv").read_text().replace(",O,", ",X,")
+    table = (report / "test_result.csv").read_text().replace(",true,", ",false,")
     (report / "test_result.csv").write_text(table)
     assert select_characters.main(words) == 2
     assert "none of 4 latents" in capsys.readouterr().err
@@ -90,6 +91,35 @@ def test_a_tested_latent_is_calibrated(
     assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
     assert export_character.main(["tested", str(report), "99", *words[3:]]) == 2
     assert "has no case 99" in capsys.readouterr().err
+
+
+def test_characters_are_calibrated_by_what_is_not_rounded(report: Path) -> None:
+    path = report / "latents.safetensors"
+    about, tensors = tensor_files.read_metadata(path, "ohlora-latents", 2, "tested latents"), load_file(path)
+    tensors["slope"][1, 0] = 0.500049  # 0.5 in the table
+    del about["format_version"]
+    tensor_files.write(path, "ohlora-latents", 2, tensors, **about)
+    mina = Report.load(report).character(1)
+    found = load_directions(report / "directions.safetensors")
+    expected = found.steps.values[1, 0] / 0.500049
+    torch.testing.assert_close(mina.steps.values[0], expected, rtol=1e-6, atol=0)
+    assert mina.ranges["eyes"] == pytest.approx((-1.2 * 0.500049, 1.2 * 0.500049))
+
+
+def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tuple[Path, Path]) -> None:
+    now = Report.load(report)
+    path = report / "latents.safetensors"
+    about, tensors = tensor_files.read_metadata(path, "ohlora-latents", 2, "tested latents"), load_file(path)
+    first = {"case": tensors["case"], "w": tensors["codes"], "group": tensors["group"], "units": tensors["units"]}
+    said = {key: about[key] for key in ("generator", "directions", "levels")}
+    tensor_files.write(path, "ohlora-latents", 1, first, **said)
+    table = (report / "test_result.csv").read_text().replace(",true,", ",O,").replace(",false,", ",X,")
+    (report / "test_result.csv").write_text(table)
+    with pytest.raises(ConfigError, match="does not say which generator was tested; name it with --generator"):
+        Report.load(report)
+    then = Report.load(report, weights[0])
+    assert then.passed == now.passed == [True, True, False, True] and then.ranked() == now.ranked()
+    assert torch.equal(then.character(1).steps.values, now.character(1).steps.values)
 
 
 def test_a_gif_sweeps_and_rests(report: Path, tmp_path: Path, weights: tuple[Path, Path]) -> None:
