@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from ohlora.attributes import FILTERS
-from ohlora.doctor import WORLDS
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.worlds import SHIPPED
 
 LOCAL = "127.0.0.1"
 USER = "ohlora"
@@ -20,7 +20,9 @@ PASSWORD = "OHLORA_STUDIO_PASSWORD"
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(prog="ohlora studio", description="Label, choose and steer in the browser.")
-    found.add_argument("--world", choices=[*WORLDS], default="toy", help="whose artifacts (default: toy)")
+    found.add_argument(
+        "--world", default="toy", help=f"{', '.join(SHIPPED)}, or the path of a world's file (default: toy)"
+    )
     found.add_argument("--demo", action="store_const", const="demo", dest="world", help="open what `make demo` left")
     found.add_argument("--images", type=Path, help="folder of images to label (default: stage 6's, or stage 1's)")
     found.add_argument("--labels", type=Path, help="label table (default: labels/labels_2k.csv below the artifacts)")

@@ -29,18 +29,22 @@ def shipped(name: str) -> Path:
     """A file that comes with ohlora.
 
     Args:
-        name: ``configs/…``, ``weights/…`` or ``dvc.yaml``, with POSIX separators.
+        name: ``configs/…`` or ``weights/…``, with POSIX separators.
 
     Returns:
         Its path: below the working directory a relative one, so that what is noted of a run in a clone can move with
         it; elsewhere an absolute one. The file need not exist.
     """
     package = Path(__file__).parents[1]
-    in_wheel = {"dvc.yaml": "pipeline/dvc.yaml"}.get(name, name)
-    path = package / in_wheel
+    path = package / name
     if not name.startswith("weights/") and not (package / "configs").is_dir():
         path = package.parent / name  # a source tree keeps them beside the package
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return seen_from(Path.cwd(), path)
+
+
+def seen_from(folder: Path, path: Path) -> Path:
+    """A path below an absolute folder as a relative one; any other as it is."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def config_file(given: str) -> str:
