@@ -38,7 +38,7 @@ class SaveConfig(SaveConfigCallback):
         if path.is_file():
             earlier = len(list(path.parent.glob("config.*.yaml")))
             path.rename(path.with_name(f"config.{earlier + 1}.yaml"))
-        text = self.parser.dump(self.config, skip_unset=False)
+        text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=False)
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
 
@@ -65,9 +65,35 @@ class CLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses, and remembers what was said in files and on the command line as against defaults."""
+        """Parses, and joins the settings that the stage shares with its data.
+
+        What was said in files and on the command line, as against defaults, is kept in ``said``.
+
+        Raises:
+            ConfigError: If a setting that follows another was given, and is not the same.
+        """
+        words = [word for word in args if not word.startswith("--print_config")]
+        # Nothing public parses what was said without insisting on what is to be linked.
+        self.said = parser.parse_args(words, defaults=False, _skip_validation=True)
+        command = str(self.said.subcommand)
+        links = self._link(command)
         self.config = parser.parse_args(args)
-        self.said = parser.parse_args(args, defaults=False)
+        for source, target in links.items():
+            value, typed = self.config[command].get(source), self.said[command].get(target)
+            if typed is not None and typed != value:
+                raise ConfigError(
+                    f"{target} is {typed}, and {source} is {value}; expected the same. Give {source} only: the data "
+                    "follows it"
+                )
+
+    def _link(self, command: str) -> dict[str, str]:
+        """Makes settings of the data follow those of the stage; which ones, the stage's class says in ``shared``."""
+        module, _, name = str(self.said[command].get("model.class_path")).rpartition(".")
+        shared = getattr(getattr(sys.modules.get(module), name, None), "shared", ())
+        links = {f"model.init_args.{name}": f"data.init_args.{name}" for name in shared}
+        for source, target in links.items():
+            self._parser(command).link_arguments(source, target)
+        return links
 
     def _parse_ckpt_path(self) -> None:
         """Finds the checkpoint and takes from it only what the user has not said."""

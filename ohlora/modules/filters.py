@@ -52,6 +52,8 @@ class FilterEnsemble(Supervised):
     out_of_fold: Tensor
     attempts: Tensor
     loss_is_sum = True
+    shared = ("attribute", "folds", "resolution")
+    """Settings that the data takes from the stage."""
 
     def __init__(
         self,
@@ -102,15 +104,8 @@ class FilterEnsemble(Supervised):
         return data.train_set
 
     def setup(self, stage: str) -> None:
-        """Checks that data and networks fit, and makes room for the out-of-fold predictions."""
-        data = self._folded
-        wanted = self.trainer.datamodule.attribute  # type: ignore[attr-defined]
-        if (wanted, data.resolution) != (self.attribute, self.resolution):
-            raise ConfigError(
-                f"the data is {wanted} at {data.resolution}×{data.resolution}, the network {self.attribute} at "
-                f"{self.resolution}×{self.resolution}; expected the same"
-            )
-        self.register_buffer("out_of_fold", torch.full((len(data),), torch.nan))
+        """Makes room for the out-of-fold predictions."""
+        self.register_buffer("out_of_fold", torch.full((len(self._folded),), torch.nan))
 
     # --- training
 

@@ -37,6 +37,8 @@ class PropertyRegression(Supervised):
     """
 
     predicted: Tensor
+    shared = ("resolution",)
+    """Settings that the data takes from the stage."""
 
     def __init__(
         self,
@@ -74,10 +76,10 @@ class PropertyRegression(Supervised):
         """Checks that data and network fit, and makes room for the best pass's predictions."""
         data = self._validation
         attributes = self.trainer.datamodule.attributes  # type: ignore[attr-defined]
-        if (tuple(attributes), data.resolution) != (self.outputs, self.resolution):
+        if tuple(attributes) != self.outputs:
             raise ConfigError(
-                f"the data has {', '.join(attributes)} at {data.resolution}×{data.resolution}, the network predicts "
-                f"{', '.join(self.outputs)} at {self.resolution}×{self.resolution}; expected the same, in this order"
+                f"the data has {', '.join(attributes)}, the network predicts {', '.join(self.outputs)}; expected the "
+                "same, in this order"
             )
         self.register_buffer("predicted", torch.full((len(data), len(self.outputs)), torch.nan))
 
