@@ -211,9 +211,7 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
     """
     path = shipped(f"configs/worlds/{given}.yaml") if given in SHIPPED else Path(given)
     if not path.is_file():
-        raise ConfigError(
-            f"--world {given}: no such world; expected {', '.join(SHIPPED)} or the path of a world's file"
-        )
+        raise ConfigError(f"there is no world {given}; expected {', '.join(SHIPPED)}, or the path of a world's file")
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -1,8 +1,8 @@
 """Writes latents of the image generation test, or one of the original's, as character files.
 
-python scripts/export_character.py tested artifacts/vectorfind_v8 best artifacts/characters/mina.safetensors \
+python scripts/export_character.py tested artifacts/evaluate_v8 best artifacts/characters/mina.safetensors \
     --generator artifacts/finetune_v8/generator.safetensors
-python scripts/export_character.py chosen artifacts/vectorfind_v9 artifacts/characters \
+python scripts/export_character.py chosen artifacts/evaluate_v9 artifacts/characters \
     --generator artifacts/finetune_v8/generator.safetensors
 python scripts/export_character.py original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors \
     --generator artifacts/original_v8/generator.safetensors --directions artifacts/original_v8/directions.safetensors

@@ -28,7 +28,7 @@ HEADLINES = {
 
 Row = dict[str, Any]
 FOUND = "as found"
-TESTS = {"svm": "vectorfind_v8", "local": "vectorfind_v9"}
+TESTS = {"svm": "evaluate_v8", "local": "evaluate_v9"}
 """Method of each of the two recipes."""
 
 

@@ -1,6 +1,6 @@
 """Ranks the latents that passed the image generation test, and shows them for choosing by eye.
 
-python scripts/select_characters.py artifacts/vectorfind_v8 artifacts/characters \
+python scripts/select_characters.py artifacts/evaluate_v8 artifacts/characters \
     --generator artifacts/finetune_v8/generator.safetensors
 
 writes ``candidates.csv`` (first those whose worst correlation is highest, then by leakage) and ``candidates.png``, a

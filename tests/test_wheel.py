@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("ohlora", "configs", "scripts", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "dvc.yaml")
+NEEDED = ("ohlora", "configs", "scripts", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 
 def ran(words: list[str], folder: Path) -> str:
@@ -55,6 +55,8 @@ def test_an_installed_ohlora_runs_the_toy_recipe_from_an_empty_folder(python: st
     said = ran([python, "-m", "ohlora", "doctor", "--world", "toy"], tmp_path)
     assert "next:\n      python -m ohlora.scripts.draw_faces artifacts/toy/drawn\n" in said
     words = ["--config", "configs/generate_original.yaml", "--config=configs/toy/generate_original.yaml"]
+    short = ran([python, "-m", "ohlora", "predict", "generate_original", "--world", "toy", "--print_config"], tmp_path)
+    assert ran([python, "-m", "ohlora", "predict", *words, "--print_config"], tmp_path).endswith(short)
     settings = ["--data.init_args.count", "3", "--trainer.logger.init_args.mode", "disabled"]
     said = ran([python, "-m", "ohlora", "predict", *words, *settings], tmp_path)
     assert said.count("the copy that ships with ohlora") == 2
