@@ -34,7 +34,7 @@ HEADER = """\
 """
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
     """Leaves collections of scalars on one line, and writes no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -48,7 +48,7 @@ def dvc(chosen: list[World]) -> str:
         for stage in world.stages:
             stages[f"{world.name}-{stage.name}"] = _dvc_stage(world, stage)
     lines = "\n".join(f"#   dvc repro --glob '{world.name}-*'   {world.about}" for world in chosen)
-    text = yaml.dump(
+    text: str = yaml.dump(
         {"stages": stages}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None
     )
     return HEADER.format(lines=lines) + text

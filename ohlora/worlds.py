@@ -80,7 +80,9 @@ class Stage:
 
         A stage ``of`` another is that stage in a folder of its own.
         """
-        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in by.items() if key != "of"}
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in by.items() if key != "of"
+        }
         return replace(self, **settings)
 
     def derived(self, name: str) -> Stage:

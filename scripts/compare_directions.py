@@ -183,7 +183,7 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     try:
         known = OmegaConf.load(config_file(str(given.config)))
-        commandline.use(pipeline.world(known.get("world", worlds.DEFAULT)))
+        commandline.use(pipeline.world(OmegaConf.select(known, "world", default=worlds.DEFAULT)))
         OmegaConf.set_struct(known, True)
         config = OmegaConf.merge(known, OmegaConf.from_dotlist(given.overrides))
         assert isinstance(config, DictConfig)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,13 +94,13 @@ def test_an_earlier_name_is_refused_with_the_present_one(
     assert ohlora("fit", "pretrain", *words) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     section, _, key = words[0].removeprefix("--").partition(".init_args.")
-    value = {"class_path": words[1]} if not key else {"init_args": {}}
+    value: dict[str, Any] = {"init_args": {}} if key else {"class_path": words[1]}
     if key:
         place = value["init_args"]
         *outer, last = key.split(".")
         for name in outer:
-            place = place.setdefault(name, {})  # type: ignore[attr-defined]
-        place[last] = words[1]  # type: ignore[index]
+            place = place.setdefault(name, {})
+        place[last] = words[1]
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({section: value}))
     assert ohlora("fit", "pretrain", "--config", str(tmp_path / "own.yaml")) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
@@ -144,14 +145,10 @@ def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:
 def test_missing_weights_name_the_command_that_makes_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", "configs/finetune_v8.yaml"]) == 2
     message = capsys.readouterr().err
-    assert (
-        "filter_gender/gender.safetensors does not exist; it is made by: python -m ohlora fit filter_gender" in message
-    )
+    assert "gender.safetensors does not exist; it is made by: python -m ohlora fit filter_gender" in message
     assert main(["fit", "--config", "configs/finetune_v8.yaml", "--trainer.callbacks", "null"]) == 2
     message = capsys.readouterr().err
-    assert (
-        "finetune_v1/generator.safetensors does not exist; it is made by: python -m ohlora fit finetune_v1" in message
-    )
+    assert "generator.safetensors does not exist; it is made by: python -m ohlora fit finetune_v1" in message
     assert main(["predict", "generate_original"]) == 2
     assert "original/generator.safetensors does not exist; it is made by" in capsys.readouterr().err
 

@@ -67,7 +67,7 @@ def test_any_other_documented_command_is_one(command: Command, monkeypatch: pyte
             takes(script, given)
         case ["ohlora", "doctor" | "studio" | "pipeline" as tool, *given]:
             of = {"doctor": doctor, "studio": server, "pipeline": generated}[tool]
-            assert of.parser().parse_args(given)  # type: ignore[attr-defined]
+            assert of.parser().parse_args(given)
         case ["pip", "install", *_]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             asked = re.search(r"\[([\w,]+)\]", words[-1])
