@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import pkgutil
 import re
 import sys
 import warnings
@@ -102,6 +103,9 @@ class CLI(LightningCLI):
         self.checkpoint: Path | None = None
         if config.get("ckpt_path") is None:
             return
+        stage = pkgutil.resolve_name(config.model.class_path)
+        if not getattr(stage, "resumable", True):
+            raise ConfigError(f"{stage.__name__} has no checkpoint; start it anew, without --ckpt_path")
         given = str(config.ckpt_path)
         stage_dir = config.trainer.default_root_dir or "."
         path = tracking.newest_checkpoint(stage_dir) if given == "last" else Path(given)

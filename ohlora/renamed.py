@@ -23,10 +23,20 @@ SETTINGS: Mapping[str, str] = {
     "passes": "epochs",
     "noise": "noise_mode",
     "labels": "annotations",
+    "method": "finder",
+    "test_count": "count",
     "made_by": "",
 }
 """Settings; those without a new name are gone, and nothing has to be said in their place."""
-VALUES: Mapping[str, str] = {"noise: fixed": "noise_mode: const"}
+VALUES: Mapping[str, str] = {
+    "noise: fixed": "noise_mode: const",
+    "method: svm": "finder: ohlora.directions.svm.SVM",
+    "method: mean_difference": "finder: ohlora.directions.mean_difference.MeanDifference",
+    "method: ridge": "finder: ohlora.directions.ridge.Ridge",
+    "method: random": "finder: ohlora.directions.random.Random",
+    "method: jacobian": "finder: ohlora.directions.jacobian.Jacobian",
+    "method: local": "finder: ohlora.directions.local.Local",
+}
 """Values of settings."""
 CLASSES: Mapping[str, str] = {
     "ohlora.datamodules.labels.LabelledImages": "ohlora.datamodules.annotations.AnnotatedImages",
@@ -82,8 +92,8 @@ def setting_now(old: str) -> str:
     new = SETTINGS[old]
     if not new:
         return f"the setting {old} is gone; leave it out"
-    values = [f"; {before} is now {after}" for before, after in VALUES.items() if before.startswith(f"{old}:")]
-    return f"the setting {old} is now called {new}" + "".join(values)
+    values = [f"{before} is now {after}" for before, after in VALUES.items() if before.startswith(f"{old}:")]
+    return "; ".join([f"the setting {old} is now called {new}", *values])
 
 
 def moving(path: str | Path) -> str | None:

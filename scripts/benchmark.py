@@ -47,9 +47,11 @@ from ohlora.formats import network_files, sample_files
 from ohlora.modules.gan import GAN, Architecture
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
+from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
-from ohlora.networks.stylegan import EPSILON, FUSED_FROM, LEAK, Conv, Discriminator, Generator, StyleLayer
+from ohlora.networks.stylegan import FUSED_FROM, Discriminator, Generator, StyleLayer
 from ohlora.studio.steering import Stage
 from ohlora.utils import counted
 from ohlora.utils.files import shipped
@@ -98,37 +100,36 @@ def fused_kernel(weight: Tensor) -> Tensor:
     return k[:, :, 1:, 1:] + k[:, :, :-1, 1:] + k[:, :, 1:, :-1] + k[:, :, :-1, :-1]
 
 
-def plain_style_layer(layer: StyleLayer, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+def plain_style_layer(layer: StyleLayer, x: Tensor | None, w: Tensor, noise: Tensor) -> Tensor:
     """One style layer as published: upsampling before the convolution below 128, one transposed convolution above."""
-    if layer.kind == "constant":
+    if x is None:
         x, bias = layer.constant.repeat(len(w), 1, 1, 1), layer.bias
     else:
         weight, bias = layer.conv.scaled_weight(), layer.conv.bias
-        if layer.kind == "up" and layer.resolution >= FUSED_FROM:
+        if layer.up and layer.resolution >= FUSED_FROM:
             x = published_blur(F.conv_transpose2d(x, fused_kernel(weight).transpose(0, 1), stride=2, padding=1))
-        elif layer.kind == "up":
+        elif layer.up:
             x = published_blur(F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1))
         else:
             x = F.conv2d(x, weight, padding=1)
     x = F.leaky_relu(x + noise * layer.noise_weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1), LEAK)
     x = x - x.mean(dim=(2, 3), keepdim=True)
     x = x / torch.sqrt((x**2).mean(dim=(2, 3), keepdim=True) + EPSILON)
-    style: Tensor = layer.style(w)
+    style: Tensor = layer.affine(w)
     scale, shift = style[:, :, None, None].chunk(2, dim=1)
     return x * (scale + 1) + shift
 
 
 def plain_generator(g: Generator, z: Tensor, label: Tensor | None, noise: list[Tensor]) -> Tensor:
     """Latents to images through the published layers."""
-    w = g.map(z, label)
-    x = w
+    w, x = g.map(z, label).values, None
     for layer, of_layer in zip(g.synthesis.style_layers(), noise, strict=True):
         x = plain_style_layer(layer, x, w, of_layer)
     image: Tensor = g.synthesis.to_rgb(x)
     return image
 
 
-def plain_down(layer: Conv, x: Tensor) -> Tensor:
+def plain_down(layer: EqualizedConv2d, x: Tensor) -> Tensor:
     """A halving layer as published: average pooling after the convolution below 128, one strided convolution above."""
     weight, bias = layer.scaled_weight(), layer.bias
     if x.shape[-1] >= FUSED_FROM:
@@ -186,7 +187,8 @@ class Reference:
 
     def _fakes(self, stream: str, indices: range, label: Tensor | None) -> Tensor:
         z = counted.normal(self.seed, f"{stream}/z", indices, self.generator.z_dim).to(self.generator.w_avg)
-        noise = self.generator._noise(counted.generators(self.seed, f"{stream}/noise", indices), len(indices))
+        generators = counted.generators(self.seed, f"{stream}/noise", indices)
+        noise = self.generator.draw_noise("random", generators, len(indices))
         return plain_generator(self.generator, z.requires_grad_(), label, noise)
 
     def _update(self, name: str, network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
@@ -360,7 +362,7 @@ def required_flops(module: GAN, batch: int, r1_share: float) -> float:
     """
     g, d = module.generator, module.discriminator
     device = module.device
-    z, w = torch.zeros(batch, g.z_dim, device=device), torch.zeros(batch, g.w_dim, device=device)
+    z, w = torch.zeros(batch, g.z_dim, device=device), Codes(torch.zeros(batch, g.w_dim, device=device), Space.W)
     label = torch.zeros(batch, g.c_dim, device=device)
     images = torch.zeros(batch, 3, g.resolution, g.resolution, device=device)
     with torch.no_grad():
@@ -500,10 +502,10 @@ def sampled_as_published(generator: Generator, network: AttributeCNN, count: int
     for first in range(0, count, 4):
         indices = range(first, first + 4)
         z, label = counted_latents(generator, 0, indices)
-        noise = generator._noise("fixed", 4)
+        noise = generator.noise_buffers()
         made = plain_generator(generator, z, label, noise).cpu().numpy()
         grey = np.clip((made.astype(np.float64) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
-        codes = generator.map(z, label).cpu().numpy().tolist()
+        codes = generator.map(z, label).values.cpu().numpy().tolist()
         for image, w in zip(grey, codes, strict=True):
             scaled = torch.from_numpy((image / 127.5 - 1)[None].astype(np.float32)).to(device)
             kept.append((w, network(scaled)[0].cpu().numpy().tolist()))
@@ -600,8 +602,8 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     for resolution in (64, given.resolution):
         torch.manual_seed(0)
         generator = (toy_generator() if resolution == 64 else Generator(resolution)).eval().to(given.device)
-        w = torch.randn(generator.w_dim, device=given.device)
-        steps = torch.randn(3, generator.w_dim, device=given.device)
+        w = Codes(torch.randn(1, generator.w_dim, device=given.device), Space.W)
+        steps = Codes(torch.randn(3, generator.w_dim, device=given.device), Space.W)
         character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
         works: dict[str, Callable[[], object]] = {
             "render": partial(character.render, eyes=0.1, mouth=0.1, pose=0.1),

@@ -2,7 +2,7 @@
 
 python scripts/compare_directions.py --config configs/toy/compare_directions.yaml
 
-Every method searches and is tested through the entry point, on the same generator, latents, judge and grid, with
+Every method searches and is evaluated through the entry point, on the same generator, latents, judge and grid, with
 strengths scaled so that each moves its attribute by one of the judge's standard deviations. A cell (method, budget,
 seed) is saved when it is done and skipped the next time; ``--part 1/2`` and ``--part 2/2`` can run side by side.
 """
@@ -20,15 +20,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from ohlora import commandline, pipeline, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
-from ohlora.characters.reports import STATISTICS
+from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.errors import ConfigError, OhloraError
-from ohlora.modules.searches import GRADIENT_METHODS
 from ohlora.utils import figures, images
 from ohlora.utils.files import config_file, locked, read_rows, replacing, write_rows
 
@@ -51,7 +50,7 @@ def run(command: str, files: Sequence[str], settings: Mapping[str, object]) -> f
     """
     words = [command, *(word for file in files for word in ("--config", file))]
     for key, value in settings.items():
-        words += [f"--{key}", json.dumps(value) if value is None or isinstance(value, list) else str(value)]
+        words += [f"--{key}", json.dumps(value) if value is None or isinstance(value, (list, dict)) else str(value)]
     words += ["--trainer.logger.init_args.mode", "disabled", "--trainer.enable_progress_bar", "false"]
     started = time.monotonic()
     if ohlora(words):
@@ -85,34 +84,38 @@ def cells(config: DictConfig) -> list[tuple[str, int | None, int]]:
             budgets = config[method.budget] if method.budget else [None]
             found += [(name, budget, seed) for budget in budgets]
     # Labels need no search, so that seeds do not matter.
-    unseeded = {name for name, method in config.methods.items() if method.settings.method == "label"}
+    unseeded = {name for name, method in config.methods.items() if "labels" in method}
     return [cell for cell in found if cell[0] not in unseeded or cell[2] == config.seeds[0]]
 
 
 def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Row:
-    """Searches and tests one cell."""
-    method = config.methods[name]
-    of_method: dict[str, Any] = dict(method.settings)
-    of_method = {key: list(value) if isinstance(value, ListConfig) else value for key, value in of_method.items()}
+    """Searches and evaluates one cell."""
+    method = OmegaConf.to_container(config.methods[name])
+    assert isinstance(method, dict)
     folder = Path(config.root) / "runs" / f"{name}-{budget or 0}-{seed}"
-    settings: dict[str, object] = {f"model.init_args.{key}": value for key, value in of_method.items()}
-    settings |= {"model.init_args.output": folder, "model.init_args.seed": seed}
-    settings |= {"trainer.default_root_dir": folder}
+    evaluation: dict[str, object] = {"directions": folder / DIRECTIONS}
     seconds, used, per_latent = 0.0, 0, 0
-    if of_method["method"] in GRADIENT_METHODS:
-        settings["model.init_args.latents"] = budget
-        seconds = run("fit", config.recipe, settings)
-        used = 3 * int(budget or 0)
-        per_latent = 16 if of_method["method"] == "local" else 0
-    elif of_method["method"] != "label":
-        data, per_sample = sampled(config, seed)
-        used = int(budget or 1000)
-        settings |= {"data.init_args.folder": data, "data.init_args.count": used}
-        seconds = run("fit", config.recipe, settings) + per_sample * used
-    test: dict[str, object] = {"data.init_args.test_count": config.latents, "data.init_args.test_batch_size": 12}
-    test |= {"model.init_args.calibrate": config.calibrate, "model.init_args.sheets": 1}
-    test |= {f"model.init_args.{key}": config[key] for key in ("parser", "discriminator", "closer_count")}
-    tested = run("test", config.recipe, settings | test)
+    if "labels" in method:
+        evaluation = {"directions": None, "labels": method["labels"]}
+    else:
+        settings = {**(method["finder"].get("init_args") or {}), "seed": seed}
+        search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
+        if method["budget"] == "gradients":
+            settings |= {"latents": budget}
+            used = settings.get("rounds", 3) * int(budget or 0)
+            per_latent = settings.get("points", 8) * settings.get("local_rounds", 2) if "Local" in str(method) else 0
+        else:
+            data, per_sample = sampled(config, seed)
+            used = int(budget or 1000)
+            seconds = per_sample * used
+            search |= {"data.init_args.folder": data, "data.init_args.count": used}
+        search["model.init_args.finder"] = {"class_path": method["finder"]["class_path"], "init_args": settings}
+        seconds += run("fit", config.recipe, search)
+    evaluation |= {"output": folder, "calibrate": config.calibrate, "sheets": 1}
+    evaluation |= {key: config[key] for key in ("parser", "discriminator", "closer_count")}
+    words: dict[str, object] = {f"model.init_args.{key}": value for key, value in evaluation.items()}
+    words |= {"data.init_args.count": config.latents, "data.init_args.batch_size": 12}
+    tested = run("test", config.evaluation, words | {"trainer.default_root_dir": folder / "evaluation"})
     (found,) = read_rows(folder / STATISTICS)
     row: Row = {"method": name, "budget": budget or "", "seed": seed, "pass_rate": float(found["passed_ratio"])}
     for what, column in PER_ATTRIBUTE.items():

@@ -1,9 +1,7 @@
-"""Writes latents of the image generation test, or one of the original's, as character files.
+"""Writes latents of the evaluation of edits, or one of the original's, as character files.
 
-python scripts/export_character.py tested artifacts/evaluate_v8 best artifacts/characters/mina.safetensors \
-    --generator artifacts/finetune_v8/generator.safetensors
-python scripts/export_character.py chosen artifacts/evaluate_v9 artifacts/characters \
-    --generator artifacts/finetune_v8/generator.safetensors
+python scripts/export_character.py tested artifacts/evaluate_v8 best artifacts/characters/mina.safetensors
+python scripts/export_character.py chosen artifacts/evaluate_v9 artifacts/characters
 python scripts/export_character.py original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors \
     --generator artifacts/original_v8/generator.safetensors --directions artifacts/original_v8/directions.safetensors
 
@@ -27,6 +25,7 @@ from ohlora.directions.edits import Grid
 from ohlora.errors import ConfigError, DataError, OhloraError
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions
+from ohlora.networks.codes import Codes, Space
 from ohlora.pipeline import require
 from ohlora.utils.files import read_rows
 
@@ -59,7 +58,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     vector = torch.from_numpy(vectors[places[0] : places[0] + 1])
     label = vector[:, network.z_dim :] if network.c_dim else None
     with torch.inference_mode():
-        w = network.map(vector[:, : network.z_dim], label)[0]
+        w = network.map(vector[:, : network.z_dim], label).values
     levels = Grid.of(found.attributes).levels
     ranges = {a: (min(levels[a]), max(levels[a])) for a in found.attributes}
     card = {
@@ -69,7 +68,8 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         "unit": "one unit vector in W, as in the original, turned upwards",
         "subject": "a synthetic face; it shows no real person",
     }
-    return Character(network, w.clone(), found.attributes, found.steps[found.groups.names.index(name)], ranges, card)
+    steps = Codes(found.steps.values[found.groups.names.index(name)], found.space)
+    return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, ranges, card)
 
 
 def case(word: str) -> int | str:
@@ -81,17 +81,21 @@ def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Writes a latent as a character file.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("tested", help="a latent of the image generation test")
-    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the test")
+    command = commands.add_parser("tested", help="a latent of the evaluation of edits")
+    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation")
     command.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")
     command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
-    command.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
-    command.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")
+    command.add_argument("--generator", type=Path, help="the generator that was tested (default: as the report says)")
+    command.add_argument(
+        "--directions", type=Path, help="the directions that were tested (default: as the report says)"
+    )
     command = commands.add_parser("chosen", help="all that were kept in the studio")
-    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the test, with its choices.csv")
+    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation, with its choices.csv")
     command.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to, a file per character")
-    command.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
-    command.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")
+    command.add_argument("--generator", type=Path, help="the generator that was tested (default: as the report says)")
+    command.add_argument(
+        "--directions", type=Path, help="the directions that were tested (default: as the report says)"
+    )
     command = commands.add_parser("original", help="one of the original's latents")
     command.add_argument("latents", type=Path, metavar="Z_CSV", help="ohlora_z_vectors.csv")
     command.add_argument("groups", type=Path, metavar="GROUPS_CSV", help="ohlora_w_group_names.csv")

@@ -21,7 +21,8 @@ import torch
 from ohlora.errors import ConfigError, OhloraError
 from ohlora.formats import foreign, network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
-from ohlora.networks.stylegan import Generator, add_labels
+from ohlora.networks.generator import Generator
+from ohlora.networks.surgery import add_labels
 
 
 def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> list[Path]:

@@ -1,8 +1,8 @@
-"""Tables what the image generation tests of the toy world found, and writes docs/results/directions.csv.
+"""Tables what the evaluations of the toy world's edits found, and writes docs/results/directions.csv.
 
 python scripts/measure_directions.py
 
-Reads the tests of the original's directions and of ours; docs/directions.md makes them.
+Reads the evaluations of the original's directions and of ours; docs/directions.md makes them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ HEADLINES = {
 
 Row = dict[str, Any]
 FOUND = "as found"
-TESTS = {"svm": "evaluate_v8", "local": "evaluate_v9"}
-"""Method of each of the two recipes."""
+EVALUATIONS = {"svm": "evaluate_v8", "local": "evaluate_v9"}
+"""Finder of each of the two recipes."""
 
 
-def test_rows(method: str, folder: Path, stage: str) -> list[Row]:
-    """What a test found of its edits."""
+def rows_of(method: str, folder: Path) -> list[Row]:
+    """What an evaluation found of its edits."""
     require(folder / STATISTICS)
     (statistics,) = read_rows(folder / STATISTICS)
     columns = {f"pass rate of {len(read_rows(folder / RESULTS)):,} latents": "passed_ratio"}
@@ -56,7 +56,7 @@ def test_rows(method: str, folder: Path, stage: str) -> list[Row]:
 
 def measure(runs: Path) -> list[Row]:
     """All rows of the table."""
-    return [row for method, stage in TESTS.items() for row in test_rows(method, runs / stage, stage)]
+    return [row for method, stage in EVALUATIONS.items() for row in rows_of(method, runs / stage)]
 
 
 def main(args: list[str] | None = None) -> int:

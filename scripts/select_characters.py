@@ -1,7 +1,6 @@
-"""Ranks the latents that passed the image generation test, and shows them for choosing by eye.
+"""Ranks the latents that passed the evaluation of edits, and shows them for choosing by eye.
 
-python scripts/select_characters.py artifacts/evaluate_v8 artifacts/characters \
-    --generator artifacts/finetune_v8/generator.safetensors
+python scripts/select_characters.py artifacts/evaluate_v8 artifacts/characters
 
 writes ``candidates.csv`` (first those whose worst correlation is highest, then by leakage) and ``candidates.png``, a
 row per candidate: as it is, then eyes, mouth and pose at their lowest and highest tested strength.
@@ -42,11 +41,11 @@ def select(report: Report, target: Path, count: int) -> int:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Ranks the latents that passed the image generation test.")
-    parser.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the image generation test")
+    parser = argparse.ArgumentParser(description="Ranks the latents that passed the evaluation of edits.")
+    parser.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation of edits")
     parser.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to")
-    parser.add_argument("--generator", type=Path, required=True, help="the generator that was tested")
-    parser.add_argument("--directions", type=Path, help="the directions that were tested (default: those in TEST_DIR)")
+    parser.add_argument("--generator", type=Path, help="the generator that was tested (default: as the report says)")
+    parser.add_argument("--directions", type=Path, help="the directions that were tested (default: as the report says)")
     parser.add_argument("--count", type=int, default=20, help="candidates shown (default: 20)")
     given = parser.parse_args(args)
     try:

@@ -19,6 +19,8 @@ from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.utils import images
 
 CONF = Path(__file__).parent / "conf"
+FORMAT_1 = Path(__file__).parent / "data" / "format_1"
+"""Files of the first version of our formats, with what that version made of them in ``expected.npz``."""
 TINY: dict[str, Any] = {"resolution": 16, "channel_base": 128, "channel_max": 8}
 
 

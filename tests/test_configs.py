@@ -5,16 +5,20 @@ That each resolves, in every world, is part of tests/test_pipeline.py.
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 
+import ohlora.directions
 from ohlora import pipeline, worlds
 from ohlora.__main__ import main
-from ohlora.modules.searches import Method
+from ohlora.directions.finder import Finder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERLAYS = [
@@ -98,15 +102,28 @@ def test_the_search_is_the_recipe() -> None:
     assert sampling["data"]["init_args"]["count"] == 240_000
     assert "median_count" not in sampling["model"]["init_args"] and "noise" not in sampling["model"]["init_args"]
     settings = yaml.safe_load((CONFIGS / "vectorfind_v8.yaml").read_text())
+    finder = settings["model"]["init_args"]["finder"]
+    assert finder["class_path"] == "ohlora.directions.svm.SVM"
+    assert [finder["init_args"][name] for name in ("fraction", "training_share", "c")] == [0.2, 0.8, 1.0]
+    settings = yaml.safe_load((CONFIGS / "evaluate_v8.yaml").read_text())
     model = settings["model"]["init_args"]
-    assert (model["method"], model["fraction"], model["training_share"], model["c"]) == ("svm", 0.2, 0.8, 1.0)
-    assert settings["data"]["init_args"]["test_count"] == 2000 and "grid" not in model and "limits" not in model
+    assert settings["data"]["init_args"]["count"] == 2000 and "grid" not in model and "limits" not in model
+
+
+def finders_of(module: str) -> list[type[Finder]]:
+    """The finders that a module defines and that can be used."""
+    found = vars(importlib.import_module(module)).values()
+    own = [c for c in found if isinstance(c, type) and c.__module__ == module and issubclass(c, Finder)]
+    return [c for c in own if not inspect.isabstract(c)]
 
 
 def test_the_comparison_s_searches_exist() -> None:
     config = yaml.safe_load((CONFIGS / "toy" / "compare_directions.yaml").read_text())
-    assert set(config["sampling"]) | set(config["recipe"]) <= {
+    assert {*config["sampling"], *config["recipe"], *config["evaluation"]} <= {
         f"configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")
     }
-    assert {method["settings"]["method"] for method in config["methods"].values()} == set(get_args(Method))
+    found = {name for _, name, _ in pkgutil.iter_modules(ohlora.directions.__path__, "ohlora.directions.")}
+    finders = {cls.__module__ + "." + cls.__name__ for name in found for cls in finders_of(name)}
+    compared = {method["finder"]["class_path"] for method in config["methods"].values() if "finder" in method}
+    assert compared == finders
     assert {method["budget"] for method in config["methods"].values()} == {"samples", "gradients", None}

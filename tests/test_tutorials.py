@@ -22,7 +22,10 @@ SMALL = {
     "face_parser": ["--model.init_args.passes", "1"],
     "_cnn": ["--model.init_args.passes", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
-    "vectorfind_": ["--model.init_args.latents", "20", "--model.init_args.covariance_count", "1000"],
+    "vectorfind_": [
+        *("--model.init_args.finder.init_args.latents", "20"),
+        *("--model.init_args.finder.init_args.covariance_count", "1000"),
+    ],
     "evaluate_": ["--data.init_args.count", "12"],
 }
 """Settings that make a stage short, by a part of its name."""

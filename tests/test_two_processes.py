@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -152,25 +153,35 @@ def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> Non
     assert (tmp_path / "one" / "medians.json").read_text() == (tmp_path / "two" / "medians.json").read_text()
 
 
-def test_directions_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
-    sample_set(tmp_path / "samples")  # eight batches; seven of another size, so that one process has one less
+def evaluate(tmp_path: Path, generator: Path, name: str, words: list[str]) -> None:
+    """Evaluates the directions in the folder ``name``, into the same folder."""
+    settings: dict[str, object] = {
+        "model.init_args.output": tmp_path / name,
+        "model.init_args.directions": tmp_path / name / "directions.safetensors",
+        "model.init_args.generator": generator,
+        "model.init_args.network": tmp_path / "merged.safetensors",
+        "model.init_args.judge": tmp_path / "judge.safetensors",
+        "trainer.default_root_dir": tmp_path / f"{name}-stage",
+    }
+    run("test", "--config", str(CONF / "evaluation.yaml"), *options(settings), *words)
+
+
+def test_directions_and_their_evaluation_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    """Rank zero searches while the other waits; both evaluate."""
+    sample_set(tmp_path / "samples")
     torch.manual_seed(0)
     for name in ("merged", "judge"):
         network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
-    for name, words in (("one", []), ("two", [*TWO, "--data.init_args.batch_size", "400"])):
+    for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
             "model.init_args.output": tmp_path / name,
-            "model.init_args.generator": weights[0],
-            "model.init_args.network": tmp_path / "merged.safetensors",
-            "model.init_args.judge": tmp_path / "judge.safetensors",
             "data.init_args.folder": tmp_path / "samples",
             "trainer.default_root_dir": tmp_path / f"{name}-stage",
         }
-        for command in ("fit", "test"):
-            run(command, "--config", str(CONF / "directions.yaml"), *options(settings), *words)
+        run("fit", "--config", str(CONF / "directions.yaml"), *options(settings), *words)
+        evaluate(tmp_path, weights[0], name, words)
     one, two = (load_directions(tmp_path / name / "directions.safetensors") for name in ("one", "two"))
-    assert (one.vectors - two.vectors).abs().max() < 1e-6 and (one.units - two.units).abs().max() < 1e-6
-    assert one.provenance == two.provenance
+    assert torch.equal(one.vectors, two.vectors) and one.provenance == two.provenance
     a, b = (read_rows(tmp_path / name / "test_result.csv") for name in ("one", "two"))
     assert [row["case"] for row in b] == [str(k) for k in range(5)]
     for left, right in zip(a, b, strict=True):
@@ -179,27 +190,34 @@ def test_directions_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> 
             assert float(left[key]) == pytest.approx(float(right[key]), abs=2e-3)
 
 
-def test_gradients_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+def test_local_edits_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
     for name in ("merged", "judge"):
         network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+    finder = {"latents": 10, "points": 2, "covariance_count": 500}
+    chosen = json.dumps({"class_path": "ohlora.directions.local.Local", "init_args": finder})
     for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
             "model.init_args.output": tmp_path / name,
-            "model.init_args.method": "local",
-            "model.init_args.group_by": "[]",
-            "model.init_args.latents": 10,
-            "model.init_args.points": 2,
+            "model.init_args.finder": chosen,
             "model.init_args.generator": weights[0],
             "model.init_args.network": tmp_path / "merged.safetensors",
-            "model.init_args.judge": tmp_path / "judge.safetensors",
-            "data.init_args.latent_batch_size": 4,
             "trainer.default_root_dir": tmp_path / f"{name}-stage",
         }
-        for command in ("fit", "test"):
-            run(command, "--config", str(CONF / "directions.yaml"), *options(settings), *words)
+        run("fit", "--config", str(CONF / "directions.yaml"), *options(settings), *words)
+        evaluate(tmp_path, weights[0], name, words)
     one, two = (load_directions(tmp_path / name / "directions.safetensors") for name in ("one", "two"))
     assert (one.vectors - two.vectors).abs().max() < 1e-5 and one.provenance == two.provenance
     a, b = (load_file(tmp_path / name / "latents.safetensors") for name in ("one", "two"))
     assert torch.equal(a["case"], b["case"])
     torch.testing.assert_close(a["steps"], b["steps"], rtol=1e-2, atol=1e-2 * float(a["steps"].abs().max()))
+
+
+def test_a_search_that_fails_ends_both_processes(tmp_path: Path) -> None:
+    settings: dict[str, object] = {
+        "model.init_args.output": tmp_path / "found",
+        "data.init_args.folder": tmp_path / "none",
+        "trainer.default_root_dir": tmp_path / "stage",
+    }
+    said = run("fit", "--config", str(CONF / "directions.yaml"), *options(settings), *TWO, code=2)
+    assert "none/shards does not exist" in said and "rank zero has failed" in said

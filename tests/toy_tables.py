@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ohlora.attributes import FILTERS
-from ohlora.characters.reports import write_report
+from ohlora.characters.reports import MEASURED, write_report
 from ohlora.directions.edits import Directions, Grid
 from ohlora.directions.groups import Groups
 from ohlora.formats import network_files, sample_files
@@ -18,6 +18,11 @@ from ohlora.formats.direction_files import save_directions
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.utils import images
 from ohlora.utils.files import write_rows
+
+
+def options(settings: dict[str, Any]) -> list[str]:
+    """Settings as words of a command line."""
+    return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
 
 
 def brightness_table(folder: Path, count: int, seed: int = 0) -> tuple[Path, np.ndarray]:
@@ -84,17 +89,17 @@ def report_of_latents(folder: Path, generator: Path) -> Path:
     save_directions(found, folder / "directions.safetensors")
     rows: list[dict[str, Any]] = []
     for k, (r, leakage) in enumerate([(0.93, 0.1), (0.97, 0.3), (0.5, 0.1), (0.93, 0.05)]):
-        row: dict[str, Any] = {"case": 10 + k, "vector_no": 0, "passed": "X" if r < 0.9 else "O", "group_name": "l"}
+        row: dict[str, Any] = {"case": 10 + k, "vector_no": 0, "passed": r >= 0.9, "group_name": "l"}
         for p, name in enumerate(names):
             row |= {f"{name}_corr": r, f"{name}_slope": 0.5 * (p + 1), f"{name}_leakage": leakage}
         rows.append(row)
     rows[2]["pose_slope"] = -0.1
-    latents = {"case": torch.arange(10, 14), "w": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
+    latents = {"case": torch.arange(10, 14), "codes": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
     latents["units"] = torch.ones(3)
-    about = {
-        "generator": network_files.fingerprint(generator),
-        "directions": network_files.fingerprint(folder / "directions.safetensors"),
-        "levels": dict(Grid.of(names).levels),
-    }
-    write_report(folder, rows, {"latents": 4}, latents, **about)
+    for what in MEASURED:
+        exact = [[row[f"{name}_{what}"] for name in names] for row in rows]
+        latents[what] = torch.tensor(exact, dtype=torch.float64)
+    levels = dict(Grid.of(names).levels)
+    directions = folder / "directions.safetensors"
+    write_report(folder, rows, {"latents": 4}, latents, generator, directions, space="w", levels=levels)
     return folder

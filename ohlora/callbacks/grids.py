@@ -8,8 +8,8 @@ import lightning as L
 import numpy as np
 import torch
 
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents
-from ohlora.networks.stylegan import Generator
 from ohlora.tracking import run_loggers
 from ohlora.utils import counted, images
 from ohlora.utils.clock import crossed, images_seen

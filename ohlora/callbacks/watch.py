@@ -15,8 +15,8 @@ from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import batched, counted_images, scored
-from ohlora.networks.stylegan import Generator
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import run_loggers
@@ -133,11 +133,11 @@ class Watch(L.Callback):
         if not isinstance(generator, Generator):
             raise ConfigError(f"{type(module).__name__} has no averaged generator; expected a GAN stage")
         for network in (*self.filters, self.features):
-            network.to(generator.w_avg.device)
+            network.to(generator.device)
         indices = self._indices(count, images_seen(module))
         made, labels = counted_images(generator, self.seed, indices, self.batch_size)
         named = {name: values for ensemble in self.filters for name, values in scored(ensemble, made).items()}
-        device = generator.w_avg.device
+        device = generator.device
         hidden = batched(self.properties.features, made, device)
         features = self.features.projected(hidden)
         named |= dict(

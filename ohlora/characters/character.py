@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ohlora.directions.edits import added
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import network_files, tensor_files
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.utils import figures, images
 
 FORMAT = "ohlora-character"
@@ -34,32 +34,35 @@ class Character:
 
     Attributes:
         generator: Makes the images, in evaluation mode.
-        w: The latent's style code, (D,).
+        code: The latent's code, a batch of one.
         attributes: What can be steered, P names.
-        steps: What one unit of strength adds to the code, upwards: P×D, or P×L×D where style layers have parts of
-            their own. In a calibrated character a unit is one standard deviation of the attribute.
+        steps: What one unit of strength adds to the code, upwards: P codes, in the code's space or in one that the
+            generator can bring the code to (W by layer where style layers have parts of their own, or S). In a
+            calibrated character a unit is one standard deviation of the attribute.
         ranges: Attribute → lowest and highest strength that was tested.
         card: What the character is and where it comes from.
     """
 
     generator: Generator
-    w: Tensor
+    code: Codes
     attributes: tuple[str, ...]
-    steps: Tensor
+    steps: Codes
     ranges: Mapping[str, tuple[float, float]]
     card: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        size, layers, count = self.generator.w_dim, self.generator.num_ws, len(self.attributes)
-        if self.w.shape != (size,) or self.steps.shape not in ((count, size), (count, layers, size)):
+        if self.code.batch != (1,) or self.steps.batch != (len(self.attributes),):
             raise ValueError(
-                f"w has shape {tuple(self.w.shape)} and steps {tuple(self.steps.shape)}; expected ({size},) and "
-                f"({count}, {size}) or ({count}, {layers}, {size})"
+                f"there are codes for {self.code.batch} latents and steps for {self.steps.batch} attributes; expected "
+                f"one latent and {len(self.attributes)} attributes ({', '.join(self.attributes)})"
             )
+        for codes in (self.code, self.steps):
+            self.generator.in_space(codes, codes.space)  # refuses what does not fit
+        self.generator.in_space(self.code, self.steps.space)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Character:
-        """Reads a character file.
+        """Reads a character file of any version of the format.
 
         Raises:
             MissingArtifactError: If there is none.
@@ -70,13 +73,19 @@ class Character:
         prefix = "generator."
         state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
         try:
-            generator = Generator(**network_files.renamed_arguments(about["arguments"], about["format_version"]))
-            generator.load_state_dict(state)
+            if about["format_version"] == 1:  # which had one family, and told the space by the number of dimensions
+                about = network_files.renamed({**about, "kind": "generator"})
+                about["space"] = Space.W
+                about["steps_space"] = Space.W if tensors["steps"].ndim == 2 else Space.W_BY_LAYER
+                tensors["code"] = tensors["w"][None]
+            generator = network_files.rebuilt(about, state, str(path))
+            if not isinstance(generator, Generator):
+                raise ValueError(f"its network is a {about['kind']}")
             return cls(
-                generator.eval().to(device),
-                tensors["w"].to(device),
+                generator.to(device),
+                Codes(tensors["code"].to(device), Space(about["space"])),
                 tuple(about["attributes"]),
-                tensors["steps"].to(device),
+                Codes(tensors["steps"].to(device), Space(about["steps_space"])),
                 {name: (low, high) for name, (low, high) in about["ranges"].items()},
                 about["card"],
             )
@@ -90,8 +99,10 @@ class Character:
             path,
             FORMAT,
             FORMAT_VERSION,
-            {**state, "w": self.w, "steps": self.steps},
-            arguments=self.generator.arguments(),
+            {**state, "code": self.code.values, "steps": self.steps.values},
+            **network_files.description(self.generator),
+            space=str(self.code.space),
+            steps_space=str(self.steps.space),
             attributes=list(self.attributes),
             ranges={name: list(limits) for name, limits in self.ranges.items()},
             card=dict(self.card),
@@ -138,10 +149,10 @@ class Character:
                 f"strengths have shape {tuple(wanted.shape)}; expected N × {len(self.attributes)} "
                 f"({', '.join(self.attributes)})"
             )
-        codes = added(self.w[None], self._within(wanted, strict), self.steps[None])[0]
-        return np.concatenate(
-            [images.to_uint8(self.generator.synthesize(part)) for part in torch.split(codes, batch_size)]
-        )
+        start = self.generator.in_space(self.code, self.steps.space).values
+        shift = torch.tensordot(self._within(wanted, strict).to(start), self.steps.values.to(start), dims=1)
+        codes = Codes(start + shift, self.steps.space)
+        return np.concatenate([images.to_uint8(self.generator.synthesize(part)) for part in codes.split(batch_size)])
 
     def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:
         """A row per attribute, from its lowest to its highest strength, the others at 0.

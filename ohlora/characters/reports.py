@@ -1,7 +1,8 @@
-"""What the image generation test leaves in a folder, and characters made of it."""
+"""What the evaluation of edits leaves in a folder, and characters made of it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,8 @@ from ohlora.characters.character import Character
 from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.pipeline import require
 from ohlora.utils import figures, images
 from ohlora.utils.files import read_rows, write_rows
@@ -29,28 +31,53 @@ CHOICES = "choices.csv"
 """What was kept, starred or rejected by eye: ``case``, ``choice``, and the fingerprint of the tested ``latents``."""
 Choice = Literal["keep", "star", "reject"]
 FORMAT = "ohlora-latents"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MEASURED = ("corr", "slope", "leakage")
+"""What is kept exactly of each latent and attribute, besides rounded in the table."""
 
 
 def write_report(
-    folder: Path, results: list[dict[str, Any]], statistics: dict[str, Any], latents: Mapping[str, Tensor], **about: Any
+    folder: Path,
+    results: list[dict[str, Any]],
+    statistics: dict[str, Any],
+    latents: Mapping[str, Tensor],
+    generator: str | Path,
+    directions: str | Path | None,
+    **about: Any,
 ) -> None:
-    """Writes a test's table, its statistics, and the tested latents with what they were made from."""
+    """Writes the table of an evaluation, its statistics, and the tested latents with what they were made from.
+
+    Args:
+        folder: Where to.
+        results: The table, a row per latent; booleans are written as true and false.
+        statistics: Over all latents.
+        latents: ``case``, ``z``, ``codes``, ``group``, ``units``, and :data:`MEASURED`, N×P float64 each; ``label`` and
+            ``steps`` where there are any.
+        generator: The generator's file, of which fingerprint and path are kept.
+        directions: The directions' likewise; None for label edits.
+        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``.
+    """
+    for what, path in (("generator", generator), ("directions", directions)):
+        about[what] = network_files.fingerprint(path) if path else ""
+        about[f"{what}_path"] = Path(os.path.relpath(path, folder)).as_posix() if path else ""
     tensor_files.write(folder / LATENTS, FORMAT, FORMAT_VERSION, latents, **about)
     write_rows(folder / STATISTICS, [statistics])
-    write_rows(folder / RESULTS, results)
+    rows = [{k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()} for row in results]
+    write_rows(folder / RESULTS, rows)
 
 
 @dataclass(frozen=True)
 class Report:
-    """A test's results, with what they were made with.
+    """The results of an evaluation, with what they were made with.
 
     Attributes:
         folder: Where it was read from.
-        rows: The table, a row per latent.
-        w: The latents' style codes, N×D.
+        rows: The table, a row per latent, rounded; for people.
+        passed: Whether each latent passes, N booleans.
+        measured: What :data:`MEASURED` names, N×P float64 each.
+        codes: The latents' N codes.
         attributes: What was edited.
-        steps: One unit of strength as tested, per latent: N×P×D or N×P×L×D.
+        steps: One unit of strength as tested, per latent: N×P.
         method: How the edits were found.
         generator: The generator.
         levels: The strengths that were tested, by attribute.
@@ -58,24 +85,29 @@ class Report:
 
     folder: Path
     rows: list[dict[str, str]]
-    w: Tensor
+    passed: list[bool]
+    measured: Mapping[str, Tensor]
+    codes: Codes
     attributes: tuple[str, ...]
-    steps: Tensor
+    steps: Codes
     method: str
     generator: Generator
     levels: Mapping[str, Sequence[float]]
 
     @classmethod
-    def load(cls, folder: str | Path, generator: str | Path, directions: str | Path | None = None) -> Report:
+    def load(
+        cls, folder: str | Path, generator: str | Path | None = None, directions: str | Path | None = None
+    ) -> Report:
         """Reads a report.
 
         Args:
-            folder: Folder of the test.
-            generator: The generator it was made with.
-            directions: The directions it tested; by default those in the folder.
+            folder: Folder of the evaluation.
+            generator: The generator it was made with; by default the file that it remembers.
+            directions: The directions likewise.
 
         Raises:
             MissingArtifactError: If a file is missing.
+            ConfigError: If label edits were tested, or the report is too old to remember its generator.
             DataError: If generator or directions are others than the tested ones.
         """
         folder = Path(folder)
@@ -84,25 +116,36 @@ class Report:
         tensors = tensor_files.read_tensors(folder / LATENTS)
         if not about["directions"]:
             raise ConfigError(f"{folder} tested label edits, which are no steps in W; characters need directions")
-        path = Path(directions) if directions else folder / DIRECTIONS
-        for what, file in (("generator", Path(generator)), ("directions", path)):
-            require(file)
-            if network_files.fingerprint(file) != about[what]:
-                raise DataError(f"{file} is not the {what} that {folder} was tested with; name that one")
+        paths = {"generator": generator, "directions": directions}
+        for what, given in paths.items():
+            # Reports of format version 1 lie beside their directions, and do not name their generator.
+            kept = about.get(f"{what}_path", DIRECTIONS if what == "directions" else "")
+            if given is None and not kept:
+                raise ConfigError(f"{folder} does not say which {what} was tested; name it with --{what}")
+            path = paths[what] = Path(given) if given is not None else Path(os.path.normpath(folder / kept))
+            require(path)
+            if network_files.fingerprint(path) != about[what]:
+                raise DataError(f"{path} is not the {what} that {folder} was tested with; name that one")
         rows = read_rows(folder / RESULTS)
         if [int(row["case"]) for row in rows] != tensors["case"].tolist():
             raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
-        found = load_directions(path)
-        steps = tensors["steps"] if "steps" in tensors else found.steps[tensors["group"]]
-        units = tensors["units"].reshape(-1, *[1] * (steps.ndim - 2))
+        found = load_directions(str(paths["directions"]))
+        names = found.attributes
+        if about["format_version"] == 1:  # only the table holds what was measured
+            table = {what: [[float(row[f"{name}_{what}"]) for name in names] for row in rows] for what in MEASURED}
+            tensors |= {what: torch.tensor(values, dtype=torch.float64) for what, values in table.items()}
+        space = Space.W_BY_LAYER if "steps" in tensors else found.space
+        steps = tensors["steps"] if "steps" in tensors else found.steps.values[tensors["group"]]
         return cls(
             folder,
             rows,
-            tensors["w"],
-            found.attributes,
-            steps * units,
+            [row["passed"] in ("true", "O") for row in rows],  # O and X in format version 1
+            {what: tensors[what] for what in MEASURED},
+            Codes(tensors["codes" if "codes" in tensors else "w"], Space(about.get("space", Space.W))),
+            names,
+            Codes(steps * tensors["units"].reshape(-1, *[1] * space.ndim), space),
             found.method,
-            network_files.load_generator(generator),
+            network_files.load_generator(str(paths["generator"])),
             about["levels"],
         )
 
@@ -112,20 +155,14 @@ class Report:
         Raises:
             ConfigError: If none passes.
         """
-        edited = self.attributes
-
-        def key(place: int) -> tuple[float, float]:
-            row = self.rows[place]
-            worst = min(float(row[f"{name}_corr"]) for name in edited)
-            return -worst, sum(float(row[f"{name}_leakage"]) for name in edited) / len(edited)
-
-        passing = [k for k, row in enumerate(self.rows) if row["passed"] == "O"]
+        worst, leakage = self.measured["corr"].amin(dim=1), self.measured["leakage"].mean(dim=1)
+        passing = [place for place, passed in enumerate(self.passed) if passed]
         if not passing:
             raise ConfigError(
                 f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes; test more latents, or loosen "
                 "the limits of the test (--model.init_args.limits)"
             )
-        return sorted(passing, key=key)
+        return sorted(passing, key=lambda place: (-float(worst[place]), float(leakage[place])))
 
     def chosen(self) -> list[int]:
         """Cases that were kept or starred by eye.
@@ -189,7 +226,7 @@ class Report:
         raise ConfigError(f"{self.folder / RESULTS} has no case {case}; it has {len(self.rows)} cases")
 
     def picture(self, place: int) -> np.ndarray:
-        """A latent as it is, then at the lowest and highest strength of each attribute, with its figures above."""
+        """A latent as it is, then at the lowest and highest strength of each attribute, with its numbers above."""
         character, row = self.character(place), self.rows[place]
         names = character.attributes
         strengths = np.zeros((1 + 2 * len(names), len(names)))
@@ -197,7 +234,7 @@ class Report:
             strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
         strip = images.grid(images.enlarge_each(character.frames(strengths), 128), len(strengths))
         said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
-        leakage = np.mean([float(row[f"{name}_leakage"]) for name in names])
+        leakage = float(self.measured["leakage"][place].mean())
         columns = "as it is, then lowest and highest " + ", ".join(names)
         return figures.captioned(
             strip, [f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}", columns]
@@ -210,24 +247,33 @@ class Report:
             ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
         """
         row = self.rows[place]
-        slopes = {name: float(row[f"{name}_slope"]) for name in self.attributes}
+        slopes = dict(zip(self.attributes, self.measured["slope"][place].tolist(), strict=True))
         falling = [name for name, slope in slopes.items() if slope <= 0]
         if falling:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
-        steps = self.steps[place]
-        steps = steps / torch.tensor([*slopes.values()]).reshape(-1, *[1] * (steps.ndim - 1))
+        steps = self.steps.values[place]
+        per_deviation = torch.tensor([*slopes.values()], dtype=torch.float64)
+        steps = (steps / per_deviation.reshape(-1, *[1] * self.steps.space.ndim)).to(steps.dtype)
         ends = {name: (min(self.levels[name]), max(self.levels[name])) for name in slopes}
         ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
         tested = {
-            name: {what: float(row[f"{name}_{what}"]) for what in ("corr", "slope", "leakage")} for name in slopes
+            name: {what: float(self.measured[what][place, p]) for what in MEASURED}
+            for p, name in enumerate(self.attributes)
         }
         card = {
             "case": int(row["case"]),
             "group": row["group_name"],
             "method": self.method,
-            "passed": row["passed"] == "O",
+            "passed": self.passed[place],
             "test": tested,
             "unit": "one standard deviation of the attribute over the generator's images",
             "subject": "a synthetic face; it shows no real person",
         }
-        return Character(self.generator, self.w[place], self.attributes, steps, ranges, card)
+        return Character(
+            self.generator,
+            Codes(self.codes.values[place : place + 1], self.codes.space),
+            self.attributes,
+            Codes(steps, self.steps.space),
+            ranges,
+            card,
+        )

@@ -1,4 +1,4 @@
-"""Counted latents as prediction data."""
+"""Counted latents as data to predict or test with."""
 
 from __future__ import annotations
 
@@ -42,4 +42,12 @@ class Latents(L.LightningDataModule):
         shares: list[Sequence[int]] = trainer.lightning_module.shares_to_do(self.count, self.batch_size)  # type: ignore[operator]
         mine = shares[trainer.global_rank :: trainer.world_size]
         batches: Any = [batch for share in mine for batch in pieces(share, self.batch_size)]  # a list is a dataset
+        return DataLoader(batches, batch_size=None, collate_fn=list)
+
+    def test_dataloader(self) -> DataLoader[list[int]]:
+        """Batches of all indices; processes take indices in turn."""
+        trainer = self.trainer
+        assert trainer is not None
+        mine = range(trainer.global_rank, self.count, trainer.world_size)
+        batches: Any = pieces(mine, self.batch_size)  # a list is a dataset
         return DataLoader(batches, batch_size=None, collate_fn=list)

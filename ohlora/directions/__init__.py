@@ -1,4 +1,4 @@
-"""Directions in W: solvers and measures on arrays. No networks, no files."""
+"""Directions in the spaces of style codes: how they are found, and what edits are made of them. No files."""
 
 from ohlora.directions.svm import svm_direction
 

@@ -17,6 +17,39 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ohlora.errors import ConfigError
+
+
+def covariance_of(rows: Tensor, chunk: int = 10_000) -> Tensor:
+    """Covariance of rows (divided by their number), D×D float64 from N×D of any precision.
+
+    Rows are turned to float64 in chunks, so that large sets of float32 are never copied whole.
+    """
+    mean = torch.stack([part.double().sum(dim=0) for part in torch.split(rows, chunk)]).sum(dim=0) / len(rows)
+    products = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
+    for part in torch.split(rows, chunk):
+        centred = part.double() - mean
+        products += centred.T @ centred
+    return products / len(rows)
+
+
+def held_names(targets: Sequence[str], hold: Sequence[str] | None, outputs: Sequence[str]) -> list[str]:
+    """Which measured attributes enter the solution: targets first, then what must not change.
+
+    Args:
+        targets: What is moved.
+        hold: What is held; None holds all that is measured.
+        outputs: What is measured.
+
+    Raises:
+        ConfigError: If one is not measured.
+    """
+    wanted = [*targets, *(outputs if hold is None else hold)]
+    unknown = [name for name in wanted if name not in outputs]
+    if unknown:
+        raise ConfigError(f"there is no score for {', '.join(unknown)}; there are {', '.join(outputs)}")
+    return list(dict.fromkeys(wanted))
+
 
 def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
     """Steps that change one attribute each by one standard deviation and hold all others.
@@ -30,14 +63,14 @@ def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[i
         P×D or N×P×D, in the order of ``targets``.
 
     Raises:
-        ValueError: If the gradients are not independent, so that an attribute cannot be moved by itself.
+        ConfigError: If the gradients are not independent, so that an attribute cannot be moved by itself.
     """
     patterns = gradients @ covariance
     gram = patterns @ gradients.mT
     scale = torch.linalg.diagonal(gram).clamp(min=1e-300).sqrt()
     correlation = gram / scale[..., None] / scale[..., None, :]
     if bool((torch.linalg.eigvalsh(correlation)[..., 0] < 1e-9).any()):
-        raise ValueError("the attributes' gradients depend on each other: hold fewer attributes")
+        raise ConfigError("the attributes' gradients depend on each other; set the finder's hold to fewer attributes")
     steps: Tensor = torch.linalg.solve(gram, patterns)
     return steps[..., list(targets), :]
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ohlora.directions.groups import Groups
+from ohlora.errors import ConfigError
+from ohlora.networks.codes import Codes, Space
 
 GRID: dict[str, tuple[float, ...]] = {
     "mouth": (-1.8, -0.9, 0.0, 0.9, 1.8),
@@ -20,7 +22,7 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 """The recipe's strengths, upwards; the first attribute changes slowest. The original's "pose" is the tilt, ``roll``."""
 LIMITS = {"eyes": 0.92, "mouth": 0.88, "pose": 0.88}
-"""A latent passes the image generation test where every correlation is at least this."""
+"""A latent passes the evaluation of edits where every correlation is at least this."""
 TILT = {"roll": "pose"}
 """Attributes that are tested as another is."""
 
@@ -33,8 +35,8 @@ def tested_as(name: str) -> str:
 class Edits(Protocol):
     """Anything that turns latents and strengths into edited style codes."""
 
-    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Tensor:
-        """Style codes of edits.
+    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
+        """Codes of edits.
 
         Args:
             latents: N latents.
@@ -42,7 +44,7 @@ class Edits(Protocol):
             strengths: E×P, the same edits for all, or N×E×P.
 
         Returns:
-            N×E×D, or N×E×L×D where layers get codes of their own.
+            N×E codes, in the space in which the edits move them.
         """
         ...
 
@@ -54,51 +56,83 @@ class Latents:
     Attributes:
         z: N×Z.
         label: N×K, or None for a generator without labels.
-        w: N×D.
+        codes: N codes, in W or, where edits move style channels, in S.
     """
 
     z: Tensor
     label: Tensor | None
-    w: Tensor
+    codes: Codes
 
     def part(self, place: int) -> Latents:
         """One of them."""
         chosen = slice(place, place + 1)
-        return Latents(self.z[chosen], None if self.label is None else self.label[chosen], self.w[chosen])
+        label = None if self.label is None else self.label[chosen]
+        return Latents(self.z[chosen], label, Codes(self.codes.values[chosen], self.codes.space))
 
 
-def added(w: Tensor, strengths: Tensor, steps: Tensor) -> Tensor:
-    """Codes w + Σ strength · step.
+def added(codes: Codes, strengths: Tensor, steps: Codes) -> Codes:
+    """Codes moved by Σ strength · step.
 
     Args:
-        w: N×D.
+        codes: N codes.
         strengths: E×P or N×E×P.
-        steps: N×P×D, or N×P×L×D for steps that differ between layers.
+        steps: N×P differences of codes, in the same space; those by layer also move codes in W.
 
     Returns:
-        N×E×D or N×E×L×D.
+        N×E codes, in the space of the steps.
     """
-    strengths = strengths.to(w).expand(len(w), -1, -1)
-    shift = strengths @ steps.to(w).flatten(2)
-    if steps.ndim == 3:
-        return w[:, None] + shift
-    return w[:, None, None] + shift.reshape(*shift.shape[:2], *steps.shape[2:])
+    values = steps.values.to(codes.values)
+    strengths = strengths.to(values).expand(len(values), -1, -1)
+    shift = (strengths @ values.flatten(2)).reshape(*strengths.shape[:2], *values.shape[2:])
+    start = codes.in_space(steps.space, num_ws=values.shape[-2])
+    return Codes(start.values[:, None] + shift, steps.space)
+
+
+@dataclass(frozen=True)
+class LocalBasis:
+    """What edits at single latents start from; see :class:`ohlora.directions.local.LocalEdits`.
+
+    Attributes:
+        outputs: The search CNN's outputs whose gradients are here, K names.
+        gradients: Mean gradients by layer, K×L×D, in standard deviations of score per unit of w.
+        covariance: Of w, D×D.
+        deviations: Standard deviations of the scores, (K,).
+        points: Gradients taken per latent and round.
+        rounds: How often a latent's step is taken anew.
+        share: Weight of the latent's own gradients against the mean ones, 0…1.
+        low: Lowest strength of each target in a round, (P,).
+        high: Highest likewise.
+        seed: Of the points.
+    """
+
+    outputs: tuple[str, ...]
+    gradients: Tensor
+    covariance: Tensor
+    deviations: Tensor
+    points: int
+    rounds: int
+    share: float
+    low: Tensor
+    high: Tensor
+    seed: int
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions in W, one per group and attribute.
+    """Directions in a space of codes, one per group and attribute.
 
-    Adding ``strength · units[g, p] · vectors[g, p]`` to a w of group g moves attribute p, upwards for a positive
+    Adding ``strength · units[g, p] · vectors[g, p]`` to a code of group g moves attribute p, upwards for a positive
     strength.
 
     Attributes:
         attributes: The P attributes.
-        vectors: Unit vectors, G×P×D, or G×P×L×D where each of L style layers has a part of its own.
+        vectors: Unit vectors: G×P×D in W, G×P×L×D where each of L style layers has a part of its own, G×P×C in S.
         units: Length of one unit of strength, G×P.
         groups: The rule that finds a sample's group.
-        method: How they were found.
-        provenance: From what.
+        method: How they were found: the finder's name.
+        provenance: What they were found from.
+        space: Where they live.
+        basis: What edits at single latents start from, where the method makes them; these directions are their mean.
     """
 
     attributes: tuple[str, ...]
@@ -107,37 +141,47 @@ class Directions:
     groups: Groups
     method: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    space: Space = Space.W
+    basis: LocalBasis | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.groups.names), len(self.attributes))
-        if self.vectors.ndim not in (3, 4) or self.vectors.shape[:2] != expected or self.units.shape != expected:
+        if (
+            self.vectors.ndim != 2 + self.space.ndim
+            or self.vectors.shape[:2] != expected
+            or self.units.shape != expected
+        ):
             raise ValueError(
-                f"vectors have shape {tuple(self.vectors.shape)} and units {tuple(self.units.shape)}; expected "
-                f"{expected[0]} groups × {expected[1]} attributes"
+                f"vectors in {self.space} have shape {tuple(self.vectors.shape)} and units {tuple(self.units.shape)}; "
+                f"expected {expected[0]} groups × {expected[1]} attributes, and {self.space.ndim} dimensions more of "
+                "the vectors"
             )
 
     @classmethod
     def of_steps(
         cls,
         attributes: tuple[str, ...],
-        steps: Tensor,
+        steps: Codes,
         groups: Groups,
         method: str,
         provenance: Mapping[str, Any] | None = None,
+        basis: LocalBasis | None = None,
     ) -> Directions:
-        """Directions whose unit of strength is a step: G×P×D or G×P×L×D."""
-        units = steps.flatten(2).norm(dim=-1)
-        shape = (*units.shape, *[1] * (steps.ndim - 2))
-        return cls(attributes, steps / units.reshape(shape), units, groups, method, provenance or {})
+        """Directions whose unit of strength is a step: G×P differences of codes."""
+        values = steps.values
+        units = values.flatten(2).norm(dim=-1)
+        vectors = values / units.reshape(*units.shape, *[1] * steps.space.ndim)
+        return cls(attributes, vectors, units, groups, method, provenance or {}, steps.space, basis)
 
     @property
-    def steps(self) -> Tensor:
-        """One unit of strength as a vector: G×P×D or G×P×L×D."""
-        return self.units.reshape(*self.units.shape, *[1] * (self.vectors.ndim - 2)) * self.vectors
+    def steps(self) -> Codes:
+        """One unit of strength as a difference of codes: G×P."""
+        return Codes(self.units.reshape(*self.units.shape, *[1] * self.space.ndim) * self.vectors, self.space)
 
-    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Tensor:
+    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
         """See :class:`Edits`."""
-        return added(latents.w, strengths, self.steps.to(latents.w)[group])
+        steps = self.steps.values.to(latents.codes.values)[group]
+        return added(latents.codes, strengths, Codes(steps, self.space))
 
 
 @dataclass(frozen=True)
@@ -155,7 +199,7 @@ class Grid:
         """The grid of some attributes, in the order of ``levels``.
 
         Raises:
-            ValueError: If an attribute has no levels, or fewer than two.
+            ConfigError: If an attribute has no levels, or fewer than two.
         """
         chosen = {
             name: tuple(float(v) for v in levels[key])
@@ -165,7 +209,7 @@ class Grid:
         }
         missing = [name for name in attributes if len(set(chosen.get(name, ()))) < 2]
         if missing:
-            raise ValueError(f"the grid has fewer than two strengths for {', '.join(missing)}; it has {dict(levels)}")
+            raise ConfigError(f"the grid has fewer than two strengths for {', '.join(missing)}; it has {dict(levels)}")
         return cls(chosen)
 
     @property

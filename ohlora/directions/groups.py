@@ -8,6 +8,8 @@ from itertools import product
 
 import numpy as np
 
+from ohlora.errors import ConfigError
+
 UNGROUPED = "all"
 
 
@@ -45,14 +47,14 @@ class Groups:
             N indices into :attr:`names`.
 
         Raises:
-            ValueError: If an attribute has no column, or its median is not known.
+            ConfigError: If an attribute has no column, or its median is not known.
         """
         missing = [name for name in self.attributes if name not in outputs]
         if missing:
-            raise ValueError(f"there is no score for {', '.join(missing)}, by which samples are grouped")
+            raise ConfigError(f"there is no score for {', '.join(missing)}, by which samples are grouped")
         unknown = [name for name, m in zip(self.attributes, self.medians, strict=True) if np.isnan(m)]
         if unknown:
-            raise ValueError(f"the median of {', '.join(unknown)} is not known; import the directions with --medians")
+            raise ConfigError(f"the median of {', '.join(unknown)} is not known; import the directions with --medians")
         group = np.zeros(len(scores), dtype=np.int64)
         for name, median in zip(self.attributes, self.medians, strict=True):
             # Compared in single precision, in which scores are: a median printed with four decimals is met by equals.

@@ -1,48 +1,66 @@
-"""Edits that depend on the latent: its own gradients, or its label inputs."""
+"""Edits at single latents: steps from a latent's own gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_solved_by_layer
-from ohlora.directions.edits import Latents, added
+from ohlora.directions.edits import Latents, LocalBasis, added
+from ohlora.directions.finder import Source
+from ohlora.directions.jacobian import Jacobian, ends
+from ohlora.errors import ConfigError
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import score_gradients
-from ohlora.networks.stylegan import Generator
 from ohlora.utils import counted
 
 
-@dataclass(frozen=True)
-class LocalBasis:
-    """What a search by gradients leaves for edits at single latents.
+class Local(Jacobian):
+    """The mean gradients of :class:`Jacobian`, by layer, from which :class:`LocalEdits` takes each latent's own steps.
 
-    Attributes:
-        outputs: The search CNN's outputs whose gradients are here, K names.
-        gradients: Mean gradients, K×L×D, in standard deviations of score per unit of w.
-        covariance: Of w, D×D.
-        deviations: Standard deviations of the scores, (K,).
-        points: Gradients taken per latent and round.
-        rounds: How often a latent's step is taken anew.
-        share: Weight of the latent's own gradients against the mean ones, 0…1.
-        low: Lowest strength of each target in a round, (P,).
-        high: Highest likewise.
-        seed: Of the points.
+    Args:
+        points: Gradients per latent and local round.
+        local_rounds: Local rounds.
+        share: Weight of a latent's own gradients against the mean, 0…1.
+        common: See :class:`ohlora.directions.jacobian.Jacobian`; steps are always by layer.
     """
 
-    outputs: tuple[str, ...]
-    gradients: Tensor
-    covariance: Tensor
-    deviations: Tensor
-    points: int
-    rounds: int
-    share: float
-    low: Tensor
-    high: Tensor
-    seed: int
+    def __init__(self, points: int = 8, local_rounds: int = 2, share: float = 0.8, **common: Any) -> None:
+        super().__init__(**common)
+        if points < 1 or local_rounds < 1 or not 0 <= share <= 1:
+            raise ConfigError(
+                f"points is {points}, local_rounds {local_rounds} and share {share}; expected at least 1, at least 1 "
+                "and 0 to 1"
+            )
+        if self.layers not in ("all", "each"):
+            raise ConfigError(f"layers is {self.layers!r}; local edits take each layer by itself, so leave it out")
+        if self.group_by:
+            raise ConfigError("local edits are a latent's own and need no groups; set group_by to []")
+        self.layers = "each"
+        self.points, self.local_rounds, self.share = points, local_rounds, share
+
+    def basis(
+        self, held: list[str], gradients: Tensor, covariance: Tensor, deviations: Tensor, source: Source
+    ) -> LocalBasis:
+        """See :class:`ohlora.directions.edits.LocalBasis`."""
+        low, high = ends(self.targets, source)
+        return LocalBasis(
+            tuple(held),
+            gradients[0],
+            covariance,
+            deviations,
+            self.points,
+            self.local_rounds,
+            self.share,
+            low,
+            high,
+            self.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,22 +86,22 @@ class LocalEdits:
     network: AttributeCNN | AttributeEnsemble
     batch_size: int = 50
 
-    def steps(self, w: Tensor) -> Tensor:
-        """One standard deviation of each attribute as a step: N×P×L×D from codes N×D."""
-        b = self.basis
+    def steps(self, codes: Codes) -> Codes:
+        """One standard deviation of each attribute as a step: N×P steps by layer from N codes in W."""
+        b, w = self.basis, codes.values
         places = [self.network.outputs.index(name) for name in b.outputs]
         targets = [b.outputs.index(name) for name in self.attributes]
         mean, covariance = b.gradients.to(w.device, torch.double), b.covariance.to(w.device, torch.double)
         steps = covariance_solved_by_layer(mean, covariance, targets).expand(len(w), -1, -1, -1)
         total = torch.zeros_like(mean).expand(len(w), -1, -1, -1).clone()
         for k in range(b.rounds):
-            codes = added(w, self._strengths(k), steps).flatten(0, 1)
-            _, gradients = score_gradients(self.generator, self.network, codes, places, self.batch_size)
+            edited = added(codes, self._strengths(k), Codes(steps, Space.W_BY_LAYER)).flat()
+            _, gradients = score_gradients(self.generator, self.network, edited, places, self.batch_size)
             scaled = gradients.double() / b.deviations.to(w.device)[:, None, None]
             total += scaled.reshape(len(w), b.points, *mean.shape).mean(dim=1)
             own = total / (k + 1)
             steps = covariance_solved_by_layer(torch.lerp(mean, own, b.share), covariance, targets)
-        return steps
+        return Codes(steps, Space.W_BY_LAYER)
 
     def _strengths(self, round_number: int) -> Tensor:
         """Random strengths within the range, points×P; the same for all latents."""
@@ -91,34 +109,6 @@ class LocalEdits:
         uniform = torch.from_numpy(random.random((self.basis.points, len(self.attributes))))
         return torch.lerp(self.basis.low.double(), self.basis.high.double(), uniform).float()
 
-    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Tensor:
+    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
         """See :class:`ohlora.directions.edits.Edits`."""
-        return added(latents.w, strengths, self.steps(latents.w).to(latents.w))
-
-
-@dataclass(frozen=True)
-class LabelEdits:
-    """Moves the label inputs of a conditional generator; costs nothing to find.
-
-    Attributes:
-        attributes: What is edited.
-        generator: A generator with labels.
-        labels: Names of its label inputs.
-    """
-
-    attributes: tuple[str, ...]
-    generator: Generator
-    labels: Sequence[str]
-
-    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Tensor:
-        """See :class:`ohlora.directions.edits.Edits`; a unit is one unit of the label."""
-        if latents.label is None:
-            raise ValueError("the generator has no labels to move")
-        strengths = strengths.to(latents.w).expand(len(latents.w), -1, -1)
-        count = strengths.shape[1]
-        label = latents.label[:, None].repeat(1, count, 1)
-        for p, name in enumerate(self.attributes):
-            label[:, :, list(self.labels).index(name)] += strengths[:, :, p]
-        z = latents.z[:, None].expand(-1, count, -1)
-        w: Tensor = self.generator.map(z.flatten(0, 1), label.flatten(0, 1))
-        return w.reshape(len(latents.w), count, -1)
+        return added(latents.codes, strengths, self.steps(latents.codes))

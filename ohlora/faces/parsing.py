@@ -206,9 +206,7 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> F
     require(path)
     if classes:
         raise ConfigError(f"{path} is a file of our U-Net, whose classes are known; expected no 'classes'")
-    network = network_files.load_network(path, "face_parser")
-    assert isinstance(network, FaceParserNetwork)
-    return UNetParser(network, str(path))
+    return UNetParser(network_files.load_face_parser(path), str(path))
 
 
 @torch.inference_mode()

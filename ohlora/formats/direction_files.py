@@ -13,35 +13,36 @@ import numpy as np
 import torch
 
 from ohlora.attributes import GROUPING
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, LocalBasis
 from ohlora.directions.groups import Groups
-from ohlora.directions.local import LocalBasis
 from ohlora.errors import DataError, FormatError, MissingArtifactError
 from ohlora.formats import tensor_files
+from ohlora.networks.codes import Space
 from ohlora.pipeline import require
 from ohlora.utils.files import read_rows
 
 FORMAT = "ohlora-directions"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
 
 
-def save_directions(directions: Directions, path: str | Path, basis: LocalBasis | None = None) -> None:
-    """Writes everything needed to use directions, whole or not at all; with a basis, also edits at single latents."""
+def save_directions(directions: Directions, path: str | Path) -> None:
+    """Writes everything needed to use directions, whole or not at all; where there is a basis, local edits too."""
     tensors = {"vectors": directions.vectors.float(), "units": directions.units.float()}
     local: dict[str, Any] = {}
-    if basis is not None:
-        tensors |= {f"local.{name}": getattr(basis, name) for name in BASIS_TENSORS}
+    if directions.basis is not None:
+        tensors |= {f"local.{name}": getattr(directions.basis, name) for name in BASIS_TENSORS}
         names = ("outputs", "points", "rounds", "share", "seed")
-        local = {"local": {name: getattr(basis, name) for name in names}}
+        local = {"local": {name: getattr(directions.basis, name) for name in names}}
     tensor_files.write(
         path,
         FORMAT,
         FORMAT_VERSION,
         tensors,
         attributes=list(directions.attributes),
+        space=str(directions.space),
         group_by=list(directions.groups.attributes),
         medians=list(directions.groups.medians),
         method=directions.method,
@@ -50,18 +51,8 @@ def save_directions(directions: Directions, path: str | Path, basis: LocalBasis 
     )
 
 
-def load_basis(path: str | Path) -> LocalBasis | None:
-    """What a file of directions holds for edits at single latents, or None."""
-    about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a file of directions")
-    if "local" not in about:
-        return None
-    tensors = tensor_files.read_tensors(path, [f"local.{name}" for name in BASIS_TENSORS])
-    local = about["local"] | {name: tensors[f"local.{name}"] for name in BASIS_TENSORS}
-    return LocalBasis(**(local | {"outputs": tuple(local["outputs"])}))
-
-
 def load_directions(path: str | Path) -> Directions:
-    """Reads a file of :func:`save_directions`.
+    """Reads a file of :func:`save_directions`, also one of format version 1, which does not name the space.
 
     Raises:
         MissingArtifactError: If there is none.
@@ -70,18 +61,25 @@ def load_directions(path: str | Path) -> Directions:
     require(path)
     about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a file of directions")
     tensors = tensor_files.read_tensors(path)
-    groups = Groups(tuple(about["group_by"]), tuple(about["medians"]))
     try:
+        vectors = tensors["vectors"]
+        space = about.get("space", Space.W if vectors.ndim == 3 else Space.W_BY_LAYER)
+        basis = None
+        if "local" in about:
+            local = about["local"] | {name: tensors[f"local.{name}"] for name in BASIS_TENSORS}
+            basis = LocalBasis(**(local | {"outputs": tuple(local["outputs"])}))
         return Directions(
             tuple(about["attributes"]),
-            tensors["vectors"],
+            vectors,
             tensors["units"],
-            groups,
+            Groups(tuple(about["group_by"]), tuple(about["medians"])),
             about["method"],
             about["provenance"],
+            Space(space),
+            basis,
         )
-    except ValueError as error:
-        raise FormatError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
 
 
 def read_original(folder: str | Path, medians: str | Path | None = None) -> Directions:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ohlora.attributes import FILTERS
 from ohlora.errors import FormatError, MissingArtifactError
-from ohlora.formats.network_files import check_state
+from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
 
@@ -65,8 +65,8 @@ def genforce_generator_layout(generator: Generator) -> Layout:
             keys |= {
                 f"{foreign}.apply_noise.weight": f"{here}.noise_weight",
                 f"{foreign}.apply_noise.noise": f"{here}.noise",
-                f"{foreign}.style.weight": f"{here}.style.weight",
-                f"{foreign}.style.bias": f"{here}.style.bias",
+                f"{foreign}.style.weight": f"{here}.affine.weight",
+                f"{foreign}.style.bias": f"{here}.affine.bias",
             }
         if r > 4:
             shapes[f"synthesis.layer{2 * b}.blur.kernel"] = (count, 1, 3, 3)
@@ -196,15 +196,20 @@ def foreign_layout(network: ForeignNetwork) -> Layout:
     return original_cnn_layout(network)
 
 
-def to_foreign(network: Generator | Discriminator) -> dict[str, Tensor]:
+def to_foreign(network: nn.Module) -> dict[str, Tensor]:
     """A network's state dict in GenForce's layout.
 
     Layers that GenForce's networks carry and do not use when fully grown (to- and from-RGB of other levels) are zero.
     The layout has no place for a generator's label table, nor for a discriminator's ``mbstd_group_size``.
 
     Raises:
-        FormatError: If the network has a projection head.
+        FormatError: If the network is no StyleGAN, or has a projection head.
     """
+    if not isinstance(network, (Generator, Discriminator)):
+        raise FormatError(
+            f"the network is a {network_files.description(network)['kind']}; expected a {Generator.kind} generator or "
+            "discriminator, for which GenForce's layout is made"
+        )
     if isinstance(network, Discriminator) and network.label_head == "projection":
         raise FormatError(
             "the discriminator has a projection head, for which GenForce's layout has no place; expected a linear one. "
@@ -222,7 +227,7 @@ def to_foreign(network: Generator | Discriminator) -> dict[str, Tensor]:
 
 def _fill(network: ForeignNetwork, state: Mapping[str, Tensor], where: str) -> None:
     layout = foreign_layout(network)
-    check_state(state, layout.shapes, layout.dropped, where)
+    network_files.check_state(state, layout.shapes, layout.dropped, where)
     for key in layout.dropped & state.keys():
         if key.endswith("lod") and float(state[key]) != 0:
             raise FormatError(

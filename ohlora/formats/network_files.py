@@ -1,16 +1,16 @@
-"""Network files: our safetensors in and out, and foreign checkpoints in.
+"""Network files: our safetensors in and out.
 
 One of our files is enough to rebuild its network: the metadata holds kind, format version, constructor arguments and
-provenance. Foreign files (GenForce, original Oh-LoRA) are read without running code, checked key by key and shape by
-shape, and converted; their key names occur here and nowhere else.
+provenance.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,16 +18,20 @@ from ohlora.errors import FormatError
 from ohlora.formats import tensor_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.face_parser import FaceParserNetwork
-from ohlora.networks.stylegan import Discriminator, Generator
+from ohlora.networks.generator import Discriminator, Generator
+from ohlora.networks.registry import DISCRIMINATORS, GENERATORS
 
 FORMAT = "ohlora-network"
 FORMAT_VERSION = 2
+VERSION_1_KINDS = {"generator": "stylegan_generator", "discriminator": "stylegan_discriminator"}
+"""What kinds were called in version 1 of the format, which knew one family of generators."""
 VERSION_1_ARGUMENTS = {"z_size": "z_dim", "w_size": "w_dim", "label_size": "c_dim", "std_group": "mbstd_group_size"}
-"""What constructor arguments were called in version 1 of the format."""
+"""What constructor arguments were called in it."""
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 Network = Generator | Discriminator | AttributeCNN | AttributeEnsemble | FaceParserNetwork
-KINDS: dict[str, type[Network]] = {
-    "generator": Generator,
-    "discriminator": Discriminator,
+KINDS: Mapping[str, Callable[..., Network]] = {
+    **{f"{family}_generator": cls for family, cls in GENERATORS.items()},
+    **{f"{family}_discriminator": cls for family, cls in DISCRIMINATORS.items()},
     "attribute_cnn": AttributeCNN,
     "attribute_ensemble": AttributeEnsemble,
     "face_parser": FaceParserNetwork,
@@ -42,11 +46,47 @@ def save_network(network: nn.Module, path: str | Path, provenance: Mapping[str, 
         path: Where to; an existing file is replaced.
         provenance: Where the weights come from; anything JSON can hold.
     """
-    if not isinstance(network, Network):
-        raise TypeError(f"cannot save a {type(network).__name__}; expected one of {', '.join(KINDS)}")
-    kind = next(kind for kind, cls in KINDS.items() if isinstance(network, cls))
-    about = {"kind": kind, "arguments": network.arguments(), "provenance": dict(provenance or {})}
+    about = {**description(network), "provenance": dict(provenance or {})}
     tensor_files.write(path, FORMAT, FORMAT_VERSION, network.state_dict(), **about)
+
+
+def description(network: nn.Module) -> dict[str, Any]:
+    """What rebuilds a network besides its tensors: ``kind`` and ``arguments``; see :func:`rebuilt`.
+
+    Raises:
+        TypeError: If the network is of none of :data:`KINDS`.
+    """
+    kind = next((kind for kind, cls in KINDS.items() if type(network) is cls), None)
+    if kind is None or not isinstance(network, Network):
+        raise TypeError(f"cannot save a {type(network).__name__}; expected one of {', '.join(KINDS)}")
+    return {"kind": kind, "arguments": network.arguments()}
+
+
+def renamed(about: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's ``kind`` and ``arguments`` under their present names, whatever version of the format it has."""
+    if about["format_version"] > 1:
+        return dict(about)
+    arguments = {VERSION_1_ARGUMENTS.get(key, key): value for key, value in about["arguments"].items()}
+    return {**about, "kind": VERSION_1_KINDS.get(about["kind"], about["kind"]), "arguments": arguments}
+
+
+def rebuilt(about: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> Network:
+    """A network from its description and tensors, in evaluation mode on the CPU.
+
+    Args:
+        about: ``kind``, ``arguments`` and ``format_version``, as :func:`renamed` gives them.
+        state: The tensors under the names of that version.
+        where: Where they come from, for messages.
+
+    Raises:
+        FormatError: If the tensors do not fit the description.
+    """
+    if about["format_version"] == 1 and about["kind"] == "stylegan_generator":
+        state = {re.sub(r"\.style\.(weight|bias)$", r".affine.\1", key): value for key, value in state.items()}
+    network = KINDS[about["kind"]](**about["arguments"])
+    check_state(state, {key: tuple(value.shape) for key, value in network.state_dict().items()}, frozenset(), where)
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -57,38 +97,20 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         FormatError: If the file is truncated or not one of ours, or was written by a newer ohlora.
     """
     metadata = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a network")
+    metadata = renamed(metadata)
     if metadata.get("kind") not in KINDS:
         raise FormatError(f"{path} holds a network of kind {metadata.get('kind')!r}; expected {', '.join(KINDS)}")
-    metadata["arguments"] = renamed_arguments(metadata["arguments"], metadata["format_version"])
     return metadata
 
 
-def renamed_arguments(arguments: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Constructor arguments of a file of some format version under their present names."""
-    names = VERSION_1_ARGUMENTS if version == 1 else {}
-    return {names.get(key, key): value for key, value in arguments.items()}
-
-
-def load_network(path: str | Path, kind: str | None = None) -> nn.Module:
+def load_network(path: str | Path) -> Network:
     """Rebuilds a network from one of our files, in evaluation mode on the CPU.
-
-    Args:
-        path: A file written by :func:`save_network`.
-        kind: One of :data:`KINDS` to insist on it; None takes any.
 
     Raises:
         MissingArtifactError: If there is no such file.
-        FormatError: If it is not a network file, or one of another kind.
+        FormatError: If it is not a network file, or damaged.
     """
-    metadata = read_metadata(path)
-    if kind is not None and metadata["kind"] != kind:
-        raise FormatError(f"{path} holds a {metadata['kind']}; expected a {kind}")
-    network = KINDS[metadata["kind"]](**metadata["arguments"])
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    state = tensor_files.read_tensors(path)
-    check_state(state, expected, frozenset(), str(path))
-    network.load_state_dict(state)
-    return network.eval()
+    return rebuilt(read_metadata(path), tensor_files.read_tensors(path), str(path))
 
 
 def fingerprint(path: str | Path) -> str:
@@ -98,17 +120,30 @@ def fingerprint(path: str | Path) -> str:
 
 
 def load_generator(path: str | Path) -> Generator:
-    """:func:`load_network` for a generator."""
-    network = load_network(path, "generator")
-    assert isinstance(network, Generator)
-    return network
+    """:func:`load_network` for a generator of any family.
+
+    Raises:
+        FormatError: If the file holds another kind of network.
+    """
+    return _expected(path, "generator", Generator)
 
 
 def load_discriminator(path: str | Path) -> Discriminator:
-    """:func:`load_network` for a discriminator."""
-    network = load_network(path, "discriminator")
-    assert isinstance(network, Discriminator)
-    return network
+    """:func:`load_network` for a discriminator of any family.
+
+    Raises:
+        FormatError: If the file holds another kind of network.
+    """
+    return _expected(path, "discriminator", Discriminator)
+
+
+def load_face_parser(path: str | Path) -> FaceParserNetwork:
+    """:func:`load_network` for a face parser.
+
+    Raises:
+        FormatError: If the file holds another kind of network.
+    """
+    return _expected(path, "face_parser", FaceParserNetwork)
 
 
 def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
@@ -117,9 +152,14 @@ def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
     Raises:
         FormatError: If the file holds another kind of network.
     """
+    return _expected(path, "network that predicts attributes", AttributeCNN, AttributeEnsemble)
+
+
+def _expected(path: str | Path, what: str, *classes: type[AnyNetwork]) -> AnyNetwork:
+    """A network of one of some classes; ``what`` says which in messages."""
     network = load_network(path)
-    if not isinstance(network, (AttributeCNN, AttributeEnsemble)):
-        raise FormatError(f"{path} holds a {read_metadata(path)['kind']}; expected a network that predicts attributes")
+    if not isinstance(network, classes):
+        raise FormatError(f"{path} holds a {description(network)['kind']}; expected a {what}")
     return network
 
 

@@ -16,13 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ohlora.directions.finder import SampleSet
 from ohlora.errors import DataError
 from ohlora.formats import tensor_files
+from ohlora.networks.codes import Codes, Space
 from ohlora.pipeline import hint, require
+from ohlora.utils import counted
 
 FORMAT = "ohlora-samples"
 FORMAT_VERSION = 1
 MEDIANS = "medians.json"
+EARLIER_SETTINGS = {"noise": "noise_mode", "psi": "truncation_psi", "psi_layers": "truncation_cutoff"}
+"""What settings were called in the sets of the first release; a fixed noise was called ``fixed``."""
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a set of images or samples under their present names."""
+    present = {EARLIER_SETTINGS.get(key, key): value for key, value in settings.items()}
+    if "noise" in settings and settings["noise"] == "fixed":
+        present["noise_mode"] = "const"
+    return present
 
 
 def shard_path(folder: Path, indices: range) -> Path:
@@ -89,7 +102,7 @@ def outputs_of(folder: Path, shards: Sequence[range]) -> tuple[str, ...]:
     seen = {}
     for shard in shards:
         path = shard_path(folder, shard)
-        about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a shard of samples")
+        about = renamed(tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a shard of samples"))
         seen[json.dumps(about, sort_keys=True)] = (path, about)
     if len(seen) > 1:
         paths = ", ".join(str(path) for path, _ in seen.values())
@@ -98,22 +111,65 @@ def outputs_of(folder: Path, shards: Sequence[range]) -> tuple[str, ...]:
     return tuple(about["outputs"])
 
 
+def read_samples(folder: Path, count: int | None = None, limit: int | None = None, seed: int = 0) -> SampleSet:
+    """Samples of a set, in memory.
+
+    Args:
+        folder: Folder of the set.
+        count: Takes the first so many; None takes all.
+        limit: Where there are more, takes so many of them; which ones is a function of (seed, their number).
+        seed: Seed of that choice.
+
+    Raises:
+        MissingArtifactError: If there is no set.
+        DataError: If a shard is missing or foreign, or a score is no number, naming the sample.
+    """
+    shards = shards_of(folder, count)
+    outputs = outputs_of(folder, shards)
+    total = count or shards[-1].stop
+    kept = np.arange(total)
+    if limit is not None and limit < total:
+        kept = np.sort(counted.permutation(seed, "samples", 0, total)[:limit])
+    codes: list[Tensor] = []
+    scores: list[Tensor] = []
+    for shard in shards:
+        mine = torch.from_numpy(kept[(kept >= shard.start) & (kept < shard.stop)] - shard.start)
+        if not len(mine):
+            continue
+        tensors = _read(folder, shard, "w", "scores")
+        codes.append(tensors["w"][mine])
+        scores.append(tensors["scores"][mine])
+    return SampleSet(outputs, Codes(torch.cat(codes), Space.W), torch.cat(scores).numpy())
+
+
 def read_scores(folder: Path, count: int | None = None) -> np.ndarray:
     """The scores of the first ``count`` samples, or of all: N×K float32.
 
     Raises:
         DataError: If one is not a number, naming the sample.
     """
-    parts: list[np.ndarray] = []
-    for shard in shards_of(folder, count):
-        if count is not None and shard.start >= count:
-            break
-        scores = tensor_files.read_tensors(shard_path(folder, shard), ["scores"])["scores"].numpy()
-        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
-        if len(bad):
-            raise DataError(f"{shard_path(folder, shard)}: sample {shard.start + bad[0]} has a score that is no number")
-        parts.append(scores)
-    return np.concatenate(parts)[:count]
+    shards = [shard for shard in shards_of(folder, count) if count is None or shard.start < count]
+    return torch.cat([_read(folder, shard, "scores")["scores"] for shard in shards]).numpy()[:count]
+
+
+def _read(folder: Path, shard: range, *names: str) -> dict[str, Tensor]:
+    path = shard_path(folder, shard)
+    tensors = tensor_files.read_tensors(path, names)
+    bad = (~torch.isfinite(tensors["scores"]).all(dim=1)).nonzero()
+    if len(bad):
+        raise DataError(f"{path}: sample {shard.start + int(bad[0])} has a score that is no number")
+    return tensors
+
+
+def medians_of(path: Path) -> dict[str, float]:
+    """The median of each score, as sampling wrote them.
+
+    Raises:
+        MissingArtifactError: If there is no such file.
+    """
+    require(path)
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["median"]
+    return found
 
 
 def statistics(names: Sequence[str], scores: np.ndarray) -> dict[str, Any]:

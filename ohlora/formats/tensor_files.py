@@ -111,9 +111,3 @@ def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[s
     """The tensors of a file whose metadata were read; ``names`` limits them, so that no others are loaded."""
     with safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
-
-
-def read_rows(path: str | Path, names: Iterable[str], rows: slice) -> dict[str, Tensor]:
-    """Some rows of some tensors; only they are read."""
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_slice(key)[rows] for key in names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,17 +30,12 @@ from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
 from ohlora.modules.optimizers import apply_settings, settings_of
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.feature_cache import FeatureCache, Key
+from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
-from ohlora.networks.stylegan import (
-    Discriminator,
-    Generator,
-    LabelHead,
-    Labels,
-    add_labels,
-    channels,
-    with_projection,
-)
+from ohlora.networks.registry import DISCRIMINATORS, GENERATORS
+from ohlora.networks.surgery import add_labels, with_projection
 from ohlora.pipeline import require
 from ohlora.tracking import run_loggers
 from ohlora.utils import counted
@@ -48,8 +44,12 @@ from ohlora.utils.clock import crossed
 
 @dataclass
 class Architecture:
-    """Size of a StyleGAN that starts from random weights; see :class:`ohlora.networks.stylegan.Generator`."""
+    """Kind and size of networks that start from random weights; see :mod:`ohlora.networks.registry` for the kinds.
 
+    The sizes are what the networks' constructors call them, such as :class:`ohlora.networks.stylegan.Generator`.
+    """
+
+    kind: str = "stylegan"
     resolution: int = 256
     z_dim: int = 512
     w_dim: int = 512
@@ -191,9 +191,7 @@ class GAN(L.LightningModule):
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
-        self.trunk_frozen = not any(
-            p.requires_grad and not name.startswith("epilogue.") for name, p in self.discriminator.named_parameters()
-        )
+        self.trunk_frozen = not any(p.requires_grad for p in self.discriminator.trunk_parameters())
         self.kept_features: FeatureCache | None = None
         self.configure_metrics()
         self.phases = self.configure_phases()
@@ -219,18 +217,17 @@ class GAN(L.LightningModule):
             self.discriminator: Discriminator = network_files.load_discriminator(discriminator).train()
         elif architecture is not None:
             sizes = asdict(architecture)
-            shared = {key: sizes[key] for key in ("resolution", "c_dim", "channel_base", "channel_max")}
+            kind = sizes.pop("kind")
+            if kind not in GENERATORS:
+                raise ConfigError(f"architecture.kind is {kind!r}; expected {', '.join(GENERATORS)}")
+            of_generator, of_discriminator = ("z_dim", "w_dim", "mapping_layers"), ("mbstd_group_size",)
+            shared = {key: size for key, size in sizes.items() if key not in (*of_generator, *of_discriminator)}
             # Weights of a seed are the same whatever else has drawn from torch's global generator before.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                self.generator = Generator(
-                    **shared,
-                    z_dim=sizes["z_dim"],
-                    w_dim=sizes["w_dim"],
-                    mapping_layers=sizes["mapping_layers"],
-                    labels="normal" if architecture.c_dim else "none",
-                )
-                self.discriminator = Discriminator(**shared, mbstd_group_size=sizes["mbstd_group_size"])
+                labels: Labels = "normal" if architecture.c_dim else "none"
+                self.generator = GENERATORS[kind](**shared, **{key: sizes[key] for key in of_generator}, labels=labels)
+                self.discriminator = DISCRIMINATORS[kind](**shared, **{key: sizes[key] for key in of_discriminator})
 
     def configure_labels(self, added: int, head: LabelHead | None) -> None:
         """Gives both networks label inputs and the discriminator its label head, and checks that they agree."""
@@ -256,7 +253,10 @@ class GAN(L.LightningModule):
                 "or start from another discriminator"
             )
         if head == "projection" and d.label_head == "linear":
-            self.discriminator = with_projection(d)
+            try:
+                self.discriminator = with_projection(d)
+            except ValueError as error:
+                raise ConfigError(f"label_head is 'projection': {error}") from error
 
     def configure_metrics(self) -> None:
         """Means of the loss terms and scores, and how well the discriminator tells real from fake."""
@@ -400,20 +400,21 @@ class GAN(L.LightningModule):
         g = self.generator
         z = counted.normal(self.seed, f"{stream}/z", batch.indices, g.z_dim).to(batch.images)
         w = g.map(z, batch.label)
-        self._last_w_mean = w.detach().mean(dim=0)
+        self._last_w_mean = w.values.detach().mean(dim=0)
         if self.style_mixing > 0:
             w = self._mix(w, stream, batch)
-        return g.synthesize(w, noise=counted.generators(self.seed, f"{stream}/noise", batch.indices))
+        return g.synthesize(w, "random", counted.generators(self.seed, f"{stream}/noise", batch.indices))
 
-    def _mix(self, w: Tensor, stream: str, batch: Batch) -> Tensor:
+    def _mix(self, w: Codes, stream: str, batch: Batch) -> Codes:
         """Style mixing: from a random layer on, an image's codes come from a second latent."""
         layers = self.generator.num_ws
         draws = counted.generators(self.seed, f"{stream}/mixing", batch.indices)
         cuts = [int(r.integers(1, layers)) if r.random() < self.style_mixing else layers for r in draws]
         z = np.stack([r.standard_normal(self.generator.z_dim, dtype=np.float32) for r in draws])
-        second = self.generator.map(torch.from_numpy(z).to(w), batch.label)
+        second = self.generator.map(torch.from_numpy(z).to(w.values), batch.label)
         keep = torch.arange(layers)[None] < torch.tensor(cuts)[:, None]
-        return torch.where(keep[:, :, None].to(w.device), w[:, None], second[:, None])
+        mixed = torch.where(keep[:, :, None].to(w.values.device), w.values[:, None], second.values[:, None])
+        return Codes(mixed, Space.W_BY_LAYER)
 
     def _labels(self, batch: ImageBatch, indices: list[int]) -> Tensor | None:
         """The step's labels, the same for real and fake."""
@@ -505,8 +506,7 @@ class GAN(L.LightningModule):
 
     def _features_fit(self, count: int) -> bool:
         """Whether the features of all images, mirrored and not, are of use and find room."""
-        d = self.discriminator
-        each = channels(4, d.channel_base, d.channel_max) * 4 * 4 * 4
+        each = 4 * math.prod(self.discriminator.feature_shape)  # bytes, in float32
         return self.trunk_frozen and not self.r1_every_step and 2 * count * each <= self.feature_cache * 2**30
 
     def _check_std_group(self, batch_size: int) -> None:

@@ -17,6 +17,8 @@ from torch import Tensor
 from ohlora.datamodules.latents import pieces
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files, sample_files, tensor_files
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import NoiseMode
 from ohlora.networks.sampling import counted_latents
 from ohlora.pipeline import require
 from ohlora.tracking import run_loggers
@@ -37,15 +39,16 @@ class _Sampling(L.LightningModule):
         generator: Generator weights (a file written by ohlora).
         output: Folder to fill.
         seed: Seed of latents, labels and noise.
-        noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
+        noise_mode: ``const`` uses the generator's stored noise, ``random`` counted fresh noise per image.
     """
 
     holds = "files"
     """The subfolder that is filled, and what it holds."""
 
-    def __init__(self, generator: str, output: str, seed: int, noise: Literal["fixed", "random"]) -> None:
+    def __init__(self, generator: str, output: str, seed: int, noise_mode: Literal["const", "random"]) -> None:
         super().__init__()
-        self.path, self.output, self.seed, self.noise = Path(generator), Path(output), seed, noise
+        self.path, self.output, self.seed = Path(generator), Path(output), seed
+        self.noise_mode: NoiseMode = noise_mode
         require(self.path)
         self.generator = network_files.load_generator(self.path)
 
@@ -55,7 +58,7 @@ class _Sampling(L.LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """What the result depends on; kept beside it."""
-        return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise": self.noise}
+        return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise_mode": self.noise_mode}
 
     def complete(self, count: int) -> None:
         """Called on rank zero once everything is there."""
@@ -70,7 +73,7 @@ class _Sampling(L.LightningModule):
         path = self.output / SETTINGS
         filled = self.output / self.holds
         if path.is_file():
-            found, wanted = json.loads(path.read_text(encoding="utf-8")), self.settings()
+            found, wanted = sample_files.renamed(json.loads(path.read_text(encoding="utf-8"))), self.settings()
             differing = [key for key in wanted if found.get(key) != wanted[key]]
             if differing:
                 changes = ", ".join(f"{key} {found.get(key)!r} there, {wanted[key]!r} now" for key in differing)
@@ -109,9 +112,9 @@ class _Sampling(L.LightningModule):
         """Counted latents on the stage's device: z (N×Z) and labels (N×K, or None)."""
         return counted_latents(self.generator, self.seed, indices)
 
-    def noise_of(self, indices: Sequence[int]) -> Any:
-        """Noise for :meth:`ohlora.networks.stylegan.Generator.synthesize`."""
-        return counted.generators(self.seed, "noise", indices) if self.noise == "random" else "fixed"
+    def noise_of(self, indices: Sequence[int]) -> list[np.random.Generator] | None:
+        """What random noise is drawn from, for :meth:`ohlora.networks.generator.Generator.synthesize`."""
+        return counted.generators(self.seed, "noise", indices) if self.noise_mode == "random" else None
 
     def record(
         self, metrics: dict[str, float], pictures: dict[str, np.ndarray], tables: dict[str, Any] | None = None
@@ -131,7 +134,7 @@ class Generate(_Sampling):
         generator: Generator weights (a file written by ohlora).
         output: Folder to fill.
         seed: Seed of latents, labels and noise.
-        noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
+        noise_mode: ``const`` uses the generator's stored noise, ``random`` counted fresh noise per image.
         truncation_psi: Style codes of the first ``truncation_cutoff`` layers are pulled to the mean by this factor.
         truncation_cutoff: See ``truncation_psi``.
     """
@@ -143,11 +146,11 @@ class Generate(_Sampling):
         generator: str,
         output: str,
         seed: int = 0,
-        noise: Literal["fixed", "random"] = "fixed",
+        noise_mode: Literal["const", "random"] = "const",
         truncation_psi: float = 1.0,
         truncation_cutoff: int = 0,
     ) -> None:
-        super().__init__(generator, output, seed, noise)
+        super().__init__(generator, output, seed, noise_mode)
         self.save_hyperparameters()
         self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
 
@@ -167,9 +170,10 @@ class Generate(_Sampling):
     def predict_step(self, batch: list[int], batch_idx: int) -> np.ndarray:
         """Images of a batch of indices: N×R×R×3 uint8."""
         z, label = self.latents(batch)
-        return images.to_uint8(
-            self.generator(z, label, self.truncation_psi, self.truncation_cutoff, self.noise_of(batch))
+        made = self.generator(
+            z, label, self.truncation_psi, self.truncation_cutoff, self.noise_mode, self.noise_of(batch)
         )
+        return images.to_uint8(made)
 
     def on_predict_batch_end(self, outputs: Any, batch: list[int], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Writes the batch; a file is there whole or not at all."""
@@ -205,7 +209,7 @@ class Sample(_Sampling):
         network: The CNN that scores (the search CNN).
         output: Folder to fill: ``shards/``, ``medians.json``.
         seed: Seed of latents, labels and noise.
-        noise: ``fixed`` uses the generator's stored noise, ``random`` counted fresh noise per image.
+        noise_mode: ``const`` uses the generator's stored noise, ``random`` counted fresh noise per image.
         shard_size: Samples per file.
         median_count: The medians are those of the first so many samples.
         compile: Compiles synthesis and CNN with ``torch.compile``: worth it on a GPU and for long runs.
@@ -219,12 +223,12 @@ class Sample(_Sampling):
         network: str,
         output: str,
         seed: int = 0,
-        noise: Literal["fixed", "random"] = "fixed",
+        noise_mode: Literal["const", "random"] = "const",
         shard_size: int = 5000,
         median_count: int = 20000,
         compile: bool = False,  # noqa: A002
     ) -> None:
-        super().__init__(generator, output, seed, noise)
+        super().__init__(generator, output, seed, noise_mode)
         if shard_size < 1 or median_count < 1:
             raise ConfigError(f"shard_size is {shard_size} and median_count {median_count}; expected at least 1")
         self.save_hyperparameters()
@@ -256,8 +260,9 @@ class Sample(_Sampling):
         wanted = pieces(range(count), self.shard_size)
         return [shard for shard in wanted if not any(p.start == shard.start and p.stop >= shard.stop for p in present)]
 
-    def _synthesize_and_score(self, w: Tensor, noise: Any) -> Tensor:
-        return self.network(images.rounded(self.generator.synthesize(w, noise)))  # type: ignore[no-any-return]
+    def _synthesize_and_score(self, w: Tensor, noise: list[np.random.Generator] | None) -> Tensor:
+        made = self.generator.synthesize(Codes(w, Space.W), self.noise_mode, noise)
+        return self.network(images.rounded(made))  # type: ignore[no-any-return]
 
     def predict_step(self, batch: list[int], batch_idx: int) -> None:
         """Codes and scores of a batch, kept on the device until their shard is whole."""
@@ -270,7 +275,7 @@ class Sample(_Sampling):
         place = slice(batch[0] - first, batch[-1] - first + 1)
         z, label = self.latents(batch)
         with torch.autocast(self.device.type, enabled=False):  # codes are kept in full precision
-            w = self.generator.map(z, label)
+            w = self.generator.map(z, label).values
         self._w[place] = w
         self._scores[place] = self._see(w, self.noise_of(batch)).float()
         if place.stop == len(self._w):
@@ -314,7 +319,9 @@ class Sample(_Sampling):
         with torch.inference_mode():
             shown = range(min(count, PREVIEW))
             made = [
-                images.to_uint8(self.generator(*self.latents(part), noise=self.noise_of(part)))
+                images.to_uint8(
+                    self.generator(*self.latents(part), noise_mode=self.noise_mode, noise=self.noise_of(part))
+                )
                 for part in pieces(shown, 10)
             ]
         table = np.corrcoef(scores.T)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
-from ohlora.networks.stylegan import Generator
+from ohlora.networks.codes import Codes
+from ohlora.networks.generator import Generator
 from ohlora.utils import counted, images
 
 BATCH = 100
@@ -57,7 +58,7 @@ def counted_images(
         part = indices[first : first + batch_size]
         z, label = counted_latents(generator, seed, part, "watch/")
         noise = counted.generators(seed, "watch/noise", part)
-        made.append(images.rounded(generator(z, label, noise=noise)).cpu())
+        made.append(images.rounded(generator(z, label, noise_mode="random", noise=noise)).cpu())
         if label is not None:
             labels.append(label.cpu())
     return torch.cat(made), torch.cat(labels) if labels else None
@@ -65,21 +66,21 @@ def counted_images(
 
 @torch.inference_mode()
 def scores_of_codes(
-    generator: Generator, networks: Sequence[AttributeCNN | AttributeEnsemble], codes: Tensor, batch_size: int
+    generator: Generator, networks: Sequence[AttributeCNN | AttributeEnsemble], codes: Codes, batch_size: int
 ) -> list[Tensor]:
-    """What networks see in the images of style codes, with the generator's stored noise.
+    """What networks see in the images of codes, with the generator's stored noise.
 
     Args:
         generator: Makes the images.
         networks: K_1, K_2, … outputs.
-        codes: M×D or M×L×D, on the generator's device.
+        codes: M codes in any space, on the generator's device.
         batch_size: Images made at once.
 
     Returns:
         M×K_1, M×K_2, …, on that device.
     """
     seen: list[list[Tensor]] = [[] for _ in networks]
-    for part in torch.split(codes, batch_size):
+    for part in codes.split(batch_size):
         made = images.rounded(generator.synthesize(part))
         for scores, network in zip(seen, networks, strict=True):
             scores.append(network(made))
@@ -95,31 +96,31 @@ def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor) -> dict[st
 def score_gradients(
     generator: Generator,
     network: AttributeCNN | AttributeEnsemble,
-    codes: Tensor,
+    codes: Codes,
     outputs: Sequence[int],
     batch_size: int = BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """What a network sees in the images of style codes, and how that changes with the codes.
+    """What a network sees in the images of codes, and how that changes with the codes.
 
     One forward pass and a backward pass per output; the images are clipped, not rounded.
 
     Args:
         generator: Makes the images, with its stored noise.
         network: K outputs.
-        codes: N×D, or N×L×D for gradients by layer.
+        codes: N codes, in the space in which gradients are wanted.
         outputs: Which outputs to differentiate.
         batch_size: Images made at once.
 
     Returns:
-        Scores N×K, and gradients N×len(outputs)×D (or ×L×D).
+        Scores N×K, and gradients: N × len(outputs), then the shape of one code.
     """
     scores: list[Tensor] = []
     gradients: list[Tensor] = []
     with torch.inference_mode(False), torch.enable_grad():
-        for part in torch.split(codes, batch_size):
-            w = part.detach().clone().requires_grad_()
-            seen = network(generator.synthesize(w).clamp(-1, 1))
-            each = [torch.autograd.grad(seen[:, k].sum(), w, retain_graph=True)[0] for k in outputs]
+        for part in codes.split(batch_size):
+            values = part.values.detach().clone().requires_grad_()
+            seen = network(generator.synthesize(Codes(values, part.space)).clamp(-1, 1))
+            each = [torch.autograd.grad(seen[:, k].sum(), values, retain_graph=True)[0] for k in outputs]
             scores.append(seen.detach())
             gradients.append(torch.stack(each, dim=1))
     return torch.cat(scores), torch.cat(gradients)

@@ -14,6 +14,7 @@ from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
+from ohlora.networks.codes import Codes
 from ohlora.utils import images
 
 FRAMES_PER_SECOND = 12.0
@@ -72,7 +73,7 @@ class Stage:
             )
         place = names.index(group) if group in names else 0
         try:
-            self.other = replace(own, steps=found.steps[place])
+            self.other = replace(own, steps=Codes(found.steps.values[place], found.space))
         except ValueError as error:
             raise ConfigError(f"{path.name} is for another generator ({error})") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.directions.edits import GRID
 from ohlora.errors import ConfigError, FormatError, MissingArtifactError
+from ohlora.networks.codes import Codes, Space
 from ohlora.utils import images
-from tests.conftest import tiny_networks
+from tests.conftest import FORMAT_1, tiny_networks
 
 NAMES = ("eyes", "mouth", "pose")
 RANGES = {"eyes": (-1.0, 1.0), "mouth": (-1.5, 1.5), "pose": (-0.5, 1.5)}
@@ -24,7 +26,8 @@ RANGES = {"eyes": (-1.0, 1.0), "mouth": (-1.5, 1.5), "pose": (-0.5, 1.5)}
 def character() -> Character:
     g, _ = tiny_networks(c_dim=2)
     torch.manual_seed(1)
-    return Character(g, torch.randn(8), NAMES, torch.randn(3, 8), RANGES, {"case": 7})
+    code, steps = Codes(torch.randn(1, 8), Space.W), Codes(torch.randn(3, 8), Space.W)
+    return Character(g, code, NAMES, steps, RANGES, {"case": 7})
 
 
 def test_a_file_is_all_it_takes(character: Character, tmp_path: Path) -> None:
@@ -35,8 +38,9 @@ def test_a_file_is_all_it_takes(character: Character, tmp_path: Path) -> None:
     face = loaded.render(eyes=0.5, mouth=-1.0, pose=0.25)
     assert isinstance(face, Image.Image) and face.size == (16, 16)
     with torch.inference_mode():
-        w = character.w + 0.5 * character.steps[0] - 1.0 * character.steps[1] + 0.25 * character.steps[2]
-        expected = images.to_uint8(character.generator.synthesize(w[None]))[0]
+        steps = character.steps.values
+        w = character.code.values + 0.5 * steps[0] - 1.0 * steps[1] + 0.25 * steps[2]
+        expected = images.to_uint8(character.generator.synthesize(Codes(w, Space.W)))[0]
     assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1
     assert (np.asarray(loaded.render()) == loaded.frames([[0, 0, 0]])[0]).all()
 
@@ -72,8 +76,36 @@ def test_files_that_are_no_character(character: Character, tmp_path: Path) -> No
     path.write_bytes(content[:-100])
     with pytest.raises(FormatError, match="not a readable safetensors file"):
         Character.load(path)
-    with pytest.raises(ValueError, match="steps"):
-        Character(character.generator, character.w, NAMES, character.steps[:2], RANGES)
+    two = Codes(character.steps.values[:2], Space.W)
+    with pytest.raises(ValueError, match="steps for \\(2,\\) attributes"):
+        replace(character, steps=two)
+    with pytest.raises(ValueError, match=r"codes in w have shape \(3, 7\); expected \(N, 8\)"):
+        replace(character, steps=Codes(torch.zeros(3, 7), Space.W))
+
+
+@pytest.mark.parametrize("space", [Space.W_BY_LAYER, Space.S])
+def test_steps_can_be_in_another_space_than_the_latent(space: Space, character: Character, tmp_path: Path) -> None:
+    g = character.generator
+    start = g.in_space(character.code, space).values
+    steps = Codes(torch.randn(3, *start.shape[1:]), space)
+    path = tmp_path / "mina.safetensors"
+    replace(character, steps=steps).save(path)
+    loaded = Character.load(path)
+    assert loaded.steps.space is space and loaded.code.space is Space.W
+    with torch.inference_mode():
+        moved = Codes(start + 0.5 * steps.values[1], space)
+        expected = images.to_uint8(g.synthesize(moved))[0]
+    assert np.abs(np.asarray(loaded.render(mouth=0.5)).astype(int) - expected).max() <= 1
+    assert (np.asarray(loaded.render()) == np.asarray(character.render())).all()
+
+
+@pytest.mark.parametrize(("name", "space"), [("character_w", Space.W), ("character_by_layer", Space.W_BY_LAYER)])
+def test_characters_of_the_first_version_load(name: str, space: Space) -> None:
+    loaded = Character.load(FORMAT_1 / f"{name}.safetensors")
+    assert (loaded.code.space, loaded.steps.space, loaded.card) == (Space.W, space, {"case": 7})
+    face = loaded.render(eyes=0.5, mouth=-1.0, pose=0.25)
+    expected = np.load(FORMAT_1 / "expected.npz")[name]  # drawn by the version that wrote the file
+    assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1
 
 
 def test_a_sweep_moves_one_attribute_at_a_time() -> None:

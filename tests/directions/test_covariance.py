@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge as SklearnRidge
 
 from ohlora.directions.covariance import covariance_solved, covariance_solved_by_layer, ridge_gradients
-from ohlora.directions.sampled import MeanDifferences, Ridges
-from ohlora.directions.svm import classes
+from ohlora.directions.finder import Finder, Notes, SampleSet, Source
+from ohlora.directions.mean_difference import MeanDifference
+from ohlora.directions.ridge import Ridge
+from ohlora.networks.codes import Codes, Space
 
 
 def problem(outputs: int = 4, size: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +40,7 @@ def test_a_step_moves_its_attribute_and_holds_the_others() -> None:
 def test_gradients_that_depend_on_each_other_are_refused() -> None:
     gradients, covariance = problem()
     gradients[3] = gradients[0] + gradients[1]
-    with pytest.raises(ValueError, match="hold fewer attributes"):
+    with pytest.raises(ValueError, match="hold to fewer attributes"):
         covariance_solved(gradients, covariance, [0])
 
 
@@ -62,36 +64,45 @@ def test_ridge_is_scikit_learn_s() -> None:
     found = ridge_gradients(
         torch.from_numpy(joint[:6, :6]), torch.from_numpy(joint[:6, 6:]), torch.from_numpy(deviations), penalty
     )
-    model = Ridge(alpha=penalty * np.trace(joint[:6, :6]) / 6 * 200).fit(w, scores / deviations)
+    model = SklearnRidge(alpha=penalty * np.trace(joint[:6, :6]) / 6 * 200).fit(w, scores / deviations)
     assert np.allclose(found.numpy(), model.coef_, atol=1e-8)
 
 
-def test_ridges_of_groups_in_parts() -> None:
-    rng = np.random.default_rng(1)
-    w = torch.from_numpy(rng.standard_normal((900, 5)))
-    true = torch.from_numpy(rng.standard_normal((2, 5, 3)))
-    group = torch.arange(900) % 2
-    scores = torch.einsum("nd,ndk->nk", w, true[group])
-    solver = Ridges(2, 5, 3)
-    for part in torch.split(torch.randperm(900), 77):
-        solver.update(w[part], group[part], scores[part])
-    assert solver.finish_pass()
-    ones = torch.ones(3, dtype=torch.double)
-    steps = solver.steps(torch.eye(5, dtype=torch.double), ones, [1], 0.0)
-    # Noiseless: the step changes score 1 of its own group by one, and no other.
+def samples(count: int, seed: int) -> tuple[np.random.Generator, torch.Tensor, np.ndarray]:
+    """Codes of length 5, and an even/odd grouping score."""
+    rng = np.random.default_rng(seed)
+    w = torch.from_numpy(rng.standard_normal((count, 5)).astype(np.float32))
+    return rng, w, np.where(np.arange(count) % 2, -1.0, 1.0)
+
+
+def found(finder: Finder, w: torch.Tensor, scores: np.ndarray, names: tuple[str, ...]) -> torch.Tensor:
+    """Steps of both groups."""
+    given = SampleSet(names, Codes(w, Space.W), scores.astype(np.float32))
+    return finder.find(Source(given, medians={"group": 0.0}), Notes()).steps.values
+
+
+def test_ridges_of_groups() -> None:
+    rng, w, side = samples(900, 1)
+    true = torch.from_numpy(rng.standard_normal((2, 5, 3))).float()
+    scores = torch.einsum("nd,ndk->nk", w, true[(side < 0).astype(int)])
+    finder = Ridge(penalty=0.0, targets=["b"], hold=["a", "c"], group_by=["group"])
+    table = np.concatenate([scores.numpy(), side[:, None]], axis=1)
+    steps = found(finder, w, table, ("a", "b", "c", "group")).float()
+    # Noiseless: the step changes score b of its own group by one of its standard deviations, and no other.
+    deviation = float(scores[:, 1].std(correction=0))
     for g in range(2):
-        torch.testing.assert_close(steps[g, 0] @ true[g], torch.tensor([0.0, 1.0, 0.0], dtype=torch.double))
+        torch.testing.assert_close(steps[g, 0] @ true[g], torch.tensor([0.0, deviation, 0.0]), rtol=1e-4, atol=1e-4)
 
 
 def test_mean_differences() -> None:
-    rng = np.random.default_rng(2)
-    w, scores, group = rng.standard_normal((600, 4)), rng.standard_normal((600, 2)), np.arange(600) % 3
-    label = classes(scores, group, 3, 0.2)
-    solver = MeanDifferences(3, 2, 4)
-    for part in np.array_split(np.arange(600), 7):
-        solver.update(torch.from_numpy(w[part]), torch.from_numpy(group[part]), torch.from_numpy(label[part]))
-    assert solver.finish_pass()
-    inside = group == 1
-    order = np.argsort(scores[inside, 0])
-    expected = w[inside][order[-40:]].mean(axis=0) - w[inside][order[:40]].mean(axis=0)
-    assert np.allclose(solver.directions()[1, 0].numpy(), expected / np.linalg.norm(expected))
+    rng, w, side = samples(600, 2)
+    scores = rng.standard_normal(600).astype(np.float32)
+    finder = MeanDifference(targets=["a"], group_by=["group"])
+    steps = found(finder, w, np.stack([scores, side], axis=1), ("a", "group"))
+    inside = side < 0
+    order = np.argsort(scores[inside])
+    expected = w[inside][order[-60:]].mean(dim=0) - w[inside][order[:60]].mean(dim=0)
+    cosine = torch.nn.functional.cosine_similarity(steps[1, 0].float(), expected, dim=0)
+    assert float(cosine) == pytest.approx(1, abs=1e-6)
+    along = w.double() @ torch.nn.functional.normalize(steps[1, 0].double(), dim=0)
+    assert float(steps[1, 0].norm()) == pytest.approx(float(along.std(correction=0)), rel=1e-6)

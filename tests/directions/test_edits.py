@@ -9,10 +9,11 @@ import pytest
 import torch
 from torchmetrics.functional import pearson_corrcoef
 
+from ohlora.directions.covariance import covariance_of
 from ohlora.directions.edits import LIMITS, Directions, Grid, Latents
 from ohlora.directions.groups import Groups
-from ohlora.directions.moments import Moments
 from ohlora.evaluation.edits import EditReport, correlations, monotone_shares, passes, slopes, summary
+from ohlora.networks.codes import Codes, Space
 from ohlora.utils.files import read_rows
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
@@ -49,28 +50,44 @@ def test_edits_add_the_directions_of_the_group() -> None:
     units = torch.rand(4, 2) + 0.5
     found = Directions(("eyes", "mouth"), vectors, units, Groups(("a", "b"), (0.0, 0.0)), "svm")
     w, strengths = torch.randn(3, 6), torch.tensor([[0.0, 0.0], [1.0, -2.0]])
-    codes = found.codes(Latents(w, None, w), torch.tensor([2, 0, 2]), strengths)
-    assert torch.equal(codes[:, 0], w)
+    latents = Latents(w, None, Codes(w, Space.W))
+    codes = found.codes(latents, torch.tensor([2, 0, 2]), strengths)
+    assert codes.space is Space.W and torch.equal(codes.values[:, 0], w)
     expected = w[1] + units[0, 0] * vectors[0, 0] - 2 * units[0, 1] * vectors[0, 1]
-    torch.testing.assert_close(codes[1, 1], expected)
+    torch.testing.assert_close(codes.values[1, 1], expected)
     by_layer = torch.randn(4, 2, 5, 6)
-    layered = Directions.of_steps(("eyes", "mouth"), by_layer, found.groups, "jacobian")
+    steps = Codes(by_layer, Space.W_BY_LAYER)
+    layered = Directions.of_steps(("eyes", "mouth"), steps, found.groups, "jacobian")
     assert torch.allclose(layered.vectors.flatten(2).norm(dim=-1), torch.ones(4, 2))
-    torch.testing.assert_close(layered.steps, by_layer)
-    codes = layered.codes(Latents(w, None, w), torch.tensor([2, 0, 2]), strengths)
-    torch.testing.assert_close(codes[1, 1, 3], w[1] + by_layer[0, 0, 3] - 2 * by_layer[0, 1, 3])
+    torch.testing.assert_close(layered.steps.values, by_layer)
+    codes = layered.codes(latents, torch.tensor([2, 0, 2]), strengths)
+    assert codes.space is Space.W_BY_LAYER
+    torch.testing.assert_close(codes.values[1, 1, 3], w[1] + by_layer[0, 0, 3] - 2 * by_layer[0, 1, 3])
     with pytest.raises(ValueError, match="4 groups × 1 attributes"):
         Directions(("eyes",), vectors, units, found.groups, "svm")
+    with pytest.raises(ValueError, match="vectors in w_by_layer"):
+        Directions(("eyes", "mouth"), vectors, units, found.groups, "svm", space=Space.W_BY_LAYER)
 
 
-def test_moments_of_rows_far_from_zero() -> None:
+def test_style_channels_are_moved_as_codes_are() -> None:
+    """Directions in S are as many numbers as the generator has style channels."""
+    vectors = torch.nn.functional.normalize(torch.randn(1, 2, 11), dim=-1)
+    found = Directions(("eyes", "mouth"), vectors, torch.ones(1, 2), Groups(), "svm", space=Space.S)
+    start = Codes(torch.randn(3, 11), Space.S)
+    codes = found.codes(Latents(torch.zeros(3, 4), None, start), torch.zeros(3, dtype=torch.long), torch.eye(2))
+    assert codes.space is Space.S
+    torch.testing.assert_close(codes.values[2, 1], start.values[2] + vectors[0, 1])
+    with pytest.raises(ValueError, match="codes in w cannot be written in s"):
+        found.codes(
+            Latents(torch.zeros(3, 4), None, Codes(torch.zeros(3, 8), Space.W)),
+            torch.zeros(3, dtype=torch.long),
+            torch.eye(2),
+        )
+
+
+def test_covariances_of_rows_far_from_zero() -> None:
     rows = torch.randn(5000, 4, dtype=torch.float64) @ torch.randn(4, 4, dtype=torch.float64) + 1e4
-    moments = Moments(4, origin=rows[0])
-    for part in torch.split(rows, 999):
-        moments.update(part)
-    assert moments.count == 5000
-    torch.testing.assert_close(moments.mean, rows.mean(dim=0))
-    torch.testing.assert_close(moments.covariance, torch.cov(rows.T, correction=0))
+    torch.testing.assert_close(covariance_of(rows, chunk=999), torch.cov(rows.T, correction=0))
 
 
 def edits(slope: torch.Tensor, noise: float, latents: int = 30) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,7 +16,7 @@ from ohlora.formats import foreign, network_files, tensor_files
 from ohlora.networks.stylegan import Generator
 from scripts import import_weights
 from tests import golden
-from tests.conftest import assert_same, tiny_networks
+from tests.conftest import FORMAT_1, assert_same, tiny_networks
 
 CASE = "stylegan-64-tiny"
 
@@ -52,8 +53,30 @@ def test_a_saved_network_rebuilds_itself(tmp_path: Path) -> None:
         assert network_files.read_metadata(path)["arguments"] == network.arguments()
         assert_same(loaded.state_dict(), network.state_dict())
         assert network_files.read_metadata(path)["provenance"] == {"stage": "test"}
-    with pytest.raises(FormatError, match="holds a generator; expected a discriminator"):
-        ohlora.load_network(tmp_path / "g.safetensors", kind="discriminator")
+    with pytest.raises(FormatError, match="holds a stylegan_generator; expected a discriminator"):
+        network_files.load_discriminator(tmp_path / "g.safetensors")
+
+
+def test_networks_of_the_first_version_load() -> None:
+    told = network_files.read_metadata(FORMAT_1 / "generator.safetensors")
+    assert (told["format_version"], told["kind"]) == (1, "stylegan_generator")
+    assert told["arguments"]["z_dim"] == 8 and told["provenance"] == {"source": "random"}
+    g = network_files.load_generator(FORMAT_1 / "generator.safetensors")
+    d = network_files.load_discriminator(FORMAT_1 / "discriminator.safetensors")
+    expected = np.load(FORMAT_1 / "expected.npz")  # what the version that wrote the files made of them
+    z, label = torch.from_numpy(expected["z"]), torch.from_numpy(expected["label"])
+    with torch.inference_mode():
+        images = g(z, label)
+        np.testing.assert_allclose(images.numpy(), expected["images"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(d(images, label).numpy(), expected["scores"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "g.safetensors"
+    about = {"kind": "other_generator", "arguments": {}, "provenance": {}}
+    tensor_files.write(path, network_files.FORMAT, network_files.FORMAT_VERSION, {"x": torch.zeros(1)}, **about)
+    with pytest.raises(FormatError, match="kind 'other_generator'; expected stylegan_generator, stylegan_discr"):
+        network_files.load_generator(path)
 
 
 def test_files_that_are_not_ours(tmp_path: Path) -> None:

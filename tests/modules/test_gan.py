@@ -20,9 +20,10 @@ from torch import Tensor
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
-from ohlora.modules.gan import GAN, Batch, select_trainable
+from ohlora.modules.gan import GAN, Architecture, Batch, select_trainable
 from ohlora.networks.feature_cache import FeatureCache
-from ohlora.networks.stylegan import Generator, with_projection
+from ohlora.networks.generator import Generator
+from ohlora.networks.surgery import with_projection
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state, tiny_networks
@@ -73,7 +74,7 @@ def reals(batch_size: int = 8) -> Tensor:
 def fakes(generator: Generator, stream: str, batch_size: int = 8) -> Tensor:
     """The fakes of a phase of the first step."""
     z = counted.normal(0, f"{stream}/z", range(batch_size), 8)
-    made: Tensor = generator(z, noise=counted.generators(0, f"{stream}/noise", range(batch_size)))
+    made: Tensor = generator(z, noise_mode="random", noise=counted.generators(0, f"{stream}/noise", range(batch_size)))
     return made
 
 
@@ -261,11 +262,16 @@ def test_the_averaged_generator_has_its_half_life(weights: tuple[Path, Path]) ->
     assert torch.equal(module.averaged.w_avg, module.generator.w_avg)
 
 
+def test_a_kind_of_generator_that_is_unknown_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"architecture\.kind is 'stylegan9'; expected stylegan"):
+        GAN(0.008, SGD, SGD, architecture=Architecture("stylegan9"))
+
+
 def test_style_mixing_changes_the_later_layers_of_some_images(weights: tuple[Path, Path]) -> None:
     module = build(weights, style_mixing=0.5)
     w = module.generator.map(torch.randn(64, 8))
     mixed = module._mix(w, "generator0", Batch(torch.zeros(64), None, list(range(64)), []))
-    own = (mixed == w[:, None]).all(dim=2)
+    own = (mixed.values == w.values[:, None]).all(dim=2)
     assert own[:, 0].all()
     crossed = ~own[:, -1]
     assert 16 <= int(crossed.sum()) <= 48

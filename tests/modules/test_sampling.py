@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from ohlora.errors import DataError
-from ohlora.formats import network_files, sample_files
+from ohlora.formats import network_files, sample_files, tensor_files
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
@@ -47,7 +47,7 @@ def test_images_manifest_and_latents(tmp_path: Path, generate: Run, weights: tup
     assert latents["z"].shape == (7, 8)
     g = network_files.load_generator(weights[0])
     noise = counted.generators(0, "noise", [5])
-    image = g(torch.from_numpy(latents["z"][5:6]), noise=noise)
+    image = g(torch.from_numpy(latents["z"][5:6]), noise_mode="random", noise=noise)
     levels = ((image[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).clamp(0, 255).floor().detach().numpy()
     with Image.open(tmp_path / "a" / "images" / "000005.png") as picture:
         assert picture.mode == "RGB" and np.abs(np.asarray(picture) - levels).max() <= 1
@@ -87,6 +87,34 @@ def test_a_folder_of_other_images_is_refused(tmp_path: Path, generate: Run, caps
     (tmp_path / "a" / "settings.json").unlink()
     assert generate("a") == 2
     assert "files of unknown origin" in capsys.readouterr().err
+
+
+def test_sets_of_the_first_version_are_gone_on_with(
+    tmp_path: Path, generate: Run, sample: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose settings had other names: they are compared under the present ones."""
+    assert generate("a") == 0
+    path = tmp_path / "a" / "settings.json"
+    found = json.loads(path.read_text())
+    assert found["noise_mode"] == "random" and "noise" not in found
+    earlier = {"generator": found["generator"], "seed": 0, "noise": "random", "psi": 1.0, "psi_layers": 0}
+    path.write_text(json.dumps(earlier))
+    assert generate("a") == 0
+    path.write_text(json.dumps(earlier | {"noise": "fixed"}))
+    assert generate("a") == 2
+    assert "noise_mode 'const' there, 'random' now" in capsys.readouterr().err
+
+    assert sample("s") == 0
+    path = tmp_path / "s" / "settings.json"
+    found = json.loads(path.read_text())
+    earlier = {("noise" if key == "noise_mode" else key): value for key, value in found.items()} | {"noise": "fixed"}
+    path.write_text(json.dumps(earlier))
+    first, second = sorted((tmp_path / "s" / "shards").iterdir())[:2]
+    tensors = tensor_files.read_tensors(first)
+    sample_files.write_shard(tmp_path / "s", 0, tensors["w"], tensors["scores"], earlier)
+    second.unlink()
+    assert sample("s") == 0
+    assert sample_files.outputs_of(tmp_path / "s", sample_files.shards_of(tmp_path / "s")) == tuple(found["outputs"])
 
 
 def test_labels_are_drawn_as_in_training(tmp_path: Path, generate: Run, weights: tuple[Path, Path]) -> None:
@@ -135,7 +163,7 @@ def test_samples_are_codes_and_scores(tmp_path: Path, sample: Run, weights: tupl
         made = to_float(to_uint8(g.synthesize(w)))  # as from a file
         scores = network(made)
     last = found["000000008-000000015.safetensors"]
-    assert last["w"].dtype == np.float32 and np.allclose(last["w"][5], w[0], atol=1e-6)
+    assert last["w"].dtype == np.float32 and np.allclose(last["w"][5], w.values[0], atol=1e-6)
     assert np.allclose(last["scores"][5], scores[0], atol=1e-4)
     medians = json.loads((tmp_path / "a" / "medians.json").read_text())
     first = np.concatenate([f["scores"] for f in found.values()])[:12]

@@ -9,17 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ohlora.networks.stylegan import (
-    Discriminator,
-    Generator,
-    add_labels,
-    blur,
-    conv2d,
-    downsample_conv,
-    modulated_instance_norm,
-    upsample_conv,
-    with_projection,
-)
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.operations import blur, conv2d, downsample_conv, modulated_instance_norm, upsample_conv
+from ohlora.networks.stylegan import Discriminator, Generator
+from ohlora.networks.surgery import add_labels, with_projection
 from ohlora.utils import counted
 from tests.conftest import TINY, tiny_networks
 
@@ -33,7 +26,8 @@ def test_shapes(resolution: int, c_dim: int) -> None:
     z, label = torch.randn(4, 6), torch.randn(4, c_dim) if c_dim else None
     images = g(z, label)
     assert images.shape == (4, 3, resolution, resolution)
-    assert g.map(z, label).shape == (4, 10)
+    w = g.map(z, label)
+    assert w.values.shape == (4, 10) and w.space is Space.W
     assert d(images, label).shape == (4,)
 
 
@@ -65,7 +59,7 @@ def test_jacobians_can_be_vectorised() -> None:
     w = torch.randn(8)
 
     def corner(w: torch.Tensor) -> torch.Tensor:
-        return g.synthesize(w[None])[0, :, 0, 0]
+        return g.synthesize(Codes(w[None], Space.W))[0, :, 0, 0]
 
     expected = torch.autograd.functional.jacobian(corner, w)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(torch.func.jacrev(corner)(w), expected, atol=1e-5, rtol=1e-4)
@@ -75,36 +69,79 @@ def test_the_trunk_sees_every_image_by_itself() -> None:
     _, d = tiny_networks(c_dim=2)
     images, label = torch.randn(4, 3, 16, 16), torch.randn(4, 2)
     features = torch.cat([d.features(images[k : k + 1]) for k in range(4)])
+    assert features.shape == (4, *d.feature_shape)
     torch.testing.assert_close(d.head(features, label), d(images, label), atol=1e-5, rtol=1e-5)
+
+
+def test_trunk_parameters_are_those_that_features_depend_on() -> None:
+    _, d = tiny_networks()
+    d.features(torch.randn(2, 3, 16, 16)).sum().backward()
+    used = {name for name, p in d.named_parameters() if p.grad is not None}
+    trunk = {id(p) for p in d.trunk_parameters()}
+    assert used and used == {name for name, p in d.named_parameters() if id(p) in trunk}
 
 
 def test_one_code_per_layer_equals_one_for_all_and_layers_can_differ() -> None:
     g, _ = tiny_networks()
-    w = torch.randn(2, 8)
-    same = w[:, None].repeat(1, g.num_ws, 1)
+    w = Codes(torch.randn(2, 8), Space.W)
+    same = Codes(w.values[:, None].repeat(1, g.num_ws, 1), Space.W_BY_LAYER)
     assert torch.equal(g.synthesize(w), g.synthesize(same))
-    other = same.clone()
-    other[:, -1] += 1
+    other = Codes(same.values.clone(), Space.W_BY_LAYER)
+    other.values[:, -1] += 1
     assert not torch.equal(g.synthesize(other), g.synthesize(same))
+
+
+def test_style_channels_make_the_same_image_and_carry_its_gradient() -> None:
+    g, _ = tiny_networks()
+    assert g.style_sizes == (16, 16, 16, 16, 16, 16) and g.style_offsets == (0, 16, 32, 48, 64, 80)
+    values = torch.randn(2, 8, requires_grad=True)
+    w = Codes(values, Space.W)
+    styles = g.styles(w)
+    assert styles.space is Space.S and styles.values.shape == (2, sum(g.style_sizes))
+    images = g.synthesize(w)
+    assert torch.equal(g.synthesize(styles), images)
+    layered = g.in_space(w, Space.W_BY_LAYER)
+    assert torch.equal(g.styles(layered).values, styles.values) and g.styles(styles) is styles
+    weights = torch.randn_like(images)
+    (expected,) = torch.autograd.grad((images * weights).sum(), values)
+    leaf = styles.values.detach().requires_grad_()
+    (of_styles,) = torch.autograd.grad((g.synthesize(Codes(leaf, Space.S)) * weights).sum(), leaf)
+    (through,) = torch.autograd.grad(styles.values, values, of_styles)
+    torch.testing.assert_close(through, expected)
+    assert float(expected.abs().max()) > 0
+    # A layer's own channels change that layer's codes and nothing before it.
+    changed = layered.values.detach().clone()
+    changed[:, 2] += 1
+    moved = (g.styles(Codes(changed, Space.W_BY_LAYER)).values != styles.values).any(dim=0).nonzero().flatten()
+    assert int(moved.min()) >= 32 and int(moved.max()) < 48
+    with pytest.raises(ValueError, match="codes in s cannot be written in w"):
+        g.in_space(styles, Space.W)
 
 
 def test_truncation_touches_the_first_layers_only() -> None:
     g, _ = tiny_networks()
     z = torch.randn(2, 8)
-    w = g.map(z)[:, None].repeat(1, g.num_ws, 1)
+    w = g.map(z).values[:, None].repeat(1, g.num_ws, 1)
     w[:, :2] = g.w_avg + 0.5 * (w[:, :2] - g.w_avg)
-    torch.testing.assert_close(g(z, truncation_psi=0.5, truncation_cutoff=2), g.synthesize(w))
+    expected = g.synthesize(Codes(w, Space.W_BY_LAYER))
+    torch.testing.assert_close(g(z, truncation_psi=0.5, truncation_cutoff=2), expected)
     torch.testing.assert_close(g(z, truncation_psi=0.5, truncation_cutoff=0), g(z))
 
 
 def test_counted_noise_belongs_to_the_image_not_to_the_batch() -> None:
     g, _ = tiny_networks()
-    w = torch.randn(3, 8)
-    together = g.synthesize(w, counted.generators(0, "noise", range(3)))
-    alone = torch.cat([g.synthesize(w[i : i + 1], counted.generators(0, "noise", [i])) for i in range(3)])
+    w = Codes(torch.randn(3, 8), Space.W)
+    together = g.synthesize(w, "random", counted.generators(0, "noise", range(3)))
+    parts = enumerate(w.split(1))
+    alone = torch.cat([g.synthesize(part, "random", counted.generators(0, "noise", [i])) for i, part in parts])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(together, g.synthesize(w), atol=1e-3)
     assert not torch.equal(g.synthesize(w, "random"), g.synthesize(w, "random"))
+    without = g.synthesize(w, "none")
+    assert not torch.allclose(without, g.synthesize(w), atol=1e-3)
+    for buffer in g.noise_buffers():
+        buffer.zero_()
+    assert torch.equal(g.synthesize(w), without)
 
 
 def test_labels_are_drawn_as_declared() -> None:
@@ -134,12 +171,16 @@ def test_wrong_shapes_say_what_was_expected() -> None:
         g.map(torch.zeros(2, 9), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"label has shape None; expected \(2, 3\)"):
         g.map(torch.zeros(2, 8))
-    with pytest.raises(ValueError, match=r"expected \(N, 8\) or \(N, 6, 8\)"):
-        g.synthesize(torch.zeros(2, 5, 8))
+    with pytest.raises(ValueError, match=r"codes in w_by_layer have shape \(2, 5, 8\); expected \(N, 6, 8\)"):
+        g.synthesize(Codes(torch.zeros(2, 5, 8), Space.W_BY_LAYER))
+    with pytest.raises(ValueError, match=r"codes in s have shape \(2, 95\); expected \(N, 96\)"):
+        g.synthesize(Codes(torch.zeros(2, 95), Space.S))
     with pytest.raises(ValueError, match=r"expected \(N, 3, 16, 16\)"):
         d(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="2 random generators were given for 1 images"):
-        g.synthesize(torch.zeros(1, 8), counted.generators(0, "noise", range(2)))
+        g.synthesize(Codes(torch.zeros(1, 8), Space.W), "random", counted.generators(0, "noise", range(2)))
+    with pytest.raises(ValueError, match="noise_mode 'const'; expected one per image and 'random'"):
+        g.synthesize(Codes(torch.zeros(1, 8), Space.W), noise=counted.generators(0, "noise", range(1)))
     with pytest.raises(ValueError, match="batch of 6 does not divide into groups of 4"):
         Discriminator(**TINY)(torch.zeros(6, 3, 16, 16))
 

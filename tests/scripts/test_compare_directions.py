@@ -23,12 +23,20 @@ def test_every_cell_is_measured_once(
     torch.manual_seed(0)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
     networks = {name: str(tmp_path / "merged.safetensors") for name in ("network", "judge")}
-    common = {"generator": str(weights[0]), **networks, "covariance_count": 50, "group_by": []}
+    OmegaConf.save(
+        OmegaConf.create({"model": {"init_args": {"generator": str(weights[0]), "network": networks["network"]}}}),
+        tmp_path / "search.yaml",
+    )
+    OmegaConf.save(
+        OmegaConf.create({"model": {"init_args": {"generator": str(weights[0]), **networks}}}),
+        tmp_path / "evaluation.yaml",
+    )
     sampling = {"model": {"init_args": {"generator": str(weights[0]), "network": networks["network"]}}}
     OmegaConf.save(OmegaConf.create(sampling), tmp_path / "sampling.yaml")
     config = {
         "root": str(tmp_path / "compared"),
-        "recipe": [str(CONF / "directions.yaml")],
+        "recipe": [str(CONF / "directions.yaml"), str(tmp_path / "search.yaml")],
+        "evaluation": [str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")],
         "sampling": [str(CONF / "sample.yaml"), str(tmp_path / "sampling.yaml")],
         "latents": 12,
         "calibrate": 2,
@@ -39,8 +47,17 @@ def test_every_cell_is_measured_once(
         "discriminator": str(weights[1]),
         "closer_count": 12,
         "methods": {
-            "ridge": {"budget": "samples", "settings": {"method": "ridge", **common}},
-            "jacobian": {"budget": "gradients", "settings": {"method": "jacobian", **common}},
+            "ridge": {
+                "budget": "samples",
+                "finder": {"class_path": "ohlora.directions.ridge.Ridge", "init_args": {"group_by": []}},
+            },
+            "jacobian": {
+                "budget": "gradients",
+                "finder": {
+                    "class_path": "ohlora.directions.jacobian.Jacobian",
+                    "init_args": {"covariance_count": 50},
+                },
+            },
         },
     }
     OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ohlora.formats import foreign, network_files
-from ohlora.networks.stylegan import Discriminator, Generator, with_projection
+from ohlora.networks.stylegan import Discriminator, Generator
+from ohlora.networks.surgery import with_projection
 from scripts import export_weights, import_weights
 from tests import golden
 from tests.conftest import assert_same, network_state, tiny_networks
@@ -54,5 +55,5 @@ def test_what_has_no_place_in_the_layout_is_refused(
     assert export_weights.main([str(weights[0]), str(path), str(tmp_path / "out.pth")]) == 2
     assert "projection head, for which GenForce's layout has no place" in capsys.readouterr().err
     assert export_weights.main([str(weights[1]), str(tmp_path / "out.pth")]) == 2
-    assert "holds a discriminator; expected a generator" in capsys.readouterr().err
+    assert "holds a stylegan_discriminator; expected a generator" in capsys.readouterr().err
     assert not (tmp_path / "out.pth").exists()

@@ -1,0 +1,166 @@
+"""What every way of finding directions has in common.
+
+A finder is an object of the configuration (``model.init_args.finder``, by ``class_path``): its constructor holds its
+settings, and :meth:`Finder.find` turns samples, or a generator and a network, into directions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from ohlora.attributes import EXPRESSIONS
+from ohlora.directions.edits import GRID, Directions
+from ohlora.directions.groups import Groups
+from ohlora.errors import ConfigError
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes
+from ohlora.networks.generator import Generator
+
+Layers = Literal["all", "each", "sweep", "auto"]
+Need = Literal["samples", "generator", "network"]
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Scored samples in memory.
+
+    Attributes:
+        outputs: Names of the K scores.
+        codes: N codes, float32 on the CPU.
+        scores: N×K float32.
+    """
+
+    outputs: tuple[str, ...]
+    codes: Codes
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """What directions are found from; a finder's :attr:`Finder.needs` says which parts are there.
+
+    Attributes:
+        samples: Scored samples.
+        generator: Makes images, frozen.
+        network: Scores them: the search CNN, frozen.
+        medians: Median of each score, by which groups are told apart.
+        grid: Attribute → strengths that edits are later used at.
+        batch_size: Images made at once.
+    """
+
+    samples: SampleSet | None = None
+    generator: Generator | None = None
+    network: AttributeCNN | AttributeEnsemble | None = None
+    medians: Mapping[str, float] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[float]] = field(default_factory=lambda: GRID)
+    batch_size: int = 100
+
+    @property
+    def scored_samples(self) -> SampleSet:
+        """The samples.
+
+        Raises:
+            ConfigError: If there are none.
+        """
+        if self.samples is None:
+            raise ConfigError("this finder searches samples; set data.init_args.folder")
+        return self.samples
+
+    @property
+    def networks(self) -> tuple[Generator, AttributeCNN | AttributeEnsemble]:
+        """Generator and search CNN.
+
+        Raises:
+            ConfigError: If one is missing.
+        """
+        if self.generator is None or self.network is None:
+            raise ConfigError("this finder needs a generator and a network; set both in model.init_args")
+        return self.generator, self.network
+
+
+@dataclass
+class Notes:
+    """What a search shows of itself: numbers, pictures (H×W×3 uint8) and tables, by name."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+class Finder(ABC):
+    """Base of the finders.
+
+    Args:
+        targets: What the directions move; by default eyes, mouth and pose.
+        group_by: By which attributes latents are grouped; an empty list finds one direction for all. By default the
+            recipe's four for samples, none for gradients.
+        layers: Where directions act: ``all`` style layers alike; ``each`` layer by a part of its own (finders that take
+            gradients); ``sweep`` is ``all``, with a table of every range of layers; ``auto`` takes, for each attribute,
+            the range of that table that leaks least; or first and last layer, counted from 0.
+        sweep_count: Latents of the sweep over layers.
+        seed: Seed of the search: splits and latents.
+    """
+
+    uses_samples: ClassVar[bool] = False
+    grouped_by_default: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        targets: Sequence[str] | None = None,
+        group_by: Sequence[str] | None = None,
+        layers: Layers | Sequence[int] = "all",
+        sweep_count: int = 20,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(layers, str) and (len(layers) != 2 or not 0 <= layers[0] <= layers[1]):
+            raise ConfigError(f"layers is {list(layers)}; expected first and last, counted from 0")
+        self.targets = tuple(EXPRESSIONS if targets is None else targets)
+        self.group_by = self.grouped_by_default if group_by is None else tuple(group_by)
+        self.layers, self.sweep_count, self.seed = layers, sweep_count, seed
+
+    @property
+    def name(self) -> str:
+        """What files of directions say of how they were found: the name of the finder's module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def needs(self) -> set[Need]:
+        """Which parts of a :class:`Source` the search uses."""
+        found: set[Need] = {"samples"} if self.uses_samples else {"generator", "network"}
+        if self.layers in ("sweep", "auto"):
+            found |= {"generator", "network"}
+        elif not isinstance(self.layers, str):
+            found |= {"generator"}
+        return found
+
+    @abstractmethod
+    def find(self, source: Source, notes: Notes) -> Directions:
+        """Searches.
+
+        Args:
+            source: What :attr:`needs` asks for.
+            notes: Takes what the search shows of itself.
+
+        Raises:
+            ConfigError: If settings and source do not fit each other.
+            DataError: If nothing can be learned from the source.
+        """
+
+    def groups(self, source: Source) -> Groups:
+        """The grouping rule.
+
+        Raises:
+            ConfigError: If a median is missing.
+        """
+        missing = [name for name in self.group_by if name not in source.medians]
+        if missing:
+            raise ConfigError(
+                f"there is no median of {', '.join(missing)}, by which latents are grouped; set "
+                "model.init_args.medians, or the finder's group_by to []"
+            )
+        return Groups(self.group_by, tuple(source.medians[name] for name in self.group_by))

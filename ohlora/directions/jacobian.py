@@ -1,0 +1,170 @@
+"""Directions from the mean gradients of a network's scores through the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.directions import layers
+from ohlora.directions.covariance import covariance_of, covariance_solved, covariance_solved_by_layer, held_names
+from ohlora.directions.edits import Directions, Grid, LocalBasis, added
+from ohlora.directions.finder import Finder, Notes, Source
+from ohlora.directions.groups import Groups
+from ohlora.errors import ConfigError, DataError
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import counted_latents, score_gradients
+from ohlora.utils import counted, figures
+
+
+class Jacobian(Finder):
+    """Averages the gradients of the search CNN through the generator, then solves for steps that hold the others.
+
+    The first round takes them at the latents themselves; later rounds at latents edited with the steps found so far, by
+    random strengths of the grid, since that is where the steps must hold. The steps come from the mean of all rounds
+    but the first. It costs latents × rounds images, with a backward pass per attribute. A unit of strength is one
+    standard deviation of the score; see :mod:`ohlora.directions.covariance`.
+
+    Args:
+        latents: Latents whose gradients are taken.
+        rounds: How often: the first unedited, the others edited by what was found.
+        covariance_count: Latents for the covariance of w; no images.
+        hold: What the directions must not change; by default all that is measured.
+        common: See :class:`ohlora.directions.finder.Finder`.
+    """
+
+    def __init__(
+        self,
+        latents: int = 300,
+        rounds: int = 3,
+        covariance_count: int = 20000,
+        hold: Sequence[str] | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        if latents < 1 or rounds < 1 or covariance_count < 2:
+            raise ConfigError(
+                f"latents is {latents}, rounds {rounds} and covariance_count {covariance_count}; expected at least 1, "
+                "1 and 2"
+            )
+        self.latents, self.rounds, self.covariance_count, self.hold = latents, rounds, covariance_count, hold
+
+    def find(self, source: Source, notes: Notes) -> Directions:
+        """See :meth:`ohlora.directions.finder.Finder.find`."""
+        generator, network = source.networks
+        held = held_names(self.targets, self.hold, network.outputs)
+        groups = self.groups(source)
+        covariance = covariance_of(self._codes(generator, "covariance", range(self.covariance_count)))
+        gradients, deviations = self._gradients(source, groups, held, covariance)
+        self._show(gradients, covariance, held, notes)
+        targets = range(len(self.targets))
+
+        def steps_of(chosen: layers.Range | None) -> Tensor:
+            first, last = chosen or (0, generator.num_ws - 1)
+            return covariance_solved(gradients[:, :, first : last + 1].sum(dim=2), covariance, targets)
+
+        arranged: str | dict[str, layers.Range]
+        if self.layers == "each":
+            by_layer = covariance_solved_by_layer(gradients, covariance, targets)
+            steps, arranged = Codes(by_layer, Space.W_BY_LAYER), "each"
+        else:
+            steps, arranged = layers.arranged(self, steps_of, groups, source, notes)
+        provenance: dict[str, Any] = {
+            "latents": self.latents,
+            "rounds": self.rounds,
+            "images": self.latents * self.rounds,
+        }
+        provenance |= {"held": held, "seed": self.seed, "layers": arranged}
+        basis = self.basis(held, gradients.cpu(), covariance.cpu(), deviations.cpu(), source)
+        steps = Codes(steps.values.cpu(), steps.space)
+        return Directions.of_steps(self.targets, steps, groups, self.name, provenance, basis)
+
+    def basis(
+        self, held: list[str], gradients: Tensor, covariance: Tensor, deviations: Tensor, source: Source
+    ) -> LocalBasis | None:
+        """What edits at single latents start from; None for a finder that makes none."""
+        return None
+
+    def _codes(self, generator: Generator, stream: str, indices: Sequence[int]) -> Tensor:
+        parts = [indices[first : first + 1000] for first in range(0, len(indices), 1000)]
+        with torch.no_grad():
+            return torch.cat(
+                [generator.map(*counted_latents(generator, self.seed, part, f"{stream}/")).values for part in parts]
+            )
+
+    def _gradients(self, source: Source, groups: Groups, held: list[str], covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean gradients in standard deviations of the scores, G×K×L×D, and those deviations, (K,)."""
+        generator, network = source.networks
+        places = [network.outputs.index(name) for name in held]
+        start = Codes(self._codes(generator, "search", range(self.latents)), Space.W)
+        strengths = self._strengths(source).to(start.values)
+        codes, total = start.in_space(Space.W_BY_LAYER, generator.num_ws), torch.zeros(())
+        group, deviations = torch.zeros(0), torch.ones(())
+        for k in range(self.rounds):
+            if k:
+                mean = total / deviations[:, None, None] / max(1, k - 1)
+                steps = covariance_solved_by_layer(mean, covariance, range(len(self.targets)))
+                moved = added(start, strengths[k - 1][:, None], Codes(steps[group], Space.W_BY_LAYER))
+                codes = Codes(moved.values[:, 0], moved.space)
+            summed: Tensor | int = 0
+            scores = []
+            for at, part in enumerate(codes.split(source.batch_size)):
+                seen, found = score_gradients(generator, network, part, places, source.batch_size)
+                scores.append(seen)
+                if k == 0:
+                    own = torch.from_numpy(groups.assign(network.outputs, seen.cpu().numpy())).to(found.device)
+                    group = own if at == 0 else torch.cat([group, own])
+                else:
+                    own = group[at * source.batch_size :][: len(found)]
+                weights = torch.nn.functional.one_hot(own, len(groups.names)).double()
+                summed = summed + torch.einsum("ng,nkld->gkld", weights, found.double())
+            counts = torch.bincount(group, minlength=len(groups.names))
+            if k == 0:
+                deviations = self._deviations(torch.cat(scores)[:, places], groups, counts)
+            of_round = summed / counts[:, None, None, None]
+            total = of_round if k <= 1 else total + of_round
+        return total / deviations[:, None, None] / max(1, self.rounds - 1), deviations
+
+    def _strengths(self, source: Source) -> Tensor:
+        """Random strengths within the grid for all rounds but the first: (rounds − 1)×N×P."""
+        low, high = ends(self.targets, source)
+        drawn = [
+            [random.random(len(self.targets)) for random in counted.generators(self.seed, stream, range(self.latents))]
+            for stream in (f"search/strengths/{k}" for k in range(1, self.rounds))
+        ]
+        uniform = torch.from_numpy(np.array(drawn).reshape(self.rounds - 1, self.latents, len(self.targets)))
+        return torch.lerp(low.double(), high.double(), uniform)
+
+    def _deviations(self, scores: Tensor, groups: Groups, counts: Tensor) -> Tensor:
+        empty = [name for name, count in zip(groups.names, counts.tolist(), strict=True) if not count]
+        if empty:
+            raise DataError(
+                f"no latent of {self.latents} is in group {', '.join(empty)}; take more latents or fewer groups"
+            )
+        deviations = scores.double().std(dim=0, correction=0)
+        if not bool((deviations > 0).all()):
+            raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
+        return deviations
+
+    def _show(self, gradients: Tensor, covariance: Tensor, held: list[str], notes: Notes) -> None:
+        """How strongly each layer moves each attribute."""
+        along = torch.einsum("gkld,de,gkle->gkl", gradients, covariance, gradients)
+        reach = along.mean(dim=0).clamp(min=0).sqrt().cpu().numpy()
+        names = [f"{layer}" for layer in range(reach.shape[1])]
+        title = "change by one standard deviation of w in a layer"
+        notes.pictures["layers_of_attributes"] = figures.heat_map(reach, held, names, title, (-1, 1))
+        notes.tables["layers_of_attributes"] = [
+            {"attribute": name, **{f"layer_{k}": round(float(v), 4) for k, v in enumerate(row)}}
+            for name, row in zip(held, reach, strict=True)
+        ]
+
+
+def ends(targets: Sequence[str], source: Source) -> tuple[Tensor, Tensor]:
+    """Lowest and highest strength of each target on the grid, (P,) each."""
+    levels = Grid.of(targets, source.grid).levels
+    low, high = (torch.tensor([end(levels[name]) for name in targets]) for end in (min, max))
+    return low, high

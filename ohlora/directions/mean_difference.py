@@ -1,0 +1,45 @@
+"""Directions as differences of means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.directions.extremes import class_size
+from ohlora.directions.sampled import Part, Row, SampleFinder
+from ohlora.errors import ConfigError
+
+
+class MeanDifference(SampleFinder):
+    """Mean of the samples that score highest minus mean of those that score lowest.
+
+    A unit of strength is one standard deviation of w along the direction.
+
+    Args:
+        fraction: Share of a group in each of the two classes.
+        common: See :class:`ohlora.directions.sampled.SampleFinder`.
+    """
+
+    def __init__(self, fraction: float = 0.2, **common: Any) -> None:
+        super().__init__(**common)
+        if not 0 < fraction <= 0.5:
+            raise ConfigError(f"fraction is {fraction}; expected above 0 and at most 0.5")
+        self.fraction = fraction
+
+    def large_enough(self, count: int, size: int) -> bool:
+        """Two classes must not overlap."""
+        return count >= 2 * class_size(count, self.fraction)
+
+    def solve(self, part: Part) -> tuple[Tensor, list[Row]]:
+        """See :meth:`ohlora.directions.sampled.SampleFinder.solve`."""
+        w = part.codes.numpy()
+        classes = [part.classes(name, self.fraction) for name in self.targets]
+        means = [np.subtract(*(w[members].mean(axis=0, dtype=np.float64) for members in pair)) for pair in classes]
+        return part.one_deviation(torch.from_numpy(np.stack(means))), []
+
+    def settings(self) -> dict[str, Any]:
+        """Also the share of a group in a class."""
+        return super().settings() | {"fraction": self.fraction}

@@ -1,0 +1,19 @@
+"""Random directions: the floor that every other finder is compared with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ohlora.directions.sampled import Part, Row, SampleFinder
+from ohlora.utils import counted
+
+
+class Random(SampleFinder):
+    """Draws directions; a unit of strength is one standard deviation of w along them."""
+
+    def solve(self, part: Part) -> tuple[Tensor, list[Row]]:
+        """See :meth:`ohlora.directions.sampled.SampleFinder.solve`."""
+        shape = (len(self.targets), part.codes.shape[-1])
+        drawn = counted.generator(self.seed, "random directions", part.number).standard_normal(shape)
+        return part.one_deviation(torch.from_numpy(drawn)), []

@@ -1,0 +1,233 @@
+"""The evaluation of edits, through the entry point."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ohlora.characters.character import Character
+from ohlora.characters.reports import Report
+from ohlora.directions.edits import Directions, Grid, LocalBasis
+from ohlora.directions.finder import Notes, Source
+from ohlora.directions.groups import Groups
+from ohlora.directions.jacobian import Jacobian
+from ohlora.errors import ConfigError
+from ohlora.evaluation.edits import correlations
+from ohlora.faces.classes import CLASSES
+from ohlora.formats import network_files
+from ohlora.formats.direction_files import load_directions, save_directions
+from ohlora.networks.attribute_cnn import attribute_cnn
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.face_parser import FaceParserNetwork
+from ohlora.utils import counted, images
+from ohlora.utils.files import read_rows
+from tests.conftest import tiny_networks
+from tests.toy_tables import options
+
+Run = Callable[..., int]
+EDITED = ("eyes", "mouth", "pose")
+
+
+@pytest.fixture
+def tested(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Callable[..., int]:
+    """Evaluates directions of random networks; settings of the stage are keywords, None is null."""
+    torch.manual_seed(0)
+    for name in ("merged", "judge"):
+        network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+    vectors = torch.nn.functional.normalize(torch.randn(4, 3, 8), dim=-1)
+    groups = Groups(("hair_color", "hair_length"), (0.0, 0.0))
+    save_directions(Directions(EDITED, vectors, torch.rand(4, 3) + 0.5, groups, "svm"), tmp_path / "d.safetensors")
+    paths: dict[str, Any] = {
+        "generator": weights[0],
+        "network": tmp_path / "merged.safetensors",
+        "judge": tmp_path / "judge.safetensors",
+        "directions": tmp_path / "d.safetensors",
+    }
+
+    def run(*words: str, output: str = "found", **settings: Any) -> int:
+        given = {**paths, **settings, "output": tmp_path / output}
+        said = options({f"model.init_args.{k}": "null" if v is None else v for k, v in given.items()})
+        return ohlora("test", "evaluation", *said, *words, stage_dir=tmp_path / f"{output}-stage")
+
+    return run
+
+
+def test_the_evaluation_of_edits(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
+    assert tested() == 0
+    folder = tmp_path / "found"
+    rows = read_rows(folder / "test_result.csv")
+    assert list(rows[0])[:8] == [
+        "case", "vector_no", "passed", "group_name", "eyes_corr", "mouth_corr", "pose_corr", "sum_abs_corr",
+    ]  # fmt: skip
+    assert [row["case"] for row in rows] == [str(k) for k in range(5)]
+    found = load_directions(tmp_path / "d.safetensors")
+    g = network_files.load_generator(weights[0])
+    search_cnn, judge = (network_files.load_attributes(tmp_path / f"{n}.safetensors") for n in ("merged", "judge"))
+
+    def see(network: torch.nn.Module, w: torch.Tensor) -> torch.Tensor:
+        return network(images.to_float(images.to_uint8(g.synthesize(Codes(w, Space.W)))))  # type: ignore[no-any-return]
+
+    with torch.inference_mode():
+        scale = see(judge, g.map(counted.normal(0, "scale/z", range(40), 8)).values).std(dim=0, correction=0)
+        w = g.map(counted.normal(0, "test/z", [3], 8)).values
+        group = found.groups.assign(search_cnn.outputs, see(search_cnn, w).numpy())
+        strengths = Grid.of(found.attributes).strengths(found.attributes)
+        codes = w + torch.einsum("ep,pd->ed", strengths, found.steps.values[group[0]])
+        scores = see(judge, codes) / scale
+    r = correlations(strengths.double(), scores[None].double())[0]
+    row = rows[3]
+    assert row["group_name"] == found.groups.names[group[0]]
+    for p, name in enumerate(found.attributes):
+        assert float(row[f"{name}_corr"]) == pytest.approx(float(r[p, judge.outputs.index(name)]), abs=2e-3)
+    slope = np.polyfit(strengths[:, 1], scores[:, judge.outputs.index("mouth")], 1)[0]
+    assert float(row["mouth_slope"]) == pytest.approx(slope, abs=2e-3)
+    (statistics,) = read_rows(folder / "test_statistics.csv")
+    mean = np.mean([float(row["pose_corr"]) for row in rows])
+    assert float(statistics["pose_corr_mean"]) == pytest.approx(mean, abs=1e-4)
+    assert statistics["passed"] == str(sum(row["passed"] == "true" for row in rows))
+    latents = load_file(folder / "latents.safetensors")
+    assert torch.allclose(latents["codes"][3:4], w, atol=1e-6) and latents["group"][3] == group[0]
+    assert {row["passed"] for row in rows} <= {"true", "false"}
+    # What characters are calibrated from is not rounded.
+    for what in ("corr", "slope", "leakage"):
+        assert latents[what].dtype == torch.float64 and latents[what].shape == (5, 3)
+        table = np.array([[float(row[f"{name}_{what}"]) for name in EDITED] for row in rows])
+        assert np.abs(latents[what].numpy() - table).max() <= 5.1e-5 and (latents[what].numpy() != table).any()
+    sheets = sorted((folder / "sheets").iterdir())
+    assert [path.name.split("_")[0] for path in sheets] == ["best", "middle", "worst"]
+    with Image.open(sheets[0]) as sheet:
+        assert sheet.width > 2 * 5 * 16 * 4
+    assert len(read_rows(tmp_path / "found-stage" / "runs" / "0001" / "sheets.csv")) == 3
+
+
+def test_batches_do_not_matter(tmp_path: Path, tested: Run) -> None:
+    assert tested() == 0 and tested("--data.init_args.batch_size", "3", output="again") == 0
+    first, second = (read_rows(tmp_path / name / "test_result.csv") for name in ("found", "again"))
+    for a, b in zip(first, second, strict=True):
+        assert float(a["eyes_corr"]) == pytest.approx(float(b["eyes_corr"]), abs=2e-3)
+        assert a["group_name"] == b["group_name"]
+
+
+def test_what_cannot_be_evaluated(tmp_path: Path, tested: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tested(directions=tmp_path / "none") == 2
+    assert "none does not exist" in capsys.readouterr().err
+    assert tested(directions=None) == 2
+    assert "expected one of them" in capsys.readouterr().err
+    assert tested(grid="{eyes: [-1, 1], mouth: [0], pose: [0, 1]}") == 2
+    assert "fewer than two strengths for mouth" in capsys.readouterr().err
+    other = Directions(EDITED, torch.ones(1, 3, 5), torch.ones(1, 3), Groups(), "svm")
+    save_directions(other, tmp_path / "other.safetensors")
+    assert tested(directions=tmp_path / "other.safetensors") == 2
+    assert "other.safetensors is for another generator: codes in w have shape (3, 5)" in capsys.readouterr().err
+    torch.manual_seed(0)
+    network_files.save_network(attribute_cnn("hairstyle", "small", 16).eval(), tmp_path / "judge.safetensors")
+    assert tested() == 2
+    assert "the judge has no output eyes, mouth, pose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("space", [Space.W_BY_LAYER, Space.S])
+def test_other_spaces_become_characters_too(
+    tmp_path: Path, weights: tuple[Path, Path], tested: Run, space: Space
+) -> None:
+    g = network_files.load_generator(weights[0])
+    shape = (g.num_ws, g.w_dim) if space is Space.W_BY_LAYER else (sum(g.style_sizes),)
+    torch.manual_seed(1)
+    steps = Codes(torch.randn(1, 3, *shape) / 10, space)
+    save_directions(Directions.of_steps(EDITED, steps, Groups(), "made"), tmp_path / "d.safetensors")
+    assert tested("--data.init_args.count", "12") == 0
+    report = Report.load(tmp_path / "found")  # which remembers generator and directions
+    rising = [k for k, slopes in enumerate(report.measured["slope"].tolist()) if min(slopes) > 0]
+    character = report.character(rising[0])
+    assert character.steps.space is space
+    with torch.inference_mode():
+        start = g.in_space(g.map(counted.normal(0, "test/z", [rising[0]], 8)), space).values
+        expected = images.to_uint8(g.synthesize(Codes(start + steps.values[0, 1], space)))[0]
+    mouth = float(report.measured["slope"][rising[0], 1])
+    assert np.abs(np.asarray(character.render(mouth=mouth)).astype(int) - expected).max() <= 1
+
+
+def basis(layers: int) -> LocalBasis:
+    """A start for local edits of the tiny generator."""
+    torch.manual_seed(3)
+    names = (*EDITED, "hairstyle")
+    low, high = torch.tensor([-1.2, -1.8, -0.6]), torch.tensor([1.2, 1.8, 1.8])
+    gradients, covariance = torch.randn(4, layers, 8, dtype=torch.double), torch.eye(8, dtype=torch.double)
+    return LocalBasis(names, gradients, covariance, torch.ones(4, dtype=torch.double), 2, 2, 0.8, low, high, 0)
+
+
+def test_local_edits_become_a_character(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
+    found = load_directions(tmp_path / "d.safetensors")
+    one = Directions(EDITED, found.vectors[:1], found.units[:1], Groups(), "local", basis=basis(6))
+    save_directions(one, tmp_path / "d.safetensors")
+    # Two random networks agree on nothing; one that judges itself sees what it asked for.
+    assert tested("--data.init_args.count", "20", judge=tmp_path / "merged.safetensors") == 0
+    folder = tmp_path / "found"
+    latents = load_file(folder / "latents.safetensors")
+    assert latents["steps"].shape == (20, 3, 6, 8)
+    report = Report.load(folder)
+    place = next(k for k, slopes in enumerate(report.measured["slope"].tolist()) if min(slopes) > 0)
+    character = report.character(place)
+    slope = float(latents["slope"][place, 1])
+    torch.testing.assert_close(character.steps.values[1], latents["steps"][place, 1] / slope)
+    character.save(tmp_path / "mina.safetensors")
+    mina = Character.load(tmp_path / "mina.safetensors")
+    assert mina.render(mouth=slope).size == (16, 16)
+    with torch.inference_mode():
+        codes = latents["codes"][place] + latents["steps"][place, 1]
+        expected = images.to_uint8(mina.generator.synthesize(Codes(codes[None], Space.W_BY_LAYER)))[0]
+    assert np.abs(np.asarray(mina.render(mouth=slope)).astype(int) - expected).max() <= 1
+
+
+def test_labels_as_edits(
+    tmp_path: Path, weights: tuple[Path, Path], tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"directions": None, "labels": "[eyes, mouth, pose]"}
+    assert tested(**labels) == 2
+    assert "the generator has no label for eyes, mouth, pose" in capsys.readouterr().err
+    g, _ = tiny_networks(c_dim=7)
+    network_files.save_network(g, weights[0])
+    assert tested(**labels) == 0
+    assert len(read_rows(tmp_path / "found" / "test_result.csv")) == 5
+    with pytest.raises(ConfigError, match="label edits"):
+        Report.load(tmp_path / "found", weights[0])
+
+
+def test_calibrated_strengths_have_slope_one(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
+    g = network_files.load_generator(weights[0]).requires_grad_(False)
+    network = network_files.load_attributes(tmp_path / "merged.safetensors").requires_grad_(False)
+    finder = Jacobian(latents=10, rounds=1, covariance_count=50, targets=["eyes", "mouth"])
+    found = finder.find(Source(generator=g, network=network), Notes())
+    save_directions(dataclasses.replace(found, units=3 * found.units), tmp_path / "d.safetensors")
+    words = ["--data.init_args.count", "40"]
+    settings = {"judge": tmp_path / "merged.safetensors", "grid": "{mouth: [-0.03, 0, 0.03], eyes: [-0.03, 0.03]}"}
+    slopes = []
+    for count in (0, 40):
+        assert tested(*words, **settings, calibrate=count) == 0
+        (statistics,) = read_rows(tmp_path / "found" / "test_statistics.csv")
+        slopes.append([float(statistics[f"{name}_slope_mean"]) for name in ("eyes", "mouth")])
+    assert min(slopes[0]) > 2 and slopes[1] == pytest.approx([1, 1], abs=0.3)
+    units = load_file(tmp_path / "found" / "latents.safetensors")["units"]
+    assert units.shape == (2,) and (units < 0.5).all()
+
+
+def test_a_closer_look(
+    tmp_path: Path, weights: tuple[Path, Path], tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parser and discriminator look at the first latents too."""
+    torch.manual_seed(0)
+    parser = FaceParserNetwork(CLASSES, (8, 16))
+    network_files.save_network(parser.eval(), tmp_path / "parser.safetensors")
+    closer = {"parser": tmp_path / "parser.safetensors", "discriminator": weights[1], "closer_count": 4}
+    assert tested(**closer) == 0
+    (found,) = read_rows(tmp_path / "found" / "test_statistics.csv")
+    assert np.isfinite(float(found["realism_change"])) and "mouth_parsed_corr_mean" in found
+    assert tested("--data.init_args.batch_size", "5", **closer) == 2
+    assert "in groups of 4, and data.init_args.batch_size is 5" in capsys.readouterr().err
