@@ -15,6 +15,8 @@ import yaml
 from ohlora import tracking
 from ohlora.__main__ import main
 from ohlora.callbacks.checkpoint import read_checkpoint
+from tests.conftest import CONF
+from tests.toy_tables import brightness_table
 
 Run = Callable[..., int]
 
@@ -117,6 +119,21 @@ def test_what_stage_and_data_share_is_said_once(
     assert "data.init_args.attribute is gender, and model.init_args.attribute is age" in capsys.readouterr().err
     assert ohlora("fit", "filter", *words) == 2, "the same, said twice, is no contradiction"
     assert "none.csv does not exist" in capsys.readouterr().err
+
+
+def test_what_the_data_takes_from_the_stage_is_in_the_saved_configuration(tmp_path: Path, ohlora: Run) -> None:
+    settings = yaml.safe_load((CONF / "filter.yaml").read_text())
+    for name in ("resolution", "attribute", "folds"):
+        settings["data"]["init_args"].pop(name, None)
+    settings["data"]["init_args"]["annotations"] = str(brightness_table(tmp_path / "data", 60)[0])
+    settings["trainer"]["default_root_dir"] = str(tmp_path / "stage")
+    (tmp_path / "once.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "--config", str(tmp_path / "once.yaml")]) == 0
+    saved = tmp_path / "stage" / "runs" / "0001" / "config.yaml"
+    told = yaml.safe_load(saved.read_text())["data"]["init_args"]
+    assert (told["resolution"], told["attribute"], told["folds"]) == (16, "gender", 3)
+    again = ["--trainer.logger.init_args.run_dir", "null"]
+    assert main(["fit", "--config", str(saved), *again]) == 0, "a saved configuration runs again"
 
 
 def test_a_checkpoint_with_unknown_settings_is_refused(
