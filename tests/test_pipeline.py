@@ -232,3 +232,16 @@ def test_a_folder_with_its_earlier_name_is_met_with_the_command_that_moves_it(tm
     assert {path.name for path in (root / "vectorfind_v9").iterdir()} == {"directions.safetensors"}
     assert len(list((root / "evaluate_v9").iterdir())) == 3
     assert renamed.moving(root / "evaluate_v9" / "test_result.csv") is None
+
+
+def test_the_documented_world_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    mine = pipeline.world("mine.yaml")
+    assert mine.path("finetune_v1/generator.safetensors") == Path("my_generator.safetensors")
+    assert mine.path("original/generator.safetensors").name == "generator.safetensors", "of the base"
+    assert mine.path("filter_v1/manifest.csv") == Path("artifacts/mine/filter_v1/manifest.csv")
+    assert mine.command(mine.by_name["filter_v1"]).endswith("--keep 'gender >= 0.9' --keep 'glass >= 0.9'")
+    pipeline.use(mine)
+    assert pipeline.hint("artifacts/mine/labels/labels_2k.csv") == "label images: ohlora studio --world mine.yaml"
