@@ -10,17 +10,19 @@ usage: ohlora [--help] [--version] [--traceback] COMMAND ...
 From a StyleGAN and a few thousand labels to a virtual character.
 
 commands:
-  fit        train a stage:             ohlora fit --config configs/finetune_v8.yaml
-  predict    make or score images:      ohlora predict --config configs/generate_original.yaml
+  fit        train a stage:             ohlora fit finetune_v8 --world toy
+  predict    make or score images:      ohlora predict generate_original --world toy
   validate   measure on validation data
   test       measure on test data
   doctor     say what is installed, what has been made, and what to run next
+  pipeline   list the stages of a world and their commands; write dvc.yaml
   studio     label, choose and steer in the browser
 
   ohlora COMMAND --help                 lists the settings of a command
   ohlora COMMAND --model.help CLASS     lists the settings of a stage (also --data.help)
 
 options:
+  --world WORLD        toy, demo, celeba256 (the default), or the path of a world's file
   --config FILE        settings; may be given several times, later files win
   --a.b.c VALUE        one setting; wins over files
   --ckpt_path last     go on with the newest run of the same stage
@@ -50,6 +52,10 @@ def main(args: list[str] | None = None) -> int:
         from ohlora import doctor
 
         return doctor.main(given[1:])
+    if given[0] == "pipeline":
+        from ohlora import generated
+
+        return generated.main(given[1:])
     if given[0] == "studio":
         from ohlora.studio import server
 

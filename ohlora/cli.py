@@ -19,17 +19,15 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import OmegaConf
 
-from ohlora import tracking
+from ohlora import commandline, renamed, tracking, worlds
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
 from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 from ohlora.modules.base import Stage
-from ohlora.utils.files import config_file, replacing, shipped
+from ohlora.utils.files import replacing
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-COMMANDS = ("fit", "validate", "test", "predict")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -44,7 +42,7 @@ class SaveConfig(SaveConfigCallback):
         if path.is_file():
             earlier = len(list(path.parent.glob("config.*.yaml")))
             path.rename(path.with_name(f"config.{earlier + 1}.yaml"))
-        text = self.parser.dump(self.config, skip_unset=False)
+        text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=False)
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
 
@@ -53,7 +51,12 @@ class CLI(LightningCLI):
     """LightningCLI with run folders, resuming by ``--ckpt_path last`` and the user's words above the checkpoint's."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the checkpoint callback, which every stage has, and the project's defaults."""
+        """Adds the world, the checkpoint callback, which every stage has, and the project's defaults."""
+        parser.add_argument(
+            "--world",
+            default=worlds.DEFAULT,
+            help=f"where artifacts are kept: {', '.join(worlds.SHIPPED)}, or the path of a world's file",
+        )
         parser.add_lightning_class_args(ImagesSeenCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -66,9 +69,35 @@ class CLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses, and remembers what was said in files and on the command line as against defaults."""
+        """Parses, and joins the settings that the stage shares with its data.
+
+        What was said in files and on the command line, as against defaults, is kept in ``said``.
+
+        Raises:
+            ConfigError: If a setting that follows another was given, and is not the same.
+        """
+        words = [word for word in args if not word.startswith("--print_config")]
+        # Nothing public parses what was said without insisting on what is to be linked.
+        self.said = parser.parse_args(words, defaults=False, _skip_validation=True)
+        command = str(self.said.subcommand)
+        links = self._link(command)
         self.config = parser.parse_args(args)
-        self.said = parser.parse_args(args, defaults=False)
+        for source, target in links.items():
+            value, typed = self.config[command].get(source), self.said[command].get(target)
+            if typed is not None and typed != value:
+                raise ConfigError(
+                    f"{target} is {typed}, and {source} is {value}; expected the same. Give {source} only: the data "
+                    "follows it"
+                )
+
+    def _link(self, command: str) -> dict[str, str]:
+        """Makes settings of the data follow those of the stage; which ones, the stage's class says in ``shared``."""
+        module, _, name = str(self.said[command].get("model.class_path")).rpartition(".")
+        shared = getattr(getattr(sys.modules.get(module), name, None), "shared", ())
+        links = {f"model.init_args.{name}": f"data.init_args.{name}" for name in shared}
+        for source, target in links.items():
+            self._parser(command).link_arguments(source, target)
+        return links
 
     def _parse_ckpt_path(self) -> None:
         """Finds the checkpoint and takes from it only what the user has not said."""
@@ -97,8 +126,15 @@ class CLI(LightningCLI):
                 f"{path} was written by {written_by}, the configuration is for {config.model.class_path}; name a "
                 "checkpoint of this stage, or --ckpt_path last"
             )
+        unknown = [key for key in stored if key not in config.model.init_args]
+        if unknown:
+            what = "; ".join(renamed.setting_now(key) if key in renamed.SETTINGS else key for key in unknown)
+            raise OhloraError(
+                f"{path} has settings that {written_by} does not know: {what}. It was written by another version of "
+                "ohlora: go on with that one, or start the stage anew"
+            )
         said = self.said[command].get("model.init_args") or {}
-        unsaid = {key: value for key, value in stored.items() if key not in said and key in config.model.init_args}
+        unsaid = {key: value for key, value in stored.items() if key not in said}
         if unsaid:
             merged = {command: {"model": {"class_path": config.model.class_path, "init_args": unsaid}}}
             self.config = self.parser.parse_object(merged, self.config)
@@ -155,16 +191,16 @@ def main(args: list[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in given
-    given = _with_shipped_configs([word for word in given if word != "--traceback"])
-    OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
     _quiet()
     try:
+        words, world = commandline.expanded([word for word in given if word != "--traceback"])
+        commandline.use(world)
         CLI(
             save_config_callback=SaveConfig,
             seed_everything_default=0,
             parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False}
-            | {command: {"parser_mode": "omegaconf", "exit_on_error": False} for command in COMMANDS},
-            args=given,
+            | {command: {"parser_mode": "omegaconf", "exit_on_error": False} for command in worlds.VERBS},
+            args=words,
         )
     except SIGTERMException:
         return 128 + signal.SIGTERM
@@ -175,18 +211,6 @@ def main(args: list[str] | None = None) -> int:
         print(f"ohlora: {readable}", file=sys.stderr)
         return 2
     return 0
-
-
-def _with_shipped_configs(given: list[str]) -> list[str]:
-    """The command line with the packaged copies of configurations that are not at hand."""
-    words = []
-    for before, word in zip(["", *given], given, strict=False):
-        option, sign, value = word.partition("=")
-        if before == "--config":
-            words.append(config_file(word))
-        else:
-            words.append(f"--config={config_file(value)}" if option == "--config" and sign else word)
-    return words
 
 
 def _readable(error: Exception) -> str | None:
@@ -201,6 +225,9 @@ def _readable(error: Exception) -> str | None:
         return f"{where}{error.strerror}. Make room and go on with --ckpt_path last"
     if not isinstance(error, ArgumentError):
         return None
+    now = renamed.now_called(str(error))
+    if now is not None:
+        return now
     lines = [re.sub(r"^[-\s]+", "", line).strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line]
     starts = [k for k, line in enumerate(lines) if line.startswith("Problem with given class_path")]

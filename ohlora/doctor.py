@@ -5,95 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import shutil
 import sys
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from ohlora import __version__
+from ohlora import __version__, pipeline
+from ohlora.errors import ConfigError
 from ohlora.utils.accounts import wandb_key_found
-from ohlora.utils.files import artifacts_root, shipped
+from ohlora.utils.files import artifacts_root
+from ohlora.worlds import SHIPPED, World
 
-WORLDS = {
-    "celeba256": "the recipe at 256×256",
-    "toy": "the toy world, 64×64",
-    "demo": "the toy world at the size of the demo",
-}
 LIBRARIES = ("torch", "lightning", "torchmetrics", "wandb", "numpy", "pillow", "scikit-learn", "omegaconf")
 OPTIONAL = {"transformers": "parsing", "dvc": "pipeline", "gradio": "studio"}
 """Library → the extra that installs it."""
-ROOT = "artifacts"
-"""The artifacts root as the pipeline's declaration writes it."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of the pipeline's declaration: name without its world, title, commands, and the paths it needs and makes.
-
-    A path that belongs to no stage's products is a download, labels of one's own, or something that ships.
-    """
-
-    name: str
-    title: str
-    commands: tuple[str, ...]
-    needs: tuple[Path, ...]
-    makes: tuple[Path, ...]
-
-    @property
-    def done(self) -> bool:
-        """Whether everything it makes is there."""
-        return all(path.exists() for path in self.makes)
-
-
-def as_typed(command: str) -> str:
-    """A declared command as it is typed here: with the artifacts root in use, and scripts from an installed ohlora."""
-    root = artifacts_root().as_posix()
-    if root != ROOT:
-        command = re.sub(rf"(?<![\w/.]){ROOT}/", f"{root}/", command)
-    if shipped("configs/generate_original.yaml").is_relative_to(Path(__file__).parent):
-        command = re.sub(r"^python scripts/(\w+)\.py", r"python -m ohlora.scripts.\1", command)
-    return command
-
-
-def stages(world: str) -> list[Stage]:
-    """The declared stages of a world, in order, with paths below the artifacts root in use."""
-    root = artifacts_root()
-
-    def located(entry: object) -> Path:
-        path = Path(str(entry if isinstance(entry, str) else next(iter(entry))))  # type: ignore[call-overload]
-        if path.parts[0] == ROOT:
-            return root.joinpath(*path.parts[1:])
-        if path.parts[:2] == ("ohlora", "weights"):
-            return shipped(path.relative_to("ohlora").as_posix())
-        return path
-
-    declared: Any = OmegaConf.to_container(OmegaConf.load(shipped("dvc.yaml")))
-    found = []
-    for name, stage in declared["stages"].items():
-        if not name.startswith(f"{world}-"):
-            continue
-        commands = stage["cmd"] if isinstance(stage["cmd"], list) else [stage["cmd"]]
-        made = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, ())]
-        found.append(
-            Stage(
-                name.removeprefix(f"{world}-"),
-                stage["desc"],
-                tuple(as_typed(command) for command in commands),
-                tuple(located(entry) for entry in stage.get("deps", ())),
-                tuple(located(entry) for entry in made),
-            )
-        )
-    return found
-
-
-def next_stage(of: list[Stage]) -> Stage | None:
-    """The first stage that is not done and has what it needs."""
-    return next((s for s in of if not s.done and all(path.exists() for path in s.needs)), None)
 
 
 def _installed() -> list[str]:
@@ -130,20 +54,19 @@ def _wandb() -> str:
     return "no key: runs are logged offline, and say how to upload them; `wandb login` stores one"
 
 
-def _made(world: str) -> list[str]:
-    of = stages(world)
-    done = [stage for stage in of if stage.done]
-    lines = [f"{WORLDS[world]}: {len(done)} of {len(of)} stages done"]
+def _made(world: World) -> list[str]:
+    done = [stage for stage in world.stages if world.done(stage)]
+    lines = [f"{world.about}: {len(done)} of {len(world.stages)} stages done"]
     if done:
-        lines += [f"  {'x' if stage.done else ' '} {stage.name:24} {stage.title}" for stage in of]
-    following = next_stage(of)
+        lines += [f"  {'x' if stage in done else ' '} {stage.name:24} {stage.about}" for stage in world.stages]
+    following = world.next_stage()
     if following is not None:
-        lines += ["  next:", *(f"    {command}" for command in following.commands)]
-    elif len(done) < len(of):
-        stage = next(s for s in of if not s.done)
-        missing = [str(path) for path in stage.needs if not path.exists()]
-        where = " (docs/celeba256.md says from where)" if world == "celeba256" else ""
-        lines.append(f"  next is {stage.name}, which needs {', '.join(missing)}{where}")
+        lines += ["  next:", f"    {world.command(following)}"]
+    elif len(done) < len(world.stages):
+        stage = next(s for s in world.stages if s not in done)
+        missing = [path for path in world.needs(stage) if not path.exists()]
+        lines += [f"  next is {stage.name}, which needs:"]
+        lines += [f"    {path}" + (f" ({how})" if (how := pipeline.hint(path)) else "") for path in missing]
     return lines
 
 
@@ -153,13 +76,19 @@ def parser() -> argparse.ArgumentParser:
         prog="ohlora doctor",
         description="Says what is installed, what it can use, what has been made, and what is next.",
     )
-    found.add_argument("--world", choices=[*WORLDS], help="look at one world only")
+    found.add_argument("--world", help=f"look at one world only: {', '.join(SHIPPED)}, or the path of a world's file")
     return found
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     given = parser().parse_args(sys.argv[1:] if args is None else args)
+    if given.world:
+        try:
+            pipeline.use(pipeline.world(given.world))
+        except ConfigError as error:
+            print(f"ohlora: {error}", file=sys.stderr)
+            return 2
     root = artifacts_root()
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free / 2**30
@@ -172,8 +101,9 @@ def main(args: list[str] | None = None) -> int:
     for title, lines in sections.items():
         print(f"{title}\n" + "\n".join(f"  {line}" for line in lines))
     print("Made")
-    for world in [given.world] if given.world else [*WORLDS]:
-        if world == "demo" and not given.world and not any(stage.done for stage in stages(world)):
+    for name in [given.world] if given.world else SHIPPED:
+        world = pipeline.world(name)
+        if name == "demo" and not given.world and not any(world.done(stage) for stage in world.stages):
             print("  the demo was not run: make demo")
             continue
         print("\n".join(f"  {line}" for line in _made(world)))

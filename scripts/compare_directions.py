@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from ohlora import commandline, pipeline, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
@@ -185,6 +186,7 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     try:
         known = OmegaConf.load(config_file(str(given.config)))
+        commandline.use(pipeline.world(OmegaConf.select(known, "world", default=worlds.DEFAULT)))
         OmegaConf.set_struct(known, True)
         config = OmegaConf.merge(known, OmegaConf.from_dotlist(given.overrides))
         assert isinstance(config, DictConfig)

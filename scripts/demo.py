@@ -15,31 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ohlora import pipeline
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import RESULTS, STATISTICS
-from ohlora.rules import AT_HALF, CONCEPT
+from ohlora.rules import CONCEPT
 from ohlora.tracking import newest_checkpoint, run_of
-from ohlora.utils.files import artifacts_root, read_rows
+from ohlora.utils.files import read_rows
 
 from . import animate_character, demo_page, export_character, filter_images, select_characters
 
-STAGES = (
-    "generate_original",
-    "score_original",
-    "filter_original",
-    "score_properties",
-    "finetune_v1",
-    "generate_v1",
-    "score_v1",
-    "filter_v1",
-    "finetune_v8",
-    "vectorfind_v9",
-)
-RULES = {
-    "10k": AT_HALF,
-    "15k": ("gender >= 0.92", "quality >= 0.9", "age <= 0.008", "glass <= 0.01"),
-}
+WORLD = "demo"
 
 
 class Demo:
@@ -68,24 +54,28 @@ class Demo:
         print(f"→ {step.found} ({step.seconds:.0f} s)", flush=True)
 
     def stage(self, verb: str, stage: str, title: str, found: Callable[[], str], *more: str) -> None:
-        """A step of the entry point, with the demo's overlays over the stage's recipe."""
-        files = (f"configs/{stage}.yaml", f"configs/toy/{stage}.yaml", f"configs/toy/demo/{stage}.yaml")
-        words = [verb, *(word for file in files for word in ("--config", file)), *more]
-        self.step(title, "python -m ohlora", words, found, ohlora)
+        """A step of the entry point."""
+        self.step(title, "python -m ohlora", [verb, stage, "--world", WORLD, *more], found, ohlora)
 
-    def filtered(self, count: str, title: str) -> None:
+    def script(self, stage: str, title: str, found: Callable[[], str], run: Callable[[list[str]], int]) -> None:
+        """A step that is a script, with the words of its declaration."""
+        world = pipeline.world(WORLD)
+        declared = world.by_name[stage]
+        script, *words = world.words(f"{declared.command} {declared.options}")
+        self.step(title, f"python {script}", words, found, run)
+
+    def filtered(self, of: str, title: str) -> None:
         """Filters one of the two generated sets."""
-        scores, kept = self.root / f"score_{count}" / "scores.csv", self.root / f"filter_{count}" / "manifest.csv"
-        rules = [word for rule in RULES[count] for word in ("--keep", rule)]
+        scores, kept = self.root / f"score_{of}" / "scores.csv", self.root / f"filter_{of}" / "manifest.csv"
 
         def found() -> str:
             return f"{len(read_rows(kept)):,} of {len(read_rows(scores)):,} images pass all four rules."
 
-        self.step(title, "python scripts/filter_images.py", [str(scores), str(kept), *rules], found, filter_images.main)
+        self.script(f"filter_{of}", title, found, filter_images.main)
 
-    def scored(self, count: str) -> str:
+    def scored(self, of: str) -> str:
         """What the filters found in one of the two generated sets."""
-        rows = read_rows(self.root / f"score_{count}" / "scores.csv")
+        rows = read_rows(self.root / f"score_{of}" / "scores.csv")
         means = {name: np.mean([float(row[f"{name}_score"]) for row in rows]) for name in CONCEPT}
         return "Mean scores: " + ", ".join(f"{name} {mean:.2f}" for name, mean in means.items()) + "."
 
@@ -96,40 +86,31 @@ class Demo:
 
     def tested(self) -> str:
         """What the image generation test found."""
-        (row,) = read_rows(self.root / "vectorfind_v9" / STATISTICS)
-        count = len(read_rows(self.root / "vectorfind_v9" / RESULTS))
+        (row,) = read_rows(self.root / "evaluate_v9" / STATISTICS)
+        count = len(read_rows(self.root / "evaluate_v9" / RESULTS))
         said = ", ".join(f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in EXPRESSIONS)
         return f"{row['passed']} of {count} faces follow in all three; correlation of what was asked and seen: {said}."
 
     def character(self) -> None:
         """Ranks the candidates, writes the first as a character, and plays it."""
-        tested, folder = self.root / "vectorfind_v9", self.root / "characters"
+        folder = self.root / "characters"
         file, film = folder / "mina.safetensors", folder / "mina.gif"
-        with_generator = ["--generator", str(self.root / "finetune_v8" / "generator.safetensors")]
 
         def best() -> str:
             row = read_rows(folder / "candidates.csv")[0]
             said = ", ".join(f"{name} {float(row[f'{name}_corr']):.3f}" for name in EXPRESSIONS)
             return f"Face number {row['case']} follows best: {said}."
 
-        self.step(
-            "Rank the faces that follow",
-            "python scripts/select_characters.py",
-            [str(tested), str(folder), "--count", "8", *with_generator],
-            best,
-            select_characters.main,
-        )
-        self.step(
+        self.script("candidates", "Rank the faces that follow", best, select_characters.main)
+        self.script(
+            "character",
             "Write the best as a character",
-            "python scripts/export_character.py",
-            ["tested", str(tested), "best", str(file), *with_generator],
             lambda: f"One file of {file.stat().st_size / 1e6:.1f} MB: the generator, the face, and what steers it.",
             export_character.main,
         )
-        self.step(
+        self.script(
+            "animation",
             "Play it",
-            "python scripts/animate_character.py",
-            [str(file), str(film)],
             lambda: f"{film} sweeps eyes, mouth and pose, then rests and blinks.",
             animate_character.main,
         )
@@ -137,17 +118,17 @@ class Demo:
     def run(self) -> None:
         """All steps."""
         root = self.root
-        for stage in STAGES:  # each demo tells its story from the start
-            if (root / stage).is_dir():
-                shutil.rmtree(root / stage)
+        for stage in pipeline.world(WORLD).stages:  # each demo tells its story from the start
+            if (root / stage.name).is_dir():
+                shutil.rmtree(root / stage.name)
         self.stage(
             "predict",
             "generate_original",
             "Make 1,000 images with the toy StyleGAN that ships",
             lambda: f"They are in {root / 'generate_original' / 'images'}.",
         )
-        self.stage("predict", "score_original", "Let four filters look at them", lambda: self.scored("10k"))
-        self.filtered("10k", "Keep young women without glasses, of good quality")
+        self.stage("predict", "score_original", "Let four filters look at them", lambda: self.scored("original"))
+        self.filtered("original", "Keep young women without glasses, of good quality")
         self.stage(
             "predict",
             "score_properties",
@@ -161,8 +142,8 @@ class Demo:
             "Make 1,000 images with fine-tune v1",
             lambda: f"They are in {root / 'generate_v1' / 'images'}.",
         )
-        self.stage("predict", "score_v1", "Let the filters look at them", lambda: self.scored("15k"))
-        self.filtered("15k", "Keep those that fit beyond doubt")
+        self.stage("predict", "score_v1", "Let the filters look at them", lambda: self.scored("v1"))
+        self.filtered("v1", "Keep those that fit beyond doubt")
         self.stage(
             "fit",
             "finetune_v8",
@@ -180,7 +161,7 @@ class Demo:
             "Find what moves eyes, mouth and pose, and nothing else",
             lambda: f"{root / 'vectorfind_v9' / 'directions.safetensors'} holds a step for each.",
         )
-        self.stage("test", "vectorfind_v9", "Edit 48 other faces fifty times each; a judge looks", self.tested)
+        self.stage("test", "evaluate_v9", "Edit 48 other faces fifty times each; a judge looks", self.tested)
         self.character()
 
 
@@ -194,7 +175,7 @@ def newest_run(stage_dir: Path) -> Path:
 def main() -> int:
     """Runs the demo; returns its exit code."""
     started = time.monotonic()
-    root = artifacts_root() / "demo"
+    root = pipeline.world(WORLD).folder
     demo = Demo(root)
     demo.run()
     page = root / "index.html"

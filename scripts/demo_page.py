@@ -114,7 +114,7 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
         runs: Run folders of ``finetune_v1`` and ``finetune_v8``.
         steps: What was done.
     """
-    tested, folder = root / "vectorfind_v9", root / "characters"
+    tested, folder = root / "evaluate_v9", root / "characters"
     results = read_rows(tested / RESULTS)
     passing = sum(row["passed"] == "O" for row in results)
     start, end = concept_rates(runs["finetune_v1"])[0], concept_rates(runs["finetune_v8"])[1]

@@ -96,7 +96,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert not different
 
 
-NEEDED = ("ohlora", "configs", "scripts", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "dvc.yaml")
+NEEDED = ("ohlora", "configs", "scripts", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 
 def ran(words: list[str], folder: Path) -> str:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ import yaml
 from ohlora import tracking
 from ohlora.__main__ import main
 from ohlora.callbacks.checkpoint import read_checkpoint
+from tests.conftest import CONF
+from tests.toy_tables import brightness_table
 
 Run = Callable[..., int]
 
@@ -61,6 +64,92 @@ def test_mistakes_are_one_readable_line(
     assert "Traceback" not in message and "Subtypes" not in message
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "generate_10k"], "generate_10k is now called generate_original"),
+        (["predict", "--config", "configs/toy/generate_10k.yaml"], "generate_10k is now called generate_original"),
+        (["test", "vectorfind_v9"], "ohlora test vectorfind_v9 is now: ohlora test evaluate_v9"),
+        (["test", "--config", "configs/vectorfind_v9.yaml"], "is now: ohlora test evaluate_v9"),
+        (["fit", "generate_v1", "--world", "toy"], "run by: python -m ohlora predict generate_v1 --world toy"),
+        (["fit", "merged", "--world", "toy"], "it is run by: python scripts/merge_cnns.py artifacts/toy/property_cnn"),
+        (["fit", "finetune_v9", "--world", "toy"], "the world toy has no stage finetune_v9; expected one of"),
+        (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256"),
+    ],
+)
+def test_stages_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.init_args.average_half_life", "3"], "average_half_life is now called ema_kimg"),
+        (["--model.init_args.made_by", "x"], "the setting made_by is gone; leave it out"),
+        (["--model.init_args.architecture.z_size", "3"], "the setting z_size is now called z_dim"),
+        (["--data", "ohlora.datamodules.labels.LabelledImages"], "ohlora.datamodules.annotations.AnnotatedImages"),
+    ],
+)
+def test_an_earlier_name_is_refused_with_the_present_one(
+    words: list[str], message: str, ohlora: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ohlora("fit", "pretrain", *words) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    section, _, key = words[0].removeprefix("--").partition(".init_args.")
+    value: dict[str, Any] = {"init_args": {}} if key else {"class_path": words[1]}
+    if key:
+        place = value["init_args"]
+        *outer, last = key.split(".")
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[last] = words[1]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({section: value}))
+    assert ohlora("fit", "pretrain", "--config", str(tmp_path / "own.yaml")) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_what_stage_and_data_share_is_said_once(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data.init_args.annotations", str(tmp_path / "none.csv")]
+    assert ohlora("fit", "filter", *words, "--data.init_args.resolution", "32") == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "data.init_args.resolution is 32, and model.init_args.resolution is 16; expected the same" in message
+    assert ohlora("fit", "filter", *words, "--model.init_args.attribute", "age") == 2
+    assert "data.init_args.attribute is gender, and model.init_args.attribute is age" in capsys.readouterr().err
+    assert ohlora("fit", "filter", *words) == 2, "the same, said twice, is no contradiction"
+    assert "none.csv does not exist" in capsys.readouterr().err
+
+
+def test_what_the_data_takes_from_the_stage_is_in_the_saved_configuration(tmp_path: Path, ohlora: Run) -> None:
+    settings = yaml.safe_load((CONF / "filter.yaml").read_text())
+    for name in ("resolution", "attribute", "folds"):
+        settings["data"]["init_args"].pop(name, None)
+    settings["data"]["init_args"]["annotations"] = str(brightness_table(tmp_path / "data", 60)[0])
+    settings["trainer"]["default_root_dir"] = str(tmp_path / "stage")
+    (tmp_path / "once.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "--config", str(tmp_path / "once.yaml")]) == 0
+    saved = tmp_path / "stage" / "runs" / "0001" / "config.yaml"
+    told = yaml.safe_load(saved.read_text())["data"]["init_args"]
+    assert (told["resolution"], told["attribute"], told["folds"]) == (16, "gender", 3)
+    again = ["--trainer.logger.init_args.run_dir", "null"]
+    assert main(["fit", "--config", str(saved), *again]) == 0, "a saved configuration runs again"
+
+
+def test_a_checkpoint_with_unknown_settings_is_refused(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.008") == 0
+    path = tracking.newest_checkpoint(tmp_path / "stage")
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"] |= {"average_half_life": 1.0, "colour": "blue"}
+    torch.save(content, path)
+    assert ohlora("fit", "pretrain", "--ckpt_path", "last") == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "does not know: the setting average_half_life is now called ema_kimg; colour" in message
+
+
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
     assert "invalid choice: 'fitt'" in capsys.readouterr().err
@@ -74,12 +163,11 @@ def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:
 def test_missing_weights_name_the_command_that_makes_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", "configs/finetune_v8.yaml"]) == 2
     message = capsys.readouterr().err
-    assert "filter_gender/gender.safetensors does not exist; it is made by: python -m ohlora fit" in message
+    assert "gender.safetensors does not exist; it is made by: python -m ohlora fit filter_gender" in message
     assert main(["fit", "--config", "configs/finetune_v8.yaml", "--trainer.callbacks", "null"]) == 2
     message = capsys.readouterr().err
-    assert "finetune_v1/generator.safetensors does not exist; it is made by: python -m ohlora fit" in message
-    assert "--config configs/finetune_v1.yaml" in message
-    assert main(["predict", "--config", "configs/generate_original.yaml"]) == 2
+    assert "generator.safetensors does not exist; it is made by: python -m ohlora fit finetune_v1" in message
+    assert main(["predict", "generate_original"]) == 2
     assert "original/generator.safetensors does not exist; it is made by" in capsys.readouterr().err
 
 

@@ -1,50 +1,64 @@
-"""Every configuration that ships resolves, with its overlays, through the real parser."""
+"""The configurations that ship: overlays hold only what differs, and the recipes are the original's.
+
+That each resolves, in every world, is part of tests/test_pipeline.py.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import pkgutil
-import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+import ohlora.directions
+from ohlora import pipeline, worlds
 from ohlora.__main__ import main
 from ohlora.directions.finder import Finder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-STANDALONE = {"toy/pretrain.yaml", "toy/score_drawn.yaml"}
-OF_SCRIPTS = {"toy/compare_directions.yaml"}
+OVERLAYS = [
+    (world.name, path.stem)
+    for world in map(pipeline.world, worlds.SHIPPED)
+    if world.overlays
+    for path in sorted(world.overlays[-1].glob("*.yaml"))
+    if path.stem != "compare_directions"  # of a script
+]
 
 
-def chains() -> list[tuple[str, ...]]:
-    """Each file behind those it is laid over."""
-    found = []
-    for path in sorted(CONFIGS.rglob("*.yaml")):
-        name = path.relative_to(CONFIGS).as_posix()
-        if name in OF_SCRIPTS:
-            continue
-        layers = [path.name, f"toy/{path.name}", f"toy/demo/{path.name}"]
-        found.append((name,) if name in STANDALONE else tuple(layers[: layers.index(name) + 1]))
-    return found
+def settings(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a configuration with its key; a list is one setting."""
+    if isinstance(value, dict) and value:
+        for name, part in value.items():
+            yield from settings(part, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
 
 
-@pytest.mark.parametrize("chain", chains(), ids=lambda chain: chain[-1])
-def test_a_config_resolves(chain: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    command = "predict" if Path(chain[0]).name.startswith(("generate", "sample", "score")) else "fit"
-    words = [word for name in chain for word in ("--config", str(CONFIGS / name))]
+@pytest.mark.parametrize(("world", "name"), OVERLAYS)
+def test_an_overlay_holds_only_what_differs(world: str, name: str) -> None:
+    *lower, overlay = pipeline.world(world).configs(name)
+    known: dict[str, Any] = {}
+    for path in lower:
+        known |= dict(settings(yaml.safe_load(path.read_text())))
+    said = dict(settings(yaml.safe_load(overlay.read_text())))
+    assert said.pop("world") == world
+    repeated = [key for key, value in said.items() if key in known and known[key] == value]
+    assert not repeated
+    for key in ("model.class_path", "data.class_path"):
+        assert key not in said or not lower, "a stage stays the one of the recipe"
+
+
+def test_the_toy_stylegan_can_be_trained_anew(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
-        main([command, *words, "--print_config"])
+        main(["fit", "pretrain", "--world", "toy", "--print_config"])
     assert done.value.code == 0
-    resolved = yaml.safe_load(capsys.readouterr().out)
-    # An overlay may only say what differs: the stage stays the one of the recipe.
-    recipe = yaml.safe_load((CONFIGS / chain[0]).read_text())
-    assert resolved["model"]["class_path"] == recipe["model"]["class_path"]
-    top = yaml.safe_load((CONFIGS / chain[-1]).read_text())
-    for section in ("model", "data"):
-        for key, value in top.get(section, {}).get("init_args", {}).items():
-            if isinstance(value, (int, float, str)) and "${" not in str(value):
-                assert resolved[section]["init_args"][key] == value, f"{section}.init_args.{key}"
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["trainer"]["default_root_dir"].endswith("toy/pretrain")
 
 
 @pytest.mark.parametrize("name", ["finetune_v1", "finetune_v1_projection"])
@@ -88,34 +102,28 @@ def test_the_search_is_the_recipe() -> None:
     assert sampling["data"]["init_args"]["count"] == 240_000
     assert "median_count" not in sampling["model"]["init_args"] and "noise" not in sampling["model"]["init_args"]
     settings = yaml.safe_load((CONFIGS / "vectorfind_v8.yaml").read_text())
+    finder = settings["model"]["init_args"]["finder"]
+    assert finder["class_path"] == "ohlora.directions.svm.SVM"
+    assert [finder["init_args"][name] for name in ("fraction", "training_share", "c")] == [0.2, 0.8, 1.0]
+    settings = yaml.safe_load((CONFIGS / "evaluate_v8.yaml").read_text())
     model = settings["model"]["init_args"]
-    finder = model["finder"]["init_args"]
-    assert model["finder"]["class_path"] == "ohlora.directions.svm.SVM" and "grid" not in model
-    assert (finder["fraction"], finder["training_share"], finder["c"]) == (0.2, 0.8, 1.0)
-    evaluation = yaml.safe_load((CONFIGS / "evaluate_v8.yaml").read_text())
-    assert evaluation["data"]["init_args"]["count"] == 2000
-    assert not {"grid", "limits"} & evaluation["model"]["init_args"].keys()
+    assert settings["data"]["init_args"]["count"] == 2000 and "grid" not in model and "limits" not in model
+
+
+def finders_of(module: str) -> list[type[Finder]]:
+    """The finders that a module defines and that can be used."""
+    found = vars(importlib.import_module(module)).values()
+    own = [c for c in found if isinstance(c, type) and c.__module__ == module and issubclass(c, Finder)]
+    return [c for c in own if not inspect.isabstract(c)]
 
 
 def test_the_comparison_s_searches_exist() -> None:
     config = yaml.safe_load((CONFIGS / "toy" / "compare_directions.yaml").read_text())
-    assert set(config["sampling"]) | set(config["recipe"]) | set(config["evaluation"]) <= {
+    assert {*config["sampling"], *config["recipe"], *config["evaluation"]} <= {
         f"configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")
     }
-    finders = [method["finder"]["class_path"] for method in config["methods"].values() if "finder" in method]
-    assert all(issubclass(pkgutil.resolve_name(path), Finder) for path in finders) and len(set(finders)) == 6
+    found = {name for _, name, _ in pkgutil.iter_modules(ohlora.directions.__path__, "ohlora.directions.")}
+    finders = {cls.__module__ + "." + cls.__name__ for name in found for cls in finders_of(name)}
+    compared = {method["finder"]["class_path"] for method in config["methods"].values() if "finder" in method}
+    assert compared == finders
     assert {method["budget"] for method in config["methods"].values()} == {"samples", "gradients", None}
-
-
-@pytest.mark.parametrize("chain", [c for c in chains() if c[-1].startswith("toy/")], ids=lambda chain: chain[-1])
-def test_the_toy_world_s_hints_stay_in_it(chain: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """What makes a missing file is a command of the same world, not one inherited from the recipe at 256×256."""
-    command = "predict" if Path(chain[0]).name.startswith(("generate", "sample", "score")) else "fit"
-    with pytest.raises(SystemExit):
-        main([command, *[word for name in chain for word in ("--config", str(CONFIGS / name))], "--print_config"])
-    resolved = yaml.safe_load(capsys.readouterr().out)
-    sections = [resolved["model"]["init_args"], resolved["data"]["init_args"]]
-    sections += [c["init_args"] for c in resolved["trainer"].get("callbacks") or [] if "init_args" in c]
-    for section in sections:
-        hint = section.get("made_by") or ""
-        assert not hint or re.search(r"toy/|with its overlay|make demo|docs/", hint), hint

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ohlora import cli, doctor
+from ohlora import doctor, generated, pipeline, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.studio import server
 from tests.documented import PAGES, ROOT, Command, commands
@@ -20,7 +20,7 @@ COMMANDS = commands()
 
 
 def of_the_entry_point(command: Command) -> bool:
-    return command.words[:3] == ["python", "-m", "ohlora"] and command.words[3] in cli.COMMANDS
+    return command.words[:3] == ["python", "-m", "ohlora"] and command.words[3] in worlds.VERBS
 
 
 ENTRY = sorted({c.text: c for c in COMMANDS if of_the_entry_point(c)}.values(), key=str)
@@ -65,17 +65,18 @@ def test_any_other_documented_command_is_one(command: Command, monkeypatch: pyte
             assert all(re.search(rf"^{re.escape(t)}:|^INSTALLED := {re.escape(t)}$", there, re.M) for t in targets)
         case ["python", script, *given] if script.startswith("scripts/"):
             takes(script, given)
-        case ["ohlora", "doctor" | "studio" as tool, *given]:
-            assert (doctor if tool == "doctor" else server).parser().parse_args(given)
+        case ["ohlora", "doctor" | "studio" | "pipeline" as tool, *given]:
+            of = {"doctor": doctor, "studio": server, "pipeline": generated}[tool]
+            assert of.parser().parse_args(given)
         case ["pip", "install", *_]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             asked = re.search(r"\[([\w,]+)\]", words[-1])
             assert words[-1] in ("ohlora", ".") or (asked and set(asked[1].split(",")) <= set(extras))
         case ["dvc", "repro", "--glob", pattern]:
-            assert [*doctor.stages(pattern.removesuffix("-*"))]
+            assert pipeline.world(pattern.removesuffix("-*")).stages
         case ["dvc", "repro", stage]:
             world, _, name = stage.partition("-")
-            assert name in [s.name for s in doctor.stages(world)]
+            assert name in pipeline.world(world).by_name
         case ["dvc", "dag" | "status" | "commit" | "metrics" | "plots", *_]:
             pass
         case ["torchrun" | "sbatch", *_]:
@@ -115,8 +116,8 @@ def takes(script: str, words: list[str]) -> None:
 def test_what_needs_more_than_the_toy_world_says_so() -> None:
     """Commands of the recipe at 256×256 stand in blocks that say what they need."""
     for command in COMMANDS:
-        files = re.findall(r"configs/\S+\.yaml", command.text)
-        large = bool(files) and not any("toy/" in name for name in files)
+        asks = command.words[-2].endswith("help") if len(command.words) > 1 else False
+        large = of_the_entry_point(command) and not asks and not re.search(r"--world|configs/toy/", command.text)
         if large or re.search(r"\.pth?\b", command.text):
             assert command.needs, f"{command.page}: {command.text}"
 

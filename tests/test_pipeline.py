@@ -1,8 +1,10 @@
-"""The pipeline's declaration says what the commands read and write."""
+"""The stages' declaration: what is generated from it, what commands read and write, and hints of what is missing."""
 
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,23 +12,41 @@ from typing import Any
 import pytest
 import yaml
 
-from ohlora import doctor
+from ohlora import generated, pipeline, renamed, worlds
 from ohlora.__main__ import main as ohlora
+from ohlora.errors import ConfigError, MissingArtifactError
+from ohlora.worlds import Stage, World
 
 ROOT = Path(__file__).parents[1]
-STAGES = [(world, stage) for world in doctor.WORLDS for stage in doctor.stages(world)]
-CONFIGURED = [(world, stage) for world, stage in STAGES if "-m ohlora " in stage.commands[0]]
+WORLDS = [pipeline.world(name) for name in worlds.SHIPPED]
+STAGES = [(world, stage) for world in WORLDS for stage in world.stages]
+CONFIGURED = [(world, stage) for world, stage in STAGES if stage.configured]
 
 
-NETWORKS = {"generator", "merged", "judge"}
-"""What a search by samples names for the test that follows, and does not read; the test reads no samples."""
+def name_of(value: World | Stage) -> str:
+    return value.name
+
+
+@pytest.fixture(autouse=True)
+def in_the_source_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("OHLORA_ARTIFACTS", raising=False)
+
+
+def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    """The configuration that a command resolves to."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as done:
+        ohlora([*words, "--print_config"])
+    assert done.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
 
 
 def leaves(value: Any) -> Iterator[str]:
-    """Every text in a configuration, but hints of what makes a missing file."""
+    """Every text in a configuration."""
     if isinstance(value, dict):
         for key, part in value.items():
-            if key not in ("made_by", "default_root_dir"):
+            if key != "default_root_dir":
                 yield from leaves(part)
     elif isinstance(value, list):
         for part in value:
@@ -35,35 +55,193 @@ def leaves(value: Any) -> Iterator[str]:
         yield value
 
 
+def test_what_is_generated_is_up_to_date() -> None:
+    for path, text in generated.everything().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run `ohlora pipeline --write`"
+
+
+def test_the_declaration_needs_no_heavy_library() -> None:
+    program = """
+import sys
+from ohlora.__main__ import main
+assert main(["pipeline", "--world", "toy"]) == 0
+slow = [name for name in ("torch", "lightning", "wandb", "numpy", "jsonargparse") if name in sys.modules]
+assert not slow, slow
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "python -m ohlora fit finetune_v8 --world toy" in done.stdout
+
+
 def covers(declared: Path, path: Path) -> bool:
     """Whether a declared path is a path, lies in it, or holds it."""
     return declared == path or path in declared.parents or declared in path.parents
 
 
-@pytest.mark.parametrize(("world", "stage"), CONFIGURED, ids=lambda value: getattr(value, "name", value))
-def test_what_a_configuration_names_is_declared(
-    world: str, stage: doctor.Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("OHLORA_ARTIFACTS", raising=False)
-    (command,) = stage.commands
-    with pytest.raises(SystemExit):
-        ohlora([*shlex.split(command)[3:], "--print_config"])
-    resolved = yaml.safe_load(capsys.readouterr().out)
-    named = {Path(text) for text in leaves(resolved) if text.startswith(("artifacts/", "ohlora/weights/"))}
+@pytest.mark.parametrize(("world", "stage"), CONFIGURED, ids=name_of)
+def test_what_a_configuration_names_is_declared(world: World, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = printed(shlex.split(world.command(stage))[3:], capsys)
+    named = {Path(text) for text in leaves(settings) if text.startswith(("artifacts/", "ohlora/weights/"))}
+    if stage.name == "vectorfind_v8":  # its finder reads samples only
+        named = {path for path in named if path.stem not in ("generator", "merged")}
     assert named
-    unread = {"vectorfind_v8": NETWORKS, "test_v8": {"sample_v8"}, "vectorfind_v9": {"judge"}}.get(stage.name, set())
-    named = {path for path in named if path.stem not in unread}
-    missing = [path for path in named if not any(covers(d, path) for d in (*stage.needs, *stage.makes))]
-    assert not missing, f"{world}-{stage.name}: {missing} are in no dependency and no output"
+    declared = [*world.needs(stage), *world.makes(stage), world.path(stage.name)]
+    missing = [path for path in named if not any(covers(d, path) for d in declared)]
+    assert not missing, f"{world.name}-{stage.name}: {missing} are in no input and no output"
+    unnamed = [path for path in world.needs(stage) if not any(path in (n, *n.parents) or n == path for n in named)]
+    told_by_tables = {"images", "masks", "shards", "medians.json", "manifest.csv"}
+    assert not [path for path in unnamed if path.name not in told_by_tables], "declared, but not read"
 
 
-@pytest.mark.parametrize(("world", "stage"), STAGES, ids=lambda value: getattr(value, "name", value))
-def test_what_a_stage_makes_is_in_its_command(world: str, stage: doctor.Stage) -> None:
-    """Outputs of scripts are among their words (but for tables of figures, whose place is the script's default)."""
-    (command,) = stage.commands
-    if "scripts/" in command and "measure_" not in command:
-        words = [Path(word) for word in shlex.split(command)]
-        for path in (*stage.makes, *[need for need in stage.needs if need.parts[0] == "artifacts"]):
+@pytest.mark.parametrize(("world", "stage"), STAGES, ids=name_of)
+def test_what_a_script_makes_is_in_its_command(world: World, stage: Stage) -> None:
+    """Outputs of scripts are among their words (but for tables of metrics, whose place is the script's default)."""
+    if not stage.configured and "measure_" not in stage.command:
+        words = [Path(word) for word in shlex.split(world.command(stage))]
+        for path in (*world.makes(stage), *[need for need in world.needs(stage) if need.parts[0] == "artifacts"]):
             inside = any(covers(word, path) for word in words if len(word.parts) > 1)
-            assert inside or path.name.startswith(("shards", "images")), f"{world}-{stage.name}: {path}"
+            assert inside or path.name.startswith(("shards", "images")), f"{world.name}-{stage.name}: {path}"
+        assert (ROOT / words[1]).is_file()
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=name_of)
+def test_every_stage_gets_what_it_needs(world: World) -> None:
+    """Each input is made by an earlier stage, ships, or is a download or the user's; no two stages make one file."""
+    made: list[Path] = []
+    for stage in world.stages:
+        for name, path in zip(stage.inputs, world.needs(stage), strict=True):
+            told = name in world.hints or name.startswith("./")
+            ships = path.is_file() and path.parts[0] == "ohlora"
+            assert told or ships or any(path == m or m in path.parents for m in made), f"{stage.name} needs {path}"
+        for path in world.makes(stage):
+            assert path not in made
+            made.append(path)
+
+
+LONG = {
+    ("toy", "finetune_v8"): ["--config", "configs/finetune_v8.yaml", "--config", "configs/toy/finetune_v8.yaml"],
+    ("demo", "finetune_v8"): [
+        *("--config", "configs/finetune_v8.yaml", "--config", "configs/toy/finetune_v8.yaml"),
+        *("--config", "configs/toy/demo/finetune_v8.yaml"),
+    ],
+    ("celeba256", "finetune_v8"): ["--config", "configs/finetune_v8.yaml"],
+    ("demo", "score_v1"): [
+        *("--config", "configs/score_v1.yaml", "--config", "configs/toy/score_v1.yaml", "--world", "demo")
+    ],
+    ("toy", "judge_age"): [
+        *("--config", "configs/filter_age.yaml", "--config", "configs/toy/filter_age.yaml"),
+        *("--model.init_args.seed", "1000", "--data.init_args.seed", "1000"),
+        *("--data.init_args.annotations", "artifacts/toy/drawn_judge/manifest.csv"),
+        *("--trainer.default_root_dir", "artifacts/toy/judge_age"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("world", "stage"), LONG, ids=str)
+def test_the_short_way_is_the_same_run_as_the_long_one(
+    world: str, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = pipeline.world(world)
+    verb = of.by_name[stage].command
+    short = printed([verb, stage, *(() if world == worlds.DEFAULT else ("--world", world))], capsys)
+    assert short == printed([verb, *LONG[world, stage]], capsys)
+    assert short["world"] == world and "${" not in str(short)
+    assert short["trainer"]["default_root_dir"] == of.path(stage).as_posix()
+
+
+OWN = """
+about: a world of one's own
+base: toy
+root: mine
+overlays: overlays
+names: {finetune_v1/generator.safetensors: ./v1.safetensors}
+stages:
+  finetune_v8:
+  sample_v8:
+"""
+
+
+def test_a_world_of_one_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "mine.yaml").write_text(OWN)
+    (tmp_path / "overlays" / "finetune_v8.yaml").write_text("world: mine.yaml\nmodel: {init_args: {kimg: 7}}\n")
+    short = printed(["fit", "finetune_v8", "--world", "mine.yaml"], capsys)
+    assert short["model"]["init_args"]["kimg"] == 7 and short["data"]["init_args"]["resolution"] == 64
+    assert short["model"]["init_args"]["generator"] == "v1.safetensors"
+    assert short["trainer"]["default_root_dir"] == "artifacts/mine/finetune_v8"
+    assert ohlora(["pipeline", "--world", "mine.yaml", "--write"]) == 0
+    written = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
+    assert list(written) == ["mine-finetune_v8", "mine-sample_v8"]
+    assert written["mine-finetune_v8"]["cmd"] == "python -m ohlora fit finetune_v8 --world mine.yaml"
+    assert {"overlays/finetune_v8.yaml": None} in written["mine-finetune_v8"]["params"]
+    assert "v1.safetensors" in written["mine-finetune_v8"]["deps"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: {finetune_v9: }", "no stage 'finetune_v9'"),
+        ("stages: {finetune_v8: {input: []}}", "no setting of finetune_v8 'input'"),
+        ("routes: mine", "no setting 'routes'; expected one of name, about"),
+        ("- toy", "holds list; expected settings"),
+        ("base: toys", "there is no world toys; expected toy, demo, celeba256"),
+    ],
+)
+def test_a_world_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        pipeline.world(str(tmp_path / "mine.yaml"))
+
+
+def test_a_missing_input_is_met_with_what_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.use(pipeline.world("toy"))
+    for path, how in {
+        "artifacts/toy/finetune_v1/generator.safetensors": "made by: python -m ohlora fit finetune_v1 --world toy",
+        "artifacts/toy/generate_v1/images/000001.png": "python -m ohlora predict generate_v1 --world toy",
+        "artifacts/demo/sample_v8/x": None,
+        "artifacts/sample_v8": "python -m ohlora predict sample_v8",
+        "artifacts/labels/labels_2k.csv": "ohlora studio --world celeba256",
+        "somewhere/else": None,
+    }.items():
+        found = pipeline.hint(path)
+        assert found is None if how is None else how in str(found), path
+    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
+    with pytest.raises(MissingArtifactError, match=r"scores.csv does not exist; it is made by: .* score_v1 --world"):
+        pipeline.require(tmp_path / "toy" / "score_v1" / "scores.csv")
+
+
+def test_a_folder_with_its_earlier_name_is_met_with_the_command_that_moves_it(tmp_path: Path) -> None:
+    root = tmp_path / "toy"
+    (root / "generate_10k" / "images").mkdir(parents=True)
+    (root / "generate_10k" / "manifest.csv").touch()
+    wanted = root / "generate_original" / "manifest.csv"
+    with pytest.raises(MissingArtifactError, match="move it: mv ") as refused:
+        pipeline.require(wanted)
+    subprocess.run(str(refused.value).partition("move it: ")[2], shell=True, check=True)
+    pipeline.require(wanted)
+    assert (root / "generate_10k" / "manifest.csv").is_file(), "tables that name images by the old folder still work"
+
+    (root / "vectorfind_v9").mkdir()
+    for name in ("test_result.csv", "test_statistics.csv", "latents.safetensors", "directions.safetensors"):
+        (root / "vectorfind_v9" / name).touch()
+    command = renamed.moving(root / "evaluate_v9" / "test_result.csv")
+    subprocess.run(str(command), shell=True, check=True)
+    assert {path.name for path in (root / "vectorfind_v9").iterdir()} == {"directions.safetensors"}
+    assert len(list((root / "evaluate_v9").iterdir())) == 3
+    assert renamed.moving(root / "evaluate_v9" / "test_result.csv") is None
+
+
+def test_the_documented_world_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    mine = pipeline.world("mine.yaml")
+    assert mine.path("finetune_v1/generator.safetensors") == Path("my_generator.safetensors")
+    assert mine.path("original/generator.safetensors").name == "generator.safetensors", "of the base"
+    assert mine.path("filter_v1/manifest.csv") == Path("artifacts/mine/filter_v1/manifest.csv")
+    assert mine.command(mine.by_name["filter_v1"]).endswith("--keep 'gender >= 0.9' --keep 'glass >= 0.9'")
+    pipeline.use(mine)
+    assert pipeline.hint("artifacts/mine/labels/labels_2k.csv") == "label images: ohlora studio --world mine.yaml"

@@ -22,15 +22,13 @@ SMALL = {
     "face_parser": ["--trainer.max_epochs", "1"],
     "_cnn": ["--trainer.max_epochs", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
-    "vectorfind": [
-        "--model.init_args.finder.init_args.latents",
-        "20",
-        "--model.init_args.finder.init_args.covariance_count",
-        "1000",
+    "vectorfind_": [
+        *("--model.init_args.finder.init_args.latents", "20"),
+        *("--model.init_args.finder.init_args.covariance_count", "1000"),
     ],
-    "evaluate": ["--data.init_args.count", "12"],
+    "evaluate_": ["--data.init_args.count", "12"],
 }
-"""Settings that make a stage short, by a part of its configuration's name."""
+"""Settings that make a stage short, by a part of its name."""
 PRODUCTS = {
     "face_parser/parser": "parser",
     "merged/merged": "merged",
@@ -66,10 +64,8 @@ def shell(command: str, project: Path) -> str:
 
 def shortened(command: str) -> str:
     """A command of the docs, at the size of the demo."""
-    stage = re.search(r"configs/toy/(\w+)\.yaml", command)
-    words = []
-    if stage:
-        words = next((words for part, words in SMALL.items() if part in stage[1]), [])
+    stage = re.search(r"ohlora \w+ (\w+) --world toy", command)
+    words = next((words for part, words in SMALL.items() if stage and part in stage[1]), [])
     if "draw_faces.py" in command:
         words = ["--count", "300"]
     return " ".join([command, *words])
@@ -137,8 +133,8 @@ def test_the_pipeline_runs_once(project: Path) -> None:
     said = shell("dvc repro --glob 'demo-*'", project)
     assert "Running stage" not in said and "didn't change, skipping" in said
     assert before == {path: path.stat().st_mtime_ns for path in (project / "artifacts").rglob("*.safetensors")}
-    overlay = project / "configs" / "toy" / "demo" / "vectorfind_v9.yaml"
-    overlay.write_text(overlay.read_text().replace("test_count: 48", "test_count: 24"))
+    overlay = project / "configs" / "toy" / "demo" / "evaluate_v9.yaml"
+    overlay.write_text(overlay.read_text().replace("count: 48", "count: 24"))
     said = shell("dvc repro --glob 'demo-*'", project)
-    assert "Running stage 'demo-test_v9'" in said and "Running stage 'demo-finetune_v8'" not in said
-    assert len(read_rows(project / "artifacts" / "demo" / "vectorfind_v9" / "test_result.csv")) == 24
+    assert "Running stage 'demo-evaluate_v9'" in said and "Running stage 'demo-finetune_v8'" not in said
+    assert len(read_rows(project / "artifacts" / "demo" / "evaluate_v9" / "test_result.csv")) == 24

@@ -23,6 +23,11 @@ def test_an_installed_ohlora_runs_the_toy_recipe_from_an_empty_folder(python_wit
     said = ran([python_with_wheel, "-m", "ohlora", "doctor", "--world", "toy"], tmp_path)
     assert "next:\n      python -m ohlora.scripts.draw_faces artifacts/toy/drawn\n" in said
     words = ["--config", "configs/generate_original.yaml", "--config=configs/toy/generate_original.yaml"]
+    short = ran(
+        [python_with_wheel, "-m", "ohlora", "predict", "generate_original", "--world", "toy", "--print_config"],
+        tmp_path,
+    )
+    assert ran([python_with_wheel, "-m", "ohlora", "predict", *words, "--print_config"], tmp_path).endswith(short)
     settings = ["--data.init_args.count", "3", "--trainer.logger.init_args.mode", "disabled"]
     said = ran([python_with_wheel, "-m", "ohlora", "predict", *words, *settings], tmp_path)
     assert said.count("the copy that ships with ohlora") == 2

@@ -63,6 +63,8 @@ class FilterEnsemble(Stage[AnnotatedImages]):
     kept_loss: Tensor
     kept_epoch: Tensor
     out_of_fold: Tensor
+    shared = ("attribute", "folds", "resolution")
+    """Settings that the data takes from the stage."""
 
     def __init__(
         self,
@@ -120,13 +122,8 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         data.connect(self.clock)
 
     def setup(self, stage: str) -> None:
-        """Checks that data and networks fit, and makes room for the out-of-fold predictions."""
-        data, folds = self.data, len(self.members)
-        found = f"{data.attribute} at {data.resolution}×{data.resolution} in {data.folds} folds"
-        wanted = f"{self.attribute} at {self.resolution}×{self.resolution} in {folds} folds"
-        if found != wanted:
-            raise ConfigError(f"the data is {found}, the ensemble {wanted}; expected the same")
-        self.register_buffer("out_of_fold", torch.full((len(data.train_set),), torch.nan))
+        """Makes room for the out-of-fold predictions."""
+        self.register_buffer("out_of_fold", torch.full((len(self.data.train_set),), torch.nan))
 
     # --- training
 

@@ -36,6 +36,8 @@ class PropertyRegression(Supervised[ScoredImages]):
 
     data_type = ScoredImages
     predicted: Tensor
+    shared = ("resolution",)
+    """Settings that the data takes from the stage."""
 
     def __init__(
         self,
@@ -66,13 +68,12 @@ class PropertyRegression(Supervised[ScoredImages]):
         data.connect(self.clock, self.outputs)
 
     def setup(self, stage: str) -> None:
-        """Checks that data and network fit, and makes room for the predictions."""
+        """Checks that data and network predict the same, and makes room for the predictions."""
         data = self.data
-        if (tuple(data.attributes), data.resolution) != (self.outputs, self.resolution):
+        if tuple(data.attributes) != self.outputs:
             raise ConfigError(
-                f"the data has {', '.join(data.attributes)} at {data.resolution}×{data.resolution}, the network "
-                f"predicts {', '.join(self.outputs)} at {self.resolution}×{self.resolution}; expected the same, in "
-                "this order"
+                f"the data has {', '.join(data.attributes)}, the network predicts {', '.join(self.outputs)}; expected "
+                "the same, in this order"
             )
         # In the state, so that the predictions of the best weights are kept with them.
         self.register_buffer("predicted", torch.full((len(data.val_set), len(self.outputs)), torch.nan))

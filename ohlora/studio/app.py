@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ohlora import doctor
+from ohlora import pipeline, worlds
 from ohlora.attributes import attribute
 from ohlora.characters.character import FORMAT as CHARACTER
 from ohlora.characters.reports import RESULTS, Report
@@ -34,7 +33,6 @@ from ohlora.studio.annotations import AnnotationFile, AnnotationSession
 from ohlora.studio.choices import ChoiceSession
 from ohlora.studio.steering import FRAMES_PER_SECOND, SteeringSession
 from ohlora.utils import images
-from ohlora.utils.files import artifacts_root, shipped
 
 MAX_SLIDERS = 6
 """Largest number of attributes that can be steered."""
@@ -103,20 +101,17 @@ class Settings:
         Raises:
             ConfigError: If a path lies outside the artifacts, or an attribute is unknown.
         """
-        base = artifacts_root()
-        root = base if given.world == "celeba256" else base / given.world
+        world = pipeline.world(given.world)
+        pipeline.use(world)
+        root = world.folder
         for name in given.attributes:
             try:
                 attribute(name)
             except ValueError as error:
                 raise ConfigError(f"--attributes: {error}") from error
         generated = root / "generate_v1" / "images"
-        tested = next(
-            (f for f in ("vectorfind_v9", "vectorfind_v8") if (root / f / RESULTS).is_file()), "vectorfind_v9"
-        )
-        trained = [root / f"filter_{name}" / f"{name}.safetensors" for name in given.attributes]
-        if given.world == "demo":  # the demo does not train filters
-            trained = [shipped(f"weights/toy/{name}.safetensors") for name in given.attributes]
+        tested = next((f for f in ("evaluate_v9", "evaluate_v8") if (root / f / RESULTS).is_file()), "evaluate_v9")
+        trained = [world.path(f"filter_{name}/{name}.safetensors") for name in given.attributes]
         found = cls(
             root,
             given.world,
@@ -143,15 +138,6 @@ def inside(root: Path, path: Path) -> Path:
     return path
 
 
-def made_by(settings: Settings, path: Path) -> str | None:
-    """The declared command that makes a path, or None."""
-    wanted = path.resolve()
-    for stage in doctor.stages(settings.world):
-        if any(wanted == made.resolve() or made.resolve() in wanted.parents for made in stage.makes):
-            return stage.commands[-1]
-    return None
-
-
 def annotation_session(settings: Settings) -> AnnotationSession:
     """Creates the session of a browser tab.
 
@@ -162,9 +148,7 @@ def annotation_session(settings: Settings) -> AnnotationSession:
     require(settings.images, folder=True)
     pictures = [inside(settings.root, path) for path in images.paths_in(settings.images)]
     if not pictures:
-        raise MissingArtifactError(
-            f"{settings.images} holds no images; they are made by: {made_by(settings, settings.images)}"
-        )
+        raise MissingArtifactError(f"{settings.images} holds no images; {pipeline.hint(settings.images)}")
     rules = {rule.attribute: rule for rule in map(Rule.parse, AT_HALF)}
     # The proposed annotation is the one of the concept, so that most images take a single key.
     fits = {name: int(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0 for name in settings.attributes}
@@ -369,7 +353,7 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
             f"**{tab.kept()} of {int(wanted or 0)}** wanted characters are kept"
         )
         words = ["chosen", settings.test, settings.root / "characters", "--generator", settings.generator]
-        command = doctor.as_typed(f"python scripts/export_character.py {shlex.join(map(str, words))}")
+        command = worlds.script(["scripts/export_character.py", *map(str, words)])
         done = f"`{command}` writes a character file for each latent that is kept or starred." if tab.kept() else ""
         rows = gr.Dataframe(value=tab.table(), headers=tab.header())
         return [tab, tab.picture(), line, rows, note or done]
@@ -456,7 +440,8 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
     def files_of(format_: str) -> tuple[list[str], list[str]]:
         """Finds files of a format in this world, and unreadable ones; both relative to its root."""
         found, damaged = tensor_files.files_of(settings.root, format_)
-        others = {world for world in doctor.WORLDS if settings.world == "celeba256" and world != settings.world}
+        # The other worlds' folders lie below the root of a world that has no folder of its own.
+        others = {pipeline.world(name).root for name in worlds.SHIPPED} - {pipeline.world(settings.world).root}
         inner = [path for path in found if path.resolve().is_relative_to(settings.root.resolve())]
         kept, bad = ([path.relative_to(settings.root) for path in paths] for paths in (inner, damaged))
         return [p.as_posix() for p in kept if p.parts[0] not in others], [p.as_posix() for p in bad]
@@ -497,9 +482,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         (characters, damaged), (found, _) = files_of(CHARACTER), files_of(DIRECTIONS)
         if not characters:
             wanted = settings.root / "characters" / "mina.safetensors"
-            error = MissingArtifactError(
-                f"there is no character below {settings.root}; make one: {made_by(settings, wanted)}"
-            )
+            error = MissingArtifactError(f"there is no character below {settings.root}; {pipeline.hint(wanted)}")
             return [gr.Dropdown([]), gr.Dropdown([]), *opened(None)[:-1], _warning(error)]
         first = gr.Dropdown(characters, value=characters[0])
         start = opened(characters[0])

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from ohlora.attributes import FILTERS
-from ohlora.doctor import WORLDS
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.worlds import SHIPPED
 
 LOCAL = "127.0.0.1"
 """The address that is reachable from this machine only."""
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser."
     )
     found.add_argument(
-        "--world", choices=[*WORLDS], default="toy", help="world whose artifacts are opened (default: toy)"
+        "--world", default="toy", help=f"{', '.join(SHIPPED)}, or the path of a world's file (default: toy)"
     )
     found.add_argument(
         "--demo", action="store_const", const="demo", dest="world", help="open the artifacts of `make demo`"

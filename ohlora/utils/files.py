@@ -29,18 +29,22 @@ def shipped(name: str) -> Path:
     """Locates a file that ships with ohlora, in a source tree or in an installed package.
 
     Args:
-        name: ``configs/…``, ``weights/…`` or ``dvc.yaml``, with POSIX separators.
+        name: ``configs/…`` or ``weights/…``, with POSIX separators.
 
     Returns:
         Its path; the file need not exist. Below the working directory the path is relative, so that paths recorded by a
         run stay valid when the clone is moved; elsewhere it is absolute.
     """
     package = Path(__file__).parents[1]
-    in_wheel = {"dvc.yaml": "pipeline/dvc.yaml"}.get(name, name)
-    path = package / in_wheel
+    path = package / name
     if not name.startswith("weights/") and not (package / "configs").is_dir():
         path = package.parent / name  # a source tree keeps them beside the package
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return seen_from(Path.cwd(), path)
+
+
+def seen_from(folder: Path, path: Path) -> Path:
+    """A path below an absolute folder as a relative one; any other as it is."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def config_file(given: str) -> str:

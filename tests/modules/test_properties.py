@@ -243,4 +243,4 @@ def test_tables_that_do_not_fit(tmp_path: Path, fit: Run, capsys: pytest.Capture
     assert "hairstyle is 'curly'" in capsys.readouterr().err
     brightness_table(tmp_path / "data", 6)
     assert fit("--model.init_args.network", "property", "--data.init_args.attributes", "[hairstyle]") == 2
-    assert "the data has hairstyle at 16×16, the network predicts eyes" in capsys.readouterr().err
+    assert "the data has hairstyle, the network predicts eyes" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def artifacts(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
     (toy / "finetune_v8").mkdir()
     generator = toy / "finetune_v8" / "generator.safetensors"
     shutil.copy(weights[0], generator)
-    report = Report.load(report_of_latents(toy / "vectorfind_v9", generator), generator)
+    report = Report.load(report_of_latents(toy / "evaluate_v9", generator), generator)
     report.character(0).save(toy / "characters" / "mina.safetensors")
     return tmp_path / "artifacts"
 
@@ -174,7 +174,7 @@ def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Serve
     wait_for(page, "choose-status", "case 13 · reject")
     toy = artifacts / "toy"
     words = ["--generator", str(toy / "finetune_v8" / "generator.safetensors")]
-    assert export_character.main(["chosen", str(toy / "vectorfind_v9"), str(toy / "chosen"), *words]) == 0
+    assert export_character.main(["chosen", str(toy / "evaluate_v9"), str(toy / "chosen"), *words]) == 0
     assert sorted(path.name for path in (toy / "chosen").iterdir()) == ["0010.safetensors", "0011.safetensors"]
 
 
@@ -246,10 +246,10 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
     server = Server(tmp_path)
     try:
         page = opened(browser, server, "Annotate")
-        wait_for(page, "annotate-message", "python -m ohlora predict --config configs/generate_original.yaml")
+        wait_for(page, "annotate-message", "python -m ohlora predict generate_original --world toy")
         page = opened(browser, server, "Choose")
-        wait_for(page, "choose-message", "python -m ohlora test --config configs/vectorfind_v9.yaml")
+        wait_for(page, "choose-message", "python -m ohlora test evaluate_v9 --world toy")
         page = opened(browser, server, "Steer")
-        wait_for(page, "steer-message", f"python scripts/export_character.py tested {tmp_path}/toy/vectorfind_v9 best")
+        wait_for(page, "steer-message", f"python scripts/export_character.py tested {tmp_path}/toy/evaluate_v9 best")
     finally:
         server.kill()
