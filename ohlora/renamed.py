@@ -20,7 +20,7 @@ SETTINGS: Mapping[str, str] = {
     "num_layers": "num_ws",
     "psi": "truncation_psi",
     "psi_layers": "truncation_cutoff",
-    "passes": "epochs",
+    "passes": "trainer.max_epochs",
     "noise": "noise_mode",
     "labels": "annotations",
     "method": "finder",
@@ -40,6 +40,7 @@ VALUES: Mapping[str, str] = {
 """Values of settings."""
 CLASSES: Mapping[str, str] = {
     "ohlora.datamodules.labels.LabelledImages": "ohlora.datamodules.annotations.AnnotatedImages",
+    "ohlora.modules.parsing.ScoreProperties": "ohlora.modules.scores.ScoreProperties",
     "ohlora.character.Character": "ohlora.characters.character.Character",
 }
 """Classes, by their import path."""

@@ -33,9 +33,9 @@ class Progress(RichProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advances by one step; batches before a resume do not count."""
+        """Advances by one step; where the bar shows the steps left, batches before a resume do not count."""
         if self._first is None:
-            self._first = batch_idx
+            self._first = batch_idx if hasattr(pl_module, "steps_left") else 0
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx - self._first)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
