@@ -103,7 +103,7 @@ def test_characters_are_calibrated_by_what_is_not_rounded(report: Path) -> None:
     found = load_directions(report / "directions.safetensors")
     expected = found.steps.values[1, 0] / 0.500049
     torch.testing.assert_close(mina.steps.values[0], expected, rtol=1e-6, atol=0)
-    assert mina.ranges["eyes"] == (pytest.approx(-1.2 * 0.500049), pytest.approx(1.2 * 0.500049))
+    assert mina.ranges["eyes"] == pytest.approx((-1.2 * 0.500049, 1.2 * 0.500049))
 
 
 def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tuple[Path, Path]) -> None:
