@@ -60,7 +60,7 @@ class Demo:
     def script(self, stage: str, title: str, found: Callable[[], str], run: Callable[[list[str]], int]) -> None:
         """A step that is a script, with the words of its declaration."""
         world = pipeline.world(WORLD)
-        declared = world.by_name[stage]
+        declared = world.stages[stage]
         script, *words = world.words(f"{declared.command} {declared.options}")
         self.step(title, f"python {script}", words, found, run)
 
@@ -119,8 +119,8 @@ class Demo:
         """All steps."""
         root = self.root
         for stage in pipeline.world(WORLD).stages:  # each demo tells its story from the start
-            if (root / stage.name).is_dir():
-                shutil.rmtree(root / stage.name)
+            if (root / stage).is_dir():
+                shutil.rmtree(root / stage)
         self.stage(
             "predict",
             "generate_original",
