@@ -213,8 +213,10 @@ def _stage(path: Path, name: str, differs: Mapping[str, Any], declared: Mapping[
         outputs = tuple(own.sub(rf"\1{name}", path) for path in stage.outputs)
         command = own.sub(rf"\1{name}", stage.command)
         stage = replace(stage, name=name, command=command, outputs=outputs, config=stage.config or of)
-    said: dict[str, Any] = {key: value for key, value in differs.items() if key != "of"}
-    stage = replace(stage, **{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
+    changed: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in differs.items() if key != "of"
+    }
+    stage = replace(stage, **changed)
     if of != name and stage.configured:
         stage = replace(stage, options=f"{stage.options} --trainer.default_root_dir {{{name}}}".strip())
     return stage

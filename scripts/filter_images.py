@@ -18,9 +18,10 @@ import numpy as np
 
 from ohlora.attributes import column
 from ohlora.datamodules.images import image_numbers, numbers_in
-from ohlora.errors import ConfigError, DataError, OhloraError
+from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.rules import Rule
+from ohlora.utils.commands import command
 from ohlora.utils.files import read_rows, write_rows
 
 
@@ -86,20 +87,16 @@ def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
     return row | {"path": Path(os.path.relpath(source / row["path"], target)).as_posix()}
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("filter_images")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Keeps the images whose scores pass every rule.")
     parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="table of scores")
     parser.add_argument("output", type=Path, metavar="OUT.csv", help="manifest to write")
     parser.add_argument("--keep", action="append", required=True, metavar="RULE", help="for example 'gender >= 0.92'")
     parser.add_argument("--from-index", type=int, default=0, metavar="I", help="leave out images numbered below I")
     given = parser.parse_args(args)
-    try:
-        filter_images(given.scores, given.output, parsed(given.keep), given.from_index)
-    except OhloraError as error:
-        print(f"filter_images: {error}", file=sys.stderr)
-        return 2
-    return 0
+    filter_images(given.scores, given.output, parsed(given.keep), given.from_index)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import ConfigError
 from ohlora.formats import foreign, network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.generator import Generator
 from ohlora.networks.surgery import add_labels
+from ohlora.utils.commands import command
 
 
 def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> list[Path]:
@@ -91,8 +92,9 @@ def _sizes(network: foreign.ForeignNetwork) -> str:
     return f"{network.resolution}×{network.resolution}, {what}"
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("import_weights")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Converts GenForce or Oh-LoRA checkpoints into ohlora's files.")
     parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="the .pth or .pt file; or several")
     parser.add_argument("destination", type=Path, metavar="DEST_DIR", help="folder for what is in it")
@@ -100,17 +102,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--add-labels", type=int, default=0, metavar="K", help="add K label inputs to both networks")
     parser.add_argument("--seed", type=int, default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
-    try:
-        if len(given.sources) > 1:
-            if given.raw or given.add_labels:
-                raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")
-            convert_ensemble(given.sources, given.destination)
-        else:
-            convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)
-    except OhloraError as error:
-        print(f"import_weights: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if len(given.sources) > 1:
+        if given.raw or given.add_labels:
+            raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")
+        convert_ensemble(given.sources, given.destination)
+    else:
+        convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)
 
 
 if __name__ == "__main__":

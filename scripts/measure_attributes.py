@@ -11,7 +11,6 @@ they are compared with judges: ensembles and a network that were trained with ot
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,6 @@ import numpy as np
 from torch import Tensor
 
 from ohlora.attributes import MEASURED
-from ohlora.errors import OhloraError
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import network_files
 from ohlora.networks.sampling import counted_images, scored
@@ -29,7 +27,8 @@ from ohlora.rules import CONCEPT
 from ohlora.toy import drawing
 from ohlora.toy.accuracy import correlations, intersections_over_unions
 from ohlora.utils import images
-from ohlora.utils.files import artifacts_root, shipped, write_results
+from ohlora.utils.commands import measuring
+from ohlora.utils.files import shipped
 
 HELD_OUT = 2000
 """Number of newly drawn faces."""
@@ -43,10 +42,10 @@ HEADLINES = {
     "parser_iou": "parser, mean IoU",
     "search_r": ": Pearson with the truth",
 }
-"""Metrics of the summary, see :func:`ohlora.utils.files.write_results`."""
+"""Metrics of the summary, see :func:`ohlora.utils.commands.measuring`."""
 
 Row = dict[str, Any]
-"""A row of the table, see :func:`ohlora.utils.files.write_results`."""
+"""A row of the table, see :func:`ohlora.utils.commands.measuring`."""
 
 
 def held_out_faces() -> tuple[np.ndarray, np.ndarray, list[drawing.Truth]]:
@@ -131,21 +130,7 @@ def measure(runs: Path) -> list[Row]:
     return rows + correlation_rows(search.outputs, searched, judged, what, (0.97, 0.92))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Measures the accuracy of the toy world's attribute networks.")
-    runs = artifacts_root() / "toy"
-    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")
-    given = parser.parse_args(args)
-    try:
-        rows = measure(given.runs)
-    except OhloraError as error:
-        print(f"measure_attributes: {error}", file=sys.stderr)
-        return 2
-    write_results(given.output, rows, given.runs / "results" / "attributes.json", HEADLINES)
-    return 0
-
+main = measuring("attributes", "Measures the accuracy of the toy world's attribute networks.", measure, HEADLINES)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,16 +7,15 @@ Reads the evaluations of the original's directions and of ours; docs/directions.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import RESULTS, STATISTICS
-from ohlora.errors import OhloraError
 from ohlora.pipeline import require
-from ohlora.utils.files import artifacts_root, read_rows, write_results
+from ohlora.utils.commands import measuring
+from ohlora.utils.files import read_rows
 
 HEADLINES = {
     "svm_pass": "svm, pass rate",
@@ -59,21 +58,7 @@ def measure(runs: Path) -> list[Row]:
     return [row for method, stage in EVALUATIONS.items() for row in rows_of(method, runs / stage)]
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Measures the toy world's directions.")
-    runs = artifacts_root() / "toy"
-    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/directions.csv"), help="table to write")
-    given = parser.parse_args(args)
-    try:
-        rows = measure(given.runs)
-    except OhloraError as error:
-        print(f"measure_directions: {error}", file=sys.stderr)
-        return 2
-    write_results(given.output, rows, given.runs / "results" / "directions.json", HEADLINES)
-    return 0
-
+main = measuring("directions", "Measures the toy world's directions.", measure, HEADLINES)
 
 if __name__ == "__main__":
     sys.exit(main())

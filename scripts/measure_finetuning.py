@@ -10,7 +10,6 @@ them).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,15 @@ import numpy as np
 from torch import Tensor
 
 from ohlora.attributes import EXPRESSIONS, LABELS
-from ohlora.errors import FormatError, OhloraError
+from ohlora.errors import FormatError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.networks.sampling import BATCH, batched, counted_images, scored
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
-from ohlora.utils.files import artifacts_root, shipped, write_results
+from ohlora.utils.commands import measuring
+from ohlora.utils.files import shipped
 
 COUNT = 2000
 """Number of images of each generator."""
@@ -39,10 +39,10 @@ HEADLINES = {
     "diversity": "diversity of v8 against v1",
     "label_r": "v1 with projection head",
 }
-"""Metrics of the summary, see :func:`ohlora.utils.files.write_results`."""
+"""Metrics of the summary, see :func:`ohlora.utils.commands.measuring`."""
 
 Row = dict[str, Any]
-"""A row of the table, see :func:`ohlora.utils.files.write_results`."""
+"""A row of the table, see :func:`ohlora.utils.commands.measuring`."""
 
 
 class Judge:
@@ -135,21 +135,7 @@ def measure(runs: Path) -> list[Row]:
     return rows
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Measures the toy world's fine-tunes.")
-    runs = artifacts_root() / "toy"
-    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/finetuning.csv"), help="table to write")
-    given = parser.parse_args(args)
-    try:
-        rows = measure(given.runs)
-    except OhloraError as error:
-        print(f"measure_finetuning: {error}", file=sys.stderr)
-        return 2
-    write_results(given.output, rows, given.runs / "results" / "finetuning.json", HEADLINES)
-    return 0
-
+main = measuring("finetuning", "Measures the toy world's fine-tunes.", measure, HEADLINES)
 
 if __name__ == "__main__":
     sys.exit(main())

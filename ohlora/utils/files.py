@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -140,31 +139,6 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def write_results(
-    path: str | Path, rows: list[dict[str, Any]], metrics: str | Path, headlines: Mapping[str, str]
-) -> None:
-    """Prints a table of measurements and writes it, with a summary of a few metrics.
-
-    Args:
-        path: The CSV file of the table.
-        rows: Its rows: ``what`` was measured, the ``target`` value, and the ``measured`` value, which is rounded to
-            four decimals.
-        metrics: The JSON file of the summary, for ``dvc metrics``.
-        headlines: Name of a metric in the summary → the words that ``what`` begins or ends with; of several such rows,
-            the lowest measured value is taken.
-    """
-    for row in rows:
-        row["measured"] = round(row["measured"], 4)
-        print(f"{row['what']:90} {row['target']!s:14} {row['measured']:.4f}")
-    write_rows(path, rows)
-    with replacing(metrics) as part:
-        values = {
-            name: min(row["measured"] for row in rows if row["what"].startswith(words) or row["what"].endswith(words))
-            for name, words in headlines.items()
-        }
-        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from ohlora.attributes import FILTERS, MEASURED
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.toy import drawing
-from ohlora.utils.files import read_rows, write_results
+from ohlora.utils.commands import measuring
+from ohlora.utils.files import read_rows
 from scripts import draw_faces, filter_images, import_weights, merge_cnns
 from tests import golden
 from tests.networks.test_attribute_cnn import original
@@ -131,7 +132,8 @@ def test_results_are_a_table_and_a_few_metrics(tmp_path: Path, capsys: pytest.Ca
         {"what": "parser, mean IoU", "target": ">= 0.9", "measured": 0.95},
     ]
     headlines = {"auroc": "filter, AUROC", "iou": "parser, mean IoU"}
-    write_results(tmp_path / "table.csv", rows, tmp_path / "deep" / "metrics.json", headlines)
+    main = measuring("metrics", "", lambda runs: rows, headlines)
+    assert main(["--runs", str(tmp_path / "deep"), "--output", str(tmp_path / "table.csv")]) == 0
     assert [row["measured"] for row in read_rows(tmp_path / "table.csv")] == ["0.9877", "0.9", "0.95"]
-    assert json.loads((tmp_path / "deep" / "metrics.json").read_text()) == {"auroc": 0.9, "iou": 0.95}
+    assert json.loads((tmp_path / "deep" / "results" / "metrics.json").read_text()) == {"auroc": 0.9, "iou": 0.95}
     assert "0.9877" in capsys.readouterr().out
