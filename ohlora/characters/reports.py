@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ohlora.characters.character import Character
-from ohlora.errors import ConfigError, DataError
+from ohlora.errors import ConfigError, DataError, MissingArtifactError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes, Space
@@ -171,7 +171,8 @@ class Report:
             MissingArtifactError: If nothing was chosen yet.
             ConfigError: If everything was rejected.
         """
-        require(self.folder / CHOICES)
+        if not (self.folder / CHOICES).is_file():
+            raise MissingArtifactError(f"{self.folder / CHOICES} does not exist; it is made by: ohlora studio")
         cases = [case for case, choice in self.choices().items() if choice != "reject"]
         if not cases:
             raise ConfigError(f"{self.folder / CHOICES} keeps none; keep some in the tab Choose of ohlora studio")

@@ -229,12 +229,8 @@ class AnnotationSession:
             }
             order = sorted((k for k, d in difference.items() if d > 0.5), key=lambda k: -difference[k])
         if not order:
-            why = (
-                "every image is annotated"
-                if kind == "uncertain"
-                else "the ensembles contradict none of the annotations"
-            )
-            raise ConfigError(why)
+            contradicted = "the ensembles contradict none of the annotations"
+            raise ConfigError("every image is annotated" if kind == "uncertain" else contradicted)
         self.kind, self.order, self.position = kind, order, 0
         if kind == "file":
             self.jump()
