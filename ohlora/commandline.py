@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,14 +16,11 @@ from ohlora.worlds import World
 
 
 def expanded(given: list[str]) -> tuple[list[str], World]:
-    """The long form of a command, and its world.
+    """The long form of the words after the program's name, and the world they speak of.
 
     ``fit finetune_v8 --world toy`` is short for ``fit --config configs/finetune_v8.yaml --config
     configs/toy/finetune_v8.yaml --world toy``. Configurations that are not at hand are replaced by the copies that
     ship.
-
-    Args:
-        given: The words after the program's name.
 
     Returns:
         The words, and the world: that of ``--world``, else the one that the last configuration with a ``world:`` names,
@@ -78,11 +76,9 @@ def _refuse_renamed(verb: str, name: str) -> None:
 
 
 def _world_option(words: list[str]) -> str | None:
-    """The last value of ``--world VALUE`` or ``--world=VALUE``."""
-    found = None
-    for before, word in zip(["", *words], words, strict=False):
-        if before == "--world" or word.startswith("--world="):
-            found = word.removeprefix("--world=")
+    parser = argparse.ArgumentParser(prog="ohlora", add_help=False, allow_abbrev=False)
+    parser.add_argument("--world")
+    found: str | None = parser.parse_known_args(words)[0].world
     return found
 
 

@@ -69,7 +69,6 @@ class World:
 
     Attributes:
         given: How it is named on the command line: a name of :data:`SHIPPED`, or the path of its file.
-        name: Its name.
         about: What it is, in one line.
         root: Folder below the artifacts root; '' is the artifacts root itself.
         overlays: Folders of configurations laid over the recipe's, in order; absolute.
@@ -81,7 +80,6 @@ class World:
     """
 
     given: str
-    name: str
     about: str
     root: str
     overlays: tuple[Path, ...]
@@ -91,16 +89,17 @@ class World:
     artifacts: Path | None = None
 
     @property
+    def name(self) -> str:
+        """Its name, which is that of its file."""
+        return Path(self.given).stem
+
+    @property
     def folder(self) -> Path:
         """Its root, below the artifacts root."""
         return (self.artifacts or artifacts_root()) / self.root
 
     def path(self, name: str) -> Path:
-        """Where a file or folder of this world is.
-
-        Args:
-            name: Below the world's root (``finetune_v1/generator.safetensors``), or ``./…`` in the working directory.
-        """
+        """Where a file or folder is: ``name`` is below the world's root, or ``./…`` in the working directory."""
         if name in self.names:
             return self.path(self.names[name])
         if name.startswith("shipped:"):
@@ -108,11 +107,7 @@ class World:
         return Path(name) if name.startswith("./") else self.folder / name
 
     def configs(self, stage: str) -> list[Path]:
-        """The configurations of a stage that are there: the recipe's, and each overlay's.
-
-        Args:
-            stage: A stage's name, or that of a configuration which no stage of this world names.
-        """
+        """The configurations that are there for a stage, of this world or not: the recipe's, and each overlay's."""
         name = (stage in self.stages and self.stages[stage].config) or stage
         recipe = Path(f"configs/{name}.yaml")
         recipe = recipe if recipe.is_file() else shipped(recipe.as_posix())
@@ -144,22 +139,14 @@ class World:
 
 
 def script(words: Sequence[str]) -> str:
-    """The command that runs a script, as it is typed in a shell.
-
-    Args:
-        words: ``scripts/….py`` and its words. In an installed ohlora scripts are modules.
-    """
+    """The command that runs ``scripts/….py`` with its words; in an installed ohlora scripts are modules."""
     installed = shipped("configs").is_relative_to(Path(__file__).parent)
     name = ["-m", f"ohlora.scripts.{Path(words[0]).stem}"] if installed else [words[0]]
     return shlex.join(["python", *name, *words[1:]])
 
 
 def read(given: str, declared: Mapping[str, Stage]) -> World:
-    """Reads a world's file.
-
-    Args:
-        given: A name of :data:`SHIPPED`, or the path of a file.
-        declared: The stages that exist, by name.
+    """Reads a world's file: a name of :data:`SHIPPED`, or a path. ``declared`` are the stages that exist, by name.
 
     Raises:
         ConfigError: If there is no such world, or its file says what is not known.
@@ -178,7 +165,6 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
         overlays.append(folder.absolute())
     return World(
         given,
-        said.get("name", path.stem),
         said.get("about", ""),
         said.get("root", ""),
         tuple(overlays),
@@ -196,7 +182,7 @@ def _said(path: Path) -> dict[str, Any]:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
-    keys = ("name", "about", "base", "root", "overlays", "names", "hints", "stages")
+    keys = ("about", "base", "root", "overlays", "names", "hints", "stages")
     if not isinstance(said, dict):
         raise ConfigError(f"{path} holds {type(said).__name__}; expected settings: {', '.join(keys)}")
     _known(path, "setting", said, keys)

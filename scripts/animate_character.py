@@ -37,7 +37,7 @@ def main(args: list[str] | None = None) -> None:
     character = Character.load(given.character)
     names, ranges = character.attributes, character.ranges
     strengths = motion.shown(names, ranges, given.steps, given.idle, given.fps, given.seed)
-    images.save_gif(images.enlarge_each(character.frames(strengths), 256), given.target, given.fps)
+    images.save_gif(images.enlarge(character.frames(strengths), 256), given.target, given.fps)
     print(f"{given.target}: {len(strengths)} frames: sweeps of {', '.join(names)}, then the idle motion")
 
 

@@ -187,7 +187,7 @@ def test_a_world_of_one_s_own(
     [
         ("stages: {finetune_v9: }", "no stage 'finetune_v9'"),
         ("stages: {finetune_v8: {input: []}}", "no setting of finetune_v8 'input'"),
-        ("routes: mine", "no setting 'routes'; expected one of name, about"),
+        ("routes: mine", "no setting 'routes'; expected one of about, base"),
         ("- toy", "holds list; expected settings"),
         ("base: toys", "there is no world toys; expected toy, demo, celeba256"),
     ],

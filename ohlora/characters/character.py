@@ -169,7 +169,7 @@ class Character:
             strengths = np.zeros((steps, len(self.attributes)))
             strengths[:, k] = np.linspace(*self.ranges[name], steps)
             low, high = self.ranges[name]
-            pictures = images.enlarge_each(self.frames(strengths), size)
+            pictures = images.enlarge(self.frames(strengths), size)
             rows.append(figures.captioned(images.grid(pictures, steps), [f"{name} {low:+.2f} … {high:+.2f}"]))
         return np.concatenate(rows)
 

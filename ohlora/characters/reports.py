@@ -233,7 +233,7 @@ class Report:
         strengths = np.zeros((1 + 2 * len(names), len(names)))
         for k, name in enumerate(names):
             strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
-        strip = images.grid(images.enlarge_each(character.frames(strengths), 128), len(strengths))
+        strip = images.grid(images.enlarge(character.frames(strengths), 128), len(strengths))
         said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
         leakage = float(self.measured["leakage"][place].mean())
         columns = "as it is, then lowest and highest " + ", ".join(names)

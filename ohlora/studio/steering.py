@@ -124,7 +124,7 @@ class SteeringSession:
                 number += 1
         if kind == "gif":
             rows = motion.shown(self.character.attributes, self.character.ranges)
-            images.save_gif(images.enlarge_each(self.character.frames(rows), 256), path, 20.0)
+            images.save_gif(images.enlarge(self.character.frames(rows), 256), path, 20.0)
         else:
             images.save_png(self.character.sheet() if kind == "sheet" else self._of(self.character, strengths), path)
         return path
