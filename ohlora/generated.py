@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,9 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, *rows)).replace("\n", "\n|---|---|---|\n", 1)
 
 
-TABLES = {
+TABLES: Mapping[str, Callable[[], str]] = {
     "table": stage_table,
-    "korean": lambda: stage_table(korean=True),
+    "korean": partial(stage_table, korean=True),
     "flow": flow_table,
     "renamed": renamed_table,
 }
@@ -146,16 +147,13 @@ def main(args: list[str] | None = None) -> None:
             for stage in world.stages.values():
                 print(f"  {stage.number:>4} {stage.name:24} {stage.about}\n{'':30}{world.command(stage)}")
         return
-    if given.world and given.world not in worlds.SHIPPED:
-        if Path(given.world).parent != Path():
-            folder = Path(given.world).parent
-            raise ConfigError(f"--write writes dvc.yaml beside {given.world}: change to {folder} first")
-        files = {Path("dvc.yaml"): dvc([given.world])}
-    elif Path("ohlora/pipeline.py").is_file():
-        files = everything()
-    else:
+    own = given.world not in (None, *worlds.SHIPPED)
+    if own and Path(given.world).parent != Path():
+        folder = Path(given.world).parent
+        raise ConfigError(f"--write writes dvc.yaml beside {given.world}: change to {folder} first")
+    if not own and not Path("ohlora/pipeline.py").is_file():
         raise ConfigError("--write needs a source tree of ohlora as the working directory, or a --world of your own")
-    for path, text in files.items():
+    for path, text in ({Path("dvc.yaml"): dvc([given.world])} if own else everything()).items():
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
         print(f"wrote {path}")

@@ -160,23 +160,18 @@ def use(of: World) -> None:
 
 
 def hint(path: str | Path) -> str | None:
-    """How to come by a file or folder that is missing.
-
-    Args:
-        path: Where it should be: what a stage makes, a part of it (one image of a folder), or the folder it lies in.
+    """How to come by what is missing: what a stage makes, a part of it (one image), or the folder it lies in.
 
     Returns:
         The end of a sentence: which command moves it from where an earlier ohlora put it, which makes it, or what the
         world's file says of it. None where nothing is known.
     """
-    moved = renamed.moving(path)
-    if moved:
+    if moved := renamed.moving(path):
         return f"an earlier ohlora named it otherwise; move it: {moved}"
     wanted = Path(path).absolute()
 
     def fits(made: Path) -> bool:
-        made = made.absolute()
-        return made == wanted or made in wanted.parents or wanted in made.parents
+        return made.absolute().is_relative_to(wanted) or wanted.is_relative_to(made.absolute())
 
     for of in (*_in_use, *(world(name) for name in (worlds.DEFAULT, *worlds.SHIPPED))):
         for stage in of.stages.values():

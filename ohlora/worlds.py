@@ -155,25 +155,17 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
     if not path.is_file():
         raise ConfigError(f"there is no world {given}; expected {', '.join(SHIPPED)}, or the path of a world's file")
     said = _said(path.absolute())
-    base = read(said["base"], declared) if "base" in said else None
-    if base is not None:
-        declared = {**declared, **base.stages}
-    overlays = list(base.overlays if base else ())
+    base = read(said["base"], declared) if "base" in said else World("", "", "", (), {}, {}, {})
+    overlays, stages = base.overlays, base.stages
     if said.get("overlays"):
         # The overlays that ship are found like configurations; one's own lie beside the world's file.
         folder = shipped(said["overlays"]) if given in SHIPPED else path.parent / said["overlays"]
-        overlays.append(folder.absolute())
-    return World(
-        given,
-        said.get("about", ""),
-        said.get("root", ""),
-        tuple(overlays),
-        {**(base.names if base else {}), **(said.get("names") or {})},
-        {**(base.hints if base else {}), **(said.get("hints") or {})},
-        {name: _stage(path, name, differs or {}, declared) for name, differs in said["stages"].items()}
-        if "stages" in said
-        else (base.stages if base else {}),
-    )
+        overlays += (folder.absolute(),)
+    if "stages" in said:
+        known = {**declared, **base.stages}
+        stages = {name: _stage(path, name, differs or {}, known) for name, differs in said["stages"].items()}
+    names, hints = {**base.names, **(said.get("names") or {})}, {**base.hints, **(said.get("hints") or {})}
+    return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages)
 
 
 @cache
