@@ -203,7 +203,7 @@ class Report:
     def write_choices(self, choices: Mapping[int, Choice]) -> None:
         """Writes the list, whole or not at all."""
         rows = [{"case": c, "choice": choices[c], "latents": self.fingerprint} for c in sorted(choices)]
-        write_rows(self.folder / CHOICES, cast("list[dict[str, Any]]", rows))
+        write_rows(self.folder / CHOICES, rows)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str]]) -> None:
+def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a UTF-8 CSV file atomically.
 
     The header is the union of the rows' columns in order of first appearance; a missing value becomes an empty string.
@@ -143,13 +143,12 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Appends to a CSV file; a row with new columns rewrites it with a wider header."""
+    columns: list[str] = []
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             columns = next(csv.reader(file), [])
-        if set(row) <= set(columns):
-            with path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, columns, restval="").writerow(row)
-            return
-        write_rows(path, [*read_rows(path), {key: str(value) for key, value in row.items()}])
-        return
-    write_rows(path, [dict(row)])
+    if columns and set(row) <= set(columns):
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, columns, restval="").writerow(row)
+    else:
+        write_rows(path, [*(read_rows(path) if columns else []), dict(row)])
