@@ -40,12 +40,8 @@ def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.n
     return np.stack([rule.holds(values[:, k]) for k, rule in enumerate(rules)], axis=1)
 
 
-def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> int:
-    """Writes the rows that pass, and prints what each rule costs.
-
-    Returns:
-        How many images are kept.
-    """
+def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> None:
+    """Writes the rows that pass, and prints what each rule costs."""
     require(source)
     rows = read_rows(source)
     numbers = image_numbers(source, rows)
@@ -65,19 +61,6 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
         raise DataError(f"no image of {source} passes all rules; loosen one of those above")
     write_rows(target, result)
     print(f"{len(result)} images kept: {target}")
-    return len(result)
-
-
-def parsed(rules: list[str]) -> list[Rule]:
-    """Rules from their text.
-
-    Raises:
-        ConfigError: If one is none.
-    """
-    try:
-        return [Rule.parse(text) for text in rules]
-    except ValueError as error:
-        raise ConfigError(f"--keep: {error}") from error
 
 
 def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
@@ -96,7 +79,11 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--keep", action="append", required=True, metavar="RULE", help="for example 'gender >= 0.92'")
     parser.add_argument("--from-index", type=int, default=0, metavar="I", help="leave out images numbered below I")
     given = parser.parse_args(args)
-    filter_images(given.scores, given.output, parsed(given.keep), given.from_index)
+    try:
+        rules = [Rule.parse(text) for text in given.keep]
+    except ValueError as error:
+        raise ConfigError(f"--keep: {error}") from error
+    filter_images(given.scores, given.output, rules, given.from_index)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,8 @@ from ohlora.networks.surgery import add_labels
 from ohlora.utils.commands import command
 
 
-def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> list[Path]:
-    """Reads all of a foreign checkpoint, then writes its networks.
-
-    Returns:
-        The files written.
-    """
+def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> None:
+    """Reads all of a foreign checkpoint, then writes its networks."""
     found = foreign.read_foreign(source, raw)
     networks: Mapping[str, foreign.ForeignNetwork] = found.networks
     provenance = {**_origin([source]), "averaged": found.averaged}
@@ -42,21 +38,15 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
         except ValueError as error:
             raise ConfigError(f"--add-labels {labels}: {error}") from error
         provenance["labels_added"] = labels
-    written = []
     for name, network in networks.items():
         path = destination / f"{name}.safetensors"
         network_files.save_network(network, path, provenance)
         kind = "averaged weights" if isinstance(network, Generator) and found.averaged else "weights"
         print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name}")
-        written.append(path)
-    return written
 
 
-def convert_ensemble(sources: Sequence[Path], destination: Path) -> Path:
+def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
     """Reads several files of one attribute CNN and writes the ensemble of them.
-
-    Returns:
-        The file written.
 
     Raises:
         ConfigError: If the files do not hold the same attribute CNN.
@@ -73,7 +63,6 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> Path:
     path = destination / f"{names[0]}.safetensors"
     network_files.save_network(AttributeEnsemble.of(members), path, _origin(sources))
     print(f"{path}: {names[0]}, {_sizes(members[0])}, ensemble of {len(members)}")
-    return path
 
 
 def _origin(sources: Sequence[Path]) -> dict[str, Any]:

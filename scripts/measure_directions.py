@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.pipeline import require
-from ohlora.utils.commands import measuring
+from ohlora.utils.commands import Row, measuring
 from ohlora.utils.files import read_rows
 
 HEADLINES = {
@@ -25,8 +24,6 @@ HEADLINES = {
 }
 """For ``dvc metrics show``."""
 
-Row = dict[str, Any]
-FOUND = "as found"
 EVALUATIONS = {"svm": "evaluate_v8", "local": "evaluate_v9"}
 """Finder of each of the two recipes."""
 
@@ -47,10 +44,7 @@ def rows_of(method: str, folder: Path) -> list[Row]:
         columns |= {f"{what}: {name}": f"{name}_{column}" for name in EXPRESSIONS}
     drifts = [key for key in statistics if key.startswith("drift_")]
     columns |= {f"drift of {key.removeprefix('drift_').removesuffix('_mean')}": key for key in drifts}
-    return [
-        {"what": f"{method}, {what}", "target": FOUND, "measured": float(statistics[column])}
-        for what, column in columns.items()
-    ]
+    return [(f"{method}, {what}", "as found", float(statistics[column])) for what, column in columns.items()]
 
 
 def measure(runs: Path) -> list[Row]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -25,7 +24,7 @@ from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.networks.sampling import BATCH, batched, counted_images, scored
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
-from ohlora.utils.commands import measuring
+from ohlora.utils.commands import Row, measuring
 from ohlora.utils.files import shipped
 
 COUNT = 2000
@@ -40,9 +39,6 @@ HEADLINES = {
     "label_r": "v1 with projection head",
 }
 """Metrics of the summary, see :func:`ohlora.utils.commands.measuring`."""
-
-Row = dict[str, Any]
-"""A row of the table, see :func:`ohlora.utils.commands.measuring`."""
 
 
 class Judge:
@@ -76,16 +72,10 @@ class Judge:
 
 
 def images_of(path: Path) -> tuple[Tensor, Tensor | None]:
-    """Generates images from counted latents.
-
-    Args:
-        path: File of the generator.
-
-    Returns:
-        Images, N×3×R×R in [−1, 1], and their labels, N×K, or None if the generator has no labels.
+    """A generator's images of counted latents, N×3×R×R in [−1, 1], and their labels, N×K, or None if it has none.
 
     Raises:
-        MissingArtifactError: If the file does not exist.
+        MissingArtifactError: If the file of the generator does not exist.
     """
     require(path)
     return counted_images(network_files.load_generator(path), SEED, range(COUNT), BATCH)
@@ -104,11 +94,7 @@ def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what
     scores = scored(judge.network, pictures)
     table = label_correlations(labels, np.stack([scores[name] for name in LABELS], axis=1))
     mean = float(np.mean([table[LABELS.index(name), LABELS.index(name)] for name in EXPRESSIONS]))
-    return {
-        "what": f"{what}: label-to-property correlation, mean of eyes, mouth, pose",
-        "target": target,
-        "measured": mean,
-    }
+    return f"{what}: label-to-property correlation, mean of eyes, mouth, pose", target, mean
 
 
 def measure(runs: Path) -> list[Row]:
@@ -125,11 +111,10 @@ def measure(runs: Path) -> list[Row]:
     for name, target in (("original", "about 0.43"), ("v1", ">= 0.72"), ("v8", ">= 0.95")):
         scores, rate = judge.concept(sets[name][0])
         means[name] = {attribute: float(values.mean()) for attribute, values in scores.items()}
-        rows.append({"what": f"concept rate (all four at 0.5), {name}", "target": target, "measured": rate})
-    for name in ("age", "glass"):
-        rows.append({"what": f"mean {name} of v8's images", "target": "<= 0.02", "measured": means["v8"][name]})
+        rows.append((f"concept rate (all four at 0.5), {name}", target, rate))
+    rows += [(f"mean {name} of v8's images", "<= 0.02", means["v8"][name]) for name in ("age", "glass")]
     diversity = judge.diversity(sets["v8"][0]) / judge.diversity(sets["v1"][0])
-    rows.append({"what": "diversity of v8 against v1", "target": ">= 0.85", "measured": diversity})
+    rows.append(("diversity of v8 against v1", ">= 0.85", diversity))
     rows.append(conditioning_row(judge, *sets["v1 projection"], "v1 with projection head", ">= 0.7"))
     rows.append(conditioning_row(judge, *sets["v1"], "v1 with linear head", "none expected"))
     return rows

@@ -20,11 +20,8 @@ from ohlora.utils.commands import command
 from ohlora.utils.files import write_rows
 
 
-def select(report: Report, target: Path, count: int) -> int:
+def select(report: Report, target: Path, count: int) -> None:
     """Writes table and contact sheet of the best candidates.
-
-    Returns:
-        How many latents pass.
 
     Raises:
         ConfigError: If none does.
@@ -36,7 +33,6 @@ def select(report: Report, target: Path, count: int) -> int:
     images.save_png(sheet, target / "candidates.png")
     print(f"{len(ranked)} of {len(report.rows)} latents pass: {target / 'candidates.csv'}")
     print(f"the first {len(shown)} to look at: {target / 'candidates.png'}")
-    return len(ranked)
 
 
 @command("select_characters")

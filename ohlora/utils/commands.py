@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ohlora.errors import OhloraError
 from ohlora.utils.files import artifacts_root, replacing, write_rows
+
+Row = tuple[str, float | str, float]
+"""What was measured, the target value, and the measured value, which is written with four decimals."""
 
 
 class Main(Protocol):
@@ -42,19 +45,16 @@ def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
     return framed
 
 
-def measuring(
-    what: str, about: str, measure: Callable[[Path], list[dict[str, Any]]], headlines: Mapping[str, str]
-) -> Main:
+def measuring(what: str, about: str, measure: Callable[[Path], list[Row]], headlines: Mapping[str, str]) -> Main:
     """The main function of a script that measures the toy world, and writes a table and a summary of a few metrics.
 
     Args:
         what: Name of the table, ``docs/results/<what>.csv``, and of the summary for ``dvc metrics``,
             ``results/<what>.json`` in the folder of the stages.
         about: What is measured, for ``--help``.
-        measure: Folder of the stages → rows: ``what`` was measured, the ``target`` value, and the ``measured`` value,
-            which is rounded to four decimals.
-        headlines: Name of a metric in the summary → the words that ``what`` begins or ends with; of several such rows,
-            the lowest measured value is taken.
+        measure: Folder of the stages → rows of the table.
+        headlines: Name of a metric in the summary → how the texts of its rows begin or end; of several, the lowest
+            value is taken.
     """
 
     @command(f"measure_{what}")
@@ -64,13 +64,12 @@ def measuring(
         parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
         parser.add_argument("--output", type=Path, default=Path(f"docs/results/{what}.csv"), help="table to write")
         given = parser.parse_args(args)
-        rows = measure(given.runs)
-        for row in rows:
-            row["measured"] = round(row["measured"], 4)
-            print(f"{row['what']:90} {row['target']!s:14} {row['measured']:.4f}")
-        write_rows(given.output, rows)
+        rows = [(text, target, round(value, 4)) for text, target, value in measure(given.runs)]
+        for text, target, value in rows:
+            print(f"{text:90} {target!s:14} {value:.4f}")
+        write_rows(given.output, [dict(zip(("what", "target", "measured"), row, strict=True)) for row in rows])
         values = {
-            name: min(row["measured"] for row in rows if row["what"].startswith(words) or row["what"].endswith(words))
+            name: min(value for text, _, value in rows if text.startswith(words) or text.endswith(words))
             for name, words in headlines.items()
         }
         with replacing(given.runs / "results" / f"{what}.json") as part:
