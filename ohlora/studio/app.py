@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.networks.sampling import scored
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule
-from ohlora.studio.annotations import AnnotationFile, AnnotationSession
+from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order
 from ohlora.studio.choices import ChoiceSession
 from ohlora.studio.steering import FRAMES_PER_SECOND, SteeringSession
 from ohlora.utils import images
@@ -276,30 +277,17 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
             off = [gr.Button(name, interactive=False) for name in settings.attributes]
             return [None, None, "", *off, _warning(error)]
 
-    def acted(act: Callable[[AnnotationSession], None]) -> Callable[[AnnotationSession | None], list[Any]]:
-        def handler(tab: AnnotationSession | None) -> list[Any]:
-            if tab is None:
-                return started()
-            try:
-                act(tab)
-            except OhloraError as error:
-                return view(tab, _warning(error))
-            return view(tab)
-
-        return handler
-
-    def arrange(tab: AnnotationSession | None, kind: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
-        if tab is None:
-            return started()
-        try:
+    def arrange(tab: AnnotationSession | None, kind: Order, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
+        def act(tab: AnnotationSession) -> None:
             if kind != "file" and tab.scores is None:
                 tab.scores = ensemble_scores(
                     settings, tab.file.pictures, lambda share, text: progress(share, desc=text)
                 )
-            tab.arrange(kind)  # type: ignore[arg-type]
-        except OhloraError as error:
-            return view(tab, _warning(error))
-        return view(tab)
+            tab.arrange(kind)
+
+        return acted(act)(tab)
+
+    acted = partial(_acted, started, view)
 
     page.load(started, None, shown)
     for button, name in zip(toggles, settings.attributes, strict=True):
@@ -311,6 +299,23 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
     _on(jump, acted(lambda tab: tab.jump()), session, shown)
     _on(reload, acted(lambda tab: tab.file.reload()), session, shown)
     order.input(arrange, [session, order], shown, api_visibility="private")
+
+
+def _acted(
+    started: Callable[..., list[Any]], view: Callable[..., list[Any]], act: Callable[[Any], None]
+) -> Callable[..., list[Any]]:
+    """A handler that changes a tab's session and shows it, with what went wrong, or starts it where there is none."""
+
+    def handler(tab: Any, *inputs: Any) -> list[Any]:
+        if tab is None:
+            return started(*inputs)
+        try:
+            act(tab)
+        except OhloraError as error:
+            return view(tab, *inputs, note=_warning(error))
+        return view(tab, *inputs)
+
+    return handler
 
 
 def _on(button: gr.Button, handler: Callable[..., Any], inputs: Any, outputs: list[Any]) -> None:
@@ -364,17 +369,7 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
         except OhloraError as error:
             return [None, None, "", None, _warning(error)]
 
-    def acted(act: Callable[[ChoiceSession], None]) -> Callable[[ChoiceSession | None, float | None], list[Any]]:
-        def handler(tab: ChoiceSession | None, wanted: float | None) -> list[Any]:
-            if tab is None:
-                return started(wanted)
-            try:
-                act(tab)
-            except OhloraError as error:
-                return view(tab, wanted, _warning(error))
-            return view(tab, wanted)
-
-        return handler
+    acted = partial(_acted, started, view)
 
     def picked(tab: ChoiceSession | None, wanted: float | None, event: gr.SelectData) -> list[Any]:
         return acted(lambda tab: tab.show(int(event.row_value[0])))(tab, wanted)
