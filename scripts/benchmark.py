@@ -48,6 +48,7 @@ from ohlora.modules.gan import GAN, Architecture
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator as AnyGenerator
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
@@ -318,23 +319,6 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def trainer_of(given: argparse.Namespace, precision: Any, watch: L.Callback) -> L.Trainer:
-    """A trainer that does nothing besides the stage's work."""
-    return L.Trainer(
-        accelerator="gpu" if given.device == "cuda" else "cpu",
-        devices=1,
-        precision=precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_epochs=-1,
-        use_distributed_sampler=False,
-        callbacks=[watch],
-        default_root_dir=given.folder,
-    )
-
-
 def train(given: argparse.Namespace, r1_interval: int, steps: int, watch: Watch) -> GAN:
     """Takes a number of steps of fine-tune v1 from random weights."""
     L.seed_everything(0, verbose=False)
@@ -353,7 +337,19 @@ def train(given: argparse.Namespace, r1_interval: int, steps: int, watch: Watch)
     for p in (*module.generator.parameters(), *module.discriminator.parameters()):
         if p.ndim == 1:  # biases and noise are at work in a trained network
             nn.init.normal_(p, std=0.1)
-    trainer = trainer_of(given, given.precision, watch)
+    trainer = L.Trainer(
+        accelerator="gpu" if given.device == "cuda" else "cpu",
+        devices=1,
+        precision=given.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        callbacks=[watch],
+        default_root_dir=given.folder,
+    )
     data = DrawnFaces(given.resolution, train_size=given.batch, batch_size=given.batch)
     module.connect(data)
     trainer.fit(module, datamodule=data)
@@ -487,7 +483,17 @@ def sampled(given: argparse.Namespace, name: str, precision: str) -> tuple[float
         compile=given.compile,
     )
     watch = Stopwatch()
-    trainer = trainer_of(given, precision, watch)
+    trainer = L.Trainer(
+        accelerator="gpu" if given.device == "cuda" else "cpu",
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[watch],
+        default_root_dir=given.folder,
+    )
     data = Latents(given.count, given.batch)
     module.connect(data)
     trainer.predict(module, datamodule=data, return_predictions=False)
@@ -602,9 +608,7 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     figures = {}
     for resolution in (64, given.resolution):
         torch.manual_seed(0)
-        shown = shipped("weights/toy/generator.safetensors")
-        generator = network_files.load_generator(shown) if resolution == 64 else Generator(resolution)
-        generator = generator.eval().to(given.device)
+        generator = (toy_generator() if resolution == 64 else Generator(resolution)).eval().to(given.device)
         w = Codes(torch.randn(1, generator.w_dim, device=given.device), Space.W)
         steps = Codes(torch.randn(3, generator.w_dim, device=given.device), Space.W)
         character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
@@ -619,39 +623,46 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
+def toy_generator() -> AnyGenerator:
+    """The generator that ships."""
+    return network_files.load_generator(shipped("weights/toy/generator.safetensors"))
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures what a stage costs; the last line is JSON.")
     commands = parser.add_subparsers(dest="command", required=True)
-    common, precise = (argparse.ArgumentParser(add_help=False) for _ in range(2))
-    common.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
-    common.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
-    precise.add_argument("--batch", type=int, default=16, help="images at once (default: 16)")
-    precise.add_argument(
+    command = commands.add_parser("finetune", help="fine-tune v1 against the original's step")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
+    command.add_argument("--batch", type=int, default=16, help="images per step (default: 16)")
+    command.add_argument("--steps", type=int, default=2, help="timed steps of each kind (default: 2)")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    command.add_argument(
         "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours (default: 32-true)"
     )
-    command = commands.add_parser(
-        "finetune", parents=[common, precise], help="fine-tune v1 against the original's step"
-    )
-    command.add_argument("--steps", type=int, default=2, help="timed steps of each kind (default: 2)")
-    command.set_defaults(run=finetune)
-    about = "sampling and scoring against the original's protocol"
-    command = commands.add_parser("sample", parents=[common, precise], help=about)
+    command = commands.add_parser("sample", help="sampling and scoring against the original's protocol")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
+    command.add_argument("--batch", type=int, default=16, help="images at once (default: 16)")
     command.add_argument("--count", type=int, default=64, help="images of ours, the first batch untimed (default: 64)")
     command.add_argument("--reference-count", type=int, default=16, help="images of the reference (default: 16)")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    command.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours")
     command.add_argument("--compile", action="store_true", help="ours through torch.compile")
-    command.set_defaults(run=sample)
-    command = commands.add_parser("directions", parents=[common], help="images with scores, and with gradients")
+    command = commands.add_parser("directions", help="images with scores, and with gradients")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
     command.add_argument("--batch", type=int, default=8, help="images at once (default: 8)")
-    command.add_argument("--steps", type=int, default=2, help="timed repetitions; the best counts (default: 2)")
-    command.set_defaults(run=directions)
-    about = "one image of a character, and the studio's answer to a slider; at 64 pixels too"
-    command = commands.add_parser("render", parents=[common], help=about)
+    command.add_argument(
+        "--steps", type=int, default=2, help="timed repetitions, of which the best counts (default: 2)"
+    )
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    command = commands.add_parser("render", help="one image of a character, and the studio's answer to a slider")
+    command.add_argument("--resolution", type=int, default=256, help="pixels a side, besides 64 (default: 256)")
     command.add_argument("--steps", type=int, default=20, help="timed images, whose median counts (default: 20)")
-    command.set_defaults(run=render)
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
     given = parser.parse_args(args)
+    run = {"finetune": finetune, "sample": sample, "directions": directions, "render": render}[given.command]
     with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
-        figures = given.run(given)
+        figures = run(given)
     print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
     return 0
 
