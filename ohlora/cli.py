@@ -166,17 +166,13 @@ class CLI(LightningCLI):
         if self.config.subcommand == "predict":
             config.return_predictions = False  # they are in files, and all together may not fit into memory
         logger = config.trainer.logger
-        if not isinstance(logger, Namespace) or not str(logger.get("class_path")).endswith("RunLogger"):
+        logged = isinstance(logger, Namespace) and str(logger.get("class_path")).endswith("RunLogger")
+        if not logged or getattr(rank_zero_only, "rank", 0) != 0:
             return
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return
-        run_dir = tracking.run_of(self.checkpoint) if self.checkpoint is not None else None
-        resumed = run_dir is not None and self.config.subcommand == "fit"
-        if not resumed:
-            run_dir = tracking.new_run(config.trainer.default_root_dir or ".")
-        logger.init_args.run_dir = str(run_dir)
-        if resumed and self.run_id is not None:
+        run_dir = tracking.run_of(self.checkpoint) if self.checkpoint and self.config.subcommand == "fit" else None
+        if run_dir is not None and self.run_id is not None:
             logger.init_args.run_id = self.run_id
+        logger.init_args.run_dir = str(run_dir or tracking.new_run(config.trainer.default_root_dir or "."))
 
 
 def main(args: list[str] | None = None) -> int:
@@ -191,6 +187,7 @@ def main(args: list[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in given
+    how: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False}
     _quiet()
     try:
         words, world = commandline.expanded([word for word in given if word != "--traceback"])
@@ -198,8 +195,7 @@ def main(args: list[str] | None = None) -> int:
         CLI(
             save_config_callback=SaveConfig,
             seed_everything_default=0,
-            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False}
-            | {command: {"parser_mode": "omegaconf", "exit_on_error": False} for command in worlds.VERBS},
+            parser_kwargs=how | dict.fromkeys(worlds.VERBS, how),
             args=words,
         )
     except SIGTERMException:
@@ -225,11 +221,9 @@ def _readable(error: Exception) -> str | None:
         return f"{where}{error.strerror}. Make room and go on with --ckpt_path last"
     if not isinstance(error, ArgumentError):
         return None
-    now = renamed.now_called(str(error))
-    if now is not None:
+    if now := renamed.now_called(str(error)):
         return now
-    lines = [re.sub(r"^[-\s]+", "", line).strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line]
+    lines = [text for line in str(error).splitlines() if (text := re.sub(r"^[-\s]+", "", line).strip())]
     starts = [k for k, line in enumerate(lines) if line.startswith("Problem with given class_path")]
     if starts:  # the lines around it list the types that were tried
         lines = [lines[0], *lines[starts[-1] :]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -15,14 +16,11 @@ from ohlora.worlds import World
 
 
 def expanded(given: list[str]) -> tuple[list[str], World]:
-    """The long form of a command, and its world.
+    """The long form of the words after the program's name, and the world they speak of.
 
     ``fit finetune_v8 --world toy`` is short for ``fit --config configs/finetune_v8.yaml --config
     configs/toy/finetune_v8.yaml --world toy``. Configurations that are not at hand are replaced by the copies that
     ship.
-
-    Args:
-        given: The words after the program's name.
 
     Returns:
         The words, and the world: that of ``--world``, else the one that the last configuration with a ``world:`` names,
@@ -31,24 +29,19 @@ def expanded(given: list[str]) -> tuple[list[str], World]:
     Raises:
         ConfigError: If a stage or configuration is not there or has another name now, or is run by another command.
     """
-    if given[:1] and given[0] in worlds.VERBS and given[1:2] and not given[1].startswith("-"):
-        verb, stage, *rest = given
-        _refuse_renamed(verb, stage)
-        world = pipeline.world(_option(rest, "--world") or worlds.DEFAULT)
-        return [verb, *_words_of(world, verb, stage), *rest], world
-    words, files = [], []
-    for before, word in zip(["", *given], given, strict=False):
-        option, sign, value = word.partition("=")
-        if before == "--config" or (option == "--config" and sign):
-            file = word if before == "--config" else value
-            if not Path(file).is_file() or given[0] == "test":
-                _refuse_renamed(given[0], Path(file).stem)
-            files.append(config_file(file))
-            words.append(files[-1] if before == "--config" else f"--config={files[-1]}")
-        else:
-            words.append(word)
-    named = _option(words, "--world") or next(_worlds_named(reversed(files)), worlds.DEFAULT)
-    return words, pipeline.world(named)
+    words = [part for word in given for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    match words:
+        case [verb, stage, *rest] if verb in worlds.VERBS and not stage.startswith("-"):
+            _refuse_renamed(verb, stage)
+            world = pipeline.world(_world_option(rest) or worlds.DEFAULT)
+            return [verb, *_words_of(world, verb, stage), *rest], world
+    files = []
+    for place in (place for place in range(1, len(words)) if words[place - 1] == "--config"):
+        if not Path(words[place]).is_file() or words[0] == "test":
+            _refuse_renamed(words[0], Path(words[place]).stem)
+        words[place] = config_file(words[place])
+        files.append(words[place])
+    return words, pipeline.world(_world_option(words) or _world_named(reversed(files)) or worlds.DEFAULT)
 
 
 def use(world: World) -> None:
@@ -58,24 +51,18 @@ def use(world: World) -> None:
     """
     pipeline.use(world)
     here = Path.cwd()  # the parser works in the folder of each configuration
-
-    def found(path: Path) -> str:
-        return str(seen_from(here, path))
-
-    OmegaConf.register_resolver("world", lambda name: found(world.path(name)), replace=True)
-    OmegaConf.register_resolver("shipped", lambda name: found(shipped(name)), replace=True)
+    OmegaConf.register_resolver("world", lambda name: str(seen_from(here, world.path(name))), replace=True)
+    OmegaConf.register_resolver("shipped", lambda name: str(seen_from(here, shipped(name))), replace=True)
 
 
 def _words_of(world: World, verb: str, name: str) -> list[str]:
     """The configurations and options of a stage."""
-    stage = world.by_name.get(name)
-    if stage is not None and (
-        not stage.configured or (stage.command != verb and (stage.command, verb) != ("fit", "validate"))
-    ):
+    stage = world.stages.get(name)
+    if stage is not None and verb != stage.command and (verb, stage.command) != ("validate", "fit"):
         raise ConfigError(f"{name} is not run by {verb}; it is run by: {world.command(stage)}")
     files = world.configs(name)
     if not files:
-        known = ", ".join(s.name for s in world.stages if s.configured)
+        known = ", ".join(stage.name for stage in world.stages.values() if stage.configured)
         raise ConfigError(f"the world {world.name} has no stage {name}; expected one of {known}")
     options = world.words(stage.options) if stage is not None else []
     return [*(word for file in files for word in ("--config", str(file))), *options]
@@ -88,23 +75,20 @@ def _refuse_renamed(verb: str, name: str) -> None:
         raise ConfigError(f"{name} is now called {renamed.STAGES[name]}")
 
 
-def _option(words: list[str], name: str) -> str | None:
-    """The last value of an option, written ``--name value`` or ``--name=value``."""
-    found = None
-    for before, word in zip(["", *words], words, strict=False):
-        if before == name:
-            found = word
-        elif word.startswith(f"{name}="):
-            found = word.partition("=")[2]
+def _world_option(words: list[str]) -> str | None:
+    parser = argparse.ArgumentParser(prog="ohlora", add_help=False, allow_abbrev=False)
+    parser.add_argument("--world")
+    found: str | None = parser.parse_known_args(words)[0].world
     return found
 
 
-def _worlds_named(files: Iterator[str]) -> Iterator[str]:
-    """The worlds that configurations name at their top level."""
+def _world_named(files: Iterable[str]) -> str | None:
+    """The world that the first of some configurations with a ``world:`` names."""
     for file in files:
         try:
             said = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError):
             continue  # the parser says what is wrong with it
         if isinstance(said, dict) and said.get("world"):
-            yield str(said["world"])
+            return str(said["world"])
+    return None

@@ -6,12 +6,11 @@ import argparse
 import os
 import platform
 import shutil
-import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from ohlora import __version__, pipeline
-from ohlora.errors import ConfigError
 from ohlora.utils.accounts import wandb_key_found
+from ohlora.utils.commands import command
 from ohlora.utils.files import artifacts_root
 from ohlora.worlds import SHIPPED, World
 
@@ -55,40 +54,30 @@ def _wandb() -> str:
 
 
 def _made(world: World) -> list[str]:
-    done = [stage for stage in world.stages if world.done(stage)]
-    lines = [f"{world.about}: {len(done)} of {len(world.stages)} stages done"]
-    if done:
-        lines += [f"  {'x' if stage in done else ' '} {stage.name:24} {stage.about}" for stage in world.stages]
-    following = world.next_stage()
-    if following is not None:
-        lines += ["  next:", f"    {world.command(following)}"]
-    elif len(done) < len(world.stages):
-        stage = next(s for s in world.stages if s not in done)
-        missing = [path for path in world.needs(stage) if not path.exists()]
-        lines += [f"  next is {stage.name}, which needs:"]
-        lines += [f"    {path}" + (f" ({how})" if (how := pipeline.hint(path)) else "") for path in missing]
+    left = [stage for stage in world.stages.values() if not world.done(stage)]
+    lines = [f"{world.about}: {len(world.stages) - len(left)} of {len(world.stages)} stages done"]
+    if len(left) < len(world.stages):
+        lines += [f"  {' ' if s in left else 'x'} {s.name:24} {s.about}" for s in world.stages.values()]
+    missing = [[path for path in world.needs(stage) if not path.exists()] for stage in left]
+    if [] in missing:
+        lines += ["  next:", f"    {world.command(left[missing.index([])])}"]
+    elif left:
+        lines += [f"  next is {left[0].name}, which needs:"]
+        lines += [f"    {path}" + (f" ({how})" if (how := pipeline.hint(path)) else "") for path in missing[0]]
     return lines
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = argparse.ArgumentParser(
+@command("ohlora")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
         prog="ohlora doctor",
         description="Says what is installed, what it can use, what has been made, and what is next.",
     )
-    found.add_argument("--world", help=f"look at one world only: {', '.join(SHIPPED)}, or the path of a world's file")
-    return found
-
-
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    given = parser().parse_args(sys.argv[1:] if args is None else args)
+    parser.add_argument("--world", help=f"look at one world only: {', '.join(SHIPPED)}, or the path of a world's file")
+    given = parser.parse_args(args)
     if given.world:
-        try:
-            pipeline.use(pipeline.world(given.world))
-        except ConfigError as error:
-            print(f"ohlora: {error}", file=sys.stderr)
-            return 2
+        pipeline.use(pipeline.world(given.world))
     root = artifacts_root()
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free / 2**30
@@ -97,14 +86,12 @@ def main(args: list[str] | None = None) -> int:
         "Devices": _devices(),
         "Weights & Biases": [_wandb()],
         "Disk": [f"{root}: {free:.1f} GiB free; the recipe at 256×256 fills about 10 GiB, the toy world half of one"],
+        "Made": [],
     }
+    for world in map(pipeline.world, [given.world] if given.world else SHIPPED):
+        if world.given == "demo" and not given.world and not any(map(world.done, world.stages.values())):
+            sections["Made"].append("the demo was not run: make demo")
+        else:
+            sections["Made"] += _made(world)
     for title, lines in sections.items():
         print(f"{title}\n" + "\n".join(f"  {line}" for line in lines))
-    print("Made")
-    for name in [given.world] if given.world else SHIPPED:
-        world = pipeline.world(name)
-        if name == "demo" and not given.world and not any(world.done(stage) for stage in world.stages):
-            print("  the demo was not run: make demo")
-            continue
-        print("\n".join(f"  {line}" for line in _made(world)))
-    return 0

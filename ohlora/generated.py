@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ohlora import pipeline, renamed, worlds
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import ConfigError
+from ohlora.utils.commands import command
 from ohlora.utils.files import replacing
 from ohlora.worlds import Stage, World
 
-ARTIFACTS = Path("artifacts")
-"""The artifacts root as generated files name it."""
 PAGES = ("README.md", "README.ko.md", "docs/architecture.md")
 """Pages with generated tables."""
-MARKED = re.compile(r"(<!-- stages: (\w+) -->\n).*?(<!-- end -->)", re.S)
+KINDS = {"results": "metrics", "./docs/results": "plots"}
+"""Folder of outputs → what they are for DVC; in any other folder they are plain outputs."""
 HEADER = """\
 # Generated from ohlora/pipeline.py and configs/worlds/ by `ohlora pipeline --write`: change those, not this file.
 # The stages as a pipeline for DVC (pip install 'ohlora[pipeline]'):
@@ -34,159 +37,123 @@ HEADER = """\
 """
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Leaves collections of scalars on one line, and writes no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+def _world(given: str) -> World:
+    """A world as generated files name its paths, whichever artifacts root is in use."""
+    return replace(pipeline.world(given), artifacts=Path("artifacts"))
 
 
-def dvc(chosen: list[World]) -> str:
+def dvc(given: Iterable[str]) -> str:
     """The text of a ``dvc.yaml`` for some worlds, with paths as seen from the working directory."""
-    stages: dict[str, Any] = {}
-    for world in chosen:
-        for stage in world.stages:
-            stages[f"{world.name}-{stage.name}"] = _dvc_stage(world, stage)
-    lines = "\n".join(f"#   dvc repro --glob '{world.name}-*'   {world.about}" for world in chosen)
-    text: str = yaml.dump(
-        {"stages": stages}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None
-    )
-    return HEADER.format(lines=lines) + text
+    chosen = [_world(name) for name in given]
+    stages = {f"{of.name}-{stage.name}": _dvc_stage(of, stage) for of in chosen for stage in of.stages.values()}
+    lines = "\n".join(f"#   dvc repro --glob '{of.name}-*'   {of.about}" for of in chosen)
+    text = yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=118, default_flow_style=None)
+    return f"{HEADER.format(lines=lines)}{text}"
 
 
 def _dvc_stage(world: World, stage: Stage) -> dict[str, Any]:
-    def kept(names: tuple[str, ...]) -> list[dict[str, Any]]:
-        return [{_path(world, name): {"cache": False}} for name in names]
-
-    title = f"{stage.number} · {stage.about}" if stage.number else stage.about
-    found: dict[str, Any] = {"desc": title, "cmd": world.command(stage, ARTIFACTS)}
+    about = f"{stage.number} · {stage.about}" if stage.number else stage.about
+    found: dict[str, Any] = {"desc": about, "cmd": world.command(stage)}
     if stage.inputs:
-        found["deps"] = [_path(world, name) for name in stage.inputs]
+        found["deps"] = [path.as_posix() for path in world.needs(stage)]
     if stage.configured:
         found["params"] = [{path.as_posix(): None} for path in world.configs(stage.name)]
-    for key, names in (("outs", stage.outputs), ("metrics", stage.metrics), ("plots", stage.plots)):
-        if names:
-            found[key] = kept(names)
+    for name, path in zip(stage.outputs, world.makes(stage), strict=True):
+        kind = KINDS.get(name.rpartition("/")[0], "outs")
+        found.setdefault(kind, []).append({path.as_posix(): {"cache": False}})
     return found
 
 
-def _path(world: World, name: str) -> str:
-    return world.path(name, ARTIFACTS).as_posix()
-
-
 def stage_table(korean: bool = False) -> str:
-    """The stages of all worlds that ship, each with its command in the recipe or in the first world that runs it."""
-    of = [pipeline.world(name) for name in (worlds.DEFAULT, *worlds.SHIPPED)]
-    rows = ["| # | 단계 | 명령 |" if korean else "| # | stage | command |", "|---|---|---|"]
-    for group in _grouped([stage for stage in pipeline.STAGES if stage.number]):
-        first = group[0]
-        world = next(world for world in of if first.name in world.by_name)
-        about = first.korean if korean else first.about
-        if len(group) > 1:
-            about += ", " + ", ".join(_about(stage, korean).rpartition(", ")[2] for stage in group[1:])
+    """The stages of all worlds that ship, each with its command in the recipe or in the first world that runs it.
+
+    Stages that do the same for several attributes are one row.
+    """
+    of = [_world(name) for name in (worlds.DEFAULT, *worlds.SHIPPED)]
+
+    def about(stage: Stage) -> str:
+        return stage.korean if korean else stage.about
+
+    def task(stage: Stage) -> tuple[str, str]:
+        return about(stage).rpartition(", ")[0] or stage.name, stage.name.rpartition("_")[0]
+
+    rows = []
+    for _, group in groupby((stage for stage in pipeline.STAGES.values() if stage.number), task):
+        first, *others = group
+        world = next(world for world in of if first.name in world.stages)
+        said = ", ".join([about(first), *(about(stage).rpartition(", ")[2] for stage in others)])
         if world.given != worlds.DEFAULT:
-            about += f" ({world.name}만)" if korean else f" ({world.name} only)"
-        command = world.command(world.by_name[first.name], ARTIFACTS)
-        rows.append(f"| {first.number} | {about} | `{command}`{' …' if len(group) > 1 else ''} |")
-    return "\n".join(rows) + "\n"
-
-
-def _about(stage: Stage, korean: bool) -> str:
-    return stage.korean if korean else stage.about
-
-
-def _grouped(stages: list[Stage]) -> list[list[Stage]]:
-    """Stages in order; those that do the same for several attributes are one row."""
-    groups: list[list[Stage]] = []
-    for stage in stages:
-        same = groups and stage.about.rpartition(", ")[0] == groups[-1][0].about.rpartition(", ")[0] != ""
-        if same and stage.name.rpartition("_")[0] == groups[-1][0].name.rpartition("_")[0]:
-            groups[-1].append(stage)
-        else:
-            groups.append([stage])
-    return groups
+            said += f" ({world.name}만)" if korean else f" ({world.name} only)"
+        command = world.command(world.stages[first.name])
+        rows.append((first.number, said, f"`{command}`{' …' if others else ''}"))
+    return _table(("#", "단계", "명령") if korean else ("#", "stage", "command"), rows)
 
 
 def flow_table() -> str:
     """What every stage reads and makes, below the root of a world."""
-    rows = ["| stage | reads | makes |", "|---|---|---|"]
-    for stage in pipeline.STAGES:
-        reads, makes = (", ".join(f"`{name}`" for name in names) for names in (stage.inputs, stage.makes))
-        rows.append(f"| {stage.name} | {reads} | {makes} |")
-    return "\n".join(rows) + "\n"
+    rows = [
+        (stage.name, *(", ".join(f"`{name}`" for name in names) for names in (stage.inputs, stage.outputs)))
+        for stage in pipeline.STAGES.values()
+    ]
+    return _table(("stage", "reads", "makes"), rows)
 
 
 def renamed_table() -> str:
     """What is called otherwise than in earlier versions."""
-    rows = [f"| {kind} | `{old}` | `{new}` |" for kind, old, new in renamed.table()]
-    return "\n".join(["| what | earlier | now |", "|---|---|---|", *rows]) + "\n"
+    rows = [(kind, f"`{old}`", f"`{new}`") for kind, table in renamed.TABLES.items() for old, new in table.items()]
+    return _table(("what", "earlier", "now"), rows)
 
 
-TABLES = {
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, *rows)).replace("\n", "\n|---|---|---|\n", 1)
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
     "table": stage_table,
-    "korean": lambda: stage_table(korean=True),
+    "korean": partial(stage_table, korean=True),
     "flow": flow_table,
     "renamed": renamed_table,
 }
 """Name in a page's mark → what stands there."""
 
 
-def with_tables(text: str) -> str:
-    """A page with its marked tables anew."""
-    return MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}", text)
-
-
 def everything() -> dict[Path, str]:
     """All generated files of a source tree, which is the working directory, with their text."""
-    files = {Path("dvc.yaml"): dvc([pipeline.world(name) for name in worlds.SHIPPED])}
-    return files | {Path(page): with_tables(Path(page).read_text(encoding="utf-8")) for page in PAGES}
+    files = {Path("dvc.yaml"): dvc(worlds.SHIPPED)}
+    for page in map(Path, PAGES):
+        files[page] = re.sub(
+            r"(<!-- stages: (\w+) -->\n).*?(<!-- end -->)",
+            lambda mark: f"{mark[1]}\n{TABLES[mark[2]]()}\n{mark[3]}",
+            page.read_text(encoding="utf-8"),
+            flags=re.S,
+        )
+    return files
 
 
-def _listed(world: World) -> str:
-    lines = [f"{world.name}: {world.about}"]
-    for stage in world.stages:
-        lines += [f"  {stage.number:>4} {stage.name:24} {stage.about}", f"{'':30}{world.command(stage)}"]
-    return "\n".join(lines)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = argparse.ArgumentParser(
+@command("ohlora")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
         prog="ohlora pipeline", description="Lists the stages of a world, or writes what is generated from them."
     )
-    found.add_argument("--world", help=f"{', '.join(worlds.SHIPPED)}, or the path of a world's file (default: all)")
-    found.add_argument(
+    parser.add_argument("--world", help=f"{', '.join(worlds.SHIPPED)}, or the path of a world's file (default: all)")
+    parser.add_argument(
         "--write", action="store_true", help="write dvc.yaml, and in a source tree the tables of README and docs"
     )
-    return found
-
-
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    given = parser().parse_args(sys.argv[1:] if args is None else args)
-    try:
-        if given.write:
-            for path in _written(given.world):
-                print(f"wrote {path}")
-            return 0
-        for name in [given.world] if given.world else worlds.SHIPPED:
-            print(_listed(pipeline.world(name)))
-    except OhloraError as error:
-        print(f"ohlora: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _written(given: str | None) -> list[Path]:
-    if given is not None and given not in worlds.SHIPPED:
-        if Path(given).parent != Path():
-            raise ConfigError(f"--write writes dvc.yaml beside {given}: change to {Path(given).parent} first")
-        files = {Path("dvc.yaml"): dvc([pipeline.world(given)])}
-    elif Path("ohlora/pipeline.py").is_file():
-        files = everything()
-    else:
+    given = parser.parse_args(args)
+    if not given.write:
+        for world in map(pipeline.world, [given.world] if given.world else worlds.SHIPPED):
+            print(f"{world.name}: {world.about}")
+            for stage in world.stages.values():
+                print(f"  {stage.number:>4} {stage.name:24} {stage.about}\n{'':30}{world.command(stage)}")
+        return
+    own = given.world not in (None, *worlds.SHIPPED)
+    if own and Path(given.world).parent != Path():
+        folder = Path(given.world).parent
+        raise ConfigError(f"--write writes dvc.yaml beside {given.world}: change to {folder} first")
+    if not own and not Path("ohlora/pipeline.py").is_file():
         raise ConfigError("--write needs a source tree of ohlora as the working directory, or a --world of your own")
-    for path, text in files.items():
+    for path, text in ({Path("dvc.yaml"): dvc([given.world])} if own else everything()).items():
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
-    return list(files)
+        print(f"wrote {path}")

@@ -12,6 +12,8 @@ import re
 import secrets
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,15 +37,13 @@ def new_run(stage_dir: str | Path) -> Path:
     """Makes the next numbered run folder of a stage."""
     runs = Path(stage_dir) / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    number = max((int(p.name) for p in runs.iterdir() if re.fullmatch(r"\d{4,}", p.name)), default=0)
-    while True:
-        number += 1
+    taken = max((int(p.name) for p in runs.iterdir() if re.fullmatch(r"\d{4,}", p.name)), default=0)
+    for number in count(taken + 1):
         folder = runs / f"{number:04d}"
-        try:
+        with suppress(FileExistsError):  # another run took the number in the meantime
             folder.mkdir()
-        except FileExistsError:  # another run took the number in the meantime
-            continue
-        return folder
+            break
+    return folder
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
@@ -64,8 +64,7 @@ def newest_checkpoint(stage_dir: str | Path) -> Path:
     """
     runs = sorted((Path(stage_dir) / "runs").glob("[0-9]*"), key=lambda p: (len(p.name), p.name), reverse=True)
     for run in runs:
-        found = checkpoints_in(run)
-        if found:
+        if found := checkpoints_in(run):
             return found[-1]
     raise MissingArtifactError(
         f"--ckpt_path last: no checkpoint below {Path(stage_dir) / 'runs'}; start the stage without --ckpt_path first"
@@ -225,8 +224,7 @@ class RunLogger(Logger):
             return
         path = Path(self.run_dir) / "metrics.csv"
         if path.is_file():
-            rows = [row for row in read_rows(path) if float(row[CLOCK]) <= self.kimg + 1e-9]
-            write_rows(path, rows)
+            write_rows(path, [row for row in read_rows(path) if float(row[CLOCK]) <= self.kimg + 1e-9])
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -27,8 +27,9 @@ from ohlora import commandline, pipeline, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import ConfigError
 from ohlora.utils import figures, images
+from ohlora.utils.commands import command
 from ohlora.utils.files import config_file, locked, read_rows, replacing, write_rows
 
 Row = dict[str, Any]
@@ -42,13 +43,13 @@ PER_ATTRIBUTE = {
 }
 
 
-def run(command: str, files: Sequence[str], settings: Mapping[str, object]) -> float:
+def run(verb: str, files: Sequence[str], settings: Mapping[str, object]) -> float:
     """Runs a command of the entry point; seconds it took.
 
     Raises:
         ConfigError: If it fails; it has said why.
     """
-    words = [command, *(word for file in files for word in ("--config", file))]
+    words = [verb, *(word for file in files for word in ("--config", file))]
     for key, value in settings.items():
         words += [f"--{key}", json.dumps(value) if value is None or isinstance(value, (list, dict)) else str(value)]
     words += ["--trainer.logger.init_args.mode", "disabled", "--trainer.enable_progress_bar", "false"]
@@ -175,8 +176,9 @@ def drawn(rows: list[Row], methods: Sequence[str]) -> np.ndarray:
     return figures.rendered(figure)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("compare_directions")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Compares ways of finding directions.")
     parser.add_argument("--config", type=Path, required=True, help="what to compare")
     parser.add_argument("--part", default="1/1", metavar="K/N", help="measure every N-th cell only (default: 1/1)")
@@ -184,26 +186,24 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, default=Path("docs/images/comparison.png"), help="figure to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, such as latents=10")
     given = parser.parse_args(args)
+    known = OmegaConf.load(config_file(str(given.config)))
+    commandline.use(pipeline.world(OmegaConf.select(known, "world", default=worlds.DEFAULT)))
+    OmegaConf.set_struct(known, True)
+    part, _, parts = given.part.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ConfigError(f"--part is {given.part}; expected K/N with 1 <= K <= N")
     try:
-        known = OmegaConf.load(config_file(str(given.config)))
-        commandline.use(pipeline.world(OmegaConf.select(known, "world", default=worlds.DEFAULT)))
-        OmegaConf.set_struct(known, True)
         config = OmegaConf.merge(known, OmegaConf.from_dotlist(given.overrides))
         assert isinstance(config, DictConfig)
-        part, _, parts = given.part.partition("/")
-        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-            raise ConfigError(f"--part is {given.part}; expected K/N with 1 <= K <= N")
         rows = compare(config, int(part), int(parts))
-    except (OhloraError, ConfigKeyError, ConfigAttributeError) as error:
-        print(f"compare_directions: {error}", file=sys.stderr)
-        return 2
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        raise ConfigError(str(error)) from error
     if len(rows) < len(cells(config)):
         print(f"{len(rows)} of {len(cells(config))} cells are done")
-        return 0
+        return
     write_rows(given.output, rows)
     images.save_png(drawn(rows, list(config.methods)), given.figure)
     print(f"{given.output}, {given.figure}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -60,9 +60,14 @@ class Demo:
     def script(self, stage: str, title: str, found: Callable[[], str], run: Callable[[list[str]], int]) -> None:
         """A step that is a script, with the words of its declaration."""
         world = pipeline.world(WORLD)
-        declared = world.by_name[stage]
+        declared = world.stages[stage]
         script, *words = world.words(f"{declared.command} {declared.options}")
         self.step(title, f"python {script}", words, found, run)
+
+    def generated(self, of: str, network: str) -> None:
+        """Makes one of the two sets of images."""
+        there = self.root / f"generate_{of}" / "images"
+        self.stage("predict", f"generate_{of}", f"Make 1,000 images with {network}", lambda: f"They are in {there}.")
 
     def filtered(self, of: str, title: str) -> None:
         """Filters one of the two generated sets."""
@@ -119,14 +124,9 @@ class Demo:
         """All steps."""
         root = self.root
         for stage in pipeline.world(WORLD).stages:  # each demo tells its story from the start
-            if (root / stage.name).is_dir():
-                shutil.rmtree(root / stage.name)
-        self.stage(
-            "predict",
-            "generate_original",
-            "Make 1,000 images with the toy StyleGAN that ships",
-            lambda: f"They are in {root / 'generate_original' / 'images'}.",
-        )
+            if (root / stage).is_dir():
+                shutil.rmtree(root / stage)
+        self.generated("original", "the toy StyleGAN that ships")
         self.stage("predict", "score_original", "Let four filters look at them", lambda: self.scored("original"))
         self.filtered("original", "Keep young women without glasses, of good quality")
         self.stage(
@@ -136,25 +136,15 @@ class Demo:
             lambda: f"The scores in {root / 'score_properties' / 'scores.csv'} are the labels of what follows.",
         )
         self.stage("fit", "finetune_v1", "Fine-tune v1 on them", lambda: self.tuned("finetune_v1"))
-        self.stage(
-            "predict",
-            "generate_v1",
-            "Make 1,000 images with fine-tune v1",
-            lambda: f"They are in {root / 'generate_v1' / 'images'}.",
-        )
+        self.generated("v1", "fine-tune v1")
         self.stage("predict", "score_v1", "Let the filters look at them", lambda: self.scored("v1"))
         self.filtered("v1", "Keep those that fit beyond doubt")
+        kimg = ("--model.init_args.kimg", "2")
         self.stage(
-            "fit",
-            "finetune_v8",
-            "Fine-tune v8 on them, and stop half-way",
-            lambda: "Stopped at 2,000 images.",
-            "--model.init_args.kimg",
-            "2",
+            "fit", "finetune_v8", "Fine-tune v8 on them, and stop half-way", lambda: "Stopped at 2,000 images.", *kimg
         )
-        self.stage(
-            "fit", "finetune_v8", "Go on where it stopped", lambda: self.tuned("finetune_v8"), "--ckpt_path", "last"
-        )
+        last = ("--ckpt_path", "last")
+        self.stage("fit", "finetune_v8", "Go on where it stopped", lambda: self.tuned("finetune_v8"), *last)
         self.stage(
             "fit",
             "vectorfind_v9",

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ohlora.attributes import MEASURED
+from ohlora.errors import ConfigError
 from ohlora.faces.scoring import Normalization
 from ohlora.toy import drawing
 from ohlora.utils import images
+from ohlora.utils.commands import command
 from ohlora.utils.files import replacing, write_rows
 
 
@@ -57,8 +59,9 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
     print(f"{count} faces in {folder}, with masks, manifest.csv and normalization.json")
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("draw_faces")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description="Draws faces with known attribute values, and their parsing maps, into a folder."
     )
@@ -76,9 +79,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         draw(given.folder, given.count, given.resolution, given.seed, given.first, rates)
     except ValueError as error:
-        print(f"draw_faces: {error}", file=sys.stderr)
-        return 2
-    return 0
+        raise ConfigError(str(error)) from error
 
 
 if __name__ == "__main__":

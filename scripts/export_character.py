@@ -22,11 +22,12 @@ import torch
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.directions.edits import Grid
-from ohlora.errors import ConfigError, DataError, OhloraError
+from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes, Space
 from ohlora.pipeline import require
+from ohlora.utils.commands import command
 from ohlora.utils.files import read_rows
 
 
@@ -77,52 +78,42 @@ def case(word: str) -> int | str:
     return word if word == "best" else int(word)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("export_character")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Writes a latent as a character file.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("tested", help="a latent of the evaluation of edits")
-    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation")
+    tested = argparse.ArgumentParser(add_help=False)
+    tested.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation")
+    for name in ("generator", "directions"):
+        tested.add_argument(f"--{name}", type=Path, help=f"the {name} that was tested (default: as the report says)")
+    command = commands.add_parser("tested", parents=[tested], help="a latent of the evaluation of edits")
     command.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")
     command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
-    command.add_argument("--generator", type=Path, help="the generator that was tested (default: as the report says)")
-    command.add_argument(
-        "--directions", type=Path, help="the directions that were tested (default: as the report says)"
-    )
-    command = commands.add_parser("chosen", help="all that were kept in the studio")
-    command.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation, with its choices.csv")
+    command = commands.add_parser("chosen", parents=[tested], help="all that were kept in the studio (choices.csv)")
     command.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to, a file per character")
-    command.add_argument("--generator", type=Path, help="the generator that was tested (default: as the report says)")
-    command.add_argument(
-        "--directions", type=Path, help="the directions that were tested (default: as the report says)"
-    )
     command = commands.add_parser("original", help="one of the original's latents")
     command.add_argument("latents", type=Path, metavar="Z_CSV", help="ohlora_z_vectors.csv")
     command.add_argument("groups", type=Path, metavar="GROUPS_CSV", help="ohlora_w_group_names.csv")
     command.add_argument("case", type=int, metavar="CASE", help="number of the latent")
     command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
-    command.add_argument("--generator", type=Path, required=True, help="the imported generator")
-    command.add_argument("--directions", type=Path, required=True, help="the imported directions")
+    for name in ("generator", "directions"):
+        command.add_argument(f"--{name}", type=Path, required=True, help=f"the imported {name}")
     given = parser.parse_args(args)
-    try:
-        if given.command == "original":
-            found = {given.target: original(given.latents, given.groups, given.case, given.generator, given.directions)}
+    if given.command == "original":
+        found = {given.target: original(given.latents, given.groups, given.case, given.generator, given.directions)}
+    else:
+        report = Report.load(given.report, given.generator, given.directions)
+        if given.command == "tested":
+            found = {given.target: report.character(report.place_of(given.case))}
         else:
-            report = Report.load(given.report, given.generator, given.directions)
-            if given.command == "tested":
-                found = {given.target: report.character(report.place_of(given.case))}
-            else:
-                cases = report.chosen()
-                found = {given.target / f"{c:04d}.safetensors": report.character(report.place_of(c)) for c in cases}
-        for path, character in found.items():
-            character.save(path)
-    except OhloraError as error:
-        print(f"export_character: {error}", file=sys.stderr)
-        return 2
+            cases = report.chosen()
+            found = {given.target / f"{c:04d}.safetensors": report.character(report.place_of(c)) for c in cases}
+    for path, character in found.items():
+        character.save(path)
     for path, character in found.items():
         said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
         print(f"{path}: {said} ({character.card['unit']})")
-    return 0
 
 
 if __name__ == "__main__":

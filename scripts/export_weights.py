@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ohlora.errors import OhloraError
 from ohlora.formats import foreign, network_files
+from ohlora.utils.commands import command
 from ohlora.utils.files import replacing
 
 
@@ -41,20 +41,16 @@ def export(generator: Path, discriminator: Path | None, destination: Path) -> di
     return entries
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("export_weights")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Writes network files in the layout of GenForce's checkpoints.")
     parser.add_argument("generator", type=Path, metavar="GENERATOR", help="a generator's .safetensors")
     parser.add_argument("discriminator", type=Path, nargs="?", metavar="DISCRIMINATOR", help="a discriminator's, too")
     parser.add_argument("destination", type=Path, metavar="OUT.pth", help="the file to write")
     given = parser.parse_args(args)
-    try:
-        entries = export(given.generator, given.discriminator, given.destination)
-    except OhloraError as error:
-        print(f"export_weights: {error}", file=sys.stderr)
-        return 2
+    entries = export(given.generator, given.discriminator, given.destination)
     print(f"{given.destination}: {', '.join(entries)}")
-    return 0
 
 
 if __name__ == "__main__":

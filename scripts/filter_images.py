@@ -18,9 +18,10 @@ import numpy as np
 
 from ohlora.attributes import column
 from ohlora.datamodules.images import image_numbers, numbers_in
-from ohlora.errors import ConfigError, DataError, OhloraError
+from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.rules import Rule
+from ohlora.utils.commands import command
 from ohlora.utils.files import read_rows, write_rows
 
 
@@ -39,12 +40,8 @@ def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.n
     return np.stack([rule.holds(values[:, k]) for k, rule in enumerate(rules)], axis=1)
 
 
-def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> int:
-    """Writes the rows that pass, and prints what each rule costs.
-
-    Returns:
-        How many images are kept.
-    """
+def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> None:
+    """Writes the rows that pass, and prints what each rule costs."""
     require(source)
     rows = read_rows(source)
     numbers = image_numbers(source, rows)
@@ -64,19 +61,6 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
         raise DataError(f"no image of {source} passes all rules; loosen one of those above")
     write_rows(target, result)
     print(f"{len(result)} images kept: {target}")
-    return len(result)
-
-
-def parsed(rules: list[str]) -> list[Rule]:
-    """Rules from their text.
-
-    Raises:
-        ConfigError: If one is none.
-    """
-    try:
-        return [Rule.parse(text) for text in rules]
-    except ValueError as error:
-        raise ConfigError(f"--keep: {error}") from error
 
 
 def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
@@ -86,8 +70,9 @@ def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
     return row | {"path": Path(os.path.relpath(source / row["path"], target)).as_posix()}
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("filter_images")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Keeps the images whose scores pass every rule.")
     parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="table of scores")
     parser.add_argument("output", type=Path, metavar="OUT.csv", help="manifest to write")
@@ -95,11 +80,10 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--from-index", type=int, default=0, metavar="I", help="leave out images numbered below I")
     given = parser.parse_args(args)
     try:
-        filter_images(given.scores, given.output, parsed(given.keep), given.from_index)
-    except OhloraError as error:
-        print(f"filter_images: {error}", file=sys.stderr)
-        return 2
-    return 0
+        rules = [Rule.parse(text) for text in given.keep]
+    except ValueError as error:
+        raise ConfigError(f"--keep: {error}") from error
+    filter_images(given.scores, given.output, rules, given.from_index)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from ohlora.errors import OhloraError
 from ohlora.formats.direction_files import read_original, save_directions
+from ohlora.utils.commands import command
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("import_directions")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Imports the original's directions.")
     parser.add_argument("source", type=Path, metavar="SRC_DIR", help="folder of eyes_change_w_vector_hhhh.csv …")
     parser.add_argument("target", type=Path, metavar="DEST", help="the file to write")
@@ -23,17 +24,12 @@ def main(args: list[str] | None = None) -> int:
         "--medians", type=Path, metavar="CSV", help="the group medians (columns value_type, hair_color, …)"
     )
     given = parser.parse_args(args)
-    try:
-        directions = read_original(given.source, given.medians)
-        save_directions(directions, given.target)
-    except OhloraError as error:
-        print(f"import_directions: {error}", file=sys.stderr)
-        return 2
+    directions = read_original(given.source, given.medians)
+    save_directions(directions, given.target)
     count = len(directions.groups.names)
     print(f"{given.target}: {', '.join(directions.attributes)} in {count} groups, turned upwards")
     if not given.medians:
         print("without --medians these directions cannot find the group of a new latent")
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,19 +18,16 @@ from typing import Any
 
 import torch
 
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import ConfigError
 from ohlora.formats import foreign, network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.generator import Generator
 from ohlora.networks.surgery import add_labels
+from ohlora.utils.commands import command
 
 
-def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> list[Path]:
-    """Reads all of a foreign checkpoint, then writes its networks.
-
-    Returns:
-        The files written.
-    """
+def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> None:
+    """Reads all of a foreign checkpoint, then writes its networks."""
     found = foreign.read_foreign(source, raw)
     networks: Mapping[str, foreign.ForeignNetwork] = found.networks
     provenance = {**_origin([source]), "averaged": found.averaged}
@@ -41,21 +38,15 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
         except ValueError as error:
             raise ConfigError(f"--add-labels {labels}: {error}") from error
         provenance["labels_added"] = labels
-    written = []
     for name, network in networks.items():
         path = destination / f"{name}.safetensors"
         network_files.save_network(network, path, provenance)
         kind = "averaged weights" if isinstance(network, Generator) and found.averaged else "weights"
         print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name}")
-        written.append(path)
-    return written
 
 
-def convert_ensemble(sources: Sequence[Path], destination: Path) -> Path:
+def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
     """Reads several files of one attribute CNN and writes the ensemble of them.
-
-    Returns:
-        The file written.
 
     Raises:
         ConfigError: If the files do not hold the same attribute CNN.
@@ -72,7 +63,6 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> Path:
     path = destination / f"{names[0]}.safetensors"
     network_files.save_network(AttributeEnsemble.of(members), path, _origin(sources))
     print(f"{path}: {names[0]}, {_sizes(members[0])}, ensemble of {len(members)}")
-    return path
 
 
 def _origin(sources: Sequence[Path]) -> dict[str, Any]:
@@ -91,8 +81,9 @@ def _sizes(network: foreign.ForeignNetwork) -> str:
     return f"{network.resolution}×{network.resolution}, {what}"
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("import_weights")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Converts GenForce or Oh-LoRA checkpoints into ohlora's files.")
     parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="the .pth or .pt file; or several")
     parser.add_argument("destination", type=Path, metavar="DEST_DIR", help="folder for what is in it")
@@ -100,17 +91,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--add-labels", type=int, default=0, metavar="K", help="add K label inputs to both networks")
     parser.add_argument("--seed", type=int, default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
-    try:
-        if len(given.sources) > 1:
-            if given.raw or given.add_labels:
-                raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")
-            convert_ensemble(given.sources, given.destination)
-        else:
-            convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)
-    except OhloraError as error:
-        print(f"import_weights: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if len(given.sources) > 1:
+        if given.raw or given.add_labels:
+            raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")
+        convert_ensemble(given.sources, given.destination)
+    else:
+        convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ they are compared with judges: ensembles and a network that were trained with ot
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ohlora.attributes import MEASURED
-from ohlora.errors import OhloraError
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import network_files
 from ohlora.networks.sampling import counted_images, scored
@@ -29,7 +26,8 @@ from ohlora.rules import CONCEPT
 from ohlora.toy import drawing
 from ohlora.toy.accuracy import correlations, intersections_over_unions
 from ohlora.utils import images
-from ohlora.utils.files import artifacts_root, shipped, write_results
+from ohlora.utils.commands import Row, measuring
+from ohlora.utils.files import shipped
 
 HELD_OUT = 2000
 """Number of newly drawn faces."""
@@ -43,10 +41,7 @@ HEADLINES = {
     "parser_iou": "parser, mean IoU",
     "search_r": ": Pearson with the truth",
 }
-"""Metrics of the summary, see :func:`ohlora.utils.files.write_results`."""
-
-Row = dict[str, Any]
-"""A row of the table, see :func:`ohlora.utils.files.write_results`."""
+"""Metrics of the summary, see :func:`ohlora.utils.commands.measuring`."""
 
 
 def held_out_faces() -> tuple[np.ndarray, np.ndarray, list[drawing.Truth]]:
@@ -63,12 +58,12 @@ def filter_rows(runs: Path, generated: Tensor) -> list[Row]:
     for name in CONCEPT:
         path = runs / f"filter_{name}" / f"{name}.safetensors"
         pooled = network_files.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
-        rows.append({"what": f"{name} filter, pooled out-of-fold AUROC", "target": 0.99, "measured": pooled})
+        rows.append((f"{name} filter, pooled out-of-fold AUROC", 0.99, pooled))
         ours = scored(network_files.load_attributes(path), generated)[name]
         judge = scored(network_files.load_attributes(runs / f"judge_{name}" / f"{name}.safetensors"), generated)
         agreement = float(((ours >= 0.5) == (judge[name] >= 0.5)).mean())
         what = f"{name} filter, generated images: agreement at 0.5 with an independently trained ensemble"
-        agreements.append({"what": what, "target": 0.97, "measured": agreement})
+        agreements.append((what, 0.97, agreement))
     return rows + agreements
 
 
@@ -78,36 +73,28 @@ def parser_rows(parser: FaceParser, pictures: np.ndarray, masks: np.ndarray, tru
     unions = intersections_over_unions(masks, maps)
     worst = min(unions, key=lambda name: unions[name])
     rows: list[Row] = [
-        {"what": "parser, mean IoU", "target": 0.92, "measured": float(np.mean([*unions.values()]))},
-        {"what": f"parser, worst class IoU ({worst})", "target": 0.75, "measured": unions[worst]},
+        ("parser, mean IoU", 0.92, float(np.mean([*unions.values()]))),
+        (f"parser, worst class IoU ({worst})", 0.75, unions[worst]),
     ]
-    for name, value in correlations(truths, pictures, maps).items():
-        what = f"{name} score on parsed maps, Spearman with the truth"
-        rows.append({"what": what, "target": 0.93, "measured": value})
-    return rows
+    found = correlations(truths, pictures, maps)
+    return rows + [(f"{name} score on parsed maps, Spearman with the truth", 0.93, r) for name, r in found.items()]
 
 
 def correlation_rows(
     names: Iterable[str], a: dict[str, np.ndarray], b: dict[str, np.ndarray], what: str, targets: tuple[float, float]
 ) -> list[Row]:
-    """Computes Pearson correlations between two sets of scores.
+    """Pearson correlations between two sets of scores, attribute → N scores.
 
     Args:
         names: The attributes.
-        a: Attribute → N scores.
-        b: Attribute → N scores.
+        a: One set.
+        b: The other.
         what: Text of a row, with ``{name}`` in place of the attribute.
-        targets: Target value, and the target value of the attributes that are harder to predict: hairstyle and
-            background_std.
+        targets: Target value, and that of the attributes that are harder to predict: hairstyle and background_std.
     """
-    return [
-        {
-            "what": what.format(name=name),
-            "target": targets[int(name in ("hairstyle", "background_std"))],
-            "measured": float(np.corrcoef(a[name], b[name])[0, 1]),
-        }
-        for name in names
-    ]
+    hard = ("hairstyle", "background_std")
+    found = {name: float(np.corrcoef(a[name], b[name])[0, 1]) for name in names}
+    return [(what.format(name=name), targets[int(name in hard)], r) for name, r in found.items()]
 
 
 def measure(runs: Path) -> list[Row]:
@@ -131,21 +118,7 @@ def measure(runs: Path) -> list[Row]:
     return rows + correlation_rows(search.outputs, searched, judged, what, (0.97, 0.92))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Measures the accuracy of the toy world's attribute networks.")
-    runs = artifacts_root() / "toy"
-    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/attributes.csv"), help="table to write")
-    given = parser.parse_args(args)
-    try:
-        rows = measure(given.runs)
-    except OhloraError as error:
-        print(f"measure_attributes: {error}", file=sys.stderr)
-        return 2
-    write_results(given.output, rows, given.runs / "results" / "attributes.json", HEADLINES)
-    return 0
-
+main = measuring("attributes", "Measures the accuracy of the toy world's attribute networks.", measure, HEADLINES)
 
 if __name__ == "__main__":
     sys.exit(main())

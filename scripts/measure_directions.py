@@ -7,16 +7,14 @@ Reads the evaluations of the original's directions and of ours; docs/directions.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import RESULTS, STATISTICS
-from ohlora.errors import OhloraError
 from ohlora.pipeline import require
-from ohlora.utils.files import artifacts_root, read_rows, write_results
+from ohlora.utils.commands import Row, measuring
+from ohlora.utils.files import read_rows
 
 HEADLINES = {
     "svm_pass": "svm, pass rate",
@@ -26,8 +24,6 @@ HEADLINES = {
 }
 """For ``dvc metrics show``."""
 
-Row = dict[str, Any]
-FOUND = "as found"
 EVALUATIONS = {"svm": "evaluate_v8", "local": "evaluate_v9"}
 """Finder of each of the two recipes."""
 
@@ -48,10 +44,7 @@ def rows_of(method: str, folder: Path) -> list[Row]:
         columns |= {f"{what}: {name}": f"{name}_{column}" for name in EXPRESSIONS}
     drifts = [key for key in statistics if key.startswith("drift_")]
     columns |= {f"drift of {key.removeprefix('drift_').removesuffix('_mean')}": key for key in drifts}
-    return [
-        {"what": f"{method}, {what}", "target": FOUND, "measured": float(statistics[column])}
-        for what, column in columns.items()
-    ]
+    return [(f"{method}, {what}", "as found", float(statistics[column])) for what, column in columns.items()]
 
 
 def measure(runs: Path) -> list[Row]:
@@ -59,21 +52,7 @@ def measure(runs: Path) -> list[Row]:
     return [row for method, stage in EVALUATIONS.items() for row in rows_of(method, runs / stage)]
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Measures the toy world's directions.")
-    runs = artifacts_root() / "toy"
-    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/directions.csv"), help="table to write")
-    given = parser.parse_args(args)
-    try:
-        rows = measure(given.runs)
-    except OhloraError as error:
-        print(f"measure_directions: {error}", file=sys.stderr)
-        return 2
-    write_results(given.output, rows, given.runs / "results" / "directions.json", HEADLINES)
-    return 0
-
+main = measuring("directions", "Measures the toy world's directions.", measure, HEADLINES)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,23 +10,22 @@ them).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ohlora.attributes import EXPRESSIONS, LABELS
-from ohlora.errors import FormatError, OhloraError
+from ohlora.errors import FormatError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.networks.sampling import BATCH, batched, counted_images, scored
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
-from ohlora.utils.files import artifacts_root, shipped, write_results
+from ohlora.utils.commands import Row, measuring
+from ohlora.utils.files import shipped
 
 COUNT = 2000
 """Number of images of each generator."""
@@ -39,10 +38,7 @@ HEADLINES = {
     "diversity": "diversity of v8 against v1",
     "label_r": "v1 with projection head",
 }
-"""Metrics of the summary, see :func:`ohlora.utils.files.write_results`."""
-
-Row = dict[str, Any]
-"""A row of the table, see :func:`ohlora.utils.files.write_results`."""
+"""Metrics of the summary, see :func:`ohlora.utils.commands.measuring`."""
 
 
 class Judge:
@@ -76,16 +72,10 @@ class Judge:
 
 
 def images_of(path: Path) -> tuple[Tensor, Tensor | None]:
-    """Generates images from counted latents.
-
-    Args:
-        path: File of the generator.
-
-    Returns:
-        Images, N×3×R×R in [−1, 1], and their labels, N×K, or None if the generator has no labels.
+    """A generator's images of counted latents, N×3×R×R in [−1, 1], and their labels, N×K, or None if it has none.
 
     Raises:
-        MissingArtifactError: If the file does not exist.
+        MissingArtifactError: If the file of the generator does not exist.
     """
     require(path)
     return counted_images(network_files.load_generator(path), SEED, range(COUNT), BATCH)
@@ -104,11 +94,7 @@ def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what
     scores = scored(judge.network, pictures)
     table = label_correlations(labels, np.stack([scores[name] for name in LABELS], axis=1))
     mean = float(np.mean([table[LABELS.index(name), LABELS.index(name)] for name in EXPRESSIONS]))
-    return {
-        "what": f"{what}: label-to-property correlation, mean of eyes, mouth, pose",
-        "target": target,
-        "measured": mean,
-    }
+    return f"{what}: label-to-property correlation, mean of eyes, mouth, pose", target, mean
 
 
 def measure(runs: Path) -> list[Row]:
@@ -125,31 +111,16 @@ def measure(runs: Path) -> list[Row]:
     for name, target in (("original", "about 0.43"), ("v1", ">= 0.72"), ("v8", ">= 0.95")):
         scores, rate = judge.concept(sets[name][0])
         means[name] = {attribute: float(values.mean()) for attribute, values in scores.items()}
-        rows.append({"what": f"concept rate (all four at 0.5), {name}", "target": target, "measured": rate})
-    for name in ("age", "glass"):
-        rows.append({"what": f"mean {name} of v8's images", "target": "<= 0.02", "measured": means["v8"][name]})
+        rows.append((f"concept rate (all four at 0.5), {name}", target, rate))
+    rows += [(f"mean {name} of v8's images", "<= 0.02", means["v8"][name]) for name in ("age", "glass")]
     diversity = judge.diversity(sets["v8"][0]) / judge.diversity(sets["v1"][0])
-    rows.append({"what": "diversity of v8 against v1", "target": ">= 0.85", "measured": diversity})
+    rows.append(("diversity of v8 against v1", ">= 0.85", diversity))
     rows.append(conditioning_row(judge, *sets["v1 projection"], "v1 with projection head", ">= 0.7"))
     rows.append(conditioning_row(judge, *sets["v1"], "v1 with linear head", "none expected"))
     return rows
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Measures the toy world's fine-tunes.")
-    runs = artifacts_root() / "toy"
-    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/finetuning.csv"), help="table to write")
-    given = parser.parse_args(args)
-    try:
-        rows = measure(given.runs)
-    except OhloraError as error:
-        print(f"measure_finetuning: {error}", file=sys.stderr)
-        return 2
-    write_results(given.output, rows, given.runs / "results" / "finetuning.json", HEADLINES)
-    return 0
-
+main = measuring("finetuning", "Measures the toy world's fine-tunes.", measure, HEADLINES)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,9 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import ConfigError
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeCNN, merge
+from ohlora.utils.commands import command
 
 
 def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
@@ -36,19 +37,15 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
     return merged
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("merge_cnns")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Joins attribute networks into one.")
     parser.add_argument("sources", type=Path, nargs="+", metavar="NETWORK", help="attribute CNNs to join")
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write")
     given = parser.parse_args(args)
-    try:
-        merged = merge_files(given.sources, given.target)
-    except OhloraError as error:
-        print(f"merge_cnns: {error}", file=sys.stderr)
-        return 2
+    merged = merge_files(given.sources, given.target)
     print(f"{given.target}: {', '.join(merged.outputs)}")
-    return 0
 
 
 if __name__ == "__main__":

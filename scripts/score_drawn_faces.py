@@ -20,14 +20,15 @@ import sys
 
 import numpy as np
 
-from ohlora.errors import OhloraError
 from ohlora.faces.parsing import load_parser, parsed
 from ohlora.toy import drawing
 from ohlora.toy.accuracy import correlations, intersections_over_unions
+from ohlora.utils.commands import command
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("score_drawn_faces")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description="Prints the Spearman correlation of the scores of drawn faces with their true attribute values."
     )
@@ -37,11 +38,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the faces (default: 0)")
     parser.add_argument("--parser", metavar="FILE", help="parser whose maps are used (default: the true maps)")
     given = parser.parse_args(args)
-    try:
-        face_parser = load_parser(given.parser) if given.parser else None
-    except OhloraError as error:
-        print(f"score_drawn_faces: {error}", file=sys.stderr)
-        return 2
+    face_parser = load_parser(given.parser) if given.parser else None
     truths = [drawing.sample_truth(given.seed, index) for index in range(given.first, given.first + given.count)]
     faces = [drawing.draw(truth, given.resolution) for truth in truths]
     images, maps = np.stack([face.image for face in faces]), np.stack([face.parsing for face in faces])
@@ -54,7 +51,6 @@ def main(args: list[str] | None = None) -> int:
             print(f"{'IoU ' + name:16} {value:.4f}")
     for name, value in correlations(truths, images, maps).items():
         print(f"{name:16} {value:.4f}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,16 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ohlora.characters.reports import Report
-from ohlora.errors import OhloraError
 from ohlora.utils import images
+from ohlora.utils.commands import command
 from ohlora.utils.files import write_rows
 
 
-def select(report: Report, target: Path, count: int) -> int:
+def select(report: Report, target: Path, count: int) -> None:
     """Writes table and contact sheet of the best candidates.
-
-    Returns:
-        How many latents pass.
 
     Raises:
         ConfigError: If none does.
@@ -36,11 +33,11 @@ def select(report: Report, target: Path, count: int) -> int:
     images.save_png(sheet, target / "candidates.png")
     print(f"{len(ranked)} of {len(report.rows)} latents pass: {target / 'candidates.csv'}")
     print(f"the first {len(shown)} to look at: {target / 'candidates.png'}")
-    return len(ranked)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("select_characters")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Ranks the latents that passed the evaluation of edits.")
     parser.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation of edits")
     parser.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to")
@@ -48,12 +45,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--directions", type=Path, help="the directions that were tested (default: as the report says)")
     parser.add_argument("--count", type=int, default=20, help="candidates shown (default: 20)")
     given = parser.parse_args(args)
-    try:
-        select(Report.load(given.report, given.generator, given.directions), given.target, max(1, given.count))
-    except OhloraError as error:
-        print(f"select_characters: {error}", file=sys.stderr)
-        return 2
-    return 0
+    select(Report.load(given.report, given.generator, given.directions), given.target, max(1, given.count))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
 
 from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import ConfigError
 from ohlora.tracking import CLOCK
 from ohlora.utils.accounts import wandb_key_found
+from ohlora.utils.commands import command
 
 
 @dataclass(frozen=True)
@@ -94,29 +95,25 @@ def workspace(entity: str, project: str) -> workspaces.Workspace:
     return workspaces.Workspace(entity=entity, project=project, name="ohlora", sections=sections)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+@command("wandb_workspace")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Creates the project's W&B workspace.")
     parser.add_argument("--entity", help="your W&B user or team")
     parser.add_argument("--project", default="ohlora", help="W&B project (default: ohlora, where runs log)")
     parser.add_argument("--dry-run", action="store_true", help="print the sections instead")
     given = parser.parse_args(args)
-    try:
-        if given.dry_run:
-            for section in workspace(given.entity or "YOU", given.project).sections:
-                print(section.name)
-                for panel in SECTIONS[section.name]:
-                    print(f"  {panel.title} ({panel.kind}): {', '.join(panel.names)}")
-            return 0
-        if not given.entity:
-            raise ConfigError("--entity is missing; expected your W&B user or team, or --dry-run")
-        if not wandb_key_found():
-            raise ConfigError("no W&B key was found; store one with `wandb login`, or use --dry-run")
-        print(workspace(given.entity, given.project).save().url)
-    except OhloraError as error:
-        print(f"wandb_workspace: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if given.dry_run:
+        for section in workspace(given.entity or "YOU", given.project).sections:
+            print(section.name)
+            for panel in SECTIONS[section.name]:
+                print(f"  {panel.title} ({panel.kind}): {', '.join(panel.names)}")
+        return
+    if not given.entity:
+        raise ConfigError("--entity is missing; expected your W&B user or team, or --dry-run")
+    if not wandb_key_found():
+        raise ConfigError("no W&B key was found; store one with `wandb login`, or use --dry-run")
+    print(workspace(given.entity, given.project).save().url)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import importlib
 import re
 import shlex
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,10 @@ def test_any_other_documented_command_is_one(command: Command, monkeypatch: pyte
             there = (ROOT / "Makefile").read_text()
             assert all(re.search(rf"^{re.escape(t)}:|^INSTALLED := {re.escape(t)}$", there, re.M) for t in targets)
         case ["python", script, *given] if script.startswith("scripts/"):
-            takes(script, given)
+            takes(importlib.import_module(f"scripts.{Path(script).stem}").main, given)
         case ["ohlora", "doctor" | "studio" | "pipeline" as tool, *given]:
             of = {"doctor": doctor, "studio": server, "pipeline": generated}[tool]
-            assert of.parser().parse_args(given)
+            takes(of.main, given)
         case ["pip", "install", *_]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             asked = re.search(r"\[([\w,]+)\]", words[-1])
@@ -76,7 +77,7 @@ def test_any_other_documented_command_is_one(command: Command, monkeypatch: pyte
             assert pipeline.world(pattern.removesuffix("-*")).stages
         case ["dvc", "repro", stage]:
             world, _, name = stage.partition("-")
-            assert name in pipeline.world(world).by_name
+            assert name in pipeline.world(world).stages
         case ["dvc", "dag" | "status" | "commit" | "metrics" | "plots", *_]:
             pass
         case ["torchrun" | "sbatch", *_]:
@@ -95,8 +96,8 @@ def test_any_other_documented_command_is_one(command: Command, monkeypatch: pyte
             pytest.fail(f"{command.page}: no test knows {command.text!r}")
 
 
-def takes(script: str, words: list[str]) -> None:
-    """Insists that a script's parser takes the words."""
+def takes(main: Callable[[list[str]], int], words: list[str]) -> None:
+    """Insists that a command's parser takes the words."""
     parse = argparse.ArgumentParser.parse_args
 
     def stop(self: argparse.ArgumentParser, args: list[str] | None = None) -> None:
@@ -107,10 +108,9 @@ def takes(script: str, words: list[str]) -> None:
     for word in words:  # as the shell would
         braces = re.fullmatch(r"(.*)\{([^}]*)\}(.*)", word)
         expanded += [braces[1] + part + braces[3] for part in braces[2].split(",")] if braces else [word]
-    module = importlib.import_module(f"scripts.{Path(script).stem}")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(ParsedError):
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        module.main(expanded)
+        main(expanded)
 
 
 def test_what_needs_more_than_the_toy_world_says_so() -> None:

@@ -26,7 +26,7 @@ def test_it_says_what_is_there_and_what_is_next(
 
     toy = pipeline.world("toy")
     for name in ("drawn", "drawn_judge", "generate_original"):
-        for path in toy.makes(toy.by_name[name]):
+        for path in toy.makes(toy.stages[name]):
             path.mkdir(parents=True)
             (path / "manifest.csv").touch()
     assert main(["doctor", "--world", "toy"]) == 0

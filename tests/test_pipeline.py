@@ -19,7 +19,7 @@ from ohlora.worlds import Stage, World
 
 ROOT = Path(__file__).parents[1]
 WORLDS = [pipeline.world(name) for name in worlds.SHIPPED]
-STAGES = [(world, stage) for world in WORLDS for stage in world.stages]
+STAGES = [(world, stage) for world in WORLDS for stage in world.stages.values()]
 CONFIGURED = [(world, stage) for world, stage in STAGES if stage.configured]
 
 
@@ -108,7 +108,7 @@ def test_what_a_script_makes_is_in_its_command(world: World, stage: Stage) -> No
 def test_every_stage_gets_what_it_needs(world: World) -> None:
     """Each input is made by an earlier stage, ships, or is a download or the user's; no two stages make one file."""
     made: list[Path] = []
-    for stage in world.stages:
+    for stage in world.stages.values():
         for name, path in zip(stage.inputs, world.needs(stage), strict=True):
             told = name in world.hints or name.startswith("./")
             ships = path.is_file() and path.parts[0] == "ohlora"
@@ -142,7 +142,7 @@ def test_the_short_way_is_the_same_run_as_the_long_one(
     world: str, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = pipeline.world(world)
-    verb = of.by_name[stage].command
+    verb = of.stages[stage].command
     short = printed([verb, stage, *(() if world == worlds.DEFAULT else ("--world", world))], capsys)
     assert short == printed([verb, *LONG[world, stage]], capsys)
     assert short["world"] == world and "${" not in str(short)
@@ -158,6 +158,7 @@ names: {finetune_v1/generator.safetensors: ./v1.safetensors}
 stages:
   finetune_v8:
   sample_v8:
+  filter_again: {of: filter_v1}
 """
 
 
@@ -174,8 +175,9 @@ def test_a_world_of_one_s_own(
     assert short["trainer"]["default_root_dir"] == "artifacts/mine/finetune_v8"
     assert ohlora(["pipeline", "--world", "mine.yaml", "--write"]) == 0
     written = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
-    assert list(written) == ["mine-finetune_v8", "mine-sample_v8"]
+    assert list(written) == ["mine-finetune_v8", "mine-sample_v8", "mine-filter_again"]
     assert written["mine-finetune_v8"]["cmd"] == "python -m ohlora fit finetune_v8 --world mine.yaml"
+    assert "artifacts/mine/filter_again/manifest.csv --keep" in written["mine-filter_again"]["cmd"], "in its own folder"
     assert {"overlays/finetune_v8.yaml": None} in written["mine-finetune_v8"]["params"]
     assert "v1.safetensors" in written["mine-finetune_v8"]["deps"]
 
@@ -185,7 +187,7 @@ def test_a_world_of_one_s_own(
     [
         ("stages: {finetune_v9: }", "no stage 'finetune_v9'"),
         ("stages: {finetune_v8: {input: []}}", "no setting of finetune_v8 'input'"),
-        ("routes: mine", "no setting 'routes'; expected one of name, about"),
+        ("routes: mine", "no setting 'routes'; expected one of about, base"),
         ("- toy", "holds list; expected settings"),
         ("base: toys", "there is no world toys; expected toy, demo, celeba256"),
     ],
@@ -242,6 +244,6 @@ def test_the_documented_world_can_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert mine.path("finetune_v1/generator.safetensors") == Path("my_generator.safetensors")
     assert mine.path("original/generator.safetensors").name == "generator.safetensors", "of the base"
     assert mine.path("filter_v1/manifest.csv") == Path("artifacts/mine/filter_v1/manifest.csv")
-    assert mine.command(mine.by_name["filter_v1"]).endswith("--keep 'gender >= 0.9' --keep 'glass >= 0.9'")
+    assert mine.command(mine.stages["filter_v1"]).endswith("--keep 'gender >= 0.9' --keep 'glass >= 0.9'")
     pipeline.use(mine)
     assert pipeline.hint("artifacts/mine/labels/labels_2k.csv") == "label images: ohlora studio --world mine.yaml"

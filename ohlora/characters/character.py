@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ohlora.characters import motion
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import network_files, tensor_files
 from ohlora.networks.codes import Codes, Space
@@ -70,8 +71,7 @@ class Character:
         """
         about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a character")
         tensors = tensor_files.read_tensors(path)
-        prefix = "generator."
-        state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+        state = {key.removeprefix("generator."): tensors[key] for key in tensors if key.startswith("generator.")}
         try:
             if about["format_version"] == 1:  # which had one family, and told the space by the number of dimensions
                 about = network_files.renamed({**about, "kind": "generator"})
@@ -120,11 +120,9 @@ class Character:
         """
         unknown = [name for name in strengths if name not in self.attributes]
         if unknown:
-            raise ConfigError(
-                f"the character cannot be steered by {', '.join(unknown)}; it has {', '.join(self.attributes)}"
-            )
-        row = [strengths.get(name, 0.0) for name in self.attributes]
-        return Image.fromarray(self.frames([row], strict)[0])
+            known = ", ".join(self.attributes)
+            raise ConfigError(f"the character cannot be steered by {', '.join(unknown)}; it has {known}")
+        return Image.fromarray(self.frames([[strengths.get(name, 0.0) for name in self.attributes]], strict)[0])
 
     @torch.inference_mode()
     def frames(
@@ -145,32 +143,23 @@ class Character:
         """
         wanted = torch.as_tensor(np.asarray(strengths, dtype=np.float32))
         if wanted.ndim != 2 or wanted.shape[1] != len(self.attributes):
-            raise ConfigError(
-                f"strengths have shape {tuple(wanted.shape)}; expected N × {len(self.attributes)} "
-                f"({', '.join(self.attributes)})"
-            )
+            expected = f"N × {len(self.attributes)} ({', '.join(self.attributes)})"
+            raise ConfigError(f"strengths have shape {tuple(wanted.shape)}; expected {expected}")
         start = self.generator.in_space(self.code, self.steps.space).values
         shift = torch.tensordot(self._within(wanted, strict).to(start), self.steps.values.to(start), dims=1)
         codes = Codes(start + shift, self.steps.space)
         return np.concatenate([images.to_uint8(self.generator.synthesize(part)) for part in codes.split(batch_size)])
 
     def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:
-        """A row per attribute, from its lowest to its highest strength, the others at 0.
+        """A row of ``steps`` images per attribute, from its lowest to its highest strength, the others at 0.
 
-        Args:
-            steps: Images per row.
-            size: Their height and width in pixels, or the largest whole multiple of theirs below.
-
-        Returns:
-            H×W×3 uint8.
+        Images are enlarged to at most ``size`` pixels. The sheet is H×W×3 uint8.
         """
+        pictures = images.enlarge(self.frames(motion.sweep(self.attributes, self.ranges, steps)), size)
         rows = []
-        for k, name in enumerate(self.attributes):
-            strengths = np.zeros((steps, len(self.attributes)))
-            strengths[:, k] = np.linspace(*self.ranges[name], steps)
+        for row, name in zip(np.split(pictures, len(self.attributes)), self.attributes, strict=True):
             low, high = self.ranges[name]
-            pictures = images.enlarge_each(self.frames(strengths), size)
-            rows.append(figures.captioned(images.grid(pictures, steps), [f"{name} {low:+.2f} … {high:+.2f}"]))
+            rows.append(figures.captioned(images.grid(row, steps), [f"{name} {low:+.2f} … {high:+.2f}"]))
         return np.concatenate(rows)
 
     def _within(self, strengths: Tensor, strict: bool) -> Tensor:
@@ -180,10 +169,10 @@ class Character:
         outside = ((strengths < low - 1e-6) | (strengths > high + 1e-6)).any(dim=0)
         if outside.any():
             said = "; ".join(
-                f"{name} reaches {float(strengths[:, k].min()):g} … {float(strengths[:, k].max()):g}, tested is "
+                f"{name} reaches {float(given.min()):g} … {float(given.max()):g}, tested is "
                 f"{self.ranges[name][0]:g} … {self.ranges[name][1]:g}"
-                for k, name in enumerate(self.attributes)
-                if outside[k]
+                for name, given, out in zip(self.attributes, strengths.T, outside, strict=True)
+                if out
             )
             if strict:
                 raise ConfigError(f"strengths out of range: {said}")

@@ -26,11 +26,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def sweep(attributes: Sequence[str], ranges: Ranges, steps: int = 20) -> np.ndarray:
-    """One attribute after the other from its lowest to its highest strength, the others at 0.
-
-    Returns:
-        (P · steps)×P.
-    """
+    """One attribute after the other from its lowest to its highest strength, the others at 0: (P · steps)×P."""
     rows = np.zeros((len(attributes) * steps, len(attributes)))
     for k, name in enumerate(attributes):
         rows[k * steps : (k + 1) * steps, k] = np.linspace(*ranges[name], steps)
@@ -44,15 +40,9 @@ def idle(
 
     A blink takes 4 to 6 frames and closes the eyes by 1.1 to 1.5 times a bow whose peak is 0.7 to 0.8.
 
-    Args:
-        attributes: The columns; attributes without a motion of their own stay at 0.
-        ranges: Lowest and highest strength of each.
-        frames: Number N of rows.
-        frames_per_second: How fast they are shown.
-        seed: Of walk and blinks.
-
     Returns:
-        N×P, within ``ranges``.
+        A row per frame and a column per attribute, within ``ranges``; attributes without a motion of their own stay
+        at 0.
     """
     rows = np.zeros((frames, len(attributes)))
     for k, name in enumerate(attributes):
@@ -81,16 +71,15 @@ def shown(
     seed: int = 0,
 ) -> np.ndarray:
     """What shows a character: :func:`sweep`, then :func:`idle`."""
-    at_rest = idle(attributes, ranges, frames, frames_per_second, seed)
-    return np.concatenate([sweep(attributes, ranges, steps), at_rest])
+    moving = sweep(attributes, ranges, steps), idle(attributes, ranges, frames, frames_per_second, seed)
+    return np.concatenate(moving)
 
 
 def _blinks(frames: int, frames_per_second: float, seed: int) -> np.ndarray:
     """How far the eyes are closed in each frame, in the original's units: (N,)."""
     random = counted.generator(seed, "idle/blinks", 0)
     closed = np.zeros(frames)
-    last = 0.0
-    frame = 0
+    last = frame = 0
     while frame < frames:
         if (frame - last) / frames_per_second >= 1 and random.random() < BLINK_CHANCE:
             count = int(random.integers(4, 7))

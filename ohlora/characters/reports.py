@@ -205,7 +205,7 @@ class Report:
     def write_choices(self, choices: Mapping[int, Choice]) -> None:
         """Writes the list, whole or not at all."""
         rows = [{"case": c, "choice": choices[c], "latents": self.fingerprint} for c in sorted(choices)]
-        write_rows(self.folder / CHOICES, cast("list[dict[str, Any]]", rows))
+        write_rows(self.folder / CHOICES, rows)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -213,20 +213,17 @@ class Report:
         return network_files.fingerprint(self.folder / LATENTS)
 
     def place_of(self, case: int | str) -> int:
-        """Where a case is in the table.
-
-        Args:
-            case: Its number, or ``best`` for the first of :meth:`ranked`.
+        """Where a case, given by its number or as ``best`` (the first of :meth:`ranked`), is in the table.
 
         Raises:
             ConfigError: If there is no such case.
         """
         if case == "best":
             return self.ranked()[0]
-        for place, row in enumerate(self.rows):
-            if int(row["case"]) == case:
-                return place
-        raise ConfigError(f"{self.folder / RESULTS} has no case {case}; it has {len(self.rows)} cases")
+        cases = [int(row["case"]) for row in self.rows]
+        if case not in cases:
+            raise ConfigError(f"{self.folder / RESULTS} has no case {case}; it has {len(cases)} cases")
+        return cases.index(int(case))
 
     def picture(self, place: int) -> np.ndarray:
         """A latent as it is, then at the lowest and highest strength of each attribute, with its numbers above."""
@@ -235,13 +232,14 @@ class Report:
         strengths = np.zeros((1 + 2 * len(names), len(names)))
         for k, name in enumerate(names):
             strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
-        strip = images.grid(images.enlarge_each(character.frames(strengths), 128), len(strengths))
+        strip = images.grid(images.enlarge(character.frames(strengths), 128), len(strengths))
         said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
         leakage = float(self.measured["leakage"][place].mean())
-        columns = "as it is, then lowest and highest " + ", ".join(names)
-        return figures.captioned(
-            strip, [f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}", columns]
-        )
+        lines = [
+            f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}",
+            f"as it is, then lowest and highest {', '.join(names)}",
+        ]
+        return figures.captioned(strip, lines)
 
     def character(self, place: int) -> Character:
         """A latent as a character whose unit of strength is one standard deviation of the attribute.
@@ -250,19 +248,18 @@ class Report:
             ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
         """
         row = self.rows[place]
-        slopes = dict(zip(self.attributes, self.measured["slope"][place].tolist(), strict=True))
+        tested = {
+            name: {what: float(self.measured[what][place, p]) for what in MEASURED}
+            for p, name in enumerate(self.attributes)
+        }
+        slopes = {name: tested[name]["slope"] for name in self.attributes}
         falling = [name for name, slope in slopes.items() if slope <= 0]
         if falling:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
         steps = self.steps.values[place]
         per_deviation = torch.tensor([*slopes.values()], dtype=torch.float64)
         steps = (steps / per_deviation.reshape(-1, *[1] * self.steps.space.ndim)).to(steps.dtype)
-        ends = {name: (min(self.levels[name]), max(self.levels[name])) for name in slopes}
-        ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
-        tested = {
-            name: {what: float(self.measured[what][place, p]) for what in MEASURED}
-            for p, name in enumerate(self.attributes)
-        }
+        ranges = {a: (min(self.levels[a]) * slope, max(self.levels[a]) * slope) for a, slope in slopes.items()}
         card = {
             "case": int(row["case"]),
             "group": row["group_name"],
@@ -272,11 +269,5 @@ class Report:
             "unit": "one standard deviation of the attribute over the generator's images",
             "subject": "a synthetic face; it shows no real person",
         }
-        return Character(
-            self.generator,
-            Codes(self.codes.values[place : place + 1], self.codes.space),
-            self.attributes,
-            Codes(steps, self.steps.space),
-            ranges,
-            card,
-        )
+        code = Codes(self.codes.values[place : place + 1], self.codes.space)
+        return Character(self.generator, code, self.attributes, Codes(steps, self.steps.space), ranges, card)

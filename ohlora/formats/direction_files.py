@@ -24,6 +24,7 @@ from ohlora.utils.files import read_rows
 FORMAT = "ohlora-directions"
 FORMAT_VERSION = 2
 BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
+BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
 
@@ -31,24 +32,18 @@ ORIGINAL_NAMES = {"pose": "roll"}
 def save_directions(directions: Directions, path: str | Path) -> None:
     """Writes everything needed to use directions, whole or not at all; where there is a basis, local edits too."""
     tensors = {"vectors": directions.vectors.float(), "units": directions.units.float()}
-    local: dict[str, Any] = {}
+    about: dict[str, Any] = {
+        "attributes": list(directions.attributes),
+        "space": str(directions.space),
+        "group_by": list(directions.groups.attributes),
+        "medians": list(directions.groups.medians),
+        "method": directions.method,
+        "provenance": dict(directions.provenance),
+    }
     if directions.basis is not None:
         tensors |= {f"local.{name}": getattr(directions.basis, name) for name in BASIS_TENSORS}
-        names = ("outputs", "points", "rounds", "share", "seed")
-        local = {"local": {name: getattr(directions.basis, name) for name in names}}
-    tensor_files.write(
-        path,
-        FORMAT,
-        FORMAT_VERSION,
-        tensors,
-        attributes=list(directions.attributes),
-        space=str(directions.space),
-        group_by=list(directions.groups.attributes),
-        medians=list(directions.groups.medians),
-        method=directions.method,
-        provenance=dict(directions.provenance),
-        **local,
-    )
+        about["local"] = {name: getattr(directions.basis, name) for name in BASIS_SETTINGS}
+    tensor_files.write(path, FORMAT, FORMAT_VERSION, tensors, **about)
 
 
 def load_directions(path: str | Path) -> Directions:
@@ -119,14 +114,8 @@ def read_original(folder: str | Path, medians: str | Path | None = None) -> Dire
     # The original's point from large to small scores.
     vectors = -torch.from_numpy(np.stack([[by_group[g] for by_group in found.values()] for g in groups.names]))
     norms = vectors.norm(dim=-1)
-    return Directions(
-        tuple(ORIGINAL_NAMES.get(name, name) for name in found),
-        vectors / norms[..., None],
-        norms,
-        groups,
-        "svm",
-        {"imported_from": folder.name},
-    )
+    attributes = tuple(ORIGINAL_NAMES.get(name, name) for name in found)
+    return Directions(attributes, vectors / norms[..., None], norms, groups, "svm", {"imported_from": folder.name})
 
 
 def _vector(path: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -102,8 +102,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return metadata
 
 
+def fingerprint(path: str | Path) -> str:
+    """A short name for a file's content: 16 hexadecimal digits of its SHA-256."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def load_network(path: str | Path) -> Network:
     """Rebuilds a network from one of our files, in evaluation mode on the CPU.
+
+    The functions below do so for one sort of network each, and refuse any other.
 
     Raises:
         MissingArtifactError: If there is no such file.
@@ -112,62 +120,34 @@ def load_network(path: str | Path) -> Network:
     return rebuilt(read_metadata(path), tensor_files.read_tensors(path), str(path))
 
 
-def fingerprint(path: str | Path) -> str:
-    """A short name for a file's content: 16 hexadecimal digits of its SHA-256."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def load_generator(path: str | Path) -> Generator:
-    """:func:`load_network` for a generator of any family.
-
-    Raises:
-        FormatError: If the file holds another kind of network.
-    """
+    """:func:`load_network` for a generator of any family."""
     network = load_network(path)
-    if not isinstance(network, Generator):
-        raise _of_another_kind(path, network, "a generator")
-    return network
+    return network if isinstance(network, Generator) else _refuse(path, network, "a generator")
 
 
 def load_discriminator(path: str | Path) -> Discriminator:
-    """:func:`load_network` for a discriminator of any family.
-
-    Raises:
-        FormatError: If the file holds another kind of network.
-    """
+    """:func:`load_network` for a discriminator of any family."""
     network = load_network(path)
-    if not isinstance(network, Discriminator):
-        raise _of_another_kind(path, network, "a discriminator")
-    return network
+    return network if isinstance(network, Discriminator) else _refuse(path, network, "a discriminator")
 
 
 def load_face_parser(path: str | Path) -> FaceParserNetwork:
-    """:func:`load_network` for a face parser.
-
-    Raises:
-        FormatError: If the file holds another kind of network.
-    """
+    """:func:`load_network` for a face parser."""
     network = load_network(path)
-    if not isinstance(network, FaceParserNetwork):
-        raise _of_another_kind(path, network, "a face parser")
-    return network
+    return network if isinstance(network, FaceParserNetwork) else _refuse(path, network, "a face parser")
 
 
 def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
-    """:func:`load_network` for a network or ensemble that predicts attributes.
-
-    Raises:
-        FormatError: If the file holds another kind of network.
-    """
+    """:func:`load_network` for a network or ensemble that predicts attributes."""
     network = load_network(path)
     if not isinstance(network, (AttributeCNN, AttributeEnsemble)):
-        raise _of_another_kind(path, network, "a network that predicts attributes")
+        _refuse(path, network, "a network that predicts attributes")
     return network
 
 
-def _of_another_kind(path: str | Path, network: Network, expected: str) -> FormatError:
-    return FormatError(f"{path} holds a {description(network)['kind']}; expected {expected}")
+def _refuse(path: str | Path, network: Network, expected: str) -> NoReturn:
+    raise FormatError(f"{path} holds a {description(network)['kind']}; expected {expected}")
 
 
 def check_state(

@@ -33,9 +33,7 @@ EARLIER_SETTINGS = {"noise": "noise_mode", "psi": "truncation_psi", "psi_layers"
 def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a set of images or samples under their present names."""
     present = {EARLIER_SETTINGS.get(key, key): value for key, value in settings.items()}
-    if "noise" in settings and settings["noise"] == "fixed":
-        present["noise_mode"] = "const"
-    return present
+    return present | ({"noise_mode": "const"} if settings.get("noise") == "fixed" else {})
 
 
 def shard_path(folder: Path, indices: range) -> Path:
@@ -59,11 +57,11 @@ def write_shard(folder: Path, first: int, w: Tensor, scores: Tensor, about: Mapp
         scores: N×K float32.
         about: What the samples were made from; ``outputs`` names the scores.
     """
-    indices = range(first, first + len(w))
-    tensors = {"index": torch.arange(indices.start, indices.stop), "w": w, "scores": scores}
-    tensor_files.write(shard_path(folder, indices), FORMAT, FORMAT_VERSION, tensors, **about)
+    end = first + len(w)
+    tensors = {"index": torch.arange(first, end), "w": w, "scores": scores}
+    tensor_files.write(shard_path(folder, range(first, end)), FORMAT, FORMAT_VERSION, tensors, **about)
     for other in ranges_in(folder):
-        if other.start == first and other.stop < indices.stop:
+        if other.start == first and other.stop < end:
             shard_path(folder, other).unlink()
 
 
@@ -79,14 +77,12 @@ def shards_of(folder: Path, count: int | None = None) -> list[range]:
         DataError: Naming the first sample that is missing.
     """
     require(folder / "shards", folder=True)
-    found = ranges_in(folder)
+    found, end = ranges_in(folder), 0
     again = f"; {hint(folder) or 'sample again'} makes what is missing"
-    end = 0
     for shard in found:
         if shard.start != end:
-            raise DataError(
-                f"{folder}: the shard that holds sample {min(end, shard.start)} is missing or double{again}"
-            )
+            first = min(end, shard.start)
+            raise DataError(f"{folder}: the shard that holds sample {first} is missing or double{again}")
         end = shard.stop
     if end < (count or 1):
         raise DataError(f"{folder} holds {end} samples; expected {count or 'at least one'}{again}")
@@ -99,16 +95,15 @@ def outputs_of(folder: Path, shards: Sequence[range]) -> tuple[str, ...]:
     Raises:
         DataError: If shards come from different runs.
     """
-    seen = {}
-    for shard in shards:
-        path = shard_path(folder, shard)
+    seen: list[tuple[Path, dict[str, Any]]] = []  # one of each origin
+    for path in (shard_path(folder, shard) for shard in shards):
         about = renamed(tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a shard of samples"))
-        seen[json.dumps(about, sort_keys=True)] = (path, about)
+        if about not in [other for _, other in seen]:
+            seen.append((path, about))
     if len(seen) > 1:
-        paths = ", ".join(str(path) for path, _ in seen.values())
+        paths = ", ".join(str(path) for path, _ in seen)
         raise DataError(f"shards of different origin lie side by side: {paths}; sample into an empty folder")
-    ((_, about),) = seen.values()
-    return tuple(about["outputs"])
+    return tuple(seen[0][1]["outputs"])
 
 
 def read_samples(folder: Path, count: int | None = None, limit: int | None = None, seed: int = 0) -> SampleSet:
@@ -130,16 +125,14 @@ def read_samples(folder: Path, count: int | None = None, limit: int | None = Non
     kept = np.arange(total)
     if limit is not None and limit < total:
         kept = np.sort(counted.permutation(seed, "samples", 0, total)[:limit])
-    codes: list[Tensor] = []
-    scores: list[Tensor] = []
+    parts: list[tuple[Tensor, Tensor]] = []
     for shard in shards:
         mine = torch.from_numpy(kept[(kept >= shard.start) & (kept < shard.stop)] - shard.start)
-        if not len(mine):
-            continue
-        tensors = _read(folder, shard, "w", "scores")
-        codes.append(tensors["w"][mine])
-        scores.append(tensors["scores"][mine])
-    return SampleSet(outputs, Codes(torch.cat(codes), Space.W), torch.cat(scores).numpy())
+        if len(mine):
+            tensors = _read(folder, shard, "w", "scores")
+            parts.append((tensors["w"][mine], tensors["scores"][mine]))
+    w, scores = map(torch.cat, zip(*parts, strict=True))
+    return SampleSet(outputs, Codes(w, Space.W), scores.numpy())
 
 
 def read_scores(folder: Path, count: int | None = None) -> np.ndarray:
@@ -175,8 +168,6 @@ def medians_of(path: Path) -> dict[str, float]:
 def statistics(names: Sequence[str], scores: np.ndarray) -> dict[str, Any]:
     """``count``, and ``median``, ``mean`` and ``std`` of N×K scores by name."""
     values = scores.astype(np.float64)
-    figures = {"median": np.median(values, axis=0), "mean": values.mean(axis=0), "std": values.std(axis=0)}
-    return {
-        "count": len(values),
-        **{what: dict(zip(names, row.tolist(), strict=True)) for what, row in figures.items()},
-    }
+    numbers = {"median": np.median(values, axis=0), "mean": values.mean(axis=0), "std": values.std(axis=0)}
+    by_name = {what: dict(zip(names, row.tolist(), strict=True)) for what, row in numbers.items()}
+    return {"count": len(values), **by_name}

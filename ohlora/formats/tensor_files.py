@@ -29,8 +29,9 @@ def write(path: str | Path, format: str, version: int, tensors: Mapping[str, Ten
         StorageError: If it cannot be written.
     """
     metadata = {"format": format, "format_version": str(version)}
-    # Plain words stay as they are, so that other readers of the format see no quotes.
-    metadata |= {key: value if _is_plain(value) else json.dumps(value) for key, value in about.items()}
+    for key, value in about.items():
+        # Plain words stay as they are, so that other readers of the format see no quotes; "12" would become a number.
+        metadata[key] = value if isinstance(value, str) and _decoded(value) == value else json.dumps(value)
     state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with replacing(path) as part:
         try:
@@ -39,16 +40,16 @@ def write(path: str | Path, format: str, version: int, tensors: Mapping[str, Ten
             raise StorageError(f"{path} cannot be written ({error}); make room or mend the disk, then go on") from error
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value is a string that reads back as itself; one such as "12" would become a number."""
-    return isinstance(value, str) and _decoded(value) == value
-
-
 def _decoded(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def read_metadata(path: str | Path, format: str, version: int, what: str) -> dict[str, Any]:  # noqa: A002
@@ -68,8 +69,7 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
     if not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; expected {what} written by ohlora")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        metadata = _metadata(path)
     except (SafetensorError, OSError) as error:
         hint = "foreign checkpoints are read by scripts/import_weights.py" if path.suffix != ".safetensors" else error
         raise FormatError(f"{path} is not a readable safetensors file ({hint})") from error
@@ -97,13 +97,10 @@ def files_of(folder: str | Path, format: str) -> tuple[list[Path], list[Path]]: 
         if {"runs", "shards"} & set(path.relative_to(folder).parts) or path.name.startswith("."):
             continue
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+            if _metadata(path).get("format") == format:
+                found.append(path)
         except (SafetensorError, OSError):
             damaged.append(path)
-            continue
-        if metadata.get("format") == format:
-            found.append(path)
     return found, damaged
 
 

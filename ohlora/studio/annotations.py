@@ -75,12 +75,12 @@ class AnnotationFile:
                 "that names the image (path or idx)"
             )
         for k, row in enumerate(rows):
-            name = row["path"] if "path" in header else row[str(number)]
-            index = (
-                self._by_path.get((self.path.parent / name).resolve())
-                if "path" in header
-                else self._by_number.get(name.lstrip("0") or "0")
-            )
+            if "path" in header:
+                name = row["path"]
+                index = self._by_path.get((self.path.parent / name).resolve())
+            else:
+                name = row[str(number)]
+                index = self._by_number.get(name.lstrip("0") or "0")
             if index is None:
                 raise DataError(f"{self.path}, row {k + 2}: there is no image {name} among those to annotate")
             if index in annotations:
@@ -102,14 +102,11 @@ class AnnotationFile:
             ConfigError: If the table has changed since it was read; nothing is written then.
         """
         with rewriting(self.path, self.seen):
-            annotations = dict(self.annotations)
-            if annotation is None:
-                annotations.pop(index, None)
-            else:
+            annotations = {k: known for k, known in self.annotations.items() if k != index}
+            if annotation is not None:
                 annotations[index] = dict(annotation)
-            rows = [self._row(k, annotations[k]) for k in sorted(annotations)]
-            if rows:
-                write_rows(self.path, rows)
+            if annotations:
+                write_rows(self.path, [self._row(k, annotations[k]) for k in sorted(annotations)])
             else:
                 self.path.unlink(missing_ok=True)
             self.annotations, self.seen = annotations, content_stamp(self.path)
@@ -163,7 +160,7 @@ class AnnotationSession:
         return self.file.annotations.get(self.index, self.defaults)
 
     def picture(self, size: int = 512) -> np.ndarray:
-        """Returns the image that is shown, enlarged to at most ``size`` pixels on its shorter side: H×W×3 uint8.
+        """The image that is shown, enlarged to at most ``size`` pixels on its shorter side: H×W×3 uint8.
 
         Raises:
             DataError: If the image cannot be read.
@@ -180,12 +177,7 @@ class AnnotationSession:
         self._save({**self.annotation, attribute: 1 - self.annotation[attribute]})
 
     def confirm(self) -> None:
-        """Saves the annotation that is shown, and moves to the next image.
-
-        Raises:
-            ConfigError: If the table has changed since it was read.
-            DataError: If the image cannot be read.
-        """
+        """Saves the annotation that is shown, and moves to the next image; errors as for :meth:`toggle`."""
         self._save(self.annotation)
         self.step(1)
 
@@ -237,11 +229,8 @@ class AnnotationSession:
             }
             order = sorted((k for k, d in difference.items() if d > 0.5), key=lambda k: -difference[k])
         if not order:
-            raise ConfigError(
-                "every image is annotated"
-                if kind == "uncertain"
-                else "the ensembles contradict none of the annotations"
-            )
+            contradicted = "the ensembles contradict none of the annotations"
+            raise ConfigError("every image is annotated" if kind == "uncertain" else contradicted)
         self.kind, self.order, self.position = kind, order, 0
         if kind == "file":
             self.jump()

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from ohlora import pipeline, worlds
 from ohlora.attributes import attribute
 from ohlora.characters.character import FORMAT as CHARACTER
+from ohlora.characters.character import Character
 from ohlora.characters.reports import RESULTS, Report
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 from ohlora.formats import network_files, tensor_files
@@ -29,7 +31,7 @@ from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.networks.sampling import scored
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule
-from ohlora.studio.annotations import AnnotationFile, AnnotationSession
+from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order
 from ohlora.studio.choices import ChoiceSession
 from ohlora.studio.steering import FRAMES_PER_SECOND, SteeringSession
 from ohlora.utils import images
@@ -38,6 +40,8 @@ MAX_SLIDERS = 6
 """Largest number of attributes that can be steered."""
 BATCH = 64
 """Number of images that the filter ensembles score at once."""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Of events whose handling shows nothing but their result."""
 
 STYLE = """
 .gradio-container { max-width: 76rem !important; margin: auto; }
@@ -205,6 +209,10 @@ def build(settings: Settings) -> gr.Blocks:
     return page
 
 
+def _image(name: str, **settings: Any) -> gr.Image:
+    return gr.Image(interactive=False, elem_classes="picture", elem_id=name, buttons=[], **settings)
+
+
 def _warning(error: OhloraError) -> str:
     return f"⚠️ {error}"
 
@@ -216,9 +224,7 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
     session = gr.State(None)
     with gr.Row():
         with gr.Column(scale=3):
-            picture = gr.Image(
-                show_label=False, interactive=False, elem_classes="picture", elem_id="annotate-image", buttons=[]
-            )
+            picture = _image("annotate-image", show_label=False)
         with gr.Column(scale=2):
             status = gr.Markdown(elem_id="annotate-status")
             with gr.Column(elem_classes="toggles"):
@@ -271,30 +277,17 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
             off = [gr.Button(name, interactive=False) for name in settings.attributes]
             return [None, None, "", *off, _warning(error)]
 
-    def acted(act: Callable[[AnnotationSession], None]) -> Callable[[AnnotationSession | None], list[Any]]:
-        def handler(tab: AnnotationSession | None) -> list[Any]:
-            if tab is None:
-                return started()
-            try:
-                act(tab)
-            except OhloraError as error:
-                return view(tab, _warning(error))
-            return view(tab)
-
-        return handler
-
-    def arrange(tab: AnnotationSession | None, kind: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
-        if tab is None:
-            return started()
-        try:
+    def arrange(tab: AnnotationSession | None, kind: Order, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
+        def act(tab: AnnotationSession) -> None:
             if kind != "file" and tab.scores is None:
                 tab.scores = ensemble_scores(
                     settings, tab.file.pictures, lambda share, text: progress(share, desc=text)
                 )
-            tab.arrange(kind)  # type: ignore[arg-type]
-        except OhloraError as error:
-            return view(tab, _warning(error))
-        return view(tab)
+            tab.arrange(kind)
+
+        return acted(act)(tab)
+
+    acted = partial(_acted, started, view)
 
     page.load(started, None, shown)
     for button, name in zip(toggles, settings.attributes, strict=True):
@@ -308,17 +301,27 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
     order.input(arrange, [session, order], shown, api_visibility="private")
 
 
+def _acted(
+    started: Callable[..., list[Any]], view: Callable[..., list[Any]], act: Callable[[Any], None]
+) -> Callable[..., list[Any]]:
+    """A handler that changes a tab's session and shows it, with what went wrong, or starts it where there is none."""
+
+    def handler(tab: Any, *inputs: Any) -> list[Any]:
+        if tab is None:
+            return started(*inputs)
+        try:
+            act(tab)
+        except OhloraError as error:
+            return view(tab, *inputs, note=_warning(error))
+        return view(tab, *inputs)
+
+    return handler
+
+
 def _on(button: gr.Button, handler: Callable[..., Any], inputs: Any, outputs: list[Any]) -> None:
     """Calls a handler for every click of a button. Clicks are handled one after the other, so that none is lost."""
     button.click(
-        handler,
-        inputs,
-        outputs,
-        show_progress="hidden",
-        trigger_mode="multiple",
-        concurrency_limit=1,
-        concurrency_id="studio",
-        api_visibility="private",
+        handler, inputs, outputs, trigger_mode="multiple", concurrency_limit=1, concurrency_id="studio", **QUIET
     )
 
 
@@ -328,7 +331,7 @@ def _on(button: gr.Button, handler: Callable[..., Any], inputs: Any, outputs: li
 def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
     session = gr.State(None)
     status = gr.Markdown(elem_id="choose-status")
-    picture = gr.Image(show_label=False, interactive=False, elem_classes="picture", elem_id="choose-image", buttons=[])
+    picture = _image("choose-image", show_label=False)
     with gr.Row():
         keep = gr.Button("Keep  [k]", variant="primary", elem_id="choose-key-k")
         star = gr.Button("Star  [s]", elem_id="choose-key-s")
@@ -366,17 +369,7 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
         except OhloraError as error:
             return [None, None, "", None, _warning(error)]
 
-    def acted(act: Callable[[ChoiceSession], None]) -> Callable[[ChoiceSession | None, float | None], list[Any]]:
-        def handler(tab: ChoiceSession | None, wanted: float | None) -> list[Any]:
-            if tab is None:
-                return started(wanted)
-            try:
-                act(tab)
-            except OhloraError as error:
-                return view(tab, wanted, _warning(error))
-            return view(tab, wanted)
-
-        return handler
+    acted = partial(_acted, started, view)
 
     def picked(tab: ChoiceSession | None, wanted: float | None, event: gr.SelectData) -> list[Any]:
         return acted(lambda tab: tab.show(int(event.row_value[0])))(tab, wanted)
@@ -387,8 +380,8 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
     _on(back, acted(lambda tab: tab.step(-1)), [session, count], shown)
     _on(ahead, acted(lambda tab: tab.step(1)), [session, count], shown)
     _on(reload, acted(lambda tab: tab.reload()), [session, count], shown)
-    count.change(acted(lambda tab: None), [session, count], shown, show_progress="hidden", api_visibility="private")
-    table.select(picked, [session, count], shown, show_progress="hidden", api_visibility="private")
+    count.change(acted(lambda tab: None), [session, count], shown, **QUIET)
+    table.select(picked, [session, count], shown, **QUIET)
 
 
 # --- steer
@@ -398,23 +391,8 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
     session = gr.State(None)
     with gr.Row():
         with gr.Column(scale=3), gr.Row():
-            own = gr.Image(
-                label="character",
-                interactive=False,
-                elem_classes="picture",
-                elem_id="steer-image",
-                format="png",
-                buttons=[],
-            )
-            other = gr.Image(
-                label="other directions",
-                interactive=False,
-                elem_classes="picture",
-                visible=False,
-                elem_id="steer-other",
-                format="png",
-                buttons=[],
-            )
+            own = _image("steer-image", label="character", format="png")
+            other = _image("steer-other", label="other directions", format="png", visible=False)
         with gr.Column(scale=2):
             character = gr.Dropdown([], label="Character", elem_id="steer-character")
             directions = gr.Dropdown([], label="Compare with other directions", elem_id="steer-directions")
@@ -453,30 +431,23 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         picture, comparison, taken = tab.image(strengths)
         named = zip(tab.character.attributes, strengths, strict=True)
         line = ", ".join(f"{name} {value:+.2f}" for name, value in named)
-        return [
-            picture,
-            gr.Image(comparison, visible=comparison is not None),
-            f"{line} · the server took {taken:.0f} ms",
-        ]
+        note = f"{line} · the server took {taken:.0f} ms"
+        return [picture, gr.Image(comparison, visible=comparison is not None), note]
 
     def opened(name: str | None) -> list[Any]:
         shown = [gr.Slider(visible=False) for _ in sliders]
         if not name:
             return [None, *shown, None, gr.Image(visible=False), "", ""]
         try:
-            tab = SteeringSession.load(inside(settings.root, settings.root / name))
+            tab = SteeringSession(Character.load(inside(settings.root, settings.root / name)))
         except OhloraError as error:
             return [None, *shown, None, gr.Image(visible=False), "", _warning(error)]
         names, ranges = tab.character.attributes, tab.character.ranges
         for k, steered in enumerate(names[:MAX_SLIDERS]):
             low, high = math.ceil(100 * ranges[steered][0]) / 100, math.floor(100 * ranges[steered][1]) / 100
             shown[k] = gr.Slider(low, high, 0, label=f"{steered}: {attribute(steered).meaning}", visible=True)
-        return [
-            tab,
-            *shown,
-            *drawn(tab, False, *[0.0] * len(names)),
-            f"A strength of 1 is {tab.character.card['unit']}." if "unit" in tab.character.card else "",
-        ]
+        note = f"A strength of 1 is {tab.character.card['unit']}." if "unit" in tab.character.card else ""
+        return [tab, *shown, *drawn(tab, False, *[0.0] * len(names)), note]
 
     def started() -> list[Any]:
         (characters, damaged), (found, _) = files_of(CHARACTER), files_of(DIRECTIONS)
@@ -520,19 +491,15 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         return handler
 
     everything = [session, *sliders, *seen, message]
-    quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+    quick = QUIET | {"trigger_mode": "always_last"}
     page.load(started, None, [character, directions, *everything])
-    character.input(opened, character, everything, show_progress="hidden", api_visibility="private")
+    character.input(opened, character, everything, **QUIET)
     directions.input(compared, [session, directions, idle, *sliders], [session, *seen, message], **quick)
     for slider in sliders:
         slider.input(drawn, [session, idle, *sliders], seen, **quick)
-    idle.input(lambda on: gr.Timer(active=on), idle, clock, show_progress="hidden", api_visibility="private")
+    idle.input(lambda on: gr.Timer(active=on), idle, clock, **QUIET)
     clock.tick(drawn, [session, idle, *sliders], seen, **quick)
-    centre.click(
-        lambda tab: [*[0.0] * MAX_SLIDERS, *drawn(tab, False, *[0.0] * MAX_SLIDERS)],
-        session,
-        [*sliders, *seen],
-        **quick,
-    )
+    zeros = [0.0] * MAX_SLIDERS
+    centre.click(lambda tab: [*zeros, *drawn(tab, False, *zeros)], session, [*sliders, *seen], **quick)
     for kind, button in saves.items():
         button.click(kept(kind), [session, *sliders], [message, saved], api_visibility="private")

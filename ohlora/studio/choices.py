@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.characters.reports import CHOICES, Choice, Report
+from ohlora.characters.reports import CHOICES, MEASURED, Choice, Report
 from ohlora.errors import ConfigError
 from ohlora.utils.files import content_stamp, rewriting
 
@@ -101,10 +101,7 @@ class ChoiceSession:
         rows = []
         for index in self.ranked:
             row = self.report.rows[index]
-            metrics = [
-                round(float(row[f"{name}_{column}"]), 3)
-                for name in self.report.attributes
-                for column in ("corr", "slope", "leakage")
-            ]
+            columns = [f"{name}_{column}" for name in self.report.attributes for column in MEASURED]
+            metrics = [round(float(row[column]), 3) for column in columns]
             rows.append([int(row["case"]), self.choices.get(int(row["case"]), ""), *metrics])
         return rows

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from ohlora.attributes import FILTERS
-from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.errors import ConfigError, MissingArtifactError
+from ohlora.utils.commands import command
 from ohlora.worlds import SHIPPED
 
 LOCAL = "127.0.0.1"
@@ -54,27 +54,27 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the server until it is stopped; returns the exit code."""
-    given = parser().parse_args(sys.argv[1:] if args is None else args)
+@command("studio")
+def main(args: list[str] | None = None) -> None:
+    """Runs the server until it is stopped."""
+    given = parser().parse_args(args)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        try:
-            import gradio
-        except ModuleNotFoundError as error:
-            raise MissingArtifactError("the studio needs Gradio: pip install 'ohlora[studio]'") from error
-        if given.host != LOCAL and not given.password:
-            raise ConfigError(
-                f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
-            )
-        from ohlora.studio.app import HEAD, STYLE, Settings, build
+        import gradio
+    except ModuleNotFoundError as error:
+        raise MissingArtifactError("the studio needs Gradio: pip install 'ohlora[studio]'") from error
+    if given.host != LOCAL and not given.password:
+        raise ConfigError(
+            f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
+        )
+    from ohlora.studio.app import HEAD, STYLE, Settings, build
 
-        settings = Settings.of(given)
-        with tempfile.TemporaryDirectory(prefix="ohlora-studio-") as folder:
-            os.environ["GRADIO_TEMP_DIR"] = folder  # images that were shown are removed at the end
-            page = build(settings)
-            page.launch(
+    settings = Settings.of(given)
+    with tempfile.TemporaryDirectory(prefix="ohlora-studio-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # images that were shown are removed at the end
+        try:
+            build(settings).launch(
                 server_name=given.host,
                 server_port=given.port,
                 auth=(USER, given.password) if given.password else None,
@@ -89,12 +89,7 @@ def main(args: list[str] | None = None) -> int:
                 footer_links=[],
                 ssr_mode=False,
             )
-    except OhloraError as error:
-        print(f"studio: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if "empty port" not in str(error):  # Gradio has no error class of its own for a port in use
-            raise
-        print(f"studio: port {given.port} is in use; choose another one with --port", file=sys.stderr)
-        return 2
-    return 0
+        except OSError as error:
+            if "empty port" not in str(error):  # Gradio has no error class of its own for a port in use
+                raise
+            raise ConfigError(f"port {given.port} is in use; choose another one with --port") from error

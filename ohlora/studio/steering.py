@@ -46,15 +46,6 @@ class SteeringSession:
         # Computed once: the browser asks for a frame twelve times a second.
         self._idle = motion.idle(self.character.attributes, self.character.ranges, IDLE_FRAMES, FRAMES_PER_SECOND)
 
-    @classmethod
-    def load(cls, path: Path) -> SteeringSession:
-        """Loads a character from its file.
-
-        Raises:
-            OhloraError: If the file does not exist or cannot be used; see :meth:`Character.load`.
-        """
-        return cls(Character.load(path))
-
     def compare(self, path: Path | None) -> None:
         """Compares the character's directions with those of a file.
 
@@ -88,16 +79,11 @@ class SteeringSession:
             raise ConfigError(f"{path.name} is for another generator ({error})") from error
 
     def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
-        """Returns the strengths to show.
-
-        Args:
-            values: Values of the sliders, one per attribute.
-            idle: Whether the idle motion is played; then its next frame is returned instead.
-        """
-        if not idle:
-            return [float(value) for value in values]
-        self.frame = (self.frame + 1) % len(self._idle)
-        return [float(value) for value in self._idle[self.frame]]
+        """The strengths to show: those of the sliders, one per attribute, or the next frame of the idle motion."""
+        if idle:
+            self.frame = (self.frame + 1) % len(self._idle)
+            values = self._idle[self.frame]
+        return [float(value) for value in values]
 
     def image(self, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
         """Draws the character.
@@ -137,9 +123,8 @@ class SteeringSession:
             except FileExistsError:
                 number += 1
         if kind == "gif":
-            character = self.character
-            rows = motion.shown(character.attributes, character.ranges)
-            images.save_gif(images.enlarge_each(character.frames(rows), 256), path, 20.0)
+            rows = motion.shown(self.character.attributes, self.character.ranges)
+            images.save_gif(images.enlarge(self.character.frames(rows), 256), path, 20.0)
         else:
             images.save_png(self.character.sheet() if kind == "sheet" else self._of(self.character, strengths), path)
         return path

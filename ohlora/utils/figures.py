@@ -1,4 +1,4 @@
-"""Figures as images: every plot is an H×W×3 uint8 array, which can be saved as PNG and logged to W&B."""
+"""Figures as images: every function returns an H×W×3 uint8 array, which can be saved as PNG and logged to W&B."""
 
 from __future__ import annotations
 
@@ -20,15 +20,7 @@ def rendered(figure: Figure) -> np.ndarray:
 
 
 def roc_curve(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> np.ndarray:
-    """Plots receiver operating characteristic (ROC) curves.
-
-    Args:
-        curves: Legend entry → (false positive rates, true positive rates), each in 0…1.
-        title: Title of the figure.
-
-    Returns:
-        H×W×3 uint8.
-    """
+    """Receiver operating characteristic (ROC) curves: legend entry → false and true positive rates, each in 0…1."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="lightgrey", linewidth=1)
@@ -40,17 +32,7 @@ def roc_curve(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -
 
 
 def scatter(names: Sequence[str], expected: np.ndarray, predicted: np.ndarray, notes: Sequence[str]) -> np.ndarray:
-    """Plots predictions over targets, one scatter plot per column.
-
-    Args:
-        names: Names of the K columns.
-        expected: Targets, N×K.
-        predicted: Predictions, N×K.
-        notes: K notes, such as a correlation, which are added to the titles.
-
-    Returns:
-        H×W×3 uint8.
-    """
+    """Predictions over targets, both N×K: a scatter plot per column, titled with its name and a note."""
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3 * columns, 3 * rows), layout="constrained")
@@ -65,16 +47,7 @@ def scatter(names: Sequence[str], expected: np.ndarray, predicted: np.ndarray, n
 
 
 def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str = "kimg") -> np.ndarray:
-    """Plots columns of a table as lines.
-
-    Args:
-        rows: The table's rows.
-        names: Columns to plot.
-        axis: Column of the horizontal axis.
-
-    Returns:
-        H×W×3 uint8.
-    """
+    """Columns ``names`` of a table as lines over the column ``axis``."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for name in names:
@@ -88,7 +61,7 @@ def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str 
 def heat_map(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, limits: tuple[float, float] = (-1, 1)
 ) -> np.ndarray:
-    """Shows a matrix as coloured cells with their values.
+    """A matrix of R named rows and C named columns as coloured cells with their values.
 
     Args:
         values: R×C.
@@ -96,9 +69,6 @@ def heat_map(
         columns: Names of the C columns.
         title: Title of the figure.
         limits: Values at the two ends of the colour scale.
-
-    Returns:
-        H×W×3 uint8.
     """
     figure = Figure(figsize=(1.5 + 0.6 * len(columns), 1.5 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -120,9 +90,6 @@ def histograms(values: Mapping[str, np.ndarray], limits: Mapping[str, float], ti
         values: Name → N values, at most 1.
         limits: Name → limit; the title states the share of values that reach it.
         title: Label of the horizontal axes.
-
-    Returns:
-        H×W×3 uint8.
     """
     figure = Figure(figsize=(4 * len(values), 3), layout="constrained")
     for k, (name, numbers) in enumerate(values.items()):
@@ -135,16 +102,7 @@ def histograms(values: Mapping[str, np.ndarray], limits: Mapping[str, float], ti
 
 
 def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.ndarray:
-    """Puts lines of text above a picture, black on white.
-
-    Args:
-        picture: H×W×3 uint8.
-        lines: The lines of text.
-        size: Font size in pixels.
-
-    Returns:
-        H'×W×3 uint8.
-    """
+    """Puts lines of text above an H×W×3 uint8 picture, black on white, with a font of ``size`` pixels."""
     line = size + 4
     height, width = picture.shape[:2]
     sheet = Image.new("RGB", (width, height + line * len(lines) + 4), "white")
@@ -173,9 +131,6 @@ def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], line
         pictures: E×H×W×3 uint8, in the order of the grid.
         levels: Attribute → its strengths, for three attributes; the first one changes slowest.
         lines: Lines of text above the sheet.
-
-    Returns:
-        H×W×3 uint8.
     """
     rows, blocks, columns = (list(strengths) for strengths in levels.values())
     down, across, right = levels

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import fcntl
 import hashlib
-import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,7 +129,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str]]) -> None:
+def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a UTF-8 CSV file atomically.
 
     The header is the union of the rows' columns in order of first appearance; a missing value becomes an empty string.
@@ -142,40 +141,14 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]] | list[dict[str, str
         writer.writerows(rows)
 
 
-def write_results(
-    path: str | Path, rows: list[dict[str, Any]], metrics: str | Path, headlines: Mapping[str, str]
-) -> None:
-    """Prints a table of measurements and writes it, with a summary of a few metrics.
-
-    Args:
-        path: The CSV file of the table.
-        rows: Its rows: ``what`` was measured, the ``target`` value, and the ``measured`` value, which is rounded to
-            four decimals.
-        metrics: The JSON file of the summary, for ``dvc metrics``.
-        headlines: Name of a metric in the summary → the words that ``what`` begins or ends with; of several such rows,
-            the lowest measured value is taken.
-    """
-    for row in rows:
-        row["measured"] = round(row["measured"], 4)
-        print(f"{row['what']:90} {row['target']!s:14} {row['measured']:.4f}")
-    write_rows(path, rows)
-    with replacing(metrics) as part:
-        values = {
-            name: min(row["measured"] for row in rows if row["what"].startswith(words) or row["what"].endswith(words))
-            for name, words in headlines.items()
-        }
-        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Appends to a CSV file; a row with new columns rewrites it with a wider header."""
+    columns: list[str] = []
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             columns = next(csv.reader(file), [])
-        if set(row) <= set(columns):
-            with path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, columns, restval="").writerow(row)
-            return
-        write_rows(path, [*read_rows(path), {key: str(value) for key, value in row.items()}])
-        return
-    write_rows(path, [dict(row)])
+    if columns and set(row) <= set(columns):
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, columns, restval="").writerow(row)
+    else:
+        write_rows(path, [*(read_rows(path) if columns else []), dict(row)])

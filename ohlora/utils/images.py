@@ -89,16 +89,7 @@ def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndar
 
 
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
-    """Tiles images row by row, with white gaps.
-
-    Args:
-        images: N×H×W×3 uint8.
-        columns: Images per row.
-        gap: Width of the gaps and of the margin in pixels.
-
-    Returns:
-        H'×W'×3 uint8.
-    """
+    """Tiles N×H×W×3 uint8 images row by row, with white gaps and margins of ``gap`` pixels: H'×W'×3 uint8."""
     n, h, w, _ = images.shape
     rows = -(-n // columns)
     sheet = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 255, dtype=np.uint8)
@@ -108,23 +99,13 @@ def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     return sheet
 
 
-def enlarge(picture: np.ndarray, shortest: int = 512) -> np.ndarray:
-    """Enlarges an H×W×3 picture by repeating pixels.
+def enlarge(pictures: np.ndarray, shortest: int = 512) -> np.ndarray:
+    """Enlarges one picture (H×W×3) or several (N×H×W×3) by repeating pixels.
 
     The factor is the largest integer that keeps the shorter side within ``shortest`` pixels, and at least 1.
     """
-    factor = _factor(picture.shape[:2], shortest)
-    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _factor(size: tuple[int, ...], shortest: int) -> int:
-    return max(1, shortest // min(size))
-
-
-def enlarge_each(pictures: np.ndarray, shortest: int) -> np.ndarray:
-    """Enlarges N×H×W×3 pictures; see :func:`enlarge`."""
-    factor = _factor(pictures.shape[1:3], shortest)
-    return pictures.repeat(factor, axis=1).repeat(factor, axis=2)
+    factor = max(1, shortest // min(pictures.shape[-3:-1]))
+    return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
 def paths_in(folder: str | Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> list[Path]:

@@ -55,7 +55,7 @@ def test_every_cell_is_measured_once(
                 "budget": "gradients",
                 "finder": {
                     "class_path": "ohlora.directions.jacobian.Jacobian",
-                    "init_args": {"covariance_count": 50},
+                    "init_args": {"covariance_count": 50, "group_by": []},
                 },
             },
         },

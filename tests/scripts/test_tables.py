@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,8 @@ from ohlora.attributes import FILTERS, MEASURED
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.toy import drawing
-from ohlora.utils.files import read_rows, write_results
+from ohlora.utils.commands import Row, measuring
+from ohlora.utils.files import read_rows
 from scripts import draw_faces, filter_images, import_weights, merge_cnns
 from tests import golden
 from tests.networks.test_attribute_cnn import original
@@ -125,13 +125,14 @@ def test_drawn_faces_in_files(tmp_path: Path) -> None:
 
 
 def test_results_are_a_table_and_a_few_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows: list[dict[str, Any]] = [
-        {"what": "gender filter, AUROC", "target": 0.99, "measured": 0.98765},
-        {"what": "age filter, AUROC", "target": 0.99, "measured": 0.9},
-        {"what": "parser, mean IoU", "target": ">= 0.9", "measured": 0.95},
+    rows: list[Row] = [
+        ("gender filter, AUROC", 0.99, 0.98765),
+        ("age filter, AUROC", 0.99, 0.9),
+        ("parser, mean IoU", ">= 0.9", 0.95),
     ]
     headlines = {"auroc": "filter, AUROC", "iou": "parser, mean IoU"}
-    write_results(tmp_path / "table.csv", rows, tmp_path / "deep" / "metrics.json", headlines)
+    main = measuring("metrics", "", lambda runs: rows, headlines)
+    assert main(["--runs", str(tmp_path / "deep"), "--output", str(tmp_path / "table.csv")]) == 0
     assert [row["measured"] for row in read_rows(tmp_path / "table.csv")] == ["0.9877", "0.9", "0.95"]
-    assert json.loads((tmp_path / "deep" / "metrics.json").read_text()) == {"auroc": 0.9, "iou": 0.95}
+    assert json.loads((tmp_path / "deep" / "results" / "metrics.json").read_text()) == {"auroc": 0.9, "iou": 0.95}
     assert "0.9877" in capsys.readouterr().out

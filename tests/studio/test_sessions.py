@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.directions.edits import Directions
@@ -270,7 +271,7 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     folder = report_of_latents(tmp_path / "tested", weights[0])
     report = Report.load(folder, weights[0])
     report.character(0).save(tmp_path / "mina.safetensors")
-    session = SteeringSession.load(tmp_path / "mina.safetensors")
+    session = SteeringSession(Character.load(tmp_path / "mina.safetensors"))
     low, high = session.character.ranges["mouth"]
     pictures = [session.image([0.0, mouth, 0.0])[0] for mouth in (low, high)]
     assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()

@@ -1,0 +1,78 @@
+"""The frames of commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Protocol
+
+from ohlora.errors import OhloraError
+from ohlora.utils.files import artifacts_root, replacing, write_rows
+
+Row = tuple[str, float | str, float]
+"""What was measured, the target value, and the measured value, which is written with four decimals."""
+
+
+class Main(Protocol):
+    """A command's main function."""
+
+    def __call__(self, args: list[str] | None = None) -> int:
+        """Runs the command with the words after its name, or with those of the process; returns its exit code."""
+
+
+def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
+    """Makes a function the main function of a command.
+
+    It returns 0, or, for an error that the user can mend, 2 after a line on standard error that begins with ``name``.
+    """
+
+    def framed(work: Callable[[list[str] | None], None]) -> Main:
+        @wraps(work)
+        def main(args: list[str] | None = None) -> int:
+            try:
+                work(args)
+            except OhloraError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                return 2
+            return 0
+
+        return main
+
+    return framed
+
+
+def measuring(what: str, about: str, measure: Callable[[Path], list[Row]], headlines: Mapping[str, str]) -> Main:
+    """The main function of a script that measures the toy world, and writes a table and a summary of a few metrics.
+
+    Args:
+        what: Name of the table, ``docs/results/<what>.csv``, and of the summary for ``dvc metrics``,
+            ``results/<what>.json`` in the folder of the stages.
+        about: What is measured, for ``--help``.
+        measure: Folder of the stages → rows of the table.
+        headlines: Name of a metric in the summary → how the texts of its rows begin or end; of several, the lowest
+            value is taken.
+    """
+
+    @command(f"measure_{what}")
+    def main(args: list[str] | None = None) -> None:
+        parser = argparse.ArgumentParser(description=about)
+        runs = artifacts_root() / "toy"
+        parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the stages (default: {runs})")
+        parser.add_argument("--output", type=Path, default=Path(f"docs/results/{what}.csv"), help="table to write")
+        given = parser.parse_args(args)
+        rows = [(text, target, round(value, 4)) for text, target, value in measure(given.runs)]
+        for text, target, value in rows:
+            print(f"{text:90} {target!s:14} {value:.4f}")
+        write_rows(given.output, [dict(zip(("what", "target", "measured"), row, strict=True)) for row in rows])
+        values = {
+            name: min(value for text, _, value in rows if text.startswith(words) or text.endswith(words))
+            for name, words in headlines.items()
+        }
+        with replacing(given.runs / "results" / f"{what}.json") as part:
+            part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    return main
