@@ -1,8 +1,8 @@
-"""Writers of predictions."""
+"""Writers of predictions, and of the networks that a run produces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
+from torch import Tensor, nn
 
 from ohlora.errors import NonFiniteError
+from ohlora.formats import network_files
+from ohlora.tracking import run_loggers
 from ohlora.utils import images
 from ohlora.utils.ranks import gathered
 
@@ -123,3 +125,19 @@ class TableWriter(BasePredictionWriter):
         scores = dict(sorted(gathered(rows)))
         if trainer.is_global_zero:
             self.write(scores)
+
+
+def save_product(trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
+    """Saves a network into the run's folder and into the stage's; to be called on rank zero.
+
+    Args:
+        trainer: The trainer, which knows both folders.
+        file: Name of the file.
+        network: The network.
+        provenance: What is noted in the file besides the stage's name.
+    """
+    stage = Path(trainer.default_root_dir)
+    # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
+    for folder in dict.fromkeys([*(Path(logger.run_dir or stage) for logger in run_loggers(trainer)), stage]):
+        network_files.save_network(network, folder / file, {"stage": stage.name, **provenance})
+    print(f"wrote {stage / file}")

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ohlora.errors import FormatError, MissingArtifactError, StorageError
+from ohlora.errors import FormatError, StorageError
+from ohlora.pipeline import require
 from ohlora.utils.files import replacing
 
 
@@ -65,8 +66,7 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
         FormatError: If the file is truncated or something else, or was written by a newer ohlora.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingArtifactError(f"{path} does not exist; expected {what} written by ohlora")
+    require(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

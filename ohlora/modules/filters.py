@@ -8,37 +8,34 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchmetrics
 import torchmetrics.functional.classification as measures
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages
 from ohlora.datamodules.base import ImageBatch
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
-from ohlora.modules.base import Stage
-from ohlora.modules.optimizers import apply_settings, settings_of
-from ohlora.modules.supervised import Gathered, check_finite, counted_dropout, save_product
+from ohlora.modules.supervised import Epochs, Gathered
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Plan, attribute_cnn
 from ohlora.pipeline import require
-from ohlora.tracking import run_loggers
 from ohlora.utils import counted, figures, images
 
 MISTAKES = 24
 """Images in the grid of the worst mistakes."""
 
 
-class FilterEnsemble(Stage[AnnotatedImages]):
+class FilterEnsemble(Epochs[AnnotatedImages]):
     """Trains the K members of a filter at once: a batch is decoded once, and each member learns from its own samples.
 
     A member learns from samples outside its fold, stops on an inner split of those, and is reported on its fold, which
     it never learned from or stopped on. The best weights by the inner split are kept. The product is one ensemble file.
 
-    ``trainer.max_epochs`` limits the length; training ends earlier when all members have stopped. Everything random is
-    counted by the clock, so that a resumed run continues bit for bit on the CPU.
+    Training ends before ``trainer.max_epochs`` when all members have stopped; see also
+    :class:`ohlora.modules.supervised.Epochs`.
 
     Args:
         attribute: Which attribute: ``gender``, ``quality``, ``age`` or ``glass``.
@@ -81,15 +78,11 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         threshold: float = 0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, schedule, patience, seed)
         self.save_hyperparameters()
-        if patience < 1:
-            raise ConfigError(f"patience is {patience}; expected at least 1")
         self.automatic_optimization = False  # K optimizers, of which some have stopped
-        self.attribute, self.plan, self.resolution, self.seed = attribute, plan, resolution, seed
-        self.patience, self.retry_limit, self.max_attempts = patience, retry_limit, max_attempts
-        self.threshold = threshold
-        self._optimizer, self._schedule = optimizer, schedule
+        self.attribute, self.plan, self.resolution = attribute, plan, resolution
+        self.retry_limit, self.max_attempts, self.threshold = retry_limit, max_attempts, threshold
         members = [self._fresh(k) for k in range(folds)]
         if initial is not None:
             require(initial)
@@ -109,17 +102,12 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         self.register_buffer("kept_loss", torch.full((folds,), torch.inf))  # of all attempts
         self.register_buffer("kept_epoch", torch.zeros(folds, dtype=torch.long))
         self._predictions = nn.ModuleList(Gathered() for _ in range(folds))
-        self._train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
 
     def _fresh(self, number: int) -> AttributeCNN:
         """Random weights, a function of (seed, number) alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counted.integer(self.seed, "member", number))
             return attribute_cnn(self.attribute, self.plan, self.resolution)
-
-    def hand_over(self, data: AnnotatedImages) -> None:
-        """Hands over the clock."""
-        data.connect(self.clock)
 
     def setup(self, stage: str) -> None:
         """Makes room for the out-of-fold predictions."""
@@ -129,23 +117,15 @@ class FilterEnsemble(Stage[AnnotatedImages]):
 
     def configure_optimizers(self) -> Any:
         """One optimizer per member, and one schedule."""
-        optimizers = [self._optimizer(member.parameters()) for member in self.members]
-        self._configured = [settings_of(optimizer) for optimizer in optimizers]
-        return optimizers, [self._schedule(optimizer) for optimizer in optimizers] if self._schedule else []
+        return self.scheduled([self._optimizer(member.parameters()) for member in self.members], self._schedule)
 
     def stopped(self, k: int) -> bool:
         """Whether a member has stopped."""
         return int(self.stale[k]) >= self.patience
 
-    def on_fit_start(self) -> None:
-        """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
-        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
-
     def on_train_start(self) -> None:
         """Applies the settings of this run to what a checkpoint brought, and ends a run that had stopped."""
-        for logger in run_loggers(self.trainer):
-            logger.rewind()
-        apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
+        super().on_train_start()
         self._stop_when_all_have()
 
     def losses(self, batch: ImageBatch) -> list[Tensor | None]:
@@ -163,7 +143,7 @@ class FilterEnsemble(Stage[AnnotatedImages]):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """One update of every member that has not stopped."""
-        with counted_dropout(self, self.seed, self.clock()):
+        with self.counted_dropout():
             losses = self.losses(batch)
         self.images_seen += len(batch["image"]) * self.trainer.world_size
         optimizers: Any = self.optimizers()
@@ -173,7 +153,7 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         self.manual_backward(torch.stack([loss for loss in losses if loss is not None]).sum() * self.trainer.world_size)
         for k, (optimizer, loss) in enumerate(zip(optimizers, losses, strict=True)):
             if loss is not None:
-                check_finite(self.members[k], loss, f"member {k}", self.clock())
+                self.check_step(self.members[k], loss, f"member {k}")
                 optimizer.step()
                 count = (batch["roles"][:, k] == TRAIN).sum()
                 self._train_loss.update(loss.detach() / count.clamp(min=1), count)
@@ -189,12 +169,7 @@ class FilterEnsemble(Stage[AnnotatedImages]):
     def on_validation_epoch_end(self) -> None:
         """Ends the epoch: keeps the best weights, stops members or lets them begin again, and logs the losses."""
         inner = {k: self._judge(k) for k in range(len(self.members)) if not self.stopped(k)}
-        metrics = {"epoch": self.current_epoch + 1, **{f"loss/inner_{k}": loss for k, loss in inner.items()}}
-        if self._train_loss.update_called:
-            metrics["loss/train"] = float(self._train_loss.compute())
-            metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self._train_loss.reset()
-        self.log_dict(metrics, sync_dist=True)
+        self.log_epoch({f"loss/inner_{k}": loss for k, loss in inner.items()})
         self._stop_when_all_have()
 
     def _judge(self, k: int) -> float:
@@ -246,17 +221,6 @@ class FilterEnsemble(Stage[AnnotatedImages]):
             return
         if not torch.isfinite(self.kept_loss).all():
             raise ConfigError("no epoch was completed; expected trainer.max_epochs of at least 1")
-        self._warn_of_members_above_the_limit()
-        pooled = self.pooled()
-        for logger in self.trainer.loggers:
-            logger.log_metrics(pooled)
-        self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
-        ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
-        rounded = {name: round(value, 4) for name, value in pooled.items()}
-        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
-        save_product(self, f"{self.attribute}.safetensors", ensemble, told)
-
-    def _warn_of_members_above_the_limit(self) -> None:
         for k, loss in enumerate(self.kept_loss.tolist()):
             if self._above_limit(k):
                 rank_zero_warn(
@@ -264,10 +228,14 @@ class FilterEnsemble(Stage[AnnotatedImages]):
                     f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its "
                     "annotations, or raise max_attempts or trainer.max_epochs"
                 )
-
-    def pooled(self) -> dict[str, float]:
-        """Metrics of all out-of-fold predictions together."""
-        return self._metrics(self.out_of_fold.cpu(), self._answers(), "out_of_fold/")
+        pooled = self._metrics(self.out_of_fold.cpu(), self._answers(), "out_of_fold/")
+        for logger in self.trainer.loggers:
+            logger.log_metrics(pooled)
+        self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
+        ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
+        rounded = {name: round(value, 4) for name, value in pooled.items()}
+        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
+        save_product(self.trainer, f"{self.attribute}.safetensors", ensemble, told)
 
     def _answers(self) -> Tensor:
         answers = self.data.train_set.labels

@@ -20,10 +20,12 @@ from torch import Tensor
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
-from ohlora.modules.gan import GAN, Architecture, Batch, select_trainable
+from ohlora.modules.gan import GAN, Batch
 from ohlora.networks.feature_cache import FeatureCache
 from ohlora.networks.generator import Generator
+from ohlora.networks.registry import Architecture
 from ohlora.networks.surgery import with_projection
+from ohlora.networks.training import mix_styles, select_trainable
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state, tiny_networks
@@ -270,9 +272,9 @@ def test_a_kind_of_generator_that_is_unknown_is_refused() -> None:
 
 
 def test_style_mixing_changes_the_later_layers_of_some_images(weights: tuple[Path, Path]) -> None:
-    module = build(weights, style_mixing=0.5)
-    w = module.generator.map(torch.randn(64, 8))
-    mixed = module._mix(w, "generator0", Batch(torch.zeros(64), None, list(range(64)), []))
+    generator = network_files.load_generator(weights[0])
+    w = generator.map(torch.randn(64, 8))
+    mixed = mix_styles(generator, w, None, 0.5, counted.generators(0, "mixing", range(64)))
     own = (mixed.values == w.values[:, None]).all(dim=2)
     assert own[:, 0].all()
     crossed = ~own[:, -1]
@@ -355,7 +357,7 @@ def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Pat
     ("changes", "message"),
     [
         ({"shuffled_labels": 1.0}, "shuffled_labels is 1.0 with labels 'none'; it needs 'dataset'"),
-        ({"add_labels": -1, "labels": "normal"}, "add_labels is -1"),
+        ({"add_labels": -1, "labels": "normal"}, "cannot add -1 label values"),
         ({"add_labels": 2}, "labels is 'none' for networks of label size 2"),
         ({"label_head": "projection"}, "a projection needs labels"),
     ],
