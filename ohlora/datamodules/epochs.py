@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from ohlora.datamodules.base import Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles
 from ohlora.datamodules.sampler import CountedSampler
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, DataError
+from ohlora.utils import counted
 
 
 class EpochImages(ImageFiles):
@@ -23,6 +25,20 @@ class EpochImages(ImageFiles):
     """
 
     val_set: ImageFileDataset
+
+    def divide(self, loaded: ImageFileDataset, val_share: float) -> None:
+        """Divides images at random into training and validation, at least one of each.
+
+        Raises:
+            DataError: If none is left to learn from.
+        """
+        count = len(loaded)
+        order, held_out = counted.permutation(self.seed, "split", 0, count), max(1, round(val_share * count))
+        if held_out >= count:
+            raise DataError(f"{loaded.source}: {count} images leave none to learn from; expected at least 2")
+        self.train_set, self.val_set = (
+            loaded.subset(np.sort(places)) for places in (order[held_out:], order[:held_out])
+        )
 
     @property
     def steps_per_epoch(self) -> int:

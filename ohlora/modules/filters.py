@@ -21,7 +21,6 @@ from ohlora.errors import ConfigError
 from ohlora.formats import network_files
 from ohlora.modules.supervised import Epochs, Gathered
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Plan, attribute_cnn
-from ohlora.pipeline import require
 from ohlora.utils import counted, figures, images
 
 MISTAKES = 24
@@ -85,7 +84,6 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         self.retry_limit, self.max_attempts, self.threshold = retry_limit, max_attempts, threshold
         members = [self._fresh(k) for k in range(folds)]
         if initial is not None:
-            require(initial)
             start = network_files.load_attributes(initial)
             if start.arguments() != members[0].arguments():
                 raise ConfigError(
@@ -174,9 +172,8 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
 
     def _judge(self, k: int) -> float:
         """Mean binary cross-entropy of a member on its inner split, after which it goes on, stops or begins again."""
-        data = self.data.train_set
-        predicted = self._predictions[k].collect(len(data))[:, 0]  # type: ignore[operator]
-        inner, outer = (torch.from_numpy(data.roles[:, k] == role) for role in (INNER, OUTER))
+        predicted = self._predictions[k].collect(len(self.out_of_fold))[:, 0]  # type: ignore[operator]
+        inner, outer = self._in_role(k, INNER), self._in_role(k, OUTER)
         loss = float(F.binary_cross_entropy(predicted[inner], self._answers()[inner]))
         if self.trainer.state.fn != TrainerFn.FITTING:
             return loss
@@ -238,9 +235,11 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         save_product(self.trainer, f"{self.attribute}.safetensors", ensemble, told)
 
     def _answers(self) -> Tensor:
-        answers = self.data.train_set.labels
-        assert answers is not None
-        return torch.from_numpy(answers[:, 0])
+        return torch.from_numpy(self.data.train_set.arrays["label"][:, 0])
+
+    def _in_role(self, k: int, role: int) -> Tensor:
+        """Which samples have a role for a member, N booleans."""
+        return torch.from_numpy(self.data.train_set.arrays["roles"][:, k] == role)
 
     def _metrics(self, probabilities: Tensor, answers: Tensor, prefix: str = "") -> dict[str, float]:
         target = answers.long()
@@ -256,7 +255,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
     def _members(self) -> list[dict[str, Any]]:
         answers, rows = self._answers(), []
         for k in range(len(self.members)):
-            outer = torch.from_numpy(self.data.train_set.roles[:, k] == OUTER)
+            outer = self._in_role(k, OUTER)
             row = {"member": k, "attempts": int(self.attempts[k]), "best_epoch": int(self.kept_epoch[k])}
             measured = self._metrics(self.out_of_fold.cpu()[outer], answers[outer])
             rows.append({**row, "inner_bce": float(self.kept_loss[k]), **measured})
@@ -264,7 +263,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
 
     def _rows(self) -> list[dict[str, Any]]:
         data = self.data.train_set
-        fold = (data.roles == OUTER).argmax(axis=1)
+        fold = (data.arrays["roles"] == OUTER).argmax(axis=1)
         scores, answers = self.out_of_fold.tolist(), self._answers().long().tolist()
         return [
             {"index": n, "file": p.name, self.attribute: y, "fold": int(k), f"{self.attribute}_score": round(s, 4)}
@@ -274,10 +273,10 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
     def _pictures(self) -> dict[str, np.ndarray]:
         data, answers, scores = self.data.train_set, self._answers(), self.out_of_fold.cpu()
         curves = {}
-        for name, chosen in [(f"fold {k}", data.roles[:, k] == OUTER) for k in range(len(self.members))]:
-            place = torch.from_numpy(chosen)
-            false, true, _ = measures.binary_roc(scores[place], answers[place].long())
-            curves[name] = false.numpy(), true.numpy()
+        for k in range(len(self.members)):
+            outer = self._in_role(k, OUTER)
+            false, true, _ = measures.binary_roc(scores[outer], answers[outer].long())
+            curves[f"fold {k}"] = false.numpy(), true.numpy()
         worst = torch.argsort((scores - answers).abs(), descending=True)[:MISTAKES]
         sheet = images.grid(np.stack([data[int(k)]["image"] for k in worst]), columns=6)
         return {

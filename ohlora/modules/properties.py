@@ -109,9 +109,7 @@ class PropertyRegression(Supervised[ScoredImages]):
         self.show({"scatter": picture}, {"correlations": table})
 
     def _expected(self) -> Tensor:
-        labels = self.data.val_set.labels
-        assert labels is not None
-        return torch.from_numpy(labels)
+        return torch.from_numpy(self.data.val_set.arrays["label"])
 
     def _metrics(self) -> dict[str, Tensor]:
         """Mean squared and absolute error, Pearson and Spearman correlation, each of all K outputs."""

@@ -200,10 +200,7 @@ def test_mirroring_negates_the_raw_score_of_what_turns(tmp_path: Path) -> None:
     places = [int(path.stem) for path in data.train_set.paths]
     raw = levels[places] * 0.5 + 0.25
     expected = (-raw - 0.25) / 0.5
-    batch = {
-        "label": torch.from_numpy(data.train_set.labels),
-        "mirrored_label": torch.from_numpy(data.train_set.mirrored),
-    }
+    batch = {name: torch.from_numpy(values) for name, values in data.train_set.arrays.items()}
     flipped = torch.arange(len(places)) % 2 == 0
     turned = data.flipped_targets(batch, flipped)["label"].numpy()
     np.testing.assert_allclose(turned[::2, 0], expected[::2], atol=1e-3)
