@@ -257,9 +257,9 @@ class GAN(Stage[ImageDataModule]):
         self.images_seen += size * world
         self.steps += 1
         self._seconds += time.perf_counter() - started
-        for _ in range(self.clock() // 1000 - first // 1000):
-            for schedule in self.trainer.lr_scheduler_configs:
-                schedule.scheduler.step()
+        schedules: Any = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        for schedule in schedules * (self.clock() // 1000 - first // 1000):
+            schedule.step()
         if self._steps_per_log and (self.finished or int(self.steps) % self._steps_per_log == 0):
             self._log_metrics()
         if self.finished:
