@@ -116,7 +116,10 @@ class AnnotatedImages(EpochImages):
         named = "path" if "path" in header else str(number)
         check_columns(source, rows, [named, value])
         numbers = image_numbers(source, rows) or list(range(len(rows)))
-        numbered = {} if "path" in header else _by_number(Path(str(self.folder)))
+        numbered: dict[str, Path] = {}  # by the number in their names, without leading zeros
+        if self.folder is not None and "path" not in header:
+            require(self.folder, folder=True)
+            numbered = {path.stem.lstrip("0") or "0": path for path in images.paths_in(self.folder)}
         listed: dict[Path, tuple[float, int]] = {}
         bad: list[str] = []
         for place, row in enumerate(rows):
@@ -134,9 +137,3 @@ class AnnotatedImages(EpochImages):
             raise DataError(f"{source}: {'; '.join(bad)}")
         answers = np.array([answer for answer, _ in listed.values()], np.float32)[:, None]
         return self.files(source, list(listed), [number for _, number in listed.values()], label=answers)
-
-
-def _by_number(folder: Path) -> dict[str, Path]:
-    """The images of a folder by the number in their names, without leading zeros."""
-    require(folder, folder=True)
-    return {path.stem.lstrip("0") or "0": path for path in images.paths_in(folder)}

@@ -22,32 +22,24 @@ from ohlora.pipeline import require
 from ohlora.utils import images
 from ohlora.utils.files import read_rows
 
+MaskFiles = Path | list[tuple[Path, int]]
+"""The files that tell the classes of one image's pixels: a picture whose grey levels or palette indices are class ids,
+or black and white pictures in the order in which they are painted, each with its class id."""
 
-@dataclass(frozen=True)
-class MaskFiles:
-    """The files that tell the classes of one image's pixels.
 
-    Attributes:
-        whole: A picture whose grey levels or palette indices are class ids; or
-        parts: Black and white pictures in the order in which they are painted, each with its class id.
+def read_mask(files: MaskFiles, resolution: int) -> np.ndarray:
+    """Reads a parsing map: resolution×resolution uint8, resized to the nearest pixel.
+
+    Raises:
+        DataError: If a file is missing, unreadable, not square or holds something else than it should.
     """
-
-    whole: Path | None = None
-    parts: tuple[tuple[Path, int], ...] = ()
-
-    def read(self, resolution: int) -> np.ndarray:
-        """The map, resolution×resolution uint8, resized to the nearest pixel.
-
-        Raises:
-            DataError: If a file is missing, unreadable, not square or holds something else than it should.
-        """
-        if self.whole is not None:
-            return _square(_class_ids(self.whole), self.whole, resolution)
-        mask = np.zeros((resolution, resolution), np.uint8)
-        for path, number in self.parts:
-            part = np.asarray(images.decode(path).convert("L")) > 127  # the published files are grey RGB
-            mask[_square(part.astype(np.uint8), path, resolution) > 0] = number
-        return sides_by_place(torch.from_numpy(mask)[None])[0].numpy()
+    if isinstance(files, Path):
+        return _square(_class_ids(files), files, resolution)
+    mask = np.zeros((resolution, resolution), np.uint8)
+    for path, number in files:
+        part = np.asarray(images.decode(path).convert("L")) > 127  # the published files are grey RGB
+        mask[_square(part.astype(np.uint8), path, resolution) > 0] = number
+    return sides_by_place(torch.from_numpy(mask)[None])[0].numpy()
 
 
 def _class_ids(path: Path) -> np.ndarray:
@@ -74,7 +66,7 @@ class MaskedDataset(ImageFileDataset):
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         """Decodes ``image`` and ``mask``; see :class:`ohlora.datamodules.images.ImageFileDataset`."""
-        return {**super().read(index), "mask": self.masks[index].read(self.resolution)}
+        return {**super().read(index), "mask": read_mask(self.masks[index], self.resolution)}
 
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Self:
         """Some of the images, by place."""
@@ -147,25 +139,24 @@ class MaskedImages(EpochImages):
             rows = read_rows(source)
             check_columns(source, rows, ["path", "mask"])
             paths = [source.parent / row["path"] for row in rows]
-            masks = [MaskFiles(whole=source.parent / row["mask"]) for row in rows]
+            masks: list[MaskFiles] = [source.parent / row["mask"] for row in rows]
         else:
             for folder in self.sources.values():
                 require(folder, folder=True)
             source, where = self.sources["folder"], self.sources.get("masks") or self.sources["parts"]
             paths = images.paths_in(source)
-            found = whole_masks(where) if "masks" in self.sources else part_masks(where)
-            names = [path.stem if "masks" in self.sources else path.stem.lstrip("0") or "0" for path in paths]
+            if "masks" in self.sources:
+                found: Mapping[str, MaskFiles] = {path.stem: path for path in images.paths_in(where, (".png",))}
+                names = [path.stem for path in paths]
+            else:
+                found = part_masks(where)
+                names = [path.stem.lstrip("0") or "0" for path in paths]
             without = [f"{path} has no mask" for path, name in zip(paths, names, strict=True) if name not in found]
             if without:
                 raise DataError(f"{len(without)} of {len(paths)} images have no mask in {where}: {shortened(without)}")
             masks = [found[name] for name in names]
         numbers = list(range(len(paths)))
         return MaskedDataset(source, paths, self.resolution, self.resize, numbers, masks=masks)
-
-
-def whole_masks(folder: Path) -> Mapping[str, MaskFiles]:
-    """Class-id masks of a folder and its subfolders, by stem."""
-    return {path.stem: MaskFiles(whole=path) for path in images.paths_in(folder, (".png",))}
 
 
 def part_masks(folder: Path) -> Mapping[str, MaskFiles]:
@@ -189,4 +180,4 @@ def part_masks(folder: Path) -> Mapping[str, MaskFiles]:
             f"{len(bad)} files of {folder} are not named like 00000_l_eye.png: {shortened(bad)}; expected a part of "
             f"{', '.join(order)}"
         )
-    return {name: MaskFiles(parts=tuple((p, c) for _, p, c in sorted(parts))) for name, parts in found.items()}
+    return {name: [(path, class_id) for _, path, class_id in sorted(parts)] for name, parts in found.items()}

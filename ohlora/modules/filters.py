@@ -117,30 +117,28 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         """One optimizer per member, and one schedule."""
         return self.scheduled([self._optimizer(member.parameters()) for member in self.members], self._schedule)
 
-    def stopped(self, k: int) -> bool:
-        """Whether a member has stopped."""
-        return int(self.stale[k]) >= self.patience
+    @property
+    def running(self) -> list[int]:
+        """The members that have not stopped."""
+        return [k for k, stale in enumerate(self.stale.tolist()) if stale < self.patience]
 
     def on_train_start(self) -> None:
         """Applies the settings of this run to what a checkpoint brought, and ends a run that had stopped."""
         super().on_train_start()
-        self._stop_when_all_have()
+        self.trainer.should_stop = self.trainer.should_stop or not self.running
 
-    def losses(self, batch: ImageBatch) -> list[Tensor | None]:
-        """Binary cross-entropy of each member, summed over the samples it may learn from; None if it has stopped."""
-        losses: list[Tensor | None] = []
-        for k, member in enumerate(self.members):
-            if self.stopped(k):
-                losses.append(None)
-                continue
+    def losses(self, batch: ImageBatch) -> dict[int, Tensor]:
+        """Binary cross-entropy of each running member, summed over the samples it may learn from."""
+        losses = {}
+        for k in self.running:
             mine = batch["roles"][:, k] == TRAIN
             # Without a sample of its own a rank still takes part, with a loss of 0: the other ranks wait for it.
-            logits = member.logits(batch["image"][mine])  # type: ignore[operator]
-            losses.append(F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum"))
+            logits = self.members[k].logits(batch["image"][mine])  # type: ignore[operator]
+            losses[k] = F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum")
         return losses
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """One update of every member that has not stopped."""
+        """One update of every running member."""
         with self.counted_dropout():
             losses = self.losses(batch)
         self.images_seen += len(batch["image"]) * self.trainer.world_size
@@ -148,27 +146,25 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         for optimizer in optimizers:
             optimizer.zero_grad()
         # Ranks are averaged, and the sum goes over the samples of all of them.
-        self.manual_backward(torch.stack([loss for loss in losses if loss is not None]).sum() * self.trainer.world_size)
-        for k, (optimizer, loss) in enumerate(zip(optimizers, losses, strict=True)):
-            if loss is not None:
-                self.check_step(self.members[k], loss, f"member {k}")
-                optimizer.step()
-                count = (batch["roles"][:, k] == TRAIN).sum()
-                self._train_loss.update(loss.detach() / count.clamp(min=1), count)
+        self.manual_backward(torch.stack(list(losses.values())).sum() * self.trainer.world_size)
+        for k, loss in losses.items():
+            self.check_step(self.members[k], loss, f"member {k}")
+            optimizers[k].step()
+            count = (batch["roles"][:, k] == TRAIN).sum()
+            self._train_loss.update(loss.detach() / count.clamp(min=1), count)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Each member's probabilities of the samples it stops on or is reported on."""
-        for k, member in enumerate(self.members):
+        """Each running member's probabilities of the samples it stops on or is reported on."""
+        for k in self.running:
             mine = batch["roles"][:, k] != TRAIN
-            if mine.any() and not self.stopped(k):
+            if mine.any():
                 places = torch.tensor(batch["index"])[mine.cpu()]
-                self._predictions[k].update(places, member(batch["image"][mine]))  # type: ignore[operator]
+                self._predictions[k].update(places, self.members[k](batch["image"][mine]))  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         """Ends the epoch: keeps the best weights, stops members or lets them begin again, and logs the losses."""
-        inner = {k: self._judge(k) for k in range(len(self.members)) if not self.stopped(k)}
-        self.log_epoch({f"loss/inner_{k}": loss for k, loss in inner.items()})
-        self._stop_when_all_have()
+        self.log_epoch({f"loss/inner_{k}": self._judge(k) for k in self.running})
+        self.trainer.should_stop = self.trainer.should_stop or not self.running
 
     def _judge(self, k: int) -> float:
         """Mean binary cross-entropy of a member on its inner split, after which it goes on, stops or begins again."""
@@ -187,7 +183,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
             self.kept_loss[k], self.kept_epoch[k] = loss, self.current_epoch + 1
             self.best[k].load_state_dict(self.members[k].state_dict())
             self.out_of_fold[outer.to(self.device)] = predicted[outer].to(self.device)
-        if self.stopped(k) and self._above_limit(k) and int(self.attempts[k]) < self.max_attempts:
+        if k not in self.running and self._above_limit(k) and int(self.attempts[k]) < self.max_attempts:
             self._begin_again(k)
         return loss
 
@@ -205,10 +201,6 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
 
     def _above_limit(self, k: int) -> bool:
         return self.retry_limit is not None and float(self.kept_loss[k]) > self.retry_limit
-
-    def _stop_when_all_have(self) -> None:
-        if all(self.stopped(k) for k in range(len(self.members))):
-            self.trainer.should_stop = True
 
     # --- what it found
 
