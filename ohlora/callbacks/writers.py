@@ -24,9 +24,7 @@ Scores = dict[str, float]
 
 
 class ImageWriter(BasePredictionWriter):
-    """Writes every image as a file of its own, which is there whole or not at all.
-
-    Predictions are N×H×W×3 uint8, batches the N indices they belong to.
+    """Writes every image as a file of its own; predictions are N×H×W×3 uint8, batches the N indices they belong to.
 
     Args:
         path_of: Where the image of an index goes.
@@ -74,12 +72,10 @@ class ShardWriter(BasePredictionWriter):
         """
         _, batch, *_ = about
         first = batch[0] // self.shard_size * self.shard_size
-        if batch[0] == first:
-            self._parts = []
         self._parts.append(prediction)
         if batch[-1] + 1 < min(first + self.shard_size, self.count):
             return
-        w, scores = (torch.cat([part[k] for part in self._parts]).cpu() for k in (0, 1))
+        w, scores = (torch.cat(parts).cpu() for parts in zip(*self._parts, strict=True))
         self._parts = []
         bad = (~torch.isfinite(scores).all(dim=1)).nonzero()
         if len(bad):
@@ -105,12 +101,10 @@ class ShardWriter(BasePredictionWriter):
 
 
 class TableWriter(BasePredictionWriter):
-    """Brings the scores of all processes together and lets rank zero write them.
-
-    Predictions are dictionaries place in the data → scores.
+    """Brings the scores of all processes together; predictions are dictionaries place in the data → scores.
 
     Args:
-        write: Writes the scores of all images, in the order of their places.
+        write: Called on rank zero with the scores of all images, in the order of their places.
     """
 
     def __init__(self, write: Callable[[dict[int, Scores]], None]) -> None:

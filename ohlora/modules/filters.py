@@ -19,7 +19,7 @@ from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages
 from ohlora.datamodules.base import ImageBatch
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
-from ohlora.modules.supervised import Epochs, Gathered
+from ohlora.modules.supervised import Epochs, Rows, collected
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Plan, attribute_cnn
 from ohlora.utils import counted, figures, images
 
@@ -99,7 +99,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         self.register_buffer("best_loss", torch.full((folds,), torch.inf))  # of the attempt
         self.register_buffer("kept_loss", torch.full((folds,), torch.inf))  # of all attempts
         self.register_buffer("kept_epoch", torch.zeros(folds, dtype=torch.long))
-        self._predictions = nn.ModuleList(Gathered() for _ in range(folds))
+        self._predictions: list[Rows] = [[] for _ in range(folds)]
 
     def _fresh(self, number: int) -> AttributeCNN:
         """Random weights, a function of (seed, number) alone."""
@@ -159,7 +159,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
             mine = batch["roles"][:, k] != TRAIN
             if mine.any():
                 places = torch.tensor(batch["index"])[mine.cpu()]
-                self._predictions[k].update(places, self.members[k](batch["image"][mine]))  # type: ignore[operator]
+                self._predictions[k].append((places, self.members[k](batch["image"][mine]).float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Ends the epoch: keeps the best weights, stops members or lets them begin again, and logs the losses."""
@@ -168,7 +168,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
 
     def _judge(self, k: int) -> float:
         """Mean binary cross-entropy of a member on its inner split, after which it goes on, stops or begins again."""
-        predicted = self._predictions[k].collect(len(self.out_of_fold))[:, 0]  # type: ignore[operator]
+        predicted = collected(self._predictions[k], len(self.out_of_fold))[:, 0]
         inner, outer = self._in_role(k, INNER), self._in_role(k, OUTER)
         loss = float(F.binary_cross_entropy(predicted[inner], self._answers()[inner]))
         if self.trainer.state.fn != TrainerFn.FITTING:

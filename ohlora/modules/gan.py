@@ -79,26 +79,25 @@ class GAN(Stage[ImageDataModule]):
     for bit on the CPU, and no state of a global random generator matters.
 
     Args:
-        generator: Weights to start from (a file written by ohlora); None starts from random ones of ``architecture``.
-        discriminator: Likewise.
-        architecture: Size of networks that start from random weights; to be given exactly when both paths are None.
         kimg: Length of training, in thousands of images.
         generator_optimizer: Optimizer of the generator's trainable parameters.
         discriminator_optimizer: Optimizer of the discriminator's.
+        generator: Weights to start from (a file written by ohlora); None starts from random ones of ``architecture``.
+        discriminator: Likewise.
+        architecture: Size of networks that start from random weights; to be given exactly when both paths are None.
         schedule: Learning-rate schedule of both, stepped once per kimg; None keeps the rate constant.
         trainable_generator: Name patterns of the generator's parameters that train, such as ``mapping.*``.
         trainable_discriminator: Likewise for the discriminator, such as ``epilogue.*`` (its end).
         add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
-        label_head: How the label enters the discriminator: ``linear`` or ``projection``. None keeps the file's;
-            ``projection`` converts a linear one, which changes no score before the first step.
+        label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
+            one, which changes no score before the first step.
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
         shuffled_labels: Weight of a further term of the discriminator's loss, which takes real images with labels of
             other images for fakes (Reed et al., 2016); 0 leaves it out. Needs ``labels: dataset``.
-        feature_cache: Memory for features of real images, in GiB per process. Where only ``epilogue.*`` of the
-            discriminator trains, they are computed once and kept, if those of all images and their mirror images fit;
-            0 keeps none.
+        feature_cache: Memory for features of real images, in GiB per process. Where the discriminator's trunk is
+            frozen, they are computed once and kept, if those of all images and their mirror images fit; 0 keeps none.
         r1_gamma: R1 enters the loss as γ/2 times the penalty.
         r1_interval: R1 every so many steps. 1 adds it to the discriminator's loss in every step; otherwise it is a
             phase of its own, multiplied by the interval, with the optimizer's rate and betas corrected for it as in
@@ -292,7 +291,12 @@ class GAN(Stage[ImageDataModule]):
             fakes = self._fakes("discriminator", batch)
         fake_scores = self.discriminator.head(self._trunk(fakes), batch.label)
         reals = batch.images.detach().requires_grad_(every_step)
-        real_features = self.discriminator.features(reals) if every_step else self._real_features(batch)
+        if every_step:
+            real_features = self.discriminator.features(reals)
+        elif self.kept_features is not None:
+            real_features = self.kept_features(batch.images, batch.keys)
+        else:
+            real_features = self._trunk(batch.images)
         real_scores = self.discriminator.head(real_features, batch.label)
         loss = self._note("loss/discriminator", discriminator_loss(fake_scores, real_scores))
         self._note("score/real", real_scores.mean())
@@ -309,12 +313,6 @@ class GAN(Stage[ImageDataModule]):
         """Features for the discriminator's loss: without graph where none of it could train."""
         with torch.set_grad_enabled(not self.trunk_frozen):
             return self.discriminator.features(images)
-
-    def _real_features(self, batch: Batch) -> Tensor:
-        """Features of the reals, from memory where they are kept."""
-        if self.kept_features is None:
-            return self._trunk(batch.images)
-        return self.kept_features(batch.images, batch.keys)
 
     def _shuffled_term(self, real_features: Tensor, batch: Batch) -> Tensor:
         """Reals with labels drawn from the data independently of them, taken for fakes: mean softplus(D(real, other)).

@@ -100,10 +100,6 @@ class _Sampling(Stage[Latents]):
         elif self.trainer.is_global_zero:
             self.complete(self.data.count)
 
-    def latents(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Counted latents on the stage's device: z (N×Z) and labels (N×K, or None)."""
-        return counted_latents(self.generator, self.seed, indices)
-
     def noise_of(self, indices: Sequence[int]) -> list[np.random.Generator] | None:
         """What random noise is drawn from, for :meth:`ohlora.networks.generator.Generator.synthesize`."""
         return counted.generators(self.seed, "noise", indices) if self.noise_mode == "random" else None
@@ -161,12 +157,10 @@ class Generate(_Sampling):
 
     def predict_step(self, batch: list[int], batch_idx: int) -> np.ndarray:
         """Images of a batch of indices: N×R×R×3 uint8."""
-        z, label = self.latents(batch)
+        z, label = counted_latents(self.generator, self.seed, batch)
         self._made += len(batch)
-        made = self.generator(
-            z, label, self.truncation_psi, self.truncation_cutoff, self.noise_mode, self.noise_of(batch)
-        )
-        return images.to_uint8(made)
+        truncation, noise = (self.truncation_psi, self.truncation_cutoff), self.noise_of(batch)
+        return images.to_uint8(self.generator(z, label, *truncation, self.noise_mode, noise))
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Writes each image to a file of its own."""
@@ -178,7 +172,7 @@ class Generate(_Sampling):
         if manifest.is_file() and len(read_rows(manifest)) == count:
             print(f"all {count} images are in {self.output}: nothing to do")
             return
-        z, label = self.latents(range(count))
+        z, label = counted_latents(self.generator, self.seed, range(count))
         tensors = {"z": z} if label is None else {"z": z, "label": label}
         tensor_files.write(self.output / LATENTS, "ohlora-generated-latents", 1, tensors, seed=self.seed)
         rows = [{"index": i, "path": self.image_path(i).relative_to(self.output).as_posix()} for i in range(count)]
@@ -255,7 +249,7 @@ class Sample(_Sampling):
 
     def predict_step(self, batch: list[int], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Codes (N×D) and scores (N×K) of a batch of indices, float32."""
-        z, label = self.latents(batch)
+        z, label = counted_latents(self.generator, self.seed, batch)
         with torch.autocast(self.device.type, enabled=False):  # codes are kept in full precision
             w = self.generator.map(z, label).values
         self._made += len(batch)

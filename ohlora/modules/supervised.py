@@ -22,6 +22,7 @@ from ohlora.datamodules.epochs import EpochImages
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.modules.base import Stage, check_finite
 from ohlora.utils import counted
+from ohlora.utils.ranks import gathered
 
 MONITOR = "loss/validation"
 """The metric by which training stops and the best weights are chosen."""
@@ -30,39 +31,25 @@ DIVERGED = "the network has diverged. Lower the learning rate and resume from th
 Data = TypeVar("Data", bound=EpochImages)
 
 
-class Gathered(nn.Module):
-    """Collects rows of predictions by their place in the data, over batches and ranks.
+Rows = list[tuple[Tensor, Tensor]]
+"""Predictions by the batch, on the CPU: places in the data (N,), and values (N, K)."""
 
-    Args:
-        width: Values K per row.
+
+def collected(rows: Rows, count: int) -> Tensor:
+    """All predictions on ``count`` images in their order, of all ranks: ``count``×K, NaN where there are none.
+
+    Empties ``rows``. Collective.
+
+    Raises:
+        NonFiniteError: If a value is not finite.
     """
-
-    def __init__(self, width: int = 1) -> None:
-        super().__init__()
-        self.width = width
-        # NaN is kept, so that places and values stay together.
-        self.places, self.values = (torchmetrics.CatMetric(nan_strategy="disable") for _ in range(2))
-
-    def update(self, places: Tensor, values: Tensor) -> None:
-        """Adds rows: places (N,), values (N, K)."""
-        device = self.values.device
-        self.places.update(places.to(device, torch.double))
-        self.values.update(values.detach().to(device, torch.double).flatten())
-
-    def collect(self, count: int) -> Tensor:
-        """All rows so far, ``count``×K on the CPU, NaN where there was none; starts anew. Collective.
-
-        Raises:
-            NonFiniteError: If a value is not finite.
-        """
-        table = torch.full((count, self.width), torch.nan)
-        values = self.values.compute().view(-1, self.width).float().cpu()
-        if not torch.isfinite(values).all():
-            raise NonFiniteError(f"a prediction on validation data is not finite: {DIVERGED}")
-        table[self.places.compute().long().cpu()] = values
-        self.places.reset()
-        self.values.reset()
-        return table
+    places, values = (torch.cat(parts) for parts in zip(*gathered(rows), strict=True))
+    rows.clear()
+    if not torch.isfinite(values).all():
+        raise NonFiniteError(f"a prediction on validation data is not finite: {DIVERGED}")
+    table = torch.full((count, values.shape[1]), torch.nan)
+    table[places] = values
+    return table
 
 
 class Epochs(Stage[Data]):
