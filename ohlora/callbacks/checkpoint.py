@@ -34,11 +34,11 @@ class ImagesSeenCheckpoint(Checkpoint):
         self._due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the clock's reading, so that a resumed run keeps the rhythm."""
+        """Takes the clock's reading, so that a resumed run keeps the rhythm, and removes what a killed run left."""
         self._folder = checkpoint_folder(str(trainer.log_dir))
         self._before = self._saved = images_seen(pl_module)
         if trainer.is_global_zero:
-            for half_written in self._folder.glob(".images-*.part"):  # of a run that was killed while saving
+            for half_written in self._folder.glob(".images-*.part"):
                 half_written.unlink()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

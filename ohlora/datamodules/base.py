@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ohlora.datamodules.sampler import CountedLoader, CountedSampler
 from ohlora.errors import ConfigError
@@ -81,11 +81,7 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def clock(self) -> Clock:
-        """The stage's clock.
-
-        Raises:
-            ConfigError: If the data has not been connected.
-        """
+        """The stage's clock; raises a ConfigError if the data has not been connected."""
         if self._clock is None:
             raise ConfigError(f"{type(self).__name__} has no clock; call stage.connect(data) before trainer.fit")
         return self._clock
@@ -132,9 +128,8 @@ class ImageDataModule(L.LightningDataModule):
     def _loader(
         self, dataset: ImageDataset, sampler: Iterable[int], batch_size: int, drop_last: bool
     ) -> DataLoader[Sample]:
-        samples: Dataset[Sample] = dataset  # type: ignore[assignment]
         return CountedLoader(
-            samples,
+            dataset,  # type: ignore[arg-type]
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

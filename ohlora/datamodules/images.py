@@ -31,8 +31,8 @@ class ImageFileDataset:
     Attributes:
         source: The file or folder that names them, for messages.
         paths: The N files.
-        resolution: Height and width of the images in pixels.
-        resize: Whether square files of another size are resized.
+        resolution: See :class:`ImageFiles`.
+        resize: Likewise.
         numbers: What each image is called in tables.
         arrays: What samples hold besides their files' content, N rows by name, such as ``label``.
         cached: What the files hold, decoded, N rows by name; None decodes at each use.
@@ -59,11 +59,7 @@ class ImageFileDataset:
         return {"index": index, **content, **_rows(self.arrays, index)}
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """Decodes what the files of an image hold: ``image``, H×W×3 uint8.
-
-        Raises:
-            DataError: If a file cannot be used.
-        """
+        """Decodes ``image``, H×W×3 uint8, from an image's files; raises a DataError if they cannot be used."""
         return {"image": images.read_rgb(self.paths[index], self.resolution, self.resize)}
 
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Self:
@@ -135,12 +131,12 @@ class ImageFiles(ImageDataModule):
         keep = self.cache == "memory" or (self.cache == "auto" and size <= CACHE_LIMIT)
         cached: dict[str, np.ndarray] = {}
         good: list[int] = []
-        bad: list[tuple[Path, str]] = []
+        bad: list[dict[str, str]] = []
         for k, path in enumerate(listed.paths):
             try:
                 content = listed.read(k)
             except DataError as error:
-                bad.append((path, str(error)))
+                bad.append({"path": path.as_posix(), "reason": str(error)})
                 continue
             for name, decoded in content.items() if keep else ():
                 if name not in cached:
@@ -155,8 +151,8 @@ class ImageFiles(ImageDataModule):
         loaded.cached = {name: rows[: len(good)] for name, rows in cached.items()} if keep else None
         return loaded
 
-    def _report(self, bad: list[tuple[Path, str]], total: int) -> None:
-        named = shortened([reason for _, reason in bad])
+    def _report(self, bad: list[dict[str, str]], total: int) -> None:
+        named = shortened([row["reason"] for row in bad])
         if self.on_bad_image == "raise":
             raise DataError(
                 f"{len(bad)} of {total} images cannot be used: {named}. Mend or remove them, or set "
@@ -166,8 +162,7 @@ class ImageFiles(ImageDataModule):
         assert self.trainer is not None
         folder = self.trainer.log_dir
         if self.trainer.is_global_zero and folder is not None:
-            rows = [{"path": path.as_posix(), "reason": reason} for path, reason in bad]
-            write_rows(Path(folder) / "skipped.csv", rows)
+            write_rows(Path(folder) / "skipped.csv", bad)
 
 
 class Images(ImageFiles):
@@ -206,23 +201,21 @@ class Images(ImageFiles):
             MissingArtifactError: If folder or manifest is not there.
             DataError: If an image or a row cannot be used.
         """
-        self.train_set = self.load(self._listed())
-
-    def predict_dataloader(self) -> DataLoader[Sample]:
-        """Every image once, in order, shared out in turn between processes."""
-        return self.in_order(self.train_set)
-
-    def _listed(self) -> ImageFileDataset:
         source = Path(self.manifest or self.folder or "")
         require(source, folder=not self.manifest)
         if not self.manifest:
-            return self.files(source, images.paths_in(source))
+            self.train_set = self.load(self.files(source, images.paths_in(source)))
+            return
         rows = read_rows(source)
         wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns]
         check_columns(source, rows, ["path", *wanted])
         paths = [source.parent / row["path"] for row in rows]
         labels = {"label": numbers_in(source, rows, wanted)} if wanted else {}
-        return self.files(source, paths, image_numbers(source, rows), **labels)
+        self.train_set = self.load(self.files(source, paths, image_numbers(source, rows), **labels))
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Every image once, in order, shared out in turn between processes."""
+        return self.in_order(self.train_set)
 
 
 def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[str]) -> None:

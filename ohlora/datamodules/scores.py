@@ -59,7 +59,7 @@ class ScoredImages(EpochImages):
         self.attributes = attributes or []
 
     def connect(self, clock: Clock, outputs: Sequence[str] = ()) -> None:
-        """Takes over the stage's clock and, where no attributes were given, what its network predicts."""
+        """Takes over the stage's clock and, where no attributes were given, the outputs of its network."""
         super().connect(clock)
         self.attributes = self.attributes or list(outputs)
 
@@ -111,9 +111,9 @@ class ScoredImages(EpochImages):
             )
         scale = read_normalization(path, turning)
         mirrored = labels.copy()
-        for k, name in enumerate(self.attributes):
-            if attribute(name).mirrors:
-                mirrored[:, k] = -labels[:, k] - 2 * scale.mean[name] / scale.std[name]
+        for name in turning:
+            k = self.attributes.index(name)
+            mirrored[:, k] = -labels[:, k] - 2 * scale.mean[name] / scale.std[name]
         return mirrored
 
 

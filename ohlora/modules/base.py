@@ -79,19 +79,13 @@ class Stage(L.LightningModule, Generic[Data]):
 
     @property
     def data(self) -> Data:
-        """The datamodule of the run.
-
-        Raises:
-            ConfigError: If the stage has not been connected.
-        """
+        """The datamodule of the run; raises a ConfigError if the stage has not been connected."""
         if self._data is None:
             raise ConfigError(f"{type(self).__name__} has no data; call connect(data) before the trainer starts")
         return self._data
 
     def show(
-        self,
-        pictures: Mapping[str, np.ndarray] | None = None,
-        tables: Mapping[str, list[dict[str, Any]]] | None = None,
+        self, pictures: Mapping[str, np.ndarray] | None = None, tables: Mapping[str, list[dict[str, Any]]] | None = None
     ) -> None:
         """Writes pictures (H×W×3 uint8) and tables of this moment to the run folder and W&B."""
         for logger in run_loggers(self.trainer):

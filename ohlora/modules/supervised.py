@@ -115,22 +115,11 @@ class Supervised(Epochs[Data]):
     Args:
         network: The network to train.
         product: Name of the file to save it in.
-        optimizer: See :class:`Epochs`, as for the other settings.
-        schedule: Likewise.
-        patience: Likewise.
-        seed: Likewise.
+        **settings: See :class:`Epochs`.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        product: str,
-        optimizer: OptimizerCallable,
-        schedule: LRSchedulerCallable | None,
-        patience: int,
-        seed: int,
-    ) -> None:
-        super().__init__(optimizer, schedule, patience, seed)
+    def __init__(self, network: nn.Module, product: str, **settings: Any) -> None:
+        super().__init__(**settings)
         self.network, self.product = network, product
         self._best: dict[str, Any] = {}  # of the epoch with the lowest loss: what was "measured", and the "state"
 
