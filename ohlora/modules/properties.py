@@ -57,8 +57,8 @@ class PropertyRegression(Supervised[ScoredImages]):
         unknown = [name for name in stop_without if name not in cnn.outputs]
         if unknown or len(stop_without) == len(cnn.outputs):
             raise ConfigError(f"stop_without is {list(stop_without)}; expected some, not all, of {list(cnn.outputs)}")
-        product, settings = f"{save_as or network}.safetensors", {"patience": patience, "seed": seed}
-        super().__init__(cnn, product, optimizer=optimizer, schedule=schedule, **settings)
+        product = f"{save_as or network}.safetensors"
+        super().__init__(cnn, product, optimizer=optimizer, schedule=schedule, patience=patience, seed=seed)
         self.save_hyperparameters()
         self.outputs, self.resolution = cnn.outputs, resolution
         self._deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]
