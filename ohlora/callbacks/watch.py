@@ -70,26 +70,19 @@ class Watch(LooksAtGenerator):
         if isinstance(network, AttributeEnsemble):
             raise ConfigError(f"{properties} holds an ensemble; expected a property or merged CNN")
         self.properties, self.features = network, Penultimate(network)
-        self.rules = {
-            "concept_rate": self._applicable(AT_HALF),
-            "concept_rate_recipe": self._applicable(recipe or AT_HALF),
-        }
+        rules = {"concept_rate": AT_HALF, "concept_rate_recipe": recipe or AT_HALF}
+        self.rules = {name: self._applicable(given) for name, given in rules.items()}
         self.fixed, self.fresh, self.final = fixed, fresh, final
         self.diversity_floor, self.seed, self.batch_size = diversity_floor, seed, batch_size
         self._start_distance: float | None = None
         self._best_rate = -1.0
 
     def _applicable(self, rules: Iterable[str]) -> list[Rule]:
-        """The rules whose attribute is measured.
-
-        Raises:
-            ConfigError: If there is none.
-        """
+        """The rules whose attribute is measured; insists on one at least."""
         found = [rule for rule in map(Rule.parse, rules) if rule.attribute in self.concept]
         if not found:
-            raise ConfigError(
-                f"no rule of {', '.join(rules)} is about {', '.join(self.concept)}; expected at least one"
-            )
+            concept = ", ".join(self.concept)
+            raise ConfigError(f"no rule of {', '.join(rules)} is about {concept}; expected at least one")
         return found
 
     def state_dict(self) -> dict[str, Any]:

@@ -24,9 +24,6 @@ TRAIN, INNER, OUTER = 0, 1, 2
 def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -> np.ndarray:
     """Divides samples among the members of an ensemble, keeping the share of positives everywhere.
 
-    Every sample is ``OUTER`` (reported on) for exactly one member. Of the rest, each member sets a share aside to stop
-    on (``INNER``) and learns from what remains (``TRAIN``).
-
     Args:
         answers: N annotations of 0 or 1.
         folds: Number K of members, at least 2.
@@ -34,7 +31,7 @@ def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -
         seed: Seed of the division.
 
     Returns:
-        N×K int8.
+        Roles, N×K int8. Every sample is ``OUTER`` for exactly one member; the others are its own.
 
     Raises:
         ConfigError: If there are too few samples of a class to divide.
@@ -58,7 +55,7 @@ def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -
 
 
 class AnnotatedImages(EpochImages):
-    """Images annotated with 0 or 1; samples also tell their ``roles`` in an ensemble (see :func:`fold_roles`).
+    """Images annotated with 0 or 1; samples also tell their ``roles`` (K, see :func:`fold_roles`) in an ensemble.
 
     The annotations are a CSV with a header. Ours has a column ``path``, relative to the CSV. The original's numbers its
     images (``idx``, ``img_no`` or ``img_name``), which are found in ``folder`` by the number in their file names.

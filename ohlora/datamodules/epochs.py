@@ -19,12 +19,10 @@ class EpochImages(ImageFiles):
 
     An epoch is as many whole batches as it takes to see the training set. Resumed within one, training goes on with
     what is left of it.
-
-    Attributes:
-        val_set: The validation images; there after ``setup``.
     """
 
     val_set: ImageFileDataset
+    """The validation images; there after ``setup``."""
 
     def divide(self, loaded: ImageFileDataset, val_share: float) -> None:
         """Divides images at random into training and validation, at least one of each.

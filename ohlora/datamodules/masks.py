@@ -76,20 +76,16 @@ class MaskedDataset(ImageFileDataset):
 class MaskedImages(EpochImages):
     """Images and parsing maps of the 11 classes, divided at random into training and validation.
 
-    One of three sources:
-
-    * ``manifest``: CSV with the columns ``path`` and ``mask``, both relative to it (drawn faces);
-    * ``folder`` and ``masks``: two folders, whose files of the same stem belong together; masks hold class ids;
-    * ``folder`` and ``parts``: the layout of CelebAMask-HQ (Lee et al., 2020), ``0.jpg``, … and
-      ``0/00000_skin.png``, …, one black and white picture per part. Parts become classes as
-      :data:`ohlora.faces.classes.CELEBAMASK_CLASSES` says.
+    The source is a ``manifest``, a ``folder`` with ``masks``, or a ``folder`` with ``parts``.
 
     Args:
         resolution: Height and width of the images, in pixels; masks are resized to it (nearest pixel).
-        manifest: See above.
-        folder: See above.
-        masks: See above.
-        parts: See above.
+        manifest: CSV with the columns ``path`` and ``mask``, both relative to it (drawn faces).
+        folder: Folder of images, which needs one of the following two.
+        masks: Folder of masks that hold class ids; files of the same stem belong together.
+        parts: Folder of masks in the layout of CelebAMask-HQ (Lee et al., 2020): images ``0.jpg``, … and masks
+            ``0/00000_skin.png``, …, one black and white picture per part, which becomes a class as
+            :data:`ohlora.faces.classes.CELEBAMASK_CLASSES` says.
         val_share: Share of the images kept for validation.
         **settings: See :class:`ohlora.datamodules.images.ImageFiles`. Bad masks are treated like bad images. With
             ``flip``, left and right change places in the mask of a mirrored image.

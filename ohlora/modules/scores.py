@@ -44,7 +44,7 @@ def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, Scores]) 
 
 
 class ImageScores(Stage[Images]):
-    """Base of the stages that score every image of a manifest or folder, in one pass."""
+    """Base of the stages that score every image of a manifest or folder."""
 
     data_type = Images
 
@@ -58,7 +58,7 @@ class ImageScores(Stage[Images]):
 
 
 class AttributeScores(ImageScores):
-    """Scores images with attribute networks or ensembles, all of them in one pass.
+    """Scores images with attribute networks or ensembles.
 
     Args:
         networks: Files of attribute CNNs or ensembles; together they predict each attribute once.
@@ -97,7 +97,7 @@ class AttributeScores(ImageScores):
 
 
 class ScoreProperties(ImageScores):
-    """Parses the images of a manifest or folder and scores what they show, in one pass.
+    """Parses images and scores what they show.
 
     Writes into ``output``: ``raw_scores.csv`` and ``scores.csv`` (z-scores), both with the columns ``index``, ``path``
     (relative to the table) and ``<attribute>_score`` for every attribute of :data:`ohlora.attributes.MEASURED`; and
