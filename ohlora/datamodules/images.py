@@ -218,13 +218,12 @@ class Images(ImageFiles):
         return self.in_order(self.train_set)
 
 
-def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
+def check_columns(source: Path, rows: list[dict[str, str]], columns: Sequence[str]) -> None:
     """Insists on columns of a table, and on a value in every row.
 
     Raises:
         DataError: Naming those that are missing and those that are there, or the rows that are too short.
     """
-    columns = list(columns)
     missing = [c for c in columns if rows and c not in rows[0]]
     if missing:
         raise DataError(f"{source}: missing columns {', '.join(missing)}; the header has {', '.join(rows[0])}")

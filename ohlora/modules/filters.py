@@ -217,7 +217,8 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
                     f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its "
                     "annotations, or raise max_attempts or trainer.max_epochs"
                 )
-        pooled = self._metrics(self.out_of_fold.cpu(), self._answers(), "out_of_fold/")
+        everything = torch.ones(len(self.out_of_fold), dtype=torch.bool)
+        pooled = {f"out_of_fold/{name}": value for name, value in self._metrics(everything).items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(pooled)
         self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
@@ -233,7 +234,9 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         """Which samples have a role for a member, N booleans."""
         return torch.from_numpy(self.data.train_set.arrays["roles"][:, k] == role)
 
-    def _metrics(self, probabilities: Tensor, answers: Tensor, prefix: str = "") -> dict[str, float]:
+    def _metrics(self, chosen: Tensor) -> dict[str, float]:
+        """Metrics of the out-of-fold predictions on some samples (N booleans)."""
+        probabilities, answers = self.out_of_fold.cpu()[chosen], self._answers()[chosen]
         target = answers.long()
         values = {
             "auroc": measures.binary_auroc(probabilities, target),
@@ -242,16 +245,15 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
             "bce": F.binary_cross_entropy(probabilities, answers),
             "calibration_error": measures.binary_calibration_error(probabilities, target),
         }
-        return {f"{prefix}{name}": float(value) for name, value in values.items()}
+        return {name: float(value) for name, value in values.items()}
 
     def _members(self) -> list[dict[str, Any]]:
-        answers, rows = self._answers(), []
-        for k in range(len(self.members)):
-            outer = self._in_role(k, OUTER)
-            row = {"member": k, "attempts": int(self.attempts[k]), "best_epoch": int(self.kept_epoch[k])}
-            measured = self._metrics(self.out_of_fold.cpu()[outer], answers[outer])
-            rows.append({**row, "inner_bce": float(self.kept_loss[k]), **measured})
-        return rows
+        told = zip(self.attempts.tolist(), self.kept_epoch.tolist(), self.kept_loss.tolist(), strict=True)
+        return [
+            {"member": k, "attempts": attempts, "best_epoch": epoch, "inner_bce": loss}
+            | self._metrics(self._in_role(k, OUTER))
+            for k, (attempts, epoch, loss) in enumerate(told)
+        ]
 
     def _rows(self) -> list[dict[str, Any]]:
         data = self.data.train_set

@@ -412,16 +412,14 @@ class GAN(Stage[ImageDataModule]):
         kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
         for network in (self.generator, self.G_ema):
             network.set_labels(self.labels, kept)
-        self.kept_features = FeatureCache(self._trunk) if self._features_fit(len(dataset)) else None
+        # Features of all images, mirrored and not, in float32; of use where each image's stay what they are.
+        size = 2 * len(dataset) * 4 * math.prod(self.discriminator.feature_shape)
+        keeps = self.trunk_frozen and not self.r1_every_step and size <= self.feature_cache * 2**30
+        self.kept_features = FeatureCache(self._trunk) if keeps else None
         self._check_std_group(self.data.batch_size)
         every = self.log_every * 1000 / self.data.batch_size
         self._steps_per_log = max(1, round(every)) if every > 0 else 0
         self.trainer.log_every_n_steps = self._steps_per_log  # type: ignore[attr-defined]
-
-    def _features_fit(self, count: int) -> bool:
-        """Whether the features of all images, mirrored and not, are of use and find room."""
-        each = 4 * math.prod(self.discriminator.feature_shape)  # bytes, in float32
-        return self.trunk_frozen and not self.r1_every_step and 2 * count * each <= self.feature_cache * 2**30
 
     def _check_std_group(self, batch_size: int) -> None:
         """Insists that several ranks form the groups of images that one would."""
