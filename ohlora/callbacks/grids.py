@@ -18,12 +18,7 @@ from ohlora.utils.clock import crossed, images_seen
 
 @runtime_checkable
 class Averaging(Protocol):
-    """A stage that trains a generator, as callbacks see it.
-
-    Attributes:
-        data: The training images.
-        G_ema: The averaged generator.
-    """
+    """A stage that trains a generator, as callbacks see it: the training images and the averaged generator."""
 
     data: ImageDataModule
     G_ema: Generator

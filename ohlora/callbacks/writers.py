@@ -24,11 +24,7 @@ Scores = dict[str, float]
 
 
 class ImageWriter(BasePredictionWriter):
-    """Writes every image as a file of its own; predictions are N×H×W×3 uint8, batches the N indices they belong to.
-
-    Args:
-        path_of: Where the image of an index goes.
-    """
+    """Writes every image to ``path_of`` its index; predictions are N×H×W×3 uint8, batches their N indices."""
 
     def __init__(self, path_of: Callable[[int], Path]) -> None:
         super().__init__("batch")
@@ -101,11 +97,7 @@ class ShardWriter(BasePredictionWriter):
 
 
 class TableWriter(BasePredictionWriter):
-    """Brings the scores of all processes together; predictions are dictionaries place in the data → scores.
-
-    Args:
-        write: Called on rank zero with the scores of all images, in the order of their places.
-    """
+    """Lets rank zero ``write`` the scores of all processes, sorted; predictions are place in the data → scores."""
 
     def __init__(self, write: Callable[[dict[int, Scores]], None]) -> None:
         super().__init__("epoch")
@@ -122,14 +114,7 @@ class TableWriter(BasePredictionWriter):
 
 
 def save_product(trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
-    """Saves a network into the run's folder and into the stage's; to be called on rank zero.
-
-    Args:
-        trainer: The trainer, which knows both folders.
-        file: Name of the file.
-        network: The network.
-        provenance: What is noted in the file besides the stage's name.
-    """
+    """Saves a network into the run's folder and the stage's, noting stage and provenance; for rank zero."""
     stage = Path(trainer.default_root_dir)
     # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
     for folder in dict.fromkeys([*(Path(logger.run_dir or stage) for logger in run_loggers(trainer)), stage]):

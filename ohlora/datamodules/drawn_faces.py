@@ -11,12 +11,7 @@ from ohlora.toy import drawing
 class DrawnFaceDataset:
     """Drawn faces ``first`` … ``first + size − 1`` of a seed; each is drawn at first use and kept.
 
-    Args:
-        size: Number of faces.
-        resolution: Height and width in pixels.
-        seed: Seed of the faces.
-        first: Index of the first face.
-        rates: Share of faces with each 0/1 attribute set; those not named keep their default.
+    ``rates`` are the shares of faces with a 0/1 attribute set; those not named keep their default.
     """
 
     def __init__(

@@ -25,11 +25,7 @@ class EpochImages(ImageFiles):
     """The validation images; there after ``setup``."""
 
     def divide(self, loaded: ImageFileDataset, val_share: float) -> None:
-        """Divides images at random into training and validation, at least one of each.
-
-        Raises:
-            DataError: If none is left to learn from.
-        """
+        """Divides images at random into training and validation; a DataError if there are less than two."""
         count = len(loaded)
         order, held_out = counted.permutation(self.seed, "split", 0, count), max(1, round(val_share * count))
         if held_out >= count:
@@ -44,11 +40,7 @@ class EpochImages(ImageFiles):
         return math.ceil(len(self.train_set) / self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The batches of an epoch, or what is left of it, from where the stage's clock stands.
-
-        Raises:
-            ConfigError: If batches have become so large that the epoch would be over.
-        """
+        """The batches of an epoch, or what is left of it; a ConfigError if batches are so large that nothing is."""
         loader = super().train_dataloader()
         if self._done() >= self.steps_per_epoch * self.batch_size:
             raise ConfigError(

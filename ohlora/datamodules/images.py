@@ -235,11 +235,7 @@ def check_columns(source: Path, rows: list[dict[str, str]], columns: Sequence[st
 def numbers_in(
     source: Path, rows: list[dict[str, str]], columns: list[str], dtype: type[np.floating[Any]] = np.float32
 ) -> np.ndarray:
-    """Columns of a table as N×K numbers.
-
-    Raises:
-        DataError: Naming the rows with a value that is not a finite number.
-    """
+    """Columns of a table as N×K numbers; raises a DataError naming the rows with a value that is not finite."""
     values = np.empty((len(rows), len(columns)), dtype)
     bad: list[str] = []
     for k, row in enumerate(rows):
@@ -262,11 +258,7 @@ def shortened(items: list[str]) -> str:
 
 
 def image_numbers(source: Path, rows: list[dict[str, str]]) -> list[int] | None:
-    """What a table calls its images, or None where it has no such column.
-
-    Raises:
-        DataError: Naming the rows whose number is none.
-    """
+    """What a table calls its images, or None where it has no such column; raises a DataError naming bad rows."""
     found = number_column(rows[0]) if rows else None
     if found is None:
         return None

@@ -156,11 +156,7 @@ class MaskedImages(EpochImages):
 
 
 def part_masks(folder: Path) -> Mapping[str, MaskFiles]:
-    """Part masks in CelebAMask-HQ's layout, by the image's number without leading zeros.
-
-    Raises:
-        DataError: If a file's name has another form than ``00000_l_eye.png``, or its part is unknown.
-    """
+    """Part masks in CelebAMask-HQ's layout, by the image's number; raises a DataError naming files of other layouts."""
     order = {part: rank for rank, part in enumerate(CELEBAMASK_CLASSES)}
     found: dict[str, list[tuple[int, Path, int]]] = {}
     bad = []

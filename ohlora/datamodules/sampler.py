@@ -24,7 +24,7 @@ class CountedSampler(Sampler[int]):
         size: Number of samples, ≥ 1.
         seed: Seed of the order.
         start: Gives the first position when iteration begins; on resume, the images seen so far.
-        rank: Index of this process.
+        rank: This process.
         world_size: Number of processes.
 
     Attributes:

@@ -118,12 +118,7 @@ class ScoredImages(EpochImages):
 
 
 def read_normalization(path: Path, names: Iterable[str]) -> Normalization:
-    """A stored scale.
-
-    Raises:
-        MissingArtifactError: If there is no such file.
-        FormatError: If it is something else, or lacks an attribute.
-    """
+    """A stored scale; raises a FormatError if the file is something else, or lacks an attribute."""
     require(path)
     try:
         scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))

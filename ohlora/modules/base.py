@@ -52,11 +52,7 @@ class Stage(L.LightningModule, Generic[Data]):
         return int(self.images_seen)
 
     def connect(self, data: L.LightningDataModule, loggers: Iterable[Logger] = ()) -> None:
-        """Takes the data to work on, and hands over what data and loggers need to know.
-
-        Args:
-            data: The datamodule that is given to the trainer, too.
-            loggers: The trainer's loggers; those that write to the run folder get the clock as their axis.
+        """Takes the trainer's data and loggers, and hands over what these need to know: loggers get the clock.
 
         Raises:
             ConfigError: If the data is of another kind than the stage works on.
@@ -115,14 +111,9 @@ class Stage(L.LightningModule, Generic[Data]):
 def check_finite(terms: Mapping[str, Tensor], parameters: Iterable[Tensor], network: str, when: str) -> None:
     """Insists on finite loss terms and gradients before an update is made with them.
 
-    Args:
-        terms: Scalars by the name they have in the message.
-        parameters: What is about to be updated.
-        network: What the parameters belong to, for the message.
-        when: The moment, for the message, such as ``in step 7``.
-
     Raises:
-        NonFiniteError: Naming what is not finite.
+        NonFiniteError: Naming the terms that are not finite, or the network that the parameters belong to, and ``when``
+            that was, such as ``in step 7``.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     try:

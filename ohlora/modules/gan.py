@@ -38,14 +38,10 @@ from ohlora.utils import counted
 
 @dataclass(frozen=True)
 class Phase:
-    """One update of one network within a training step.
+    """One update of one network, ``generator`` or ``discriminator``, within a training step.
 
-    Attributes:
-        name: Name in messages.
-        network: ``generator`` or ``discriminator``.
-        loss: Computes the loss and notes its terms; gets the batch and the number of the repetition.
-        interval: Runs in every so many steps.
-        repeats: How often it runs at most within a step, by the repeat rule.
+    It runs in every ``interval`` steps and, by the repeat rule, at most ``repeats`` times in each. ``loss`` computes the
+    loss and notes its terms; it gets the batch and the number of the repetition.
     """
 
     name: str
@@ -81,7 +77,7 @@ class GAN(Stage[ImageDataModule]):
     Args:
         kimg: Length of training, in thousands of images.
         generator_optimizer: Optimizer of the generator's trainable parameters.
-        discriminator_optimizer: Optimizer of the discriminator's.
+        discriminator_optimizer: Likewise for the discriminator.
         generator: Weights to start from (a file written by ohlora); None starts from random ones of ``architecture``.
         discriminator: Likewise.
         architecture: Size of networks that start from random weights; to be given exactly when both paths are None.

@@ -32,10 +32,7 @@ PREVIEW = 60
 
 
 class _Sampling(Stage[Latents]):
-    """What both kinds of sampling have in common: counted latents, and a folder that holds one set of settings.
-
-    Its settings are those of the two kinds.
-    """
+    """What both kinds of sampling have in common: counted latents, and a folder that holds one set of settings."""
 
     data_type = Latents
     holds: ClassVar[str]
@@ -64,11 +61,7 @@ class _Sampling(Stage[Latents]):
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Refuses a folder that holds results of other settings.
-
-        Raises:
-            ConfigError: Naming the settings that differ.
-        """
+        """Refuses a folder that holds results of other settings, by a ConfigError that names them."""
         path, wanted, filled = self.output / SETTINGS, self.settings(), self.output / self.holds
         if path.is_file():
             found = sample_files.renamed(json.loads(path.read_text(encoding="utf-8")))

@@ -28,13 +28,7 @@ from ohlora.utils.files import replacing, write_rows
 
 
 def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, Scores]) -> None:
-    """Writes a table of scores: ``index``, ``path`` (relative to the table), then ``<attribute>_score``.
-
-    Args:
-        path: The table.
-        data: The images.
-        scores: Place in ``data`` → scores by attribute, in the order of the rows.
-    """
+    """Writes a table of scores, given by place: ``index``, ``path`` (relative to the table), ``<attribute>_score``."""
     rows: list[dict[str, Any]] = []
     for place, values in scores.items():
         where = Path(os.path.relpath(data.paths[place], path.parent)).as_posix()

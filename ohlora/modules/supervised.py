@@ -134,11 +134,7 @@ class Supervised(Epochs[Data]):
         raise NotImplementedError
 
     def report(self, measured: Mapping[str, float]) -> None:
-        """Shows what the best weights do, on rank zero, at the end.
-
-        Args:
-            measured: The metrics of their epoch; the weights themselves have been loaded.
-        """
+        """Shows what the best weights do, which have been loaded, and what was measured with them; on rank zero."""
 
     # --- training
 

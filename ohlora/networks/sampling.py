@@ -52,18 +52,9 @@ def counted_images(
     noise_mode: NoiseMode = "random",
     stream: str = "watch/",
 ) -> tuple[Tensor, Tensor | None]:
-    """Images of counted latents, labels and noise, rounded to grey levels as files are.
+    """Images of counted latents, N×3×R×R, rounded to grey levels as files are, and their labels, if any; on the CPU.
 
-    Args:
-        generator: Makes the images.
-        seed: Seed of the run.
-        indices: N numbers.
-        batch_size: Images made at once.
-        noise_mode: ``random`` is counted noise, a function of (seed, index).
-        stream: See :func:`counted_latents`.
-
-    Returns:
-        N×3×R×R and, for a generator with labels, N×K; both on the CPU.
+    ``random`` noise is counted, too; for ``stream`` see :func:`counted_latents`.
     """
     made: list[Tensor] = []
     labels: list[Tensor] = []

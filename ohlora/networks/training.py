@@ -17,15 +17,10 @@ from ohlora.networks.generator import Generator
 
 
 def select_trainable(network: nn.Module, patterns: Iterable[str], argument: str) -> None:
-    """Lets exactly the parameters train whose name fits a pattern.
-
-    Args:
-        network: Its parameters' ``requires_grad`` is set.
-        patterns: Shell-style patterns over parameter names.
-        argument: Where the patterns come from, for the message.
+    """Lets exactly the parameters train whose name fits one of the shell-style patterns.
 
     Raises:
-        ConfigError: If a pattern fits no parameter.
+        ConfigError: If a pattern fits no parameter; ``argument`` says where the patterns come from.
     """
     names = [name for name, _ in network.named_parameters()]
     chosen: set[str] = set()
@@ -66,8 +61,8 @@ def mix_styles(
         generator: Maps the second latents.
         w: N codes in W.
         label: The images' labels, N×K, if any.
-        probability: Probability that an image is mixed.
-        draws: One random generator per image.
+        probability: Of an image's being mixed.
+        draws: N random generators, from which everything about an image is drawn.
 
     Returns:
         N codes in W by layer.
