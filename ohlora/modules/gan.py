@@ -40,7 +40,7 @@ from ohlora.utils import counted
 class Phase:
     """One update of one network, ``generator`` or ``discriminator``, within a training step.
 
-    It runs in every ``interval`` steps and, by the repeat rule, at most ``repeats`` times in each. ``loss`` computes the
+    It runs once in every ``interval`` steps; by the repeat rule, then at most ``repeats`` times. ``loss`` computes the
     loss and notes its terms; it gets the batch and the number of the repetition.
     """
 
