@@ -44,13 +44,14 @@ from ohlora.characters.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.datamodules.latents import Latents
 from ohlora.formats import network_files, sample_files
-from ohlora.modules.gan import GAN, Architecture
+from ohlora.modules.gan import GAN
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator as AnyGenerator
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
+from ohlora.networks.registry import Architecture
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
 from ohlora.networks.stylegan import FUSED_FROM, Discriminator, Generator, StyleLayer
 from ohlora.studio.steering import SteeringSession

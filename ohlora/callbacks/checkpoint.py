@@ -34,11 +34,11 @@ class ImagesSeenCheckpoint(Checkpoint):
         self._due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the clock's reading, so that a resumed run keeps the rhythm."""
+        """Takes the clock's reading, so that a resumed run keeps the rhythm, and removes what a killed run left."""
         self._folder = checkpoint_folder(str(trainer.log_dir))
         self._before = self._saved = images_seen(pl_module)
         if trainer.is_global_zero:
-            for half_written in self._folder.glob(".images-*.part"):  # of a run that was killed while saving
+            for half_written in self._folder.glob(".images-*.part"):
                 half_written.unlink()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -48,24 +48,22 @@ class ImagesSeenCheckpoint(Checkpoint):
         self._before = now
         # At the end of an epoch the checkpoint waits for the validation and what it decides.
         if self._due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._save(trainer, now)
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves what waited for the end of the epoch."""
         if self._due:
-            self._save(trainer, images_seen(pl_module))
+            self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the end of training."""
-        if self._saved != images_seen(pl_module):
-            self._save(trainer, images_seen(pl_module))
+        self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Saves what a run has reached when SIGTERM stops it, which Lightning looks for between two batches."""
         if not isinstance(exception, SIGTERMException) or not trainer.training:
             return
-        if self._saved != images_seen(pl_module):
-            self._save(trainer, images_seen(pl_module))
+        self._save(trainer)
         if trainer.is_global_zero:
             print(f"stopped by SIGTERM at {checkpoints_in(self._folder.parent)[-1]}; go on with --ckpt_path last")
 
@@ -74,7 +72,11 @@ class ImagesSeenCheckpoint(Checkpoint):
         for logger in run_loggers(trainer):
             checkpoint["wandb_run_id"] = logger.run_id
 
-    def _save(self, trainer: L.Trainer, now: int) -> None:
+    def _save(self, trainer: L.Trainer) -> None:
+        """Saves, unless this moment has been saved."""
+        now = images_seen(trainer.lightning_module)
+        if now == self._saved:
+            return
         self._saved, self._due = now, False
         path = self._folder / f"images-{now:010d}.ckpt"
         part = path.with_name(f".{path.name}.part")

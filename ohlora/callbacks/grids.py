@@ -6,18 +6,66 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
-import torch
 
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError
 from ohlora.networks.generator import Generator
-from ohlora.networks.sampling import counted_latents
+from ohlora.networks.sampling import counted_images
 from ohlora.tracking import run_loggers
 from ohlora.utils import images
 from ohlora.utils.clock import crossed, images_seen
 
 
-class SampleGrid(L.Callback):
+@runtime_checkable
+class Averaging(Protocol):
+    """A stage that trains a generator, as callbacks see it: the training images and the averaged generator."""
+
+    data: ImageDataModule
+    G_ema: Generator
+
+
+class LooksAtGenerator(L.Callback):
+    """Base of callbacks that look at the averaged generator: before the first step, every so many kimg, at the end.
+
+    Args:
+        every_kimg: Interval in thousands of images; 0 looks at start and end only.
+    """
+
+    def __init__(self, every_kimg: float) -> None:
+        self.every_kimg = every_kimg
+        self.looked = 0
+        """Images seen when it last looked, or when this run began."""
+
+    def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:
+        """Looks at the generator after ``now`` images; on rank zero. ``final`` says that training has ended."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at untouched weights."""
+        self._before = self.looked = images_seen(pl_module)
+        if self._before == 0:
+            self._look(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Looks when a multiple of the interval has been passed."""
+        now = images_seen(pl_module)
+        if crossed(self._before, now, self.every_kimg):
+            self._look(trainer, pl_module)
+        self._before = now
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at the end of training."""
+        self._look(trainer, pl_module, final=True)
+
+    def _look(self, trainer: L.Trainer, stage: L.LightningModule, final: bool = False) -> None:
+        if not isinstance(stage, Averaging):
+            raise ConfigError(f"{type(stage).__name__} has no averaged generator; this callback goes with a GAN stage")
+        if trainer.is_global_zero:
+            self.look(trainer, stage, images_seen(stage), final)
+            self.looked = images_seen(stage)
+
+
+class SampleGrid(LooksAtGenerator):
     """Pictures of fixed latents before the first step, every so many kimg and at the end, beside a grid of reals.
 
     Args:
@@ -31,71 +79,20 @@ class SampleGrid(L.Callback):
     def __init__(
         self, every_kimg: float = 10.0, rows: int = 6, columns: int = 10, seed: int = 0, batch_size: int = 16
     ) -> None:
-        self.every_kimg, self.rows, self.columns = every_kimg, rows, columns
-        self.seed, self.batch_size = seed, batch_size
-        self._before = 0
+        super().__init__(every_kimg)
+        self.rows, self.columns, self.seed, self.batch_size = rows, columns, seed, batch_size
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws the reals and, from untouched weights, the first fakes."""
-        self._before = self._drawn = images_seen(pl_module)
-        if trainer.is_global_zero and self._before == 0:
-            reals = averaging(pl_module).data.training_images(self.rows * self.columns, self.seed, "reals")
-            self._record(trainer, "reals", reals)
-            self._draw(trainer, pl_module, 0)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Draws when a multiple of the interval has been passed."""
-        now = images_seen(pl_module)
-        if trainer.is_global_zero and crossed(self._before, now, self.every_kimg):
-            self._draw(trainer, pl_module, now)
-        self._before = now
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws the end of training."""
-        now = images_seen(pl_module)
-        if trainer.is_global_zero and now != self._drawn:
-            self._draw(trainer, pl_module, now)
-
-    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, now: int) -> None:
-        self._drawn = now
-        G_ema = averaging(pl_module).G_ema  # noqa: N806
-        self._record(trainer, "fakes", render(G_ema, self.seed, range(self.rows * self.columns), self.batch_size))
+    def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:
+        """Draws the fakes and, before the first step, the reals."""
+        if final and now == self.looked:
+            return
+        count = self.rows * self.columns
+        if now == 0:
+            self._record(trainer, "reals", stage.data.training_images(count, self.seed, "reals"))
+        made, _ = counted_images(stage.G_ema, self.seed, range(count), self.batch_size, "const", stream="")
+        self._record(trainer, "fakes", images.to_uint8(made))
 
     def _record(self, trainer: L.Trainer, name: str, pictures: np.ndarray) -> None:
         sheet = images.enlarge(images.grid(pictures, self.columns))
         for logger in run_loggers(trainer):
             logger.record({name: sheet})
-
-
-@runtime_checkable
-class Averaging(Protocol):
-    """A stage that trains a generator, as callbacks see it.
-
-    Attributes:
-        data: The training images.
-        G_ema: The averaged generator.
-    """
-
-    data: ImageDataModule
-    G_ema: Generator
-
-
-def averaging(stage: L.LightningModule) -> Averaging:
-    """A stage that has an averaged generator.
-
-    Raises:
-        ConfigError: If it has none.
-    """
-    if not isinstance(stage, Averaging):
-        raise ConfigError(f"{type(stage).__name__} has no averaged generator; this callback goes with a GAN stage")
-    return stage
-
-
-@torch.inference_mode()
-def render(generator: Generator, seed: int, indices: range, batch_size: int) -> np.ndarray:
-    """Images of counted latents and labels with fixed noise: N×R×R×3 uint8."""
-    made = []
-    for first in range(0, len(indices), batch_size):
-        part = indices[first : first + batch_size]
-        made.append(images.to_uint8(generator(*counted_latents(generator, seed, part))))
-    return np.concatenate(made)

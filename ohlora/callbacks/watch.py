@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,22 +10,19 @@ import numpy as np
 from torch import Tensor
 
 from ohlora.attributes import FILTERS
-from ohlora.callbacks.grids import averaging
-from ohlora.datamodules.base import ImageDataModule
+from ohlora.callbacks.grids import Averaging, LooksAtGenerator
+from ohlora.callbacks.writers import save_product
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble
-from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import batched, counted_images, scored
-from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import run_loggers
 from ohlora.utils import figures, images
-from ohlora.utils.clock import crossed, images_seen
 
 
-class Watch(L.Callback):
+class Watch(LooksAtGenerator):
     """Measures the averaged generator before the first step, every so many kimg, and thoroughly at the end.
 
     Metrics: the filters' mean scores; the **concept rate**, the share of images that pass all rules (at 0.5 and at the
@@ -64,8 +60,7 @@ class Watch(L.Callback):
         seed: int = 0,
         batch_size: int = 50,
     ) -> None:
-        for path in (*filters, properties):
-            require(path)
+        super().__init__(every_kimg)
         self.filters = [network_files.load_attributes(path) for path in filters]
         self.concept = [name for network in self.filters for name in network.outputs]
         if not self.concept or len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(FILTERS):
@@ -75,47 +70,20 @@ class Watch(L.Callback):
         if isinstance(network, AttributeEnsemble):
             raise ConfigError(f"{properties} holds an ensemble; expected a property or merged CNN")
         self.properties, self.features = network, Penultimate(network)
-        self.rules = {
-            "concept_rate": self._applicable(AT_HALF),
-            "concept_rate_recipe": self._applicable(recipe or AT_HALF),
-        }
-        self.every_kimg, self.fixed, self.fresh, self.final = every_kimg, fixed, fresh, final
+        rules = {"concept_rate": AT_HALF, "concept_rate_recipe": recipe or AT_HALF}
+        self.rules = {name: self._applicable(given) for name, given in rules.items()}
+        self.fixed, self.fresh, self.final = fixed, fresh, final
         self.diversity_floor, self.seed, self.batch_size = diversity_floor, seed, batch_size
-        self._before = 0
         self._start_distance: float | None = None
         self._best_rate = -1.0
 
     def _applicable(self, rules: Iterable[str]) -> list[Rule]:
-        """The rules whose attribute is measured.
-
-        Raises:
-            ConfigError: If there is none.
-        """
+        """The rules whose attribute is measured; insists on one at least."""
         found = [rule for rule in map(Rule.parse, rules) if rule.attribute in self.concept]
         if not found:
-            raise ConfigError(
-                f"no rule of {', '.join(rules)} is about {', '.join(self.concept)}; expected at least one"
-            )
+            concept = ", ".join(self.concept)
+            raise ConfigError(f"no rule of {', '.join(rules)} is about {concept}; expected at least one")
         return found
-
-    # --- moments
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measures the start, which diversity is relative to."""
-        self._before = images_seen(pl_module)
-        if self._before == 0:
-            self._measure(trainer, pl_module, self.fixed + self.fresh)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Measures when a multiple of the interval has been passed."""
-        now = images_seen(pl_module)
-        if crossed(self._before, now, self.every_kimg):
-            self._measure(trainer, pl_module, self.fixed + self.fresh)
-        self._before = now
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measures thoroughly, with distances to the training images and a picture of the run's course."""
-        self._measure(trainer, pl_module, self.final, thorough=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run compares with."""
@@ -125,57 +93,46 @@ class Watch(L.Callback):
         """Takes over what :meth:`state_dict` kept."""
         self._start_distance, self._best_rate = state_dict["start_distance"], state_dict["best_rate"]
 
-    # --- measuring
-
-    def _measure(self, trainer: L.Trainer, module: L.LightningModule, count: int, thorough: bool = False) -> None:
-        """Measures the averaged generator on ``count`` latents; rank zero only."""
-        if not trainer.is_global_zero:
-            return
-        stage = averaging(module)
+    def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:
+        """Measures; at the end more thoroughly, with distances to the training images and a picture of the course."""
         generator = stage.G_ema
+        device = generator.device
         for network in (*self.filters, self.features):
-            network.to(generator.device)
-        indices = self._indices(count, images_seen(module))
+            network.to(device)
+        # The fixed latents, then fresh ones, which belong to this moment.
+        fresh, first_fresh = self.final - self.fixed if final else self.fresh, 1_000_000 + now * 10
+        indices = [*range(self.fixed), *range(first_fresh, first_fresh + fresh)]
         made, labels = counted_images(generator, self.seed, indices, self.batch_size)
         named = {name: values for ensemble in self.filters for name, values in scored(ensemble, made).items()}
-        device = generator.device
         hidden = batched(self.properties.features, made, device)
         features = self.features.projected(hidden)
-        named |= dict(
-            zip(self.properties.outputs, batched(self.properties.read, hidden, device).numpy().T, strict=True)
-        )
-        prefix = "final/" if thorough else "watch/"
+        seen = batched(self.properties.read, hidden, device).numpy().T
+        named |= dict(zip(self.properties.outputs, seen, strict=True))
         shown = {name: float(named[name].mean()) for name in self.concept}
         shown |= {name: float(all_hold(rules, named).mean()) for name, rules in self.rules.items()}
         distance = mean_pairwise_distance(features)
         if self._start_distance is None:
             self._start_distance = distance
         shown["diversity"] = distance / self._start_distance
-        tables: dict[str, list[dict[str, Any]]] = {}
+        table: list[dict[str, Any]] = []
         if labels is not None:
             conditioning, table = self._conditioning(stage.data.label_names, labels, named)
             shown |= conditioning
-            tables = {"label_correlations": table} if table else {}
-        pictures = {}
-        if thorough:
-            shown |= set_distances(self._features_of_training(stage.data), features)
+        if final:
+            reals = images.to_float(stage.data.training_images(self.final, self.seed, "watch/reals"))
+            shown |= set_distances(batched(self.features, reals, device), features)
             pictures = self._curves(trainer)
-        self._keep_best(trainer, generator, shown)
+            for logger in run_loggers(trainer):
+                logger.record(pictures, {"label_correlations": table} if table else {})
+        if shown["concept_rate"] > self._best_rate and shown["diversity"] >= self.diversity_floor:
+            self._best_rate = shown["concept_rate"]
+            provenance = {name: round(shown[name], 4) for name in ("concept_rate", "diversity")}
+            save_product(trainer, "best_generator.safetensors", generator, {"images_seen": now, **provenance})
         # Not self.log: Lightning refuses it at the start and at the end of training, and in between repeats the last
         # value in every row until there is another.
-        for logger in trainer.loggers:
-            logger.log_metrics({f"{prefix}{name}": value for name, value in shown.items()})
-        for logger in run_loggers(trainer):
-            logger.record(pictures, tables if thorough else None)
-
-    def _indices(self, count: int, now: int) -> list[int]:
-        """The fixed latents, then fresh ones, which belong to this moment."""
-        first_fresh = 1_000_000 + now * 10
-        return [*range(self.fixed), *range(first_fresh, first_fresh + count - self.fixed)]
-
-    def _features_of_training(self, data: ImageDataModule) -> Tensor:
-        reals = images.to_float(data.training_images(self.final, self.seed, "watch/reals"))
-        return batched(self.features, reals, next(self.properties.parameters()).device)
+        prefix = "final/" if final else "watch/"
+        for trainers_logger in trainer.loggers:
+            trainers_logger.log_metrics({f"{prefix}{name}": value for name, value in shown.items()})
 
     def _conditioning(
         self, names: Sequence[str], labels: Tensor, scores: dict[str, np.ndarray]
@@ -194,19 +151,6 @@ class Watch(L.Callback):
             others = np.delete(both[k], k)
             shown[f"label_leakage/{name}"] = float(np.abs(others).mean()) if len(others) else 0.0
         return shown, table
-
-    # --- keeping and showing
-
-    def _keep_best(self, trainer: L.Trainer, generator: Generator, shown: dict[str, float]) -> None:
-        if shown["concept_rate"] <= self._best_rate or shown["diversity"] < self.diversity_floor:
-            return
-        self._best_rate = shown["concept_rate"]
-        seen = images_seen(trainer.lightning_module)
-        provenance = {"images_seen": seen, **{name: round(shown[name], 4) for name in ("concept_rate", "diversity")}}
-        # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
-        folders = [logger.run_dir for logger in run_loggers(trainer)]
-        for target in dict.fromkeys(Path(f) for f in (*folders, trainer.default_root_dir) if f):
-            network_files.save_network(generator, target / "best_generator.safetensors", provenance)
 
     def _curves(self, trainer: L.Trainer) -> dict[str, np.ndarray]:
         """The run's course as a picture, from the table in its folder."""

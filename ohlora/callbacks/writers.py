@@ -1,8 +1,8 @@
-"""Writers of predictions."""
+"""Writers of predictions, and of the networks that a run produces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
+from torch import Tensor, nn
 
 from ohlora.errors import NonFiniteError
+from ohlora.formats import network_files
+from ohlora.tracking import run_loggers
 from ohlora.utils import images
 from ohlora.utils.ranks import gathered
 
@@ -22,13 +24,7 @@ Scores = dict[str, float]
 
 
 class ImageWriter(BasePredictionWriter):
-    """Writes every image as a file of its own, which is there whole or not at all.
-
-    Predictions are N×H×W×3 uint8, batches the N indices they belong to.
-
-    Args:
-        path_of: Where the image of an index goes.
-    """
+    """Writes every image to ``path_of`` its index; predictions are N×H×W×3 uint8, batches their N indices."""
 
     def __init__(self, path_of: Callable[[int], Path]) -> None:
         super().__init__("batch")
@@ -72,12 +68,10 @@ class ShardWriter(BasePredictionWriter):
         """
         _, batch, *_ = about
         first = batch[0] // self.shard_size * self.shard_size
-        if batch[0] == first:
-            self._parts = []
         self._parts.append(prediction)
         if batch[-1] + 1 < min(first + self.shard_size, self.count):
             return
-        w, scores = (torch.cat([part[k] for part in self._parts]).cpu() for k in (0, 1))
+        w, scores = (torch.cat(parts).cpu() for parts in zip(*self._parts, strict=True))
         self._parts = []
         bad = (~torch.isfinite(scores).all(dim=1)).nonzero()
         if len(bad):
@@ -103,13 +97,7 @@ class ShardWriter(BasePredictionWriter):
 
 
 class TableWriter(BasePredictionWriter):
-    """Brings the scores of all processes together and lets rank zero write them.
-
-    Predictions are dictionaries place in the data → scores.
-
-    Args:
-        write: Writes the scores of all images, in the order of their places.
-    """
+    """Lets rank zero ``write`` the scores of all processes, sorted; predictions are place in the data → scores."""
 
     def __init__(self, write: Callable[[dict[int, Scores]], None]) -> None:
         super().__init__("epoch")
@@ -123,3 +111,12 @@ class TableWriter(BasePredictionWriter):
         scores = dict(sorted(gathered(rows)))
         if trainer.is_global_zero:
             self.write(scores)
+
+
+def save_product(trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
+    """Saves a network into the run's folder and the stage's, noting stage and provenance; for rank zero."""
+    stage = Path(trainer.default_root_dir)
+    # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
+    for folder in dict.fromkeys([*(Path(logger.run_dir or stage) for logger in run_loggers(trainer)), stage]):
+        network_files.save_network(network, folder / file, {"stage": stage.name, **provenance})
+    print(f"wrote {stage / file}")

@@ -10,15 +10,8 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from ohlora.attributes import attribute, column
-from ohlora.datamodules.base import Sample
 from ohlora.datamodules.epochs import EpochImages
-from ohlora.datamodules.images import (
-    ImageFileDataset,
-    Listing,
-    check_columns,
-    image_numbers,
-    number_column,
-)
+from ohlora.datamodules.images import ImageFileDataset, check_columns, image_numbers, number_column
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils import images
@@ -31,9 +24,6 @@ TRAIN, INNER, OUTER = 0, 1, 2
 def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -> np.ndarray:
     """Divides samples among the members of an ensemble, keeping the share of positives everywhere.
 
-    Every sample is ``OUTER`` (reported on) for exactly one member. Of the rest, each member sets a share aside to stop
-    on (``INNER``) and learns from what remains (``TRAIN``).
-
     Args:
         answers: N annotations of 0 or 1.
         folds: Number K of members, at least 2.
@@ -41,7 +31,7 @@ def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -
         seed: Seed of the division.
 
     Returns:
-        N×K int8.
+        Roles, N×K int8. Every sample is ``OUTER`` for exactly one member; the others are its own.
 
     Raises:
         ConfigError: If there are too few samples of a class to divide.
@@ -64,17 +54,8 @@ def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -
     return roles
 
 
-class FoldedDataset(ImageFileDataset):
-    """Annotated image files; a sample also tells its ``roles`` (K int8, see :func:`fold_roles`)."""
-
-    roles: np.ndarray
-
-    def __getitem__(self, index: int) -> Sample:
-        return {**super().__getitem__(index), "roles": self.roles[index]}
-
-
 class AnnotatedImages(EpochImages):
-    """Images annotated with 0 or 1, with the folds of an ensemble.
+    """Images annotated with 0 or 1; samples also tell their ``roles`` (K, see :func:`fold_roles`) in an ensemble.
 
     The annotations are a CSV with a header. Ours has a column ``path``, relative to the CSV. The original's numbers its
     images (``idx``, ``img_no`` or ``img_name``), which are found in ``folder`` by the number in their file names.
@@ -88,8 +69,6 @@ class AnnotatedImages(EpochImages):
         inner_share: Share of a member's training samples that it stops on.
         **settings: See :class:`ohlora.datamodules.images.ImageFiles`.
     """
-
-    train_set: FoldedDataset
 
     def __init__(
         self,
@@ -112,15 +91,12 @@ class AnnotatedImages(EpochImages):
             MissingArtifactError: If annotations or folder are not there.
             DataError: Naming every row that cannot be used.
         """
-        loaded = self.load(self._listed())
-        assert loaded.labels is not None
-        self.train_set = FoldedDataset(
-            loaded.paths, loaded.resolution, loaded.labels, loaded.cached, loaded.numbers, loaded.resize
-        )
-        self.train_set.roles = fold_roles(loaded.labels[:, 0], self.folds, self.inner_share, self.seed)
+        self.train_set = self.load(self._listed())
+        answers = self.train_set.arrays["label"][:, 0]
+        self.train_set.arrays["roles"] = fold_roles(answers, self.folds, self.inner_share, self.seed)
         self.val_set = self.train_set  # each member takes from it what it stops on and what it is reported on
 
-    def _listed(self) -> Listing:
+    def _listed(self) -> ImageFileDataset:
         source = self.annotations_path
         require(source)
         rows = read_rows(source)
@@ -137,7 +113,10 @@ class AnnotatedImages(EpochImages):
         named = "path" if "path" in header else str(number)
         check_columns(source, rows, [named, value])
         numbers = image_numbers(source, rows) or list(range(len(rows)))
-        numbered = {} if "path" in header else _by_number(Path(str(self.folder)))
+        numbered: dict[str, Path] = {}  # by the number in their names, without leading zeros
+        if self.folder is not None and "path" not in header:
+            require(self.folder, folder=True)
+            numbered = {path.stem.lstrip("0") or "0": path for path in images.paths_in(self.folder)}
         listed: dict[Path, tuple[float, int]] = {}
         bad: list[str] = []
         for place, row in enumerate(rows):
@@ -154,10 +133,4 @@ class AnnotatedImages(EpochImages):
         if bad:
             raise DataError(f"{source}: {'; '.join(bad)}")
         answers = np.array([answer for answer, _ in listed.values()], np.float32)[:, None]
-        return Listing(source, list(listed), answers, [number for _, number in listed.values()])
-
-
-def _by_number(folder: Path) -> dict[str, Path]:
-    """The images of a folder by the number in their names, without leading zeros."""
-    require(folder, folder=True)
-    return {path.stem.lstrip("0") or "0": path for path in images.paths_in(folder)}
+        return self.files(source, list(listed), [number for _, number in listed.values()], label=answers)

@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ohlora.datamodules.sampler import CountedLoader, CountedSampler
 from ohlora.errors import ConfigError
@@ -55,8 +55,6 @@ def collate(samples: list[Sample]) -> ImageBatch:
 class ImageDataModule(L.LightningDataModule):
     """Base of the datamodules that feed images to training.
 
-    Training needs the stage's clock, which :meth:`connect` takes.
-
     Args:
         batch_size: Images per step over all processes together; the result of a run depends on it, not on the number
             of processes.
@@ -83,26 +81,13 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def clock(self) -> Clock:
-        """The stage's clock.
-
-        Raises:
-            ConfigError: If the data has not been connected.
-        """
+        """The stage's clock; raises a ConfigError if the data has not been connected."""
         if self._clock is None:
             raise ConfigError(f"{type(self).__name__} has no clock; call stage.connect(data) before trainer.fit")
         return self._clock
 
     def training_images(self, count: int, seed: int, stream: str) -> np.ndarray:
-        """Some training images, chosen at random without repetition.
-
-        Args:
-            count: How many at most.
-            seed: Seed of the choice.
-            stream: Name of the choice; different streams are independent.
-
-        Returns:
-            N×H×W×3 uint8.
-        """
+        """At most ``count`` training images, N×H×W×3 uint8, a random choice that belongs to seed and stream."""
         chosen = counted.permutation(seed, stream, 0, len(self.train_set))[:count]
         return np.stack([self.train_set[int(k)]["image"] for k in chosen])
 
@@ -130,13 +115,7 @@ class ImageDataModule(L.LightningDataModule):
             raise ConfigError(
                 f"batch_size is {self.batch_size} for {trainer.world_size} processes; expected a multiple of those"
             )
-        sampler = CountedSampler(
-            len(self.train_set),
-            self.seed,
-            start=self.clock,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
+        sampler = CountedSampler(len(self.train_set), self.seed, self.clock, trainer.global_rank, trainer.world_size)
         return self._loader(self.train_set, sampler, self.batch_size // trainer.world_size, drop_last=True)
 
     def in_order(self, dataset: ImageDataset) -> DataLoader[Sample]:
@@ -149,9 +128,8 @@ class ImageDataModule(L.LightningDataModule):
     def _loader(
         self, dataset: ImageDataset, sampler: Iterable[int], batch_size: int, drop_last: bool
     ) -> DataLoader[Sample]:
-        samples: Dataset[Sample] = dataset  # type: ignore[assignment]
         return CountedLoader(
-            samples,
+            dataset,  # type: ignore[arg-type]
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

@@ -11,20 +11,14 @@ from ohlora.toy import drawing
 class DrawnFaceDataset:
     """Drawn faces ``first`` … ``first + size − 1`` of a seed; each is drawn at first use and kept.
 
-    Args:
-        size: Number of faces.
-        resolution: Height and width in pixels.
-        seed: Seed of the faces.
-        first: Index of the first face.
-        rates: Share of faces with each 0/1 attribute set; those not named keep their default.
+    ``rates`` are the shares of faces with a 0/1 attribute set; those not named keep their default.
     """
 
     def __init__(
         self, size: int, resolution: int, seed: int, first: int = 0, rates: dict[str, float] | None = None
     ) -> None:
         self.size, self.resolution, self.seed, self.first, self.rates = size, resolution, seed, first, rates
-        self._images = np.zeros((size, resolution, resolution, 3), dtype=np.uint8)
-        self._drawn = np.zeros(size, dtype=bool)
+        self._drawn: dict[int, np.ndarray] = {}
 
     labels = None
 
@@ -32,11 +26,10 @@ class DrawnFaceDataset:
         return self.size
 
     def __getitem__(self, index: int) -> Sample:
-        if not self._drawn[index]:
+        if index not in self._drawn:
             truth = drawing.sample_truth(self.seed, self.first + index, self.rates)
-            self._images[index] = drawing.draw(truth, self.resolution).image
-            self._drawn[index] = True
-        return {"image": self._images[index], "index": index}
+            self._drawn[index] = drawing.draw(truth, self.resolution).image
+        return {"image": self._drawn[index], "index": index}
 
 
 class DrawnFaces(ImageDataModule):

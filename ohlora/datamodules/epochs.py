@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from ohlora.datamodules.base import Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles
 from ohlora.datamodules.sampler import CountedSampler
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, DataError
+from ohlora.utils import counted
 
 
 class EpochImages(ImageFiles):
@@ -17,12 +19,20 @@ class EpochImages(ImageFiles):
 
     An epoch is as many whole batches as it takes to see the training set. Resumed within one, training goes on with
     what is left of it.
-
-    Attributes:
-        val_set: The validation images; there after ``setup``.
     """
 
     val_set: ImageFileDataset
+    """The validation images; there after ``setup``."""
+
+    def divide(self, loaded: ImageFileDataset, val_share: float) -> None:
+        """Divides images at random into training and validation; a DataError if there are less than two."""
+        count = len(loaded)
+        order, held_out = counted.permutation(self.seed, "split", 0, count), max(1, round(val_share * count))
+        if held_out >= count:
+            raise DataError(f"{loaded.source}: {count} images leave none to learn from; expected at least 2")
+        self.train_set, self.val_set = (
+            loaded.subset(np.sort(places)) for places in (order[held_out:], order[:held_out])
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -30,11 +40,7 @@ class EpochImages(ImageFiles):
         return math.ceil(len(self.train_set) / self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The batches of an epoch, or what is left of it, from where the stage's clock stands.
-
-        Raises:
-            ConfigError: If batches have become so large that the epoch would be over.
-        """
+        """The batches of an epoch, or what is left of it; a ConfigError if batches are so large that nothing is."""
         loader = super().train_dataloader()
         if self._done() >= self.steps_per_epoch * self.batch_size:
             raise ConfigError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
@@ -15,7 +15,7 @@ from ohlora.attributes import LABELS, column
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError
 from ohlora.pipeline import require
-from ohlora.utils import counted, images
+from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
 
 CACHE_LIMIT = 4 * 2**30
@@ -24,69 +24,60 @@ LISTED = 10
 """Bad images named in a message; the rest are counted."""
 
 
+@dataclass(eq=False)
 class ImageFileDataset:
-    """Image files with optional labels.
+    """Image files, and what belongs to each of them.
 
-    Args:
-        paths: The files.
-        resolution: Height and width that every file must have.
-        labels: N×K float32, or None.
-        cached: The decoded images, N×H×W×3 uint8, or None to decode at each use.
-        numbers: What each image is called in tables, such as its number; by default its place here.
-        resize: Whether square files of another size are resized.
+    Attributes:
+        source: The file or folder that names them, for messages.
+        paths: The N files.
+        resolution: See :class:`ImageFiles`.
+        resize: Likewise.
+        numbers: What each image is called in tables.
+        arrays: What samples hold besides their files' content, N rows by name, such as ``label``.
+        cached: What the files hold, decoded, N rows by name; None decodes at each use.
     """
 
-    def __init__(
-        self,
-        paths: list[Path],
-        resolution: int,
-        labels: np.ndarray | None = None,
-        cached: np.ndarray | None = None,
-        numbers: list[int] | None = None,
-        resize: bool = False,
-    ) -> None:
-        self.paths, self.resolution, self.labels, self.cached = paths, resolution, labels, cached
-        self.resize = resize
-        self.numbers = list(range(len(paths))) if numbers is None else numbers
+    source: Path
+    paths: list[Path]
+    resolution: int
+    resize: bool
+    numbers: list[int]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    cached: dict[str, np.ndarray] | None = None
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """N×K float32, or None."""
+        return self.arrays.get("label")
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        cached = self.cached
-        image = images.read_rgb(self.paths[index], self.resolution, self.resize) if cached is None else cached[index]
-        sample: Sample = {"image": image, "index": index}
-        if self.labels is not None:
-            sample["label"] = self.labels[index]
-        return sample
+        content = self.read(index) if self.cached is None else _rows(self.cached, index)
+        return {"index": index, **content, **_rows(self.arrays, index)}
 
-    def subset(self, chosen: np.ndarray) -> ImageFileDataset:
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """Decodes ``image``, H×W×3 uint8, from an image's files; raises a DataError if they cannot be used."""
+        return {"image": images.read_rgb(self.paths[index], self.resolution, self.resize)}
+
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> Self:
         """Some of the images, by place."""
-        return ImageFileDataset(
-            [self.paths[k] for k in chosen],
-            self.resolution,
-            None if self.labels is None else self.labels[chosen],
-            None if self.cached is None else self.cached[chosen],
-            [self.numbers[k] for k in chosen],
-            self.resize,
+        return replace(
+            self,
+            paths=[self.paths[k] for k in chosen],
+            numbers=[self.numbers[k] for k in chosen],
+            arrays=_rows(self.arrays, chosen),
+            cached=None if self.cached is None else _rows(self.cached, chosen),
         )
 
 
-@dataclass
-class Listing:
-    """Which images a stage works on.
+def _rows(arrays: dict[str, np.ndarray], places: int | Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    return {name: rows[places] for name, rows in arrays.items()}
 
-    Attributes:
-        source: The file or folder that names them, for messages.
-        paths: The files.
-        labels: N×K float32, or None.
-        numbers: What each is called in tables, or None for its place.
-    """
 
-    source: Path
-    paths: list[Path]
-    labels: np.ndarray | None = None
-    numbers: list[int] | None = None
+AnyFiles = TypeVar("AnyFiles", bound=ImageFileDataset)
 
 
 class ImageFiles(ImageDataModule):
@@ -94,7 +85,6 @@ class ImageFiles(ImageDataModule):
 
     Args:
         resolution: Height and width that every image must have, in pixels.
-        resize: Resizes square images of another size (bilinearly) instead of refusing them.
         batch_size: Images per step over all processes together.
         seed: Seed of the order.
         num_workers: Loader processes per rank.
@@ -102,6 +92,7 @@ class ImageFiles(ImageDataModule):
         cache: ``memory`` keeps decoded images (uint8), ``none`` decodes at each use, ``auto`` keeps them up to 4 GiB.
         on_bad_image: ``raise`` lists images that are unreadable, of another size or not RGB, and stops; ``skip`` leaves
             them out, says how many, and writes ``skipped.csv`` into the run folder.
+        resize: Resizes square images of another size (bilinearly) instead of refusing them.
     """
 
     train_set: ImageFileDataset
@@ -118,59 +109,50 @@ class ImageFiles(ImageDataModule):
         resize: bool = False,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, flip)
-        self.resize = resize
-        self.resolution, self.cache, self.on_bad_image = resolution, cache, on_bad_image
+        self.resolution, self.cache, self.on_bad_image, self.resize = resolution, cache, on_bad_image, resize
 
-    def keeps(self, count: int) -> bool:
-        """Whether so many decoded images stay in memory."""
-        size = count * self.resolution**2 * 3
-        return self.cache == "memory" or (self.cache == "auto" and size <= CACHE_LIMIT)
+    def files(
+        self, source: Path, paths: list[Path], numbers: list[int] | None = None, **arrays: np.ndarray
+    ) -> ImageFileDataset:
+        """Images of this resolution, not yet checked; see :class:`ImageFileDataset`. They are numbered by place."""
+        places = list(range(len(paths)))
+        return ImageFileDataset(source, paths, self.resolution, self.resize, numbers or places, arrays)
 
-    def check(self, place: int) -> None:
-        """Checks what belongs to image ``place`` of the listing besides its pixels; by itself, nothing does.
-
-        Raises:
-            DataError: If it cannot be used.
-        """
-
-    def load(self, listing: Listing) -> ImageFileDataset:
-        """Checks every image, and keeps the decoded ones where they fit.
+    def load(self, listed: AnyFiles) -> AnyFiles:
+        """Checks every image, and keeps the decoded ones where they fit; returns those that can be used.
 
         Raises:
             DataError: If there are no images, or bad ones with ``on_bad_image: raise``.
         """
-        paths = listing.paths
-        if not paths:
-            raise DataError(f"{listing.source} holds no images")
-        keep = self.keeps(len(paths))
-        decoded = np.empty((len(paths) if keep else 0, self.resolution, self.resolution, 3), dtype=np.uint8)
+        count = len(listed)
+        if not count:
+            raise DataError(f"{listed.source} holds no images")
+        size = count * self.resolution**2 * 3
+        keep = self.cache == "memory" or (self.cache == "auto" and size <= CACHE_LIMIT)
+        cached: dict[str, np.ndarray] = {}
         good: list[int] = []
-        bad: list[tuple[Path, str]] = []
-        for k, path in enumerate(paths):
+        bad: list[dict[str, str]] = []
+        for k, path in enumerate(listed.paths):
             try:
-                image = images.read_rgb(path, self.resolution, self.resize)
-                self.check(k)
+                content = listed.read(k)
             except DataError as error:
-                bad.append((path, str(error)))
+                bad.append({"path": path.as_posix(), "reason": str(error)})
                 continue
-            if keep:
-                decoded[len(good)] = image
+            for name, decoded in content.items() if keep else ():
+                if name not in cached:
+                    cached[name] = np.empty((count, *decoded.shape), decoded.dtype)
+                cached[name][len(good)] = decoded
             good.append(k)
         if bad:
-            self._report(bad, len(paths))
+            self._report(bad, count)
         if not good:
-            raise DataError(f"{listing.source}: none of {len(paths)} images is usable")
-        return ImageFileDataset(
-            [paths[k] for k in good],
-            self.resolution,
-            None if listing.labels is None else listing.labels[good],
-            decoded[: len(good)] if keep else None,
-            good if listing.numbers is None else [listing.numbers[k] for k in good],
-            self.resize,
-        )
+            raise DataError(f"{listed.source}: none of {count} images is usable")
+        loaded = listed.subset(good)
+        loaded.cached = {name: rows[: len(good)] for name, rows in cached.items()} if keep else None
+        return loaded
 
-    def _report(self, bad: list[tuple[Path, str]], total: int) -> None:
-        named = shortened([reason for _, reason in bad])
+    def _report(self, bad: list[dict[str, str]], total: int) -> None:
+        named = shortened([row["reason"] for row in bad])
         if self.on_bad_image == "raise":
             raise DataError(
                 f"{len(bad)} of {total} images cannot be used: {named}. Mend or remove them, or set "
@@ -180,8 +162,7 @@ class ImageFiles(ImageDataModule):
         assert self.trainer is not None
         folder = self.trainer.log_dir
         if self.trainer.is_global_zero and folder is not None:
-            rows = [{"path": path.as_posix(), "reason": reason} for path, reason in bad]
-            write_rows(Path(folder) / "skipped.csv", rows)
+            write_rows(Path(folder) / "skipped.csv", bad)
 
 
 class Images(ImageFiles):
@@ -220,54 +201,29 @@ class Images(ImageFiles):
             MissingArtifactError: If folder or manifest is not there.
             DataError: If an image or a row cannot be used.
         """
-        self.train_set = self.load(self._listed())
+        source = Path(self.manifest or self.folder or "")
+        require(source, folder=not self.manifest)
+        if not self.manifest:
+            self.train_set = self.load(self.files(source, images.paths_in(source)))
+            return
+        rows = read_rows(source)
+        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns]
+        check_columns(source, rows, ["path", *wanted])
+        paths = [source.parent / row["path"] for row in rows]
+        labels = {"label": numbers_in(source, rows, wanted)} if wanted else {}
+        self.train_set = self.load(self.files(source, paths, image_numbers(source, rows), **labels))
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Every image once, in order, shared out in turn between processes."""
         return self.in_order(self.train_set)
 
-    def _listed(self) -> Listing:
-        source = Path(self.manifest or self.folder or "")
-        require(source, folder=not self.manifest)
-        if not self.manifest:
-            return Listing(source, images.paths_in(source))
-        rows = read_rows(source)
-        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns]
-        check_columns(source, rows, ["path", *wanted])
-        paths = [source.parent / row["path"] for row in rows]
-        labels = numbers_in(source, rows, wanted) if wanted else None
-        return Listing(source, paths, labels, image_numbers(source, rows))
 
-
-def validation_split(count: int, share: float, seed: int, source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Divides images at random into training and validation, at least one of each.
-
-    Args:
-        count: Number of images.
-        share: Share of them for validation, between 0 and 1.
-        seed: Seed of the division.
-        source: What names the images, for the message.
-
-    Returns:
-        Places of the training and of the validation images.
-
-    Raises:
-        DataError: If none is left to learn from.
-    """
-    order = counted.permutation(seed, "split", 0, count)
-    held_out = max(1, round(share * count))
-    if held_out >= count:
-        raise DataError(f"{source}: {count} images leave none to learn from; expected at least 2")
-    return order[held_out:], order[:held_out]
-
-
-def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
+def check_columns(source: Path, rows: list[dict[str, str]], columns: Sequence[str]) -> None:
     """Insists on columns of a table, and on a value in every row.
 
     Raises:
         DataError: Naming those that are missing and those that are there, or the rows that are too short.
     """
-    columns = list(columns)
     missing = [c for c in columns if rows and c not in rows[0]]
     if missing:
         raise DataError(f"{source}: missing columns {', '.join(missing)}; the header has {', '.join(rows[0])}")
@@ -279,11 +235,7 @@ def check_columns(source: Path, rows: list[dict[str, str]], columns: Iterable[st
 def numbers_in(
     source: Path, rows: list[dict[str, str]], columns: list[str], dtype: type[np.floating[Any]] = np.float32
 ) -> np.ndarray:
-    """Columns of a table as N×K numbers.
-
-    Raises:
-        DataError: Naming the rows with a value that is not a finite number.
-    """
+    """Columns of a table as N×K numbers; raises a DataError naming the rows with a value that is not finite."""
     values = np.empty((len(rows), len(columns)), dtype)
     bad: list[str] = []
     for k, row in enumerate(rows):
@@ -306,11 +258,7 @@ def shortened(items: list[str]) -> str:
 
 
 def image_numbers(source: Path, rows: list[dict[str, str]]) -> list[int] | None:
-    """What a table calls its images, or None where it has no such column.
-
-    Raises:
-        DataError: Naming the rows whose number is none.
-    """
+    """What a table calls its images, or None where it has no such column; raises a DataError naming bad rows."""
     found = number_column(rows[0]) if rows else None
     if found is None:
         return None

@@ -41,15 +41,11 @@ class Latents(L.LightningDataModule):
         self.count, self.batch_size = count, batch_size
 
     def connect(self, todo: Todo) -> None:
-        """Takes over the stage's question of what is still to do."""
+        """Takes over the stage's knowledge of what is still to do."""
         self._todo = todo
 
     def shares_to_do(self) -> Sequence[Sequence[int]]:
-        """What is still to do, in shares that one process does together.
-
-        Raises:
-            ConfigError: If the data has not been connected.
-        """
+        """See :data:`Todo`; raises a ConfigError if the data has not been connected."""
         if self._todo is None:
             raise ConfigError("Latents does not know what is to do; call stage.connect(data) before trainer.predict")
         return self._todo(self.count, self.batch_size)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ohlora.datamodules.base import ImageBatch, Sample
+from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.epochs import EpochImages
-from ohlora.datamodules.images import ImageFileDataset, Listing, check_columns, shortened, validation_split
+from ohlora.datamodules.images import ImageFileDataset, check_columns, shortened
 from ohlora.errors import DataError
 from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, MIRRORED
 from ohlora.faces.parsing import sides_by_place
@@ -22,32 +22,24 @@ from ohlora.pipeline import require
 from ohlora.utils import images
 from ohlora.utils.files import read_rows
 
+MaskFiles = Path | list[tuple[Path, int]]
+"""The files that tell the classes of one image's pixels: a picture whose grey levels or palette indices are class ids,
+or black and white pictures in the order in which they are painted, each with its class id."""
 
-@dataclass(frozen=True)
-class MaskFiles:
-    """The files that tell the classes of one image's pixels.
 
-    Attributes:
-        whole: A picture whose grey levels or palette indices are class ids; or
-        parts: Black and white pictures in the order in which they are painted, each with its class id.
+def read_mask(files: MaskFiles, resolution: int) -> np.ndarray:
+    """Reads a parsing map: resolution×resolution uint8, resized to the nearest pixel.
+
+    Raises:
+        DataError: If a file is missing, unreadable, not square or holds something else than it should.
     """
-
-    whole: Path | None = None
-    parts: tuple[tuple[Path, int], ...] = ()
-
-    def read(self, resolution: int) -> np.ndarray:
-        """The map, resolution×resolution uint8, resized to the nearest pixel.
-
-        Raises:
-            DataError: If a file is missing, unreadable, not square or holds something else than it should.
-        """
-        if self.whole is not None:
-            return _square(_class_ids(self.whole), self.whole, resolution)
-        mask = np.zeros((resolution, resolution), np.uint8)
-        for path, number in self.parts:
-            part = np.asarray(images.decode(path).convert("L")) > 127  # the published files are grey RGB
-            mask[_square(part.astype(np.uint8), path, resolution) > 0] = number
-        return sides_by_place(torch.from_numpy(mask)[None])[0].numpy()
+    if isinstance(files, Path):
+        return _square(_class_ids(files), files, resolution)
+    mask = np.zeros((resolution, resolution), np.uint8)
+    for path, number in files:
+        part = np.asarray(images.decode(path).convert("L")) > 127  # the published files are grey RGB
+        mask[_square(part.astype(np.uint8), path, resolution) > 0] = number
+    return sides_by_place(torch.from_numpy(mask)[None])[0].numpy()
 
 
 def _class_ids(path: Path) -> np.ndarray:
@@ -66,41 +58,38 @@ def _square(mask: np.ndarray, path: Path, resolution: int) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).resize((resolution, resolution), Image.Resampling.NEAREST))
 
 
+@dataclass(eq=False)
 class MaskedDataset(ImageFileDataset):
     """Image files with their parsing maps; a sample has ``mask``, H×W uint8, beside ``image`` and ``index``."""
 
-    mask_files: list[MaskFiles]
-    masks: np.ndarray | None
+    masks: list[MaskFiles] = field(default_factory=list)
 
-    def __getitem__(self, index: int) -> Sample:
-        mask = self.mask_files[index].read(self.resolution) if self.masks is None else self.masks[index]
-        return {**super().__getitem__(index), "mask": mask}
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """Decodes ``image`` and ``mask``; see :class:`ohlora.datamodules.images.ImageFileDataset`."""
+        return {**super().read(index), "mask": read_mask(self.masks[index], self.resolution)}
+
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> Self:
+        """Some of the images, by place."""
+        return replace(super().subset(chosen), masks=[self.masks[k] for k in chosen])
 
 
 class MaskedImages(EpochImages):
     """Images and parsing maps of the 11 classes, divided at random into training and validation.
 
-    One of three sources:
-
-    * ``manifest``: CSV with the columns ``path`` and ``mask``, both relative to it (drawn faces);
-    * ``folder`` and ``masks``: two folders, whose files of the same stem belong together; masks hold class ids;
-    * ``folder`` and ``parts``: the layout of CelebAMask-HQ (Lee et al., 2020), ``0.jpg``, … and
-      ``0/00000_skin.png``, …, one black and white picture per part. Parts become classes as
-      :data:`ohlora.faces.classes.CELEBAMASK_CLASSES` says.
+    The source is a ``manifest``, a ``folder`` with ``masks``, or a ``folder`` with ``parts``.
 
     Args:
         resolution: Height and width of the images, in pixels; masks are resized to it (nearest pixel).
-        manifest: See above.
-        folder: See above.
-        masks: See above.
-        parts: See above.
+        manifest: CSV with the columns ``path`` and ``mask``, both relative to it (drawn faces).
+        folder: Folder of images, which needs one of the following two.
+        masks: Folder of masks that hold class ids; files of the same stem belong together.
+        parts: Folder of masks in the layout of CelebAMask-HQ (Lee et al., 2020): images ``0.jpg``, … and masks
+            ``0/00000_skin.png``, …, one black and white picture per part, which becomes a class as
+            :data:`ohlora.faces.classes.CELEBAMASK_CLASSES` says.
         val_share: Share of the images kept for validation.
         **settings: See :class:`ohlora.datamodules.images.ImageFiles`. Bad masks are treated like bad images. With
             ``flip``, left and right change places in the mask of a mirrored image.
     """
-
-    train_set: MaskedDataset
-    val_set: MaskedDataset
 
     def __init__(
         self,
@@ -124,8 +113,6 @@ class MaskedImages(EpochImages):
             raise DataError(f"val_share is {val_share}; expected a share between 0 and 1")
         self.sources = {name: Path(value) for name, value in given.items() if value is not None}
         self.val_share = val_share
-        self._files: list[MaskFiles] = []
-        self._read: dict[int, np.ndarray] = {}
 
     def setup(self, stage: str) -> None:
         """Finds, checks and loads images and masks, and divides them.
@@ -134,65 +121,42 @@ class MaskedImages(EpochImages):
             MissingArtifactError: If a source is not there.
             DataError: If an image, mask or row cannot be used.
         """
-        source, paths, self._files = self._listed()
-        self._read = {}
-        loaded = self.load(Listing(source, paths))  # numbers them by place
-        training, validation = validation_split(len(loaded), self.val_share, self.seed, source)
-        self.train_set, self.val_set = self._masked(loaded, training), self._masked(loaded, validation)
-        self._read = {}
-
-    def check(self, place: int) -> None:
-        """Reads an image's mask, and keeps it where images are kept."""
-        mask = self._files[place].read(self.resolution)
-        if self.keeps(len(self._files)):
-            self._read[place] = mask
+        self.divide(self.load(self._listed()), self.val_share)
 
     def flipped_targets(self, batch: ImageBatch, flipped: Tensor) -> dict[str, Tensor]:
         """Mirrors the masks of mirrored images, and lets left and right change places."""
         swapped = torch.tensor(MIRRORED, dtype=torch.uint8, device=batch["mask"].device)[batch["mask"].flip(2).long()]
         return {"mask": torch.where(flipped[:, None, None], swapped, batch["mask"])}
 
-    def _masked(self, loaded: ImageFileDataset, places: np.ndarray) -> MaskedDataset:
-        part = loaded.subset(np.sort(places))
-        masked = MaskedDataset(
-            part.paths, part.resolution, cached=part.cached, numbers=part.numbers, resize=part.resize
-        )
-        masked.mask_files = [self._files[k] for k in part.numbers]
-        masked.masks = None if part.cached is None else np.stack([self._read[k] for k in part.numbers])
-        return masked
-
-    def _listed(self) -> tuple[Path, list[Path], list[MaskFiles]]:
-        """The source's name for messages, the images, and the mask of each."""
+    def _listed(self) -> MaskedDataset:
         if "manifest" in self.sources:
             source = self.sources["manifest"]
             require(source)
             rows = read_rows(source)
             check_columns(source, rows, ["path", "mask"])
             paths = [source.parent / row["path"] for row in rows]
-            return source, paths, [MaskFiles(whole=source.parent / row["mask"]) for row in rows]
-        for folder in self.sources.values():
-            require(folder, folder=True)
-        paths = images.paths_in(self.sources["folder"])
-        found = whole_masks(self.sources["masks"]) if "masks" in self.sources else part_masks(self.sources["parts"])
-        names = [path.stem if "masks" in self.sources else path.stem.lstrip("0") or "0" for path in paths]
-        without = [f"{path} has no mask" for path, name in zip(paths, names, strict=True) if name not in found]
-        if without:
-            where = self.sources.get("masks") or self.sources["parts"]
-            raise DataError(f"{len(without)} of {len(paths)} images have no mask in {where}: {shortened(without)}")
-        return self.sources["folder"], paths, [found[name] for name in names]
-
-
-def whole_masks(folder: Path) -> Mapping[str, MaskFiles]:
-    """Class-id masks of a folder and its subfolders, by stem."""
-    return {path.stem: MaskFiles(whole=path) for path in images.paths_in(folder, (".png",))}
+            masks: list[MaskFiles] = [source.parent / row["mask"] for row in rows]
+        else:
+            for folder in self.sources.values():
+                require(folder, folder=True)
+            source, where = self.sources["folder"], self.sources.get("masks") or self.sources["parts"]
+            paths = images.paths_in(source)
+            if "masks" in self.sources:
+                found: Mapping[str, MaskFiles] = {path.stem: path for path in images.paths_in(where, (".png",))}
+                names = [path.stem for path in paths]
+            else:
+                found = part_masks(where)
+                names = [path.stem.lstrip("0") or "0" for path in paths]
+            without = [f"{path} has no mask" for path, name in zip(paths, names, strict=True) if name not in found]
+            if without:
+                raise DataError(f"{len(without)} of {len(paths)} images have no mask in {where}: {shortened(without)}")
+            masks = [found[name] for name in names]
+        numbers = list(range(len(paths)))
+        return MaskedDataset(source, paths, self.resolution, self.resize, numbers, masks=masks)
 
 
 def part_masks(folder: Path) -> Mapping[str, MaskFiles]:
-    """Part masks in CelebAMask-HQ's layout, by the image's number without leading zeros.
-
-    Raises:
-        DataError: If a file's name has another form than ``00000_l_eye.png``, or its part is unknown.
-    """
+    """Part masks in CelebAMask-HQ's layout, by the image's number; raises a DataError naming files of other layouts."""
     order = {part: rank for rank, part in enumerate(CELEBAMASK_CLASSES)}
     found: dict[str, list[tuple[int, Path, int]]] = {}
     bad = []
@@ -208,4 +172,4 @@ def part_masks(folder: Path) -> Mapping[str, MaskFiles]:
             f"{len(bad)} files of {folder} are not named like 00000_l_eye.png: {shortened(bad)}; expected a part of "
             f"{', '.join(order)}"
         )
-    return {name: MaskFiles(parts=tuple((p, c) for _, p, c in sorted(parts))) for name, parts in found.items()}
+    return {name: [(path, class_id) for _, path, class_id in sorted(parts)] for name, parts in found.items()}

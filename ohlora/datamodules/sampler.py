@@ -17,15 +17,14 @@ class CountedSampler(Sampler[int]):
     """Shuffled order, starting anywhere; endless, or up to the end of an epoch.
 
     Position p lies in round p // size over the data; each round has its own permutation. Ranks take positions in turn,
-    so that all ranks together see the order of a single process with their total batch.
-
-    An epoch need not be one round: it may be a few positions longer, so that it consists of whole batches.
+    so that all ranks together see the order of a single process with their total batch. An epoch may be a few positions
+    longer than a round, so that it consists of whole batches.
 
     Args:
         size: Number of samples, ≥ 1.
         seed: Seed of the order.
         start: Gives the first position when iteration begins; on resume, the images seen so far.
-        rank: Index of this process.
+        rank: This process.
         world_size: Number of processes.
 
     Attributes:
@@ -39,11 +38,7 @@ class CountedSampler(Sampler[int]):
         self.done: Callable[[], int] = lambda: 0
 
     def __len__(self) -> int:
-        """Positions that a rank takes in a whole epoch, also where iteration begins within one.
-
-        Raises:
-            TypeError: If the order is endless.
-        """
+        """Positions that a rank takes in a whole epoch; raises a TypeError if the order is endless."""
         if self.epoch is None:
             raise TypeError("an endless order has no length")
         return self.epoch // self.world_size

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ohlora.attributes import attribute, column
-from ohlora.datamodules.base import ImageBatch, Sample
+from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.epochs import EpochImages
-from ohlora.datamodules.images import ImageFileDataset, Listing, image_numbers, numbers_in, validation_split
+from ohlora.datamodules.images import ImageFileDataset, image_numbers, numbers_in
 from ohlora.errors import ConfigError, DataError, FormatError, MissingArtifactError
 from ohlora.faces.scoring import Normalization
 from ohlora.pipeline import require
@@ -25,20 +25,12 @@ NORMALIZATION = "normalization.json"
 """Name of the file that holds a table's scale; it lies beside the table."""
 
 
-class ScoredDataset(ImageFileDataset):
-    """Image files with scores; a sample also tells the scores of its mirror image, ``mirrored_label`` (K float32)."""
-
-    mirrored: np.ndarray
-
-    def __getitem__(self, index: int) -> Sample:
-        return {**super().__getitem__(index), "mirrored_label": self.mirrored[index]}
-
-
 class ScoredImages(EpochImages):
     """Images and their scores from one or more tables, divided at random into training and validation.
 
     A table has the columns ``path`` (relative to itself) and, per attribute, ``<attribute>_score`` or ``<attribute>``:
-    z-scores, whose scale lies beside it in ``normalization.json``.
+    z-scores, whose scale lies beside it in ``normalization.json``. A sample also tells the scores of its mirror image,
+    ``mirrored_label`` (K float32).
 
     Args:
         resolution: Height and width that every image must have, in pixels.
@@ -48,9 +40,6 @@ class ScoredImages(EpochImages):
         **settings: See :class:`ohlora.datamodules.images.ImageFiles`. With ``flip``, raw pose and roll of a mirrored
             image change sign, as the normalisation tells.
     """
-
-    train_set: ScoredDataset
-    val_set: ScoredDataset
 
     def __init__(
         self,
@@ -70,7 +59,7 @@ class ScoredImages(EpochImages):
         self.attributes = attributes or []
 
     def connect(self, clock: Clock, outputs: Sequence[str] = ()) -> None:
-        """Takes over the stage's clock and, where no attributes were given, what its network predicts."""
+        """Takes over the stage's clock and, where no attributes were given, the outputs of its network."""
         super().connect(clock)
         self.attributes = self.attributes or list(outputs)
 
@@ -85,32 +74,19 @@ class ScoredImages(EpochImages):
         if not self.attributes:
             raise ConfigError("the attributes to learn are not known; set data.init_args.attributes")
         parts = [self._listed(manifest) for manifest in self.manifests]
-        both = np.concatenate([np.stack([labels, mirrored], axis=1) for _, labels, mirrored in parts])
-        loaded = self.load(
-            Listing(
-                source=self.manifests[0],
-                paths=[path for listing, _, _ in parts for path in listing.paths],
-                labels=both.reshape(len(both), -1),
-                numbers=[number for listing, _, _ in parts for number in listing.numbers or []],
-            )
+        listed = self.files(
+            self.manifests[0],
+            [path for part in parts for path in part.paths],
+            [number for part in parts for number in part.numbers],
+            **{name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},
         )
-        training, validation = validation_split(len(loaded), self.val_share, self.seed, self.manifests[0])
-        self.train_set, self.val_set = self._scored(loaded, training), self._scored(loaded, validation)
+        self.divide(self.load(listed), self.val_share)
 
     def flipped_targets(self, batch: ImageBatch, flipped: Tensor) -> dict[str, Tensor]:
         """Gives mirrored images the scores of the mirror image."""
         return {"label": torch.where(flipped[:, None], batch["mirrored_label"], batch["label"])}
 
-    def _scored(self, loaded: ImageFileDataset, places: np.ndarray) -> ScoredDataset:
-        part = loaded.subset(np.sort(places))
-        assert part.labels is not None
-        labels, mirrored = np.split(part.labels, 2, axis=1)
-        scored = ScoredDataset(part.paths, part.resolution, labels, part.cached, part.numbers, part.resize)
-        scored.mirrored = mirrored
-        return scored
-
-    def _listed(self, manifest: Path) -> tuple[Listing, np.ndarray, np.ndarray]:
-        """A table's images, their scores, and the scores of their mirror images."""
+    def _listed(self, manifest: Path) -> ImageFileDataset:
         require(manifest)
         rows = read_rows(manifest)
         if not rows or "path" not in rows[0]:
@@ -121,8 +97,8 @@ class ScoredImages(EpochImages):
             raise DataError(f"{manifest} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
         labels = numbers_in(manifest, rows, [c for c in columns if c is not None])
         paths = [manifest.parent / row["path"] for row in rows]
-        listing = Listing(manifest, paths, numbers=image_numbers(manifest, rows) or list(range(len(rows))))
-        return listing, labels, self._mirror(manifest, labels) if self.flip else labels
+        mirrored = self._mirror(manifest, labels) if self.flip else labels
+        return self.files(manifest, paths, image_numbers(manifest, rows), label=labels, mirrored_label=mirrored)
 
     def _mirror(self, manifest: Path, labels: np.ndarray) -> np.ndarray:
         """z-scores after the raw scores of what mirrors changed sign: −raw = −(z·std + mean)."""
@@ -130,24 +106,19 @@ class ScoredImages(EpochImages):
         turning = [name for name in self.attributes if attribute(name).mirrors]
         if turning and not path.is_file():
             raise MissingArtifactError(
-                f"{path} does not exist: mirroring needs the scale of {', '.join(turning)}. Run the command that made "
+                f"{path} does not exist; mirroring needs the scale of {', '.join(turning)}. Run the command that made "
                 f"{manifest.name} again, or set data.init_args.flip to false"
             )
         scale = read_normalization(path, turning)
         mirrored = labels.copy()
-        for k, name in enumerate(self.attributes):
-            if attribute(name).mirrors:
-                mirrored[:, k] = -labels[:, k] - 2 * scale.mean[name] / scale.std[name]
+        for name in turning:
+            k = self.attributes.index(name)
+            mirrored[:, k] = -labels[:, k] - 2 * scale.mean[name] / scale.std[name]
         return mirrored
 
 
 def read_normalization(path: Path, names: Iterable[str]) -> Normalization:
-    """A stored scale.
-
-    Raises:
-        MissingArtifactError: If there is no such file.
-        FormatError: If it is something else, or lacks an attribute.
-    """
+    """A stored scale; raises a FormatError if the file is something else, or lacks an attribute."""
     require(path)
     try:
         scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))

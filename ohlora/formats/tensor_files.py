@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ohlora.errors import FormatError, MissingArtifactError, StorageError
+from ohlora.errors import FormatError, StorageError
+from ohlora.pipeline import require
 from ohlora.utils.files import replacing
 
 
@@ -66,8 +67,7 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
         FormatError: If the file is truncated or something else, or was written by a newer ohlora.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingArtifactError(f"{path} does not exist; expected {what} written by ohlora")
+    require(path)
     try:
         metadata = _metadata(path)
     except (SafetensorError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What every stage has in common."""
+"""What every stage has in common, and what keeps training safe: settings across a resume, finite updates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from ohlora.errors import ConfigError
+from ohlora.datamodules.base import ImageDataModule
+from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.tracking import RunLogger, run_loggers
 
 Data = TypeVar("Data", bound=L.LightningDataModule)
@@ -42,17 +45,14 @@ class Stage(L.LightningModule, Generic[Data]):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
+        self._configured: list[list[dict[str, Any]]] = []
 
     def clock(self) -> int:
         """Images seen so far."""
         return int(self.images_seen)
 
     def connect(self, data: L.LightningDataModule, loggers: Iterable[Logger] = ()) -> None:
-        """Takes the data to work on, and hands over what data and loggers need to know.
-
-        Args:
-            data: The datamodule that is given to the trainer, too.
-            loggers: The trainer's loggers; those that write to the run folder get the clock as their axis.
+        """Takes the trainer's data and loggers, and hands over what these need to know: loggers get the clock.
 
         Raises:
             ConfigError: If the data is of another kind than the stage works on.
@@ -69,24 +69,60 @@ class Stage(L.LightningModule, Generic[Data]):
                 logger.connect(self.clock)
 
     def hand_over(self, data: Data) -> None:
-        """Hands the data the settings that it takes from the stage, by ``data.connect(...)``; by itself, none."""
+        """Hands the data what it takes from the stage, by ``data.connect(...)``: for images, the clock."""
+        if isinstance(data, ImageDataModule):
+            data.connect(self.clock)
 
     @property
     def data(self) -> Data:
-        """The datamodule of the run.
-
-        Raises:
-            ConfigError: If the stage has not been connected.
-        """
+        """The datamodule of the run; raises a ConfigError if the stage has not been connected."""
         if self._data is None:
             raise ConfigError(f"{type(self).__name__} has no data; call connect(data) before the trainer starts")
         return self._data
 
     def show(
-        self,
-        pictures: Mapping[str, np.ndarray] | None = None,
-        tables: Mapping[str, list[dict[str, Any]]] | None = None,
+        self, pictures: Mapping[str, np.ndarray] | None = None, tables: Mapping[str, list[dict[str, Any]]] | None = None
     ) -> None:
         """Writes pictures (H×W×3 uint8) and tables of this moment to the run folder and W&B."""
         for logger in run_loggers(self.trainer):
             logger.record(pictures, tables)
+
+    def scheduled(self, optimizers: list[Optimizer], schedule: LRSchedulerCallable | None) -> Any:
+        """What ``configure_optimizers`` returns: optimizers, whose settings are noted, and a schedule for each."""
+        self._configured = [
+            [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            for optimizer in optimizers
+        ]
+        return (optimizers, [schedule(optimizer) for optimizer in optimizers]) if schedule else optimizers
+
+    def on_train_start(self) -> None:
+        """Drops logged rows that a resumed run measures again, and lets configured settings win over a checkpoint's.
+
+        Only the learning rate goes on where a schedule has it.
+        """
+        for logger in run_loggers(self.trainer):
+            logger.rewind()
+        kept = ("lr", "initial_lr") if self.trainer.lr_scheduler_configs else ()
+        for optimizer, groups in zip(self.trainer.optimizers, self._configured, strict=True):
+            for group, settings in zip(optimizer.param_groups, groups, strict=True):
+                group.update({key: value for key, value in settings.items() if key not in kept})
+
+
+def check_finite(terms: Mapping[str, Tensor], parameters: Iterable[Tensor], network: str, when: str) -> None:
+    """Insists on finite loss terms and gradients before an update is made with them.
+
+    Raises:
+        NonFiniteError: Naming the terms that are not finite, or the network that the parameters belong to, and ``when``
+            that was, such as ``in step 7``.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    try:
+        nn.utils.get_total_norm([*terms.values(), *gradients], error_if_nonfinite=True)
+    except RuntimeError as error:
+        if "non-finite" not in str(error):
+            raise
+        bad = [name for name, value in terms.items() if not torch.isfinite(value)] or [f"the gradient of {network}"]
+        raise NonFiniteError(
+            f"{', '.join(bad)} is not finite {when}: nothing was updated with it and the last checkpoint is untouched. "
+            "Lower the learning rate, or look at the images of this step"
+        ) from error

@@ -8,37 +8,33 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchmetrics
 import torchmetrics.functional.classification as measures
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages
 from ohlora.datamodules.base import ImageBatch
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
-from ohlora.modules.base import Stage
-from ohlora.modules.optimizers import apply_settings, settings_of
-from ohlora.modules.supervised import Gathered, check_finite, counted_dropout, save_product
+from ohlora.modules.supervised import Epochs, Rows, collected
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Plan, attribute_cnn
-from ohlora.pipeline import require
-from ohlora.tracking import run_loggers
 from ohlora.utils import counted, figures, images
 
 MISTAKES = 24
 """Images in the grid of the worst mistakes."""
 
 
-class FilterEnsemble(Stage[AnnotatedImages]):
+class FilterEnsemble(Epochs[AnnotatedImages]):
     """Trains the K members of a filter at once: a batch is decoded once, and each member learns from its own samples.
 
     A member learns from samples outside its fold, stops on an inner split of those, and is reported on its fold, which
     it never learned from or stopped on. The best weights by the inner split are kept. The product is one ensemble file.
 
-    ``trainer.max_epochs`` limits the length; training ends earlier when all members have stopped. Everything random is
-    counted by the clock, so that a resumed run continues bit for bit on the CPU.
+    Training ends before ``trainer.max_epochs`` when all members have stopped; see also
+    :class:`ohlora.modules.supervised.Epochs`.
 
     Args:
         attribute: Which attribute: ``gender``, ``quality``, ``age`` or ``glass``.
@@ -81,18 +77,13 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         threshold: float = 0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, schedule, patience, seed)
         self.save_hyperparameters()
-        if patience < 1:
-            raise ConfigError(f"patience is {patience}; expected at least 1")
         self.automatic_optimization = False  # K optimizers, of which some have stopped
-        self.attribute, self.plan, self.resolution, self.seed = attribute, plan, resolution, seed
-        self.patience, self.retry_limit, self.max_attempts = patience, retry_limit, max_attempts
-        self.threshold = threshold
-        self._optimizer, self._schedule = optimizer, schedule
+        self.attribute, self.plan, self.resolution = attribute, plan, resolution
+        self.retry_limit, self.max_attempts, self.threshold = retry_limit, max_attempts, threshold
         members = [self._fresh(k) for k in range(folds)]
         if initial is not None:
-            require(initial)
             start = network_files.load_attributes(initial)
             if start.arguments() != members[0].arguments():
                 raise ConfigError(
@@ -108,18 +99,13 @@ class FilterEnsemble(Stage[AnnotatedImages]):
         self.register_buffer("best_loss", torch.full((folds,), torch.inf))  # of the attempt
         self.register_buffer("kept_loss", torch.full((folds,), torch.inf))  # of all attempts
         self.register_buffer("kept_epoch", torch.zeros(folds, dtype=torch.long))
-        self._predictions = nn.ModuleList(Gathered() for _ in range(folds))
-        self._train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
+        self._predictions: list[Rows] = [[] for _ in range(folds)]
 
     def _fresh(self, number: int) -> AttributeCNN:
         """Random weights, a function of (seed, number) alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counted.integer(self.seed, "member", number))
             return attribute_cnn(self.attribute, self.plan, self.resolution)
-
-    def hand_over(self, data: AnnotatedImages) -> None:
-        """Hands over the clock."""
-        data.connect(self.clock)
 
     def setup(self, stage: str) -> None:
         """Makes room for the out-of-fold predictions."""
@@ -129,79 +115,61 @@ class FilterEnsemble(Stage[AnnotatedImages]):
 
     def configure_optimizers(self) -> Any:
         """One optimizer per member, and one schedule."""
-        optimizers = [self._optimizer(member.parameters()) for member in self.members]
-        self._configured = [settings_of(optimizer) for optimizer in optimizers]
-        return optimizers, [self._schedule(optimizer) for optimizer in optimizers] if self._schedule else []
+        return self.scheduled([self._optimizer(member.parameters()) for member in self.members], self._schedule)
 
-    def stopped(self, k: int) -> bool:
-        """Whether a member has stopped."""
-        return int(self.stale[k]) >= self.patience
-
-    def on_fit_start(self) -> None:
-        """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
-        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+    @property
+    def running(self) -> list[int]:
+        """The members that have not stopped."""
+        return [k for k, stale in enumerate(self.stale.tolist()) if stale < self.patience]
 
     def on_train_start(self) -> None:
         """Applies the settings of this run to what a checkpoint brought, and ends a run that had stopped."""
-        for logger in run_loggers(self.trainer):
-            logger.rewind()
-        apply_settings(self.trainer.optimizers, self._configured, scheduled=self._schedule is not None)
-        self._stop_when_all_have()
+        super().on_train_start()
+        self.trainer.should_stop = self.trainer.should_stop or not self.running
 
-    def losses(self, batch: ImageBatch) -> list[Tensor | None]:
-        """Binary cross-entropy of each member, summed over the samples it may learn from; None if it has stopped."""
-        losses: list[Tensor | None] = []
-        for k, member in enumerate(self.members):
-            if self.stopped(k):
-                losses.append(None)
-                continue
+    def losses(self, batch: ImageBatch) -> dict[int, Tensor]:
+        """Binary cross-entropy of each running member, summed over the samples it may learn from."""
+        losses = {}
+        for k in self.running:
             mine = batch["roles"][:, k] == TRAIN
             # Without a sample of its own a rank still takes part, with a loss of 0: the other ranks wait for it.
-            logits = member.logits(batch["image"][mine])  # type: ignore[operator]
-            losses.append(F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum"))
+            logits = self.members[k].logits(batch["image"][mine])  # type: ignore[operator]
+            losses[k] = F.binary_cross_entropy_with_logits(logits, batch["label"][mine], reduction="sum")
         return losses
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """One update of every member that has not stopped."""
-        with counted_dropout(self, self.seed, self.clock()):
+        """One update of every running member."""
+        with self.counted_dropout():
             losses = self.losses(batch)
         self.images_seen += len(batch["image"]) * self.trainer.world_size
         optimizers: Any = self.optimizers()
         for optimizer in optimizers:
             optimizer.zero_grad()
         # Ranks are averaged, and the sum goes over the samples of all of them.
-        self.manual_backward(torch.stack([loss for loss in losses if loss is not None]).sum() * self.trainer.world_size)
-        for k, (optimizer, loss) in enumerate(zip(optimizers, losses, strict=True)):
-            if loss is not None:
-                check_finite(self.members[k], loss, f"member {k}", self.clock())
-                optimizer.step()
-                count = (batch["roles"][:, k] == TRAIN).sum()
-                self._train_loss.update(loss.detach() / count.clamp(min=1), count)
+        self.manual_backward(torch.stack(list(losses.values())).sum() * self.trainer.world_size)
+        for k, loss in losses.items():
+            self.check_step(self.members[k], loss, f"member {k}")
+            optimizers[k].step()
+            count = (batch["roles"][:, k] == TRAIN).sum()
+            self._train_loss.update(loss.detach() / count.clamp(min=1), count)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Each member's probabilities of the samples it stops on or is reported on."""
-        for k, member in enumerate(self.members):
+        """Each running member's probabilities of the samples it stops on or is reported on."""
+        for k in self.running:
             mine = batch["roles"][:, k] != TRAIN
-            if mine.any() and not self.stopped(k):
+            if mine.any():
                 places = torch.tensor(batch["index"])[mine.cpu()]
-                self._predictions[k].update(places, member(batch["image"][mine]))  # type: ignore[operator]
+                self._predictions[k].append((places, self.members[k](batch["image"][mine]).float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Ends the epoch: keeps the best weights, stops members or lets them begin again, and logs the losses."""
-        inner = {k: self._judge(k) for k in range(len(self.members)) if not self.stopped(k)}
-        metrics = {"epoch": self.current_epoch + 1, **{f"loss/inner_{k}": loss for k, loss in inner.items()}}
-        if self._train_loss.update_called:
-            metrics["loss/train"] = float(self._train_loss.compute())
-            metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self._train_loss.reset()
-        self.log_dict(metrics, sync_dist=True)
-        self._stop_when_all_have()
+        self.log_epoch({f"loss/inner_{k}": self._judge(k) for k in self.running})
+        self.trainer.should_stop = self.trainer.should_stop or not self.running
 
     def _judge(self, k: int) -> float:
         """Mean binary cross-entropy of a member on its inner split, after which it goes on, stops or begins again."""
-        data = self.data.train_set
-        predicted = self._predictions[k].collect(len(data))[:, 0]  # type: ignore[operator]
-        inner, outer = (torch.from_numpy(data.roles[:, k] == role) for role in (INNER, OUTER))
+        predicted = collected(self._predictions[k], len(self.out_of_fold))[:, 0]
+        inner, outer = self._in_role(k, INNER), self._in_role(k, OUTER)
         loss = float(F.binary_cross_entropy(predicted[inner], self._answers()[inner]))
         if self.trainer.state.fn != TrainerFn.FITTING:
             return loss
@@ -215,7 +183,7 @@ class FilterEnsemble(Stage[AnnotatedImages]):
             self.kept_loss[k], self.kept_epoch[k] = loss, self.current_epoch + 1
             self.best[k].load_state_dict(self.members[k].state_dict())
             self.out_of_fold[outer.to(self.device)] = predicted[outer].to(self.device)
-        if self.stopped(k) and self._above_limit(k) and int(self.attempts[k]) < self.max_attempts:
+        if k not in self.running and self._above_limit(k) and int(self.attempts[k]) < self.max_attempts:
             self._begin_again(k)
         return loss
 
@@ -234,10 +202,6 @@ class FilterEnsemble(Stage[AnnotatedImages]):
     def _above_limit(self, k: int) -> bool:
         return self.retry_limit is not None and float(self.kept_loss[k]) > self.retry_limit
 
-    def _stop_when_all_have(self) -> None:
-        if all(self.stopped(k) for k in range(len(self.members))):
-            self.trainer.should_stop = True
-
     # --- what it found
 
     def on_fit_end(self) -> None:
@@ -246,17 +210,6 @@ class FilterEnsemble(Stage[AnnotatedImages]):
             return
         if not torch.isfinite(self.kept_loss).all():
             raise ConfigError("no epoch was completed; expected trainer.max_epochs of at least 1")
-        self._warn_of_members_above_the_limit()
-        pooled = self.pooled()
-        for logger in self.trainer.loggers:
-            logger.log_metrics(pooled)
-        self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
-        ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
-        rounded = {name: round(value, 4) for name, value in pooled.items()}
-        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
-        save_product(self, f"{self.attribute}.safetensors", ensemble, told)
-
-    def _warn_of_members_above_the_limit(self) -> None:
         for k, loss in enumerate(self.kept_loss.tolist()):
             if self._above_limit(k):
                 rank_zero_warn(
@@ -264,17 +217,26 @@ class FilterEnsemble(Stage[AnnotatedImages]):
                     f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its "
                     "annotations, or raise max_attempts or trainer.max_epochs"
                 )
-
-    def pooled(self) -> dict[str, float]:
-        """Metrics of all out-of-fold predictions together."""
-        return self._metrics(self.out_of_fold.cpu(), self._answers(), "out_of_fold/")
+        everything = torch.ones(len(self.out_of_fold), dtype=torch.bool)
+        pooled = {f"out_of_fold/{name}": value for name, value in self._metrics(everything).items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(pooled)
+        self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
+        ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
+        rounded = {name: round(value, 4) for name, value in pooled.items()}
+        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
+        save_product(self.trainer, f"{self.attribute}.safetensors", ensemble, told)
 
     def _answers(self) -> Tensor:
-        answers = self.data.train_set.labels
-        assert answers is not None
-        return torch.from_numpy(answers[:, 0])
+        return torch.from_numpy(self.data.train_set.arrays["label"][:, 0])
 
-    def _metrics(self, probabilities: Tensor, answers: Tensor, prefix: str = "") -> dict[str, float]:
+    def _in_role(self, k: int, role: int) -> Tensor:
+        """Which samples have a role for a member, N booleans."""
+        return torch.from_numpy(self.data.train_set.arrays["roles"][:, k] == role)
+
+    def _metrics(self, chosen: Tensor) -> dict[str, float]:
+        """Metrics of the out-of-fold predictions on some samples (N booleans)."""
+        probabilities, answers = self.out_of_fold.cpu()[chosen], self._answers()[chosen]
         target = answers.long()
         values = {
             "auroc": measures.binary_auroc(probabilities, target),
@@ -283,20 +245,19 @@ class FilterEnsemble(Stage[AnnotatedImages]):
             "bce": F.binary_cross_entropy(probabilities, answers),
             "calibration_error": measures.binary_calibration_error(probabilities, target),
         }
-        return {f"{prefix}{name}": float(value) for name, value in values.items()}
+        return {name: float(value) for name, value in values.items()}
 
     def _members(self) -> list[dict[str, Any]]:
-        answers, rows = self._answers(), []
-        for k in range(len(self.members)):
-            outer = torch.from_numpy(self.data.train_set.roles[:, k] == OUTER)
-            row = {"member": k, "attempts": int(self.attempts[k]), "best_epoch": int(self.kept_epoch[k])}
-            measured = self._metrics(self.out_of_fold.cpu()[outer], answers[outer])
-            rows.append({**row, "inner_bce": float(self.kept_loss[k]), **measured})
-        return rows
+        told = zip(self.attempts.tolist(), self.kept_epoch.tolist(), self.kept_loss.tolist(), strict=True)
+        return [
+            {"member": k, "attempts": attempts, "best_epoch": epoch, "inner_bce": loss}
+            | self._metrics(self._in_role(k, OUTER))
+            for k, (attempts, epoch, loss) in enumerate(told)
+        ]
 
     def _rows(self) -> list[dict[str, Any]]:
         data = self.data.train_set
-        fold = (data.roles == OUTER).argmax(axis=1)
+        fold = (data.arrays["roles"] == OUTER).argmax(axis=1)
         scores, answers = self.out_of_fold.tolist(), self._answers().long().tolist()
         return [
             {"index": n, "file": p.name, self.attribute: y, "fold": int(k), f"{self.attribute}_score": round(s, 4)}
@@ -306,10 +267,10 @@ class FilterEnsemble(Stage[AnnotatedImages]):
     def _pictures(self) -> dict[str, np.ndarray]:
         data, answers, scores = self.data.train_set, self._answers(), self.out_of_fold.cpu()
         curves = {}
-        for name, chosen in [(f"fold {k}", data.roles[:, k] == OUTER) for k in range(len(self.members))]:
-            place = torch.from_numpy(chosen)
-            false, true, _ = measures.binary_roc(scores[place], answers[place].long())
-            curves[name] = false.numpy(), true.numpy()
+        for k in range(len(self.members)):
+            outer = self._in_role(k, OUTER)
+            false, true, _ = measures.binary_roc(scores[outer], answers[outer].long())
+            curves[f"fold {k}"] = false.numpy(), true.numpy()
         worst = torch.argsort((scores - answers).abs(), descending=True)[:MISTAKES]
         sheet = images.grid(np.stack([data[int(k)]["image"] for k in worst]), columns=6)
         return {

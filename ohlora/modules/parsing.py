@@ -52,7 +52,9 @@ class FaceParsing(Supervised[MaskedImages]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counted.integer(seed, "parser", 0))
             network = FaceParserNetwork(CLASSES, widths)
-        super().__init__(network, "parser.safetensors", optimizer, schedule, patience, seed)
+        super().__init__(
+            network, "parser.safetensors", optimizer=optimizer, schedule=schedule, patience=patience, seed=seed
+        )
         self.save_hyperparameters()
         self.step, self.dice = network.step, dice
         self._mean_loss = torchmetrics.MeanMetric(nan_strategy="disable")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import ConfigError
-from ohlora.modules.supervised import MONITOR, Gathered, Supervised
+from ohlora.modules.supervised import MONITOR, Rows, Supervised, collected
 from ohlora.networks.attribute_cnn import Plan, attribute_cnn
 from ohlora.utils import counted, figures
 
@@ -57,11 +57,12 @@ class PropertyRegression(Supervised[ScoredImages]):
         unknown = [name for name in stop_without if name not in cnn.outputs]
         if unknown or len(stop_without) == len(cnn.outputs):
             raise ConfigError(f"stop_without is {list(stop_without)}; expected some, not all, of {list(cnn.outputs)}")
-        super().__init__(cnn, f"{save_as or network}.safetensors", optimizer, schedule, patience, seed)
+        product = f"{save_as or network}.safetensors"
+        super().__init__(cnn, product, optimizer=optimizer, schedule=schedule, patience=patience, seed=seed)
         self.save_hyperparameters()
         self.outputs, self.resolution = cnn.outputs, resolution
         self._deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]
-        self._predictions = Gathered(len(cnn.outputs))
+        self._predictions: Rows = []
 
     def hand_over(self, data: ScoredImages) -> None:
         """Hands over the clock and what the network predicts."""
@@ -84,18 +85,17 @@ class PropertyRegression(Supervised[ScoredImages]):
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Predictions of a batch, in evaluation mode."""
-        self._predictions.update(torch.tensor(batch["index"]), self.network(batch["image"]))
+        self._predictions.append((torch.tensor(batch["index"]), self.network(batch["image"]).float().cpu()))
 
     def validation_metrics(self) -> dict[str, float]:
         """Mean squared error of the deciding outputs, and all metrics per output."""
-        self.predicted.copy_(self._predictions.collect(len(self.predicted)))
+        self.predicted.copy_(collected(self._predictions, len(self.predicted)))
         metrics = self._metrics()
+        loss = float(metrics["mse"][self._deciding].mean())
         named = {
-            f"{metric}/{name}": float(value)
-            for metric, values in metrics.items()
-            for name, value in zip(self.outputs, values, strict=True)
+            f"{metric}/{name}": float(v[k]) for metric, v in metrics.items() for k, name in enumerate(self.outputs)
         }
-        return {MONITOR: float(metrics["mse"][self._deciding].mean()), **named}
+        return {MONITOR: loss, **named}
 
     def report(self, measured: Mapping[str, float]) -> None:
         """A table of the metrics, and a scatter plot per output."""
@@ -105,17 +105,13 @@ class PropertyRegression(Supervised[ScoredImages]):
             for k, name in enumerate(self.outputs)
         ]
         notes = [f"r = {row['pearson']:.3f}" for row in table]
-        picture = figures.scatter(self.outputs, self._expected().numpy(), self.predicted.cpu().numpy(), notes)
+        picture = figures.scatter(self.outputs, self.data.val_set.arrays["label"], self.predicted.cpu().numpy(), notes)
         self.show({"scatter": picture}, {"correlations": table})
-
-    def _expected(self) -> Tensor:
-        labels = self.data.val_set.labels
-        assert labels is not None
-        return torch.from_numpy(labels)
 
     def _metrics(self) -> dict[str, Tensor]:
         """Mean squared and absolute error, Pearson and Spearman correlation, each of all K outputs."""
-        predicted, expected, count = self.predicted.cpu(), self._expected(), len(self.outputs)
+        predicted, expected = self.predicted.cpu(), torch.from_numpy(self.data.val_set.arrays["label"])
+        count = len(self.outputs)
         metrics = {
             "mse": measures.mean_squared_error(predicted, expected, num_outputs=count),
             "mae": measures.mean_absolute_error(predicted, expected, num_outputs=count),

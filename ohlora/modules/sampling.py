@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
@@ -20,8 +20,7 @@ from ohlora.formats import network_files, sample_files, tensor_files
 from ohlora.modules.base import Stage
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import NoiseMode
-from ohlora.networks.sampling import counted_latents
-from ohlora.pipeline import require
+from ohlora.networks.sampling import counted_images, counted_latents
 from ohlora.utils import counted, figures, images
 from ohlora.utils.files import read_rows, replacing, write_rows
 
@@ -33,24 +32,16 @@ PREVIEW = 60
 
 
 class _Sampling(Stage[Latents]):
-    """What both kinds of sampling have in common: counted latents, and a folder that holds one set of settings.
-
-    Args:
-        generator: Generator weights (a file written by ohlora).
-        output: Folder to fill.
-        seed: Seed of latents, labels and noise.
-        noise_mode: ``const`` uses the generator's stored noise, ``random`` counted fresh noise per image.
-    """
+    """What both kinds of sampling have in common: counted latents, and a folder that holds one set of settings."""
 
     data_type = Latents
-    holds = "files"
+    holds: ClassVar[str]
     """The subfolder that is filled, and what it holds."""
 
     def __init__(self, generator: str, output: str, seed: int, noise_mode: Literal["const", "random"]) -> None:
         super().__init__()
         self.path, self.output, self.seed = Path(generator), Path(output), seed
         self.noise_mode: NoiseMode = noise_mode
-        require(self.path)
         self.generator = network_files.load_generator(self.path)
 
     def shares_to_do(self, count: int, batch_size: int) -> list[Sequence[int]]:
@@ -70,20 +61,15 @@ class _Sampling(Stage[Latents]):
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Refuses a folder that holds results of other settings.
-
-        Raises:
-            ConfigError: Naming the settings that differ.
-        """
-        path = self.output / SETTINGS
-        filled = self.output / self.holds
+        """Refuses a folder that holds results of other settings, by a ConfigError that names them."""
+        path, wanted, filled = self.output / SETTINGS, self.settings(), self.output / self.holds
         if path.is_file():
-            found, wanted = sample_files.renamed(json.loads(path.read_text(encoding="utf-8"))), self.settings()
-            differing = [key for key in wanted if found.get(key) != wanted[key]]
+            found = sample_files.renamed(json.loads(path.read_text(encoding="utf-8")))
+            differing = [f"{k} {found.get(k)!r} there, {v!r} now" for k, v in wanted.items() if found.get(k) != v]
             if differing:
-                changes = ", ".join(f"{key} {found.get(key)!r} there, {wanted[key]!r} now" for key in differing)
                 raise ConfigError(
-                    f"{self.output} holds {self.holds} of other settings ({changes}); choose another output"
+                    f"{self.output} holds {self.holds} of other settings ({', '.join(differing)}); choose another "
+                    "output"
                 )
         elif filled.is_dir() and any(filled.iterdir()):
             raise ConfigError(f"{filled} holds files of unknown origin; choose another output")
@@ -91,7 +77,7 @@ class _Sampling(Stage[Latents]):
         self.trainer.strategy.barrier("settings are compared before they are written")
         if self.trainer.is_global_zero and not path.is_file():
             with replacing(path) as part:
-                part.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
+                part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
         if not self.data.shares_to_do():
             self._end()  # with nothing to predict, Lightning calls no further hook
 
@@ -101,18 +87,11 @@ class _Sampling(Stage[Latents]):
         self._end()
 
     def _end(self) -> None:
-        if not self.trainer.is_global_zero:
-            return
-        count = self.data.count
         missing = sum(len(share) for share in self.data.shares_to_do())
-        if missing:
-            print(f"{missing} of {count} {self.holds} are still missing; the same command goes on")
-        else:
-            self.complete(count)
-
-    def latents(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Counted latents on the stage's device: z (N×Z) and labels (N×K, or None)."""
-        return counted_latents(self.generator, self.seed, indices)
+        if self.trainer.is_global_zero and missing:
+            print(f"{missing} of {self.data.count} latents are still to be done; the same command goes on")
+        elif self.trainer.is_global_zero:
+            self.complete(self.data.count)
 
     def noise_of(self, indices: Sequence[int]) -> list[np.random.Generator] | None:
         """What random noise is drawn from, for :meth:`ohlora.networks.generator.Generator.synthesize`."""
@@ -171,12 +150,10 @@ class Generate(_Sampling):
 
     def predict_step(self, batch: list[int], batch_idx: int) -> np.ndarray:
         """Images of a batch of indices: N×R×R×3 uint8."""
-        z, label = self.latents(batch)
+        z, label = counted_latents(self.generator, self.seed, batch)
         self._made += len(batch)
-        made = self.generator(
-            z, label, self.truncation_psi, self.truncation_cutoff, self.noise_mode, self.noise_of(batch)
-        )
-        return images.to_uint8(made)
+        truncation, noise = (self.truncation_psi, self.truncation_cutoff), self.noise_of(batch)
+        return images.to_uint8(self.generator(z, label, *truncation, self.noise_mode, noise))
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Writes each image to a file of its own."""
@@ -188,7 +165,7 @@ class Generate(_Sampling):
         if manifest.is_file() and len(read_rows(manifest)) == count:
             print(f"all {count} images are in {self.output}: nothing to do")
             return
-        z, label = self.latents(range(count))
+        z, label = counted_latents(self.generator, self.seed, range(count))
         tensors = {"z": z} if label is None else {"z": z, "label": label}
         tensor_files.write(self.output / LATENTS, "ohlora-generated-latents", 1, tensors, seed=self.seed)
         rows = [{"index": i, "path": self.image_path(i).relative_to(self.output).as_posix()} for i in range(count)]
@@ -235,7 +212,6 @@ class Sample(_Sampling):
         if shard_size < 1 or median_count < 1:
             raise ConfigError(f"shard_size is {shard_size} and median_count {median_count}; expected at least 1")
         self.save_hyperparameters()
-        require(network)
         self.network = network_files.load_attributes(network)
         if self.network.resolution != self.generator.resolution:
             raise ConfigError(
@@ -266,7 +242,7 @@ class Sample(_Sampling):
 
     def predict_step(self, batch: list[int], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Codes (N×D) and scores (N×K) of a batch of indices, float32."""
-        z, label = self.latents(batch)
+        z, label = counted_latents(self.generator, self.seed, batch)
         with torch.autocast(self.device.type, enabled=False):  # codes are kept in full precision
             w = self.generator.map(z, label).values
         self._made += len(batch)
@@ -292,24 +268,17 @@ class Sample(_Sampling):
         statistics = sample_files.statistics(names, scores)
         with replacing(path) as part:
             part.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
-        with torch.inference_mode():
-            shown = range(min(count, PREVIEW))
-            made = [
-                images.to_uint8(
-                    self.generator(*self.latents(part), noise_mode=self.noise_mode, noise=self.noise_of(part))
-                )
-                for part in pieces(shown, 10)
-            ]
+        shown = range(min(count, PREVIEW))
+        made, _ = counted_images(self.generator, self.seed, shown, 10, self.noise_mode, stream="")
         table = np.corrcoef(scores.T)
-        metrics = {"samples": float(count)}
-        for what in ("mean", "median", "std"):
-            metrics |= {f"{what}/{name}": value for name, value in statistics[what].items()}
+        by_statistic = {what: statistics[what] for what in ("mean", "median", "std")}
+        metrics = {f"{what}/{name}": v for what, values in by_statistic.items() for name, v in values.items()}
         rows = [
-            {"attribute": name, **dict(zip(names, row.round(4).tolist(), strict=True))}
-            for name, row in zip(names, table, strict=True)
+            {"attribute": name, **dict(zip(names, row, strict=True))}
+            for name, row in zip(names, table.round(4).tolist(), strict=True)
         ]
-        sheet = images.enlarge(images.grid(np.concatenate(made), 10))
+        sheet = images.enlarge(images.grid(images.to_uint8(made), 10))
         heat = figures.heat_map(table, names, names, "correlation of scores")
         self.show({"samples": sheet, "score_correlations": heat}, {"score_correlations": rows})
-        self.log_at_end(metrics)
+        self.log_at_end({"samples": float(count), **metrics})
         print(f"{count} samples in {self.output}; medians of the first {considered} in {sample_files.MEDIANS}")

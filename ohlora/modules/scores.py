@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +23,22 @@ from ohlora.faces.parsing import load_parser
 from ohlora.faces.scoring import Normalization
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage
-from ohlora.pipeline import require
 from ohlora.utils import images
 from ohlora.utils.files import replacing, write_rows
 
 
 def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, Scores]) -> None:
-    """Writes a table of scores: ``index``, ``path`` (relative to the table), then ``<attribute>_score``.
-
-    Args:
-        path: The table.
-        data: The images.
-        scores: Place in ``data`` → scores by attribute.
-    """
+    """Writes a table of scores, given by place: ``index``, ``path`` (relative to the table), ``<attribute>_score``."""
     rows: list[dict[str, Any]] = []
-    for place in sorted(scores):
-        where = os.path.relpath(data.paths[place], path.parent)
-        row: dict[str, Any] = {"index": data.numbers[place], "path": Path(where).as_posix()}
-        rows.append(row | {f"{name}_score": round(value, 6) for name, value in scores[place].items()})
+    for place, values in scores.items():
+        where = Path(os.path.relpath(data.paths[place], path.parent)).as_posix()
+        rounded = {f"{name}_score": round(value, 6) for name, value in values.items()}
+        rows.append({"index": data.numbers[place], "path": where, **rounded})
     write_rows(path, rows)
 
 
 class ImageScores(Stage[Images]):
-    """Base of the stages that score every image of a manifest or folder, in one pass."""
+    """Base of the stages that score every image of a manifest or folder."""
 
     data_type = Images
 
@@ -60,7 +52,7 @@ class ImageScores(Stage[Images]):
 
 
 class AttributeScores(ImageScores):
-    """Scores images with attribute networks or ensembles, all of them in one pass.
+    """Scores images with attribute networks or ensembles.
 
     Args:
         networks: Files of attribute CNNs or ensembles; together they predict each attribute once.
@@ -70,8 +62,6 @@ class AttributeScores(ImageScores):
     def __init__(self, networks: list[str], output: str) -> None:
         super().__init__()
         self.output = Path(output)
-        for path in networks:
-            require(path)
         self.networks = nn.ModuleList(network_files.load_attributes(path) for path in networks)
         self.outputs = [name for network in self.networks for name in network.outputs]  # type: ignore[union-attr]
         resolutions = {int(network.resolution) for network in self.networks}  # type: ignore[arg-type]
@@ -101,7 +91,7 @@ class AttributeScores(ImageScores):
 
 
 class ScoreProperties(ImageScores):
-    """Parses the images of a manifest or folder and scores what they show, in one pass.
+    """Parses images and scores what they show.
 
     Writes into ``output``: ``raw_scores.csv`` and ``scores.csv`` (z-scores), both with the columns ``index``, ``path``
     (relative to the table) and ``<attribute>_score`` for every attribute of :data:`ohlora.attributes.MEASURED`; and
@@ -154,31 +144,19 @@ class ScoreProperties(ImageScores):
 
     def write(self, scores: dict[int, Scores]) -> None:
         """Writes scale and tables; the z-scores last, which say that all is there."""
-        scale = self._scale or fit_normalization(list(scores.values()))
-        self._write_scale(scale)
-        write_scores(self.output / "raw_scores.csv", self.data.train_set, scores)
-        normalized = {place: scale.apply(row) for place, row in scores.items()}
-        write_scores(self.output / "scores.csv", self.data.train_set, normalized)
-        print(f"{len(scores)} images scored for {', '.join(MEASURED)}: {self.output / 'scores.csv'}")
-
-    def _write_scale(self, scale: Normalization) -> None:
+        try:
+            scale = self._scale or Normalization.fit(list(scores.values()))
+        except ValueError as error:
+            raise DataError(
+                f"{len(scores)} images have no scale of their own ({error}); look at their maps "
+                "(model.init_args.keep_maps), or give a stored scale in model.init_args.normalization"
+            ) from error
         with replacing(self.output / NORMALIZATION) as part:
             if self.stored is not None:
                 shutil.copyfile(self.stored, part)
             else:
                 part.write_text(json.dumps(scale.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def fit_normalization(raw: Sequence[Mapping[str, float]]) -> Normalization:
-    """The scale of a population.
-
-    Raises:
-        DataError: If an attribute has the same score everywhere.
-    """
-    try:
-        return Normalization.fit(raw)
-    except ValueError as error:
-        raise DataError(
-            f"{len(raw)} images have no scale of their own ({error}); look at their maps (model.init_args.keep_maps), "
-            "or give a stored scale in model.init_args.normalization"
-        ) from error
+        write_scores(self.output / "raw_scores.csv", self.data.train_set, scores)
+        normalized = {place: scale.apply(row) for place, row in scores.items()}
+        write_scores(self.output / "scores.csv", self.data.train_set, normalized)
+        print(f"{len(scores)} images scored for {', '.join(MEASURED)}: {self.output / 'scores.csv'}")

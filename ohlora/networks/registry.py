@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
+import torch
+
+from ohlora.errors import ConfigError
 from ohlora.networks import stylegan
 from ohlora.networks.generator import Discriminator, Generator
 
@@ -11,3 +15,39 @@ GENERATORS: Mapping[str, Callable[..., Generator]] = {cls.kind: cls for cls in (
 """Kind → class; to be called with the family's constructor arguments."""
 DISCRIMINATORS: Mapping[str, Callable[..., Discriminator]] = {cls.kind: cls for cls in (stylegan.Discriminator,)}
 """Likewise."""
+
+
+@dataclass
+class Architecture:
+    """Kind and size of networks that start from random weights.
+
+    The sizes are what the networks' constructors call them, such as :class:`ohlora.networks.stylegan.Generator`.
+    """
+
+    kind: str = "stylegan"
+    resolution: int = 256
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
+    mapping_layers: int = 8
+    channel_base: int = 16384
+    channel_max: int = 512
+    mbstd_group_size: int = 4
+
+
+def random_networks(architecture: Architecture, seed: int) -> tuple[Generator, Discriminator]:
+    """A generator and a discriminator whose random weights are a function of the seed.
+
+    Raises:
+        ConfigError: If the kind is unknown.
+    """
+    sizes = asdict(architecture)
+    kind = sizes.pop("kind")
+    if kind not in GENERATORS:
+        raise ConfigError(f"architecture.kind is {kind!r}; expected {', '.join(GENERATORS)}")
+    of_generator = {key: sizes.pop(key) for key in ("z_dim", "w_dim", "mapping_layers")}
+    of_discriminator = {"mbstd_group_size": sizes.pop("mbstd_group_size")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = GENERATORS[kind](**sizes, **of_generator, labels="normal" if architecture.c_dim else "none")
+        return generator, DISCRIMINATORS[kind](**sizes, **of_discriminator)

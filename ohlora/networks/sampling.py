@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
-from ohlora.networks.generator import Generator
+from ohlora.networks.generator import Generator, NoiseMode
 from ohlora.utils import counted, images
 
 BATCH = 100
@@ -45,20 +45,24 @@ def counted_latents(
 
 @torch.inference_mode()
 def counted_images(
-    generator: Generator, seed: int, indices: Sequence[int], batch_size: int
+    generator: Generator,
+    seed: int,
+    indices: Sequence[int],
+    batch_size: int,
+    noise_mode: NoiseMode = "random",
+    stream: str = "watch/",
 ) -> tuple[Tensor, Tensor | None]:
-    """Images of counted latents, labels and noise, rounded to grey levels as files are.
+    """Images of counted latents, N×3×R×R, rounded to grey levels as files are, and their labels, if any; on the CPU.
 
-    Returns:
-        N×3×R×R and, for a generator with labels, N×K; both on the CPU.
+    ``random`` noise is counted, too; for ``stream`` see :func:`counted_latents`.
     """
     made: list[Tensor] = []
     labels: list[Tensor] = []
     for first in range(0, len(indices), batch_size):
         part = indices[first : first + batch_size]
-        z, label = counted_latents(generator, seed, part, "watch/")
-        noise = counted.generators(seed, "watch/noise", part)
-        made.append(images.rounded(generator(z, label, noise_mode="random", noise=noise)).cpu())
+        z, label = counted_latents(generator, seed, part, stream)
+        noise = counted.generators(seed, f"{stream}noise", part) if noise_mode == "random" else None
+        made.append(images.rounded(generator(z, label, noise_mode=noise_mode, noise=noise)).cpu())
         if label is not None:
             labels.append(label.cpu())
     return torch.cat(made), torch.cat(labels) if labels else None

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 import torch.nn.functional as F
 from torch import nn
 
+from ohlora.errors import ConfigError
 from ohlora.networks import generator, stylegan
 
 AnyNetwork = TypeVar("AnyNetwork", bound=generator.Generator | generator.Discriminator)
@@ -28,10 +29,10 @@ def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
         size: Number of label values, ≥ 1.
 
     Raises:
-        ValueError: If the network has labels already, ``size`` is below 1, or its family cannot be given labels.
+        ConfigError: If the network has labels already, ``size`` is below 1, or its family cannot be given labels.
     """
     if network.c_dim or size < 1:
-        raise ValueError(
+        raise ConfigError(
             f"cannot add {size} label values to a network of label size {network.c_dim}; "
             "expected at least 1 and a network without labels"
         )
@@ -50,7 +51,7 @@ def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
         known = state[key].shape[1]
         state[key] = F.pad(state[key] * math.sqrt((known + size) / known), (0, size))
     else:
-        raise ValueError(f"cannot add label values to a {network.kind} network; expected {stylegan.Generator.kind}")
+        raise ConfigError(f"cannot add label values to a {network.kind} network; expected {stylegan.Generator.kind}")
     labelled.to(next(network.parameters()).dtype).load_state_dict(state)
     return cast(AnyNetwork, labelled.train(network.training))
 
@@ -61,10 +62,10 @@ def with_projection(discriminator: generator.Discriminator) -> stylegan.Discrimi
     The linear head stays as a part of the projection head; the new embedding starts at zero.
 
     Raises:
-        ValueError: If the discriminator has no labels, or its family has one label head only.
+        ConfigError: If the discriminator has no labels, or its family has one label head only.
     """
     if not isinstance(discriminator, stylegan.Discriminator):
-        raise ValueError(
+        raise ConfigError(
             f"a discriminator of kind {discriminator.kind} has one label head; expected {stylegan.Discriminator.kind}"
         )
     arguments = discriminator.arguments() | {"label_head": "projection"}

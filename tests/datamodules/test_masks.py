@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora.datamodules.masks import MaskedDataset, MaskedImages
+from ohlora.datamodules.masks import MaskedImages
 from ohlora.errors import DataError, MissingArtifactError
 from ohlora.faces.classes import CLASSES, MIRRORED
 from ohlora.toy.drawing import DEFAULT_RATES
@@ -26,8 +26,7 @@ def drawn(tmp_path: Path) -> Path:
 
 def masks_by_name(data: MaskedImages) -> dict[str, np.ndarray]:
     data.setup("fit")
-    sets: tuple[MaskedDataset, MaskedDataset] = data.train_set, data.val_set
-    return {part.paths[k].stem: part[k]["mask"] for part in sets for k in range(len(part))}
+    return {part.paths[k].stem: part[k]["mask"] for part in (data.train_set, data.val_set) for k in range(len(part))}
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])

@@ -16,10 +16,11 @@ from ohlora.characters.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import foreign, network_files
-from ohlora.modules.gan import GAN, Architecture
+from ohlora.modules.gan import GAN
 from ohlora.networks import registry
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator, Labels
+from ohlora.networks.registry import Architecture
 
 SIZES = Architecture("flat", resolution=16, z_dim=6, w_dim=5, mapping_layers=1, channel_base=3, channel_max=4)
 
@@ -114,7 +115,9 @@ def test_another_family_trains_and_is_written(tmp_path: Path) -> None:
         use_distributed_sampler=False,
         default_root_dir=str(tmp_path),
     )
-    trainer.fit(module, datamodule=DrawnFaces(16, 12, batch_size=8))
+    data = DrawnFaces(16, 12, batch_size=8)
+    module.connect(data)
+    trainer.fit(module, datamodule=data)
     assert not torch.equal(module.generator.get_parameter("picture.weight"), before)
     assert module.kept_features is not None and len(module.kept_features) > 0
     loaded = network_files.load_generator(tmp_path / "generator.safetensors")
