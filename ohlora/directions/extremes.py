@@ -18,17 +18,10 @@ def training_size(size: int, share: float) -> int:
 
 
 def extremes(scores: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """The samples that score highest and those that score lowest; equal scores are ordered by index.
-
-    Args:
-        scores: (N,).
-        fraction: Share of the samples in each class, above 0 and at most 0.5.
-
-    Returns:
-        Their indices, highest and lowest, each from the outermost inwards.
+    """Indices of those of N scores that are highest and lowest, each from the outermost inwards, ties by index.
 
     Raises:
-        ValueError: If all scores are equal, or there are too few samples for two classes.
+        ValueError: If all scores are equal, or ``fraction``, the share of each class, leaves too few for two classes.
     """
     size = class_size(len(scores), fraction)
     if len(scores) < 2 * size:

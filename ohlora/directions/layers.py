@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ohlora.directions.edits import Grid
-from ohlora.directions.finder import Finder, Notes, Source
+from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import correlations, slopes
@@ -18,7 +17,6 @@ from ohlora.networks.sampling import counted_latents, scores_of_codes
 
 Range = tuple[int, int]
 """First and last style layer, counted from 0."""
-Row = dict[str, Any]
 SCALE_COUNT = 500
 """Latents over which the search CNN's standard deviations are taken."""
 TOLERATED = 0.02
@@ -31,7 +29,7 @@ def arranged(
     """Steps on the layers that the finder's setting ``layers`` names, other than ``each``.
 
     Args:
-        finder: Says ``layers``, ``targets``, ``sweep_count`` and ``seed``.
+        finder: Its settings are followed.
         steps_of: Steps for a range of layers, or for all (None): G×P×D.
         groups: The grouping rule.
         source: What the finder was given.
@@ -43,9 +41,8 @@ def arranged(
     Raises:
         ConfigError: If a range reaches beyond the generator's layers.
     """
-    rows = swept(finder, steps_of, groups, source) if finder.layers in ("sweep", "auto") else []
-    if rows:
-        notes.tables["layers"] = rows
+    if finder.layers in ("sweep", "auto"):
+        notes.tables["layers"] = rows = swept(finder, steps_of, groups, source)
     if finder.layers == "auto":
         chosen = {name: least_leaking([row for row in rows if row["attribute"] == name]) for name in finder.targets}
     elif isinstance(finder.layers, str):
@@ -74,11 +71,7 @@ def least_leaking(rows: list[Row]) -> Range:
 
 @torch.no_grad()
 def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Groups, source: Source) -> list[Row]:
-    """Every contiguous range of layers for every attribute, on latents of their own, by the search CNN.
-
-    Returns:
-        Per attribute and range: ``r``, ``slope``, ``leakage`` and ``drift``.
-    """
+    """``r``, ``slope``, ``leakage`` and ``drift`` of every range of layers and attribute, by the search CNN."""
     generator, network = source.networks
     outputs, count, targets = network.outputs, generator.num_ws, finder.targets
 
