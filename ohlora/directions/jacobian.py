@@ -99,13 +99,20 @@ class Jacobian(Finder):
         scores, found = score_gradients(generator, network, codes, places, source.batch_size)
         group = torch.from_numpy(groups.assign(network.outputs, scores.cpu().numpy())).to(found.device)
         weights = torch.nn.functional.one_hot(group, len(groups.names)).double()
-        deviations = self._deviations(scores[:, places], groups, weights.sum(dim=0))
+        counts = weights.sum(dim=0)
+        if empty := [name for name, count in zip(groups.names, counts.tolist(), strict=True) if not count]:
+            raise DataError(
+                f"no latent of {self.latents} is in group {', '.join(empty)}; take more latents or fewer groups"
+            )
+        deviations = scores[:, places].double().std(dim=0, correction=0)
+        if not bool((deviations > 0).all()):
+            raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
 
         def averaged(gradients: Tensor) -> Tensor:
             """Means of each group, summed in double precision without a copy of all."""
             parts = zip(weights.split(source.batch_size), gradients.split(source.batch_size), strict=True)
             summed = sum(torch.einsum("ng,nkld->gkld", own, part.double()) for own, part in parts)
-            return summed / weights.sum(dim=0)[:, None, None, None]
+            return summed / counts[:, None, None, None]
 
         total = averaged(found)
         for k in range(1, self.rounds):
@@ -118,17 +125,6 @@ class Jacobian(Finder):
             of_round = averaged(score_gradients(generator, network, codes, places, source.batch_size)[1])
             total = of_round if k == 1 else total + of_round
         return total / deviations[:, None, None] / max(1, self.rounds - 1), deviations
-
-    def _deviations(self, scores: Tensor, groups: Groups, counts: Tensor) -> Tensor:
-        empty = [name for name, count in zip(groups.names, counts.tolist(), strict=True) if not count]
-        if empty:
-            raise DataError(
-                f"no latent of {self.latents} is in group {', '.join(empty)}; take more latents or fewer groups"
-            )
-        deviations = scores.double().std(dim=0, correction=0)
-        if not bool((deviations > 0).all()):
-            raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
-        return deviations
 
     def _show(self, gradients: Tensor, covariance: Tensor, held: list[str], notes: Notes) -> None:
         """How strongly each layer moves each attribute."""

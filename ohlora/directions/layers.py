@@ -29,7 +29,7 @@ def arranged(
     """Steps on the layers that the finder's setting ``layers`` names, other than ``each``.
 
     Args:
-        finder: Its settings are followed.
+        finder: The finder.
         steps_of: Steps for a range of layers, or for all (None): G×P×D.
         groups: The grouping rule.
         source: What the finder was given.
@@ -103,11 +103,11 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
                 apart = (slope.abs().sum(dim=1) - slope[:, k].abs()) / (len(outputs) - 1)
                 drift = (judged - unedited[:, None]).abs().mean(dim=1)[:, staying]
                 measured = {
-                    "r": float(correlations(alone, judged)[:, 0, k].mean()),
-                    "slope": float(slope[:, k].mean()),
-                    "leakage": float(apart.mean() / slope[:, k].abs().mean()),
-                    "drift": float(drift.mean()),
+                    "r": correlations(alone, judged)[:, 0, k].mean(),
+                    "slope": slope[:, k].mean(),
+                    "leakage": apart.mean() / slope[:, k].abs().mean(),
+                    "drift": drift.mean(),
                 }
                 row: Row = {"attribute": name, "first": first, "last": last}
-                rows.append(row | {key: round(value, 4) for key, value in measured.items()})
+                rows.append(row | {key: round(float(value), 4) for key, value in measured.items()})
     return rows

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.directions.extremes import class_size
 from ohlora.directions.finder import Row
-from ohlora.directions.sampled import Part, SampleFinder
+from ohlora.directions.sampled import Part, SampleFinder, class_size
 from ohlora.errors import ConfigError
 
 

@@ -14,15 +14,47 @@ from ohlora.attributes import GROUPING
 from ohlora.directions import layers
 from ohlora.directions.covariance import check_scored, covariance_of
 from ohlora.directions.edits import Directions
-from ohlora.directions.extremes import extremes
 from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import UNGROUPED
 from ohlora.errors import ConfigError, DataError
+from ohlora.utils import counted
+
+
+def class_size(count: int, fraction: float) -> int:
+    """Samples in each of the two classes, of ``count`` samples: max(⌊fraction · count⌋, 1)."""
+    return max(int(fraction * count + 1e-9), 1)
+
+
+def training_size(size: int, share: float) -> int:
+    """Samples of a class of ``size`` that train; the others validate."""
+    return int(share * size + 1e-9)
+
+
+def extremes(scores: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of those of N scores that are highest and lowest, each from the outermost inwards, ties by index.
+
+    Raises:
+        ValueError: If all scores are equal, or ``fraction``, the share of each class, leaves too few for two classes.
+    """
+    size = class_size(len(scores), fraction)
+    if len(scores) < 2 * size:
+        raise ValueError(f"there are {len(scores)} samples; expected at least {2 * size} for two classes")
+    if scores.min() == scores.max():
+        raise ValueError(f"every score is {scores[0]}: nothing can be learned from it")
+    order = np.argsort(scores, kind="stable")
+    return order[::-1][:size], order[:size]
+
+
+def split(members: np.ndarray, training_share: float, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    """Parts of a class that train and that validate: a function of (seed, stream) alone."""
+    shuffled = members[counted.permutation(seed, stream, 0, len(members))]
+    train = training_size(len(members), training_share)
+    return shuffled[:train], shuffled[train:]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The samples of one group.
+    """The n samples of one group, and what is known of all samples.
 
     Attributes:
         name: The group's.
@@ -30,8 +62,8 @@ class Part:
         outputs: Names of the K scores.
         codes: n×D, float32.
         scores: n×K.
-        covariance: Of the codes of all samples, D×D float64.
-        deviations: Standard deviations of the scores of all samples, (K,) float64.
+        covariance: Of all codes, D×D float64.
+        deviations: Standard deviations of all scores, (K,) float64.
     """
 
     name: str

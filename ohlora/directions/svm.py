@@ -17,9 +17,8 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from ohlora.directions.edits import Directions
-from ohlora.directions.extremes import class_size, extremes, split, training_size
 from ohlora.directions.finder import Notes, Row, Source
-from ohlora.directions.sampled import Part, SampleFinder
+from ohlora.directions.sampled import Part, SampleFinder, class_size, extremes, split, training_size
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import figures
 

@@ -33,15 +33,9 @@ def slopes(strengths: Tensor, scores: Tensor) -> Tensor:
 
 
 def monotone_shares(scores: Tensor, shape: Sequence[int], axis: int) -> Tensor:
-    """Share of neighbours along an axis of the grid where the higher strength has the higher score.
+    """Share of neighbours along an axis of the grid where the higher strength has the higher score: (N,), 0…1.
 
-    Args:
-        scores: N×E, E in the order of a grid of ``shape`` levels.
-        shape: Levels per axis.
-        axis: Which one.
-
-    Returns:
-        (N,), 0…1.
+    Scores are N×E, with E in the order of a grid of ``shape`` levels.
     """
     rising = scores.reshape(-1, *shape).diff(dim=axis + 1) > 0
     return rising.flatten(1).double().mean(dim=1)

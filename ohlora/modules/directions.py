@@ -127,8 +127,6 @@ def cosines(found: Directions) -> tuple[dict[str, np.ndarray], dict[str, list[di
     for p, name in enumerate(edited if len(names) > 1 else ()):
         between = (vectors[:, p] @ vectors[:, p].T).numpy()
         pictures[f"cosines_of_groups_{name}"] = figures.heat_map(between, names, names, f"{name}: cosine")
-        tables[f"cosines_of_groups_{name}"] = [
-            {"group": g, **dict(zip(names, row, strict=True))}
-            for g, row in zip(names, between.round(4).tolist(), strict=True)
-        ]
+        rows = zip(names, between.round(4).tolist(), strict=True)
+        tables[f"cosines_of_groups_{name}"] = [{"group": g, **dict(zip(names, row, strict=True))} for g, row in rows]
     return pictures, tables

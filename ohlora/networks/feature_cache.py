@@ -31,12 +31,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Sequence[Key]) -> Tensor:
-        """Returns the features of a batch, N×…, detached from the graph.
-
-        Args:
-            images: N×3×R×R.
-            keys: N keys; a key must always stand for the same image.
-        """
+        """Features of images N×3×R×R, N×…, without graph; a key must always stand for the same image."""
         for position, key in enumerate(keys):
             if key not in self._kept:
                 self._kept[key] = self.compute(images[position : position + 1])

@@ -23,10 +23,6 @@ def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
     step on, since its embedding takes its share of the pixel norm: z (512 values) arrives at the first layer about 9 %
     smaller (8.9 %, mean over 20 embeddings of 7 values).
 
-    Args:
-        network: A generator or discriminator of label size 0.
-        size: Number of label values, ≥ 1.
-
     Raises:
         ValueError: If the network has labels already, ``size`` is below 1, or its family cannot be given labels.
     """
