@@ -40,19 +40,10 @@ def held_names(targets: Sequence[str], hold: Sequence[str] | None, outputs: Sequ
         ConfigError: If one is not measured.
     """
     wanted = list(dict.fromkeys([*targets, *(outputs if hold is None else hold)]))
-    check_scored(wanted, outputs)
-    return wanted
-
-
-def check_scored(names: Sequence[str], outputs: Sequence[str]) -> None:
-    """Insists that there is a score for every name.
-
-    Raises:
-        ConfigError: Naming those without.
-    """
-    unknown = [name for name in names if name not in outputs]
+    unknown = [name for name in wanted if name not in outputs]
     if unknown:
         raise ConfigError(f"there is no score for {', '.join(unknown)}; there are {', '.join(outputs)}")
+    return wanted
 
 
 def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:

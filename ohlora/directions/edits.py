@@ -111,10 +111,9 @@ class LocalBasis:
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions in a space of codes, one per group and attribute.
+    """Directions in a space of codes, one per group g and attribute p.
 
-    Adding ``strength · units[g, p] · vectors[g, p]`` to a code of group g moves attribute p, upwards for a positive
-    strength.
+    Adding ``strength · units[g, p] · vectors[g, p]`` to a code moves the attribute, upwards for a positive strength.
 
     Attributes:
         attributes: The P attributes.

@@ -36,7 +36,7 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class Source:
-    """What directions are found from; a finder's :attr:`Finder.needs` says which parts are there.
+    """What directions are found from; a finder's :attr:`Finder.needs` says which of the first three must be there.
 
     Attributes:
         samples: Scored samples.
@@ -56,13 +56,8 @@ class Source:
 
     @property
     def networks(self) -> tuple[Generator, AttributeCNN | AttributeEnsemble]:
-        """Generator and search CNN.
-
-        Raises:
-            ConfigError: If one is missing.
-        """
-        if self.generator is None or self.network is None:
-            raise ConfigError("this finder needs a generator and a network; set both in model.init_args")
+        """Generator and search CNN, for finders that need both."""
+        assert self.generator is not None and self.network is not None
         return self.generator, self.network
 
 

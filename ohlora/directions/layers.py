@@ -49,8 +49,7 @@ def arranged(
         return Codes(steps_of(None), Space.W), "all"
     else:
         chosen = dict.fromkeys(finder.targets, (finder.layers[0], finder.layers[1]))
-    if source.generator is None:
-        raise ConfigError("layers needs a generator; set model.init_args.generator")
+    assert source.generator is not None  # see Finder.needs
     count, parts = source.generator.num_ws, []
     for p, (first, last) in enumerate(chosen.values()):
         if last >= count:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ohlora.attributes import GROUPING
 from ohlora.directions import layers
-from ohlora.directions.covariance import check_scored, covariance_of
+from ohlora.directions.covariance import covariance_of, held_names
 from ohlora.directions.edits import Directions
 from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import UNGROUPED
@@ -130,7 +130,7 @@ class SampleFinder(Finder):
         """See :meth:`ohlora.directions.finder.Finder.find`; samples are searched group by group."""
         samples, groups = source.samples, self.groups(source)
         assert samples is not None  # asked for by ``needs``
-        check_scored(self.targets, samples.outputs)
+        held_names(self.targets, (), samples.outputs)  # refuses targets without a score
         group = groups.assign(samples.outputs, samples.scores)
         codes, scores = samples.codes.values, samples.scores
         deviations = torch.from_numpy(scores).double().std(dim=0, correction=0)

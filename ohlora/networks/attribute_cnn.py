@@ -38,9 +38,8 @@ class Branch:
         hidden: Width of the dense layer before the last.
         conv_dropout: Probability with which a feature map is dropped after each convolution in training.
         dropout: Probability with which a hidden value is dropped in training.
-        unit_range: Whether pixels are scaled to 0…1 before the convolutions, as in the original's filters, instead of
-            −1…1.
-        probability: Whether the outputs are probabilities, that is, followed by a sigmoid.
+        unit_range: Whether pixels are scaled to 0…1 before the convolutions, as in the original's filters.
+        probability: Whether the outputs are followed by a sigmoid.
     """
 
     outputs: tuple[str, ...]
@@ -62,8 +61,7 @@ class Branch:
 def _initialize(module: nn.Module) -> None:
     """Initialises convolutions as He et al. (2015) and dense layers as Glorot and Bengio (2010).
 
-    With torch's default, activations shrink from layer to layer, and some members of an ensemble do not learn more than
-    a constant prediction.
+    With torch's default, activations shrink from layer to layer, and some members of an ensemble stay constant.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=LEAK)

@@ -14,8 +14,8 @@ Key = tuple[int, bool]
 class FeatureCache:
     """Computes the features of each image once and keeps them in memory.
 
-    Images are computed one by one. In a batch, the last bits of an image's features may depend on the size of the
-    batch, and after a resume the same images meet in other batches.
+    Images are computed one by one: in a batch, the last bits of the features may depend on the size of the batch, and
+    after a resume the same images meet in other batches.
 
     Args:
         compute: Function from images N×3×R×R to features N×…; the features of an image must depend on that image alone,

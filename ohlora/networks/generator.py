@@ -262,14 +262,9 @@ class Discriminator(nn.Module, ABC):
 
     @abstractmethod
     def head(self, features: Tensor, label: Tensor | None = None) -> Tensor:
-        """The end: minibatch standard deviation, then the score.
+        """The end: minibatch standard deviation, then the scores (N,) of what :meth:`features` made.
 
-        Args:
-            features: From :meth:`features`.
-            label: N×K; required exactly when the discriminator has labels.
-
-        Returns:
-            Scores (N,); larger means more real.
+        Labels N×K are required exactly when the discriminator has labels.
 
         Raises:
             ValueError: If the labels have the wrong shape, or N does not divide into groups.
@@ -293,11 +288,7 @@ def _check_kind_of_labels(labels: Labels, c_dim: int) -> None:
 
 
 def check_label(label: Tensor | None, count: int, size: int) -> None:
-    """Insists on labels of ``size`` values for ``count`` images, or on none for size 0.
-
-    Raises:
-        ValueError: If they are others.
-    """
+    """Insists on labels of ``size`` values for ``count`` images, or on none for size 0, by a ValueError."""
     given = None if label is None else tuple(label.shape)
     expected = (count, size) if size else None
     if given != expected:

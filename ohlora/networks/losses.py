@@ -20,12 +20,7 @@ def discriminator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
 def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
     """R1 penalty (Mescheder et al., 2018): the squared norm of the scores' gradient by the images, mean over the batch.
 
-    Args:
-        real_scores: The discriminator's scores of ``images``, (N,).
-        images: N×3×H×W; must require gradients.
-
-    Returns:
-        A scalar that can be differentiated.
+    The scores (N,) must have been computed from ``images``, N×3×H×W, which require gradients.
     """
     (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
@@ -39,9 +34,6 @@ def dice_loss(scores: Tensor, target: Tensor) -> Tensor:
     Args:
         scores: Class scores before the softmax, N×K×H×W.
         target: Class ids 0…K−1, N×H×W, int64.
-
-    Returns:
-        A scalar in 0…1.
     """
     probabilities = scores.softmax(dim=1)
     truth = F.one_hot(target, scores.shape[1]).movedim(3, 1).to(probabilities.dtype)

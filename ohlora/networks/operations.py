@@ -213,10 +213,6 @@ class Equalized(nn.Module):
         """The weight that is applied."""
         return self.weight * self.scale
 
-    def scaled_bias(self) -> Tensor:
-        """The bias that is applied."""
-        return self.bias * self.lr_multiplier
-
 
 class EqualizedLinear(Equalized):
     """Equalised linear layer: N×C → N×C'."""
@@ -225,7 +221,7 @@ class EqualizedLinear(Equalized):
         super().__init__((outputs, inputs), gain, lr_multiplier)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.scaled_weight(), self.scaled_bias())
+        return F.linear(x, self.scaled_weight(), self.bias * self.lr_multiplier)
 
 
 class EqualizedConv2d(Equalized):

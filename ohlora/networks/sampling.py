@@ -79,14 +79,14 @@ def score_gradients(
     outputs: Sequence[int],
     batch_size: int = BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """What a network sees in the images of codes, and how that changes with the codes.
+    """What a network sees in the images of N codes, and how that changes with the codes.
 
     One forward pass and a backward pass per output; the images are clipped, not rounded.
 
     Args:
         generator: Makes the images, with its stored noise.
         network: Scores them; K outputs.
-        codes: N codes, in the space in which gradients are wanted.
+        codes: In the space in which gradients are wanted.
         outputs: Which outputs to differentiate.
         batch_size: Images made at once.
 
