@@ -22,7 +22,7 @@ from ohlora.directions.sampled import Part, SampleFinder, class_size, extremes, 
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import figures
 
-TOLERANCE = 1e-8
+TOLERANCE = 1e-6
 """Of scikit-learn's stopping rule. With its default, 1e-4, cosines to the solution were as low as 0.996."""
 MAX_ITERATIONS = 100_000
 
