@@ -30,4 +30,4 @@ class LabelEdits:
         label[:, :, [self.labels.index(name) for name in self.attributes]] += strengths
         z = latents.z[:, None].expand(-1, count, -1)
         codes = self.generator.map(z.flatten(0, 1), label.flatten(0, 1))
-        return Codes(codes.values.unflatten(0, (-1, count)), codes.space)
+        return Codes(codes.values.reshape(len(z), count, -1), codes.space)

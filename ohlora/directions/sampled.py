@@ -148,8 +148,8 @@ class SampleFinder(Finder):
         rows: list[Row] = []
         for g, (name, chosen) in enumerate(members.items()):
             if of_all is None or name not in small:
-                own = {"codes": codes[torch.from_numpy(chosen)], "scores": scores[chosen]}
-                steps, shown = self.solve(replace(whole, name=name, number=g, **own))
+                own = codes[torch.from_numpy(chosen)]
+                steps, shown = self.solve(replace(whole, name=name, number=g, codes=own, scores=scores[chosen]))
             else:
                 steps, shown = of_all
             found.append(steps)

@@ -47,7 +47,7 @@ class Codes:
     @property
     def batch(self) -> tuple[int, ...]:
         """The batch dimensions."""
-        return tuple(self.values.shape[: self.values.ndim - self.space.ndim])
+        return tuple(self.values.shape[: -self.space.ndim])
 
     def flat(self) -> Codes:
         """The same codes with a single batch dimension."""
