@@ -71,8 +71,8 @@ class Jacobian(Finder):
             steps = Codes(covariance_solved_by_layer(gradients, covariance, targets), Space.W_BY_LAYER)
         else:
             steps, acting = layers.arranged(self, steps_of, groups, source, notes)
-        provenance = {"latents": self.latents, "rounds": self.rounds, "images": self.latents * self.rounds}
-        provenance |= {"held": held, "seed": self.seed, "layers": acting}
+        provenance: dict[str, Any] = {"latents": self.latents, "rounds": self.rounds, "held": held, "seed": self.seed}
+        provenance |= {"images": self.latents * self.rounds, "layers": acting}
         basis = self.basis(held, gradients.cpu(), covariance.cpu(), deviations.cpu(), source)
         steps = Codes(steps.values.cpu(), steps.space)
         return Directions.of_steps(self.targets, steps, groups, self.name, provenance, basis)
@@ -110,7 +110,8 @@ class Jacobian(Finder):
 
         def averaged(gradients: Tensor) -> Tensor:
             """Means of each group, summed in double precision without a copy of all."""
-            parts = zip(weights.split(source.batch_size), gradients.split(source.batch_size), strict=True)
+            size = source.batch_size
+            parts = zip(torch.split(weights, size), torch.split(gradients, size), strict=True)
             summed = sum(torch.einsum("ng,nkld->gkld", own, part.double()) for own, part in parts)
             return summed / counts[:, None, None, None]
 

@@ -285,8 +285,8 @@ class EditEvaluation(Stage[CountedLatents]):
             tensors["label"] = latents.label
         if steps:
             tensors["steps"] = torch.stack([steps[case] for case in cases])
-        about = {"space": str(latents.codes.space), "attributes": list(edited), "group_names": list(names)}
-        about |= {"levels": dict(self.grid.levels), "seed": self.seed}
+        about: dict[str, Any] = {"space": str(latents.codes.space), "attributes": list(edited)}
+        about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
         by_name = {name: np.array([row[f"{name}_corr"] for row in rows]) for name in edited}
         pictures = {"correlations": figures.histograms(by_name, self.limits, "correlation of strength and score")}

@@ -114,7 +114,9 @@ def test_another_family_trains_and_is_written(tmp_path: Path) -> None:
         use_distributed_sampler=False,
         default_root_dir=str(tmp_path),
     )
-    trainer.fit(module, datamodule=DrawnFaces(16, 12, batch_size=8))
+    data = DrawnFaces(16, 12, batch_size=8)
+    module.connect(data)
+    trainer.fit(module, datamodule=data)
     assert not torch.equal(module.generator.get_parameter("picture.weight"), before)
     assert module.kept_features is not None and len(module.kept_features) > 0
     loaded = network_files.load_generator(tmp_path / "generator.safetensors")
