@@ -99,7 +99,8 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     if "labels" in method:
         evaluation = {"directions": None, "labels": method["labels"]}
     else:
-        settings = {**(method["finder"].get("init_args") or {}), "seed": seed}
+        # The recipe's own finder says how it groups, and would hand that on to every other.
+        settings: dict[str, Any] = {"group_by": None} | (method["finder"].get("init_args") or {}) | {"seed": seed}
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
         if method["budget"] == "gradients":
             settings |= {"latents": budget}

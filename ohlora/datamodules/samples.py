@@ -31,17 +31,6 @@ class Samples(L.LightningDataModule):
         self.folder, self.count, self.limit, self.seed = Path(folder) if folder else None, count, limit, seed
 
     @property
-    def existing_folder(self) -> Path:
-        """The folder of the set.
-
-        Raises:
-            ConfigError: If none was named.
-        """
-        if self.folder is None:
-            raise ConfigError("this finder searches samples; set data.init_args.folder")
-        return self.folder
-
-    @property
     def medians(self) -> Path | None:
         """The medians that sampling wrote, or None without a set."""
         return self.folder / sample_files.MEDIANS if self.folder else None
@@ -50,15 +39,18 @@ class Samples(L.LightningDataModule):
         """Reads the set into memory.
 
         Raises:
+            ConfigError: If no folder was named.
             MissingArtifactError: If it is not there.
             DataError: If a shard is missing or a score is no number.
         """
-        found = sample_files.read_samples(self.existing_folder, self.count, self.limit, self.seed)
-        total = self.count or sample_files.ranges_in(self.existing_folder)[-1].stop
+        if self.folder is None:
+            raise ConfigError("this finder searches samples; set data.init_args.folder")
+        found = sample_files.read_samples(self.folder, self.count, self.limit, self.seed)
+        total = self.count or sample_files.ranges_in(self.folder)[-1].stop
         if len(found.scores) < total:
             print(
-                f"{self.existing_folder} holds {total} samples; {self.limit} of them, chosen by seed {self.seed}, are "
-                "searched (data.init_args.limit)"
+                f"{self.folder} holds {total} samples; {self.limit} of them, chosen by seed {self.seed}, are searched "
+                "(data.init_args.limit)"
             )
         return found
 

@@ -23,7 +23,7 @@ from ohlora.errors import ConfigError
 def covariance_of(rows: Tensor, chunk: int = 10_000) -> Tensor:
     """Covariance of rows (divided by their number), D×D float64 from N×D of any precision.
 
-    Rows are turned to float64 in chunks, so that large sets of float32 are never copied whole.
+    Rows are turned to float64 in chunks, so that large sets are never copied whole.
     """
     mean = torch.stack([part.double().sum(dim=0) for part in torch.split(rows, chunk)]).sum(dim=0) / len(rows)
     products = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
@@ -34,33 +34,28 @@ def covariance_of(rows: Tensor, chunk: int = 10_000) -> Tensor:
 
 
 def held_names(targets: Sequence[str], hold: Sequence[str] | None, outputs: Sequence[str]) -> list[str]:
-    """Which measured attributes enter the solution: targets first, then what must not change.
-
-    Args:
-        targets: What is moved.
-        hold: What is held; None holds all that is measured.
-        outputs: What is measured.
+    """Which of the measured ``outputs`` enter the solution: targets, then what is held; None holds all outputs.
 
     Raises:
         ConfigError: If one is not measured.
     """
-    wanted = [*targets, *(outputs if hold is None else hold)]
+    wanted = list(dict.fromkeys([*targets, *(outputs if hold is None else hold)]))
     unknown = [name for name in wanted if name not in outputs]
     if unknown:
         raise ConfigError(f"there is no score for {', '.join(unknown)}; there are {', '.join(outputs)}")
-    return list(dict.fromkeys(wanted))
+    return wanted
 
 
 def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
     """Steps that change one attribute each by one standard deviation and hold all others.
 
     Args:
-        gradients: K×D or N×K×D, in standard deviations per unit of w.
+        gradients: …×K×D, in standard deviations per unit of w.
         covariance: D×D.
-        targets: Which of the K attributes to move; the others are only held.
+        targets: Which P of the K attributes to move; the others are only held.
 
     Returns:
-        P×D or N×P×D, in the order of ``targets``.
+        …×P×D, in the order of ``targets``.
 
     Raises:
         ConfigError: If the gradients are not independent, so that an attribute cannot be moved by itself.
@@ -78,19 +73,18 @@ def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[i
 def covariance_solved_by_layer(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
     """:func:`covariance_solved` where each style layer takes a step of its own, as if layers varied independently.
 
-    What an attribute owes to a layer then goes to that layer, as in the style space of Yang et al. (2021, "Semantic
-    hierarchy emerges in deep generative representations for scene synthesis") layers do different things.
+    What an attribute owes to a layer then goes to that layer; Yang et al. (2021, "Semantic hierarchy emerges in deep
+    generative representations for scene synthesis") found that layers do different things.
 
     Args:
-        gradients: K×L×D or N×K×L×D.
+        gradients: …×K×L×D.
         covariance: D×D.
-        targets: Which of the K attributes to move.
+        targets: Which P of the K attributes to move.
 
     Returns:
-        P×L×D or N×P×L×D.
+        …×P×L×D.
     """
-    layers = gradients.shape[-2]
-    by_layer = torch.kron(torch.eye(layers).to(covariance), covariance)
+    by_layer = torch.kron(torch.eye(gradients.shape[-2]).to(covariance), covariance)
     steps = covariance_solved(gradients.flatten(-2), by_layer, targets)
     return steps.reshape(*steps.shape[:-1], *gradients.shape[-2:])
 
@@ -105,7 +99,7 @@ def ridge_gradients(covariance: Tensor, cross: Tensor, deviations: Tensor, penal
         penalty: Weight of the squared coefficients, as a share of the mean variance of w.
 
     Returns:
-        K×D.
+        K×D, in standard deviations of the scores per unit of w.
     """
     size = len(covariance)
     penalised = covariance + penalty * torch.trace(covariance) / size * torch.eye(size).to(covariance)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Protocol
 
@@ -36,15 +35,12 @@ class Edits(Protocol):
     """Anything that turns latents and strengths into edited style codes."""
 
     def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
-        """Codes of edits.
+        """N×E codes, in the space in which the edits move them.
 
         Args:
             latents: N latents.
             group: N indices of groups.
             strengths: E×P, the same edits for all, or N×E×P.
-
-        Returns:
-            N×E codes, in the space in which the edits move them.
         """
         ...
 
@@ -65,21 +61,17 @@ class Latents:
 
     def part(self, place: int) -> Latents:
         """One of them."""
-        chosen = slice(place, place + 1)
-        label = None if self.label is None else self.label[chosen]
-        return Latents(self.z[chosen], label, Codes(self.codes.values[chosen], self.codes.space))
+        label = None if self.label is None else self.label[[place]]
+        return Latents(self.z[[place]], label, replace(self.codes, values=self.codes.values[[place]]))
 
 
 def added(codes: Codes, strengths: Tensor, steps: Codes) -> Codes:
-    """Codes moved by Σ strength · step.
+    """N×E codes, in the space of the steps: N codes moved by Σ strength · step.
 
     Args:
         codes: N codes.
         strengths: E×P or N×E×P.
         steps: N×P differences of codes, in the same space; those by layer also move codes in W.
-
-    Returns:
-        N×E codes, in the space of the steps.
     """
     values = steps.values.to(codes.values)
     strengths = strengths.to(values).expand(len(values), -1, -1)
@@ -119,10 +111,9 @@ class LocalBasis:
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions in a space of codes, one per group and attribute.
+    """Directions in a space of codes, one per group g and attribute p.
 
-    Adding ``strength · units[g, p] · vectors[g, p]`` to a code of group g moves attribute p, upwards for a positive
-    strength.
+    Adding ``strength · units[g, p] · vectors[g, p]`` to a code moves the attribute, upwards for a positive strength.
 
     Attributes:
         attributes: The P attributes.
@@ -146,11 +137,8 @@ class Directions:
 
     def __post_init__(self) -> None:
         expected = (len(self.groups.names), len(self.attributes))
-        if (
-            self.vectors.ndim != 2 + self.space.ndim
-            or self.vectors.shape[:2] != expected
-            or self.units.shape != expected
-        ):
+        shapes = (self.vectors.shape[: -self.space.ndim], self.units.shape)
+        if shapes != (expected, expected):
             raise ValueError(
                 f"vectors in {self.space} have shape {tuple(self.vectors.shape)} and units {tuple(self.units.shape)}; "
                 f"expected {expected[0]} groups × {expected[1]} attributes, and {self.space.ndim} dimensions more of "
@@ -168,9 +156,8 @@ class Directions:
         basis: LocalBasis | None = None,
     ) -> Directions:
         """Directions whose unit of strength is a step: G×P differences of codes."""
-        values = steps.values
-        units = values.flatten(2).norm(dim=-1)
-        vectors = values / units.reshape(*units.shape, *[1] * steps.space.ndim)
+        units = steps.values.flatten(2).norm(dim=-1)
+        vectors = steps.values / units.reshape(*units.shape, *[1] * steps.space.ndim)
         return cls(attributes, vectors, units, groups, method, provenance or {}, steps.space, basis)
 
     @property
@@ -186,11 +173,7 @@ class Directions:
 
 @dataclass(frozen=True)
 class Grid:
-    """A full grid of strengths.
-
-    Attributes:
-        levels: Attribute → strengths, rising; the first attribute changes slowest.
-    """
+    """A full grid of strengths: attribute → its levels, rising; the first attribute changes slowest."""
 
     levels: Mapping[str, tuple[float, ...]]
 
@@ -217,13 +200,7 @@ class Grid:
         """Levels per attribute, in the order of ``levels``."""
         return tuple(len(v) for v in self.levels.values())
 
-    @property
-    def size(self) -> int:
-        """Edits E."""
-        return math.prod(self.shape)
-
     def strengths(self, attributes: Sequence[str]) -> Tensor:
         """All edits, E×P: a column per attribute asked for."""
-        names = list(self.levels)
         rows = torch.tensor(list(product(*self.levels.values())))
-        return rows[:, [names.index(name) for name in attributes]]
+        return rows[:, [list(self.levels).index(name) for name in attributes]]

@@ -22,18 +22,12 @@ from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
 
 Layers = Literal["all", "each", "sweep", "auto"]
-Need = Literal["samples", "generator", "network"]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Scored samples in memory.
-
-    Attributes:
-        outputs: Names of the K scores.
-        codes: N codes, float32 on the CPU.
-        scores: N×K float32.
-    """
+    """Scored samples in memory: names of the K scores, N codes (float32, on the CPU), and N×K float32 scores."""
 
     outputs: tuple[str, ...]
     codes: Codes
@@ -42,7 +36,7 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class Source:
-    """What directions are found from; a finder's :attr:`Finder.needs` says which parts are there.
+    """What directions are found from; a finder's :attr:`Finder.needs` says which of the first three must be there.
 
     Attributes:
         samples: Scored samples.
@@ -61,25 +55,9 @@ class Source:
     batch_size: int = 100
 
     @property
-    def scored_samples(self) -> SampleSet:
-        """The samples.
-
-        Raises:
-            ConfigError: If there are none.
-        """
-        if self.samples is None:
-            raise ConfigError("this finder searches samples; set data.init_args.folder")
-        return self.samples
-
-    @property
     def networks(self) -> tuple[Generator, AttributeCNN | AttributeEnsemble]:
-        """Generator and search CNN.
-
-        Raises:
-            ConfigError: If one is missing.
-        """
-        if self.generator is None or self.network is None:
-            raise ConfigError("this finder needs a generator and a network; set both in model.init_args")
+        """Generator and search CNN, for finders that need both."""
+        assert self.generator is not None and self.network is not None
         return self.generator, self.network
 
 
@@ -89,7 +67,7 @@ class Notes:
 
     metrics: dict[str, float] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
 
 
 class Finder(ABC):
@@ -129,9 +107,9 @@ class Finder(ABC):
         return type(self).__module__.rpartition(".")[2]
 
     @property
-    def needs(self) -> set[Need]:
-        """Which parts of a :class:`Source` the search uses."""
-        found: set[Need] = {"samples"} if self.uses_samples else {"generator", "network"}
+    def needs(self) -> set[str]:
+        """Which parts of a :class:`Source` the search uses: samples, generator, network."""
+        found = {"samples"} if self.uses_samples else {"generator", "network"}
         if self.layers in ("sweep", "auto"):
             found |= {"generator", "network"}
         elif not isinstance(self.layers, str):
@@ -140,11 +118,7 @@ class Finder(ABC):
 
     @abstractmethod
     def find(self, source: Source, notes: Notes) -> Directions:
-        """Searches.
-
-        Args:
-            source: What :attr:`needs` asks for.
-            notes: Takes what the search shows of itself.
+        """Searches in what :attr:`needs` asks for; ``notes`` takes what the search shows of itself.
 
         Raises:
             ConfigError: If settings and source do not fit each other.

@@ -37,14 +37,7 @@ class Groups:
         return tuple("".join(letters) for letters in product("hl", repeat=len(self.attributes)))
 
     def assign(self, outputs: Sequence[str], scores: np.ndarray) -> np.ndarray:
-        """The group of each sample.
-
-        Args:
-            outputs: Names of the columns of ``scores``.
-            scores: N×K.
-
-        Returns:
-            N indices into :attr:`names`.
+        """The group of each of N samples, as an index into :attr:`names`, from scores N×K of the names ``outputs``.
 
         Raises:
             ConfigError: If an attribute has no column, or its median is not known.
@@ -58,6 +51,5 @@ class Groups:
         group = np.zeros(len(scores), dtype=np.int64)
         for name, median in zip(self.attributes, self.medians, strict=True):
             # Compared in single precision, in which scores are: a median printed with four decimals is met by equals.
-            low = scores[:, outputs.index(name)] < np.float32(median)
-            group = 2 * group + low
+            group = 2 * group + (scores[:, outputs.index(name)] < np.float32(median))
         return group

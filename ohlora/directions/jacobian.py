@@ -25,13 +25,13 @@ class Jacobian(Finder):
     """Averages the gradients of the search CNN through the generator, then solves for steps that hold the others.
 
     The first round takes them at the latents themselves; later rounds at latents edited with the steps found so far, by
-    random strengths of the grid, since that is where the steps must hold. The steps come from the mean of all rounds
-    but the first. It costs latents × rounds images, with a backward pass per attribute. A unit of strength is one
-    standard deviation of the score; see :mod:`ohlora.directions.covariance`.
+    random strengths within the grid, since that is where the steps must hold. The steps come from the mean of all
+    rounds but the first. It costs latents × rounds images, with a backward pass per attribute. A unit of strength is
+    one standard deviation of the score; see :mod:`ohlora.directions.covariance`.
 
     Args:
         latents: Latents whose gradients are taken.
-        rounds: How often: the first unedited, the others edited by what was found.
+        rounds: How often they are taken.
         covariance_count: Latents for the covariance of w; no images.
         hold: What the directions must not change; by default all that is measured.
         common: See :class:`ohlora.directions.finder.Finder`.
@@ -57,28 +57,22 @@ class Jacobian(Finder):
         """See :meth:`ohlora.directions.finder.Finder.find`."""
         generator, network = source.networks
         held = held_names(self.targets, self.hold, network.outputs)
-        groups = self.groups(source)
-        covariance = covariance_of(self._codes(generator, "covariance", range(self.covariance_count)))
+        groups, targets = self.groups(source), range(len(self.targets))
+        covariance = covariance_of(self._codes(generator, "covariance", self.covariance_count))
         gradients, deviations = self._gradients(source, groups, held, covariance)
         self._show(gradients, covariance, held, notes)
-        targets = range(len(self.targets))
 
         def steps_of(chosen: layers.Range | None) -> Tensor:
             first, last = chosen or (0, generator.num_ws - 1)
             return covariance_solved(gradients[:, :, first : last + 1].sum(dim=2), covariance, targets)
 
-        arranged: str | dict[str, layers.Range]
+        acting: str | dict[str, layers.Range] = "each"
         if self.layers == "each":
-            by_layer = covariance_solved_by_layer(gradients, covariance, targets)
-            steps, arranged = Codes(by_layer, Space.W_BY_LAYER), "each"
+            steps = Codes(covariance_solved_by_layer(gradients, covariance, targets), Space.W_BY_LAYER)
         else:
-            steps, arranged = layers.arranged(self, steps_of, groups, source, notes)
-        provenance: dict[str, Any] = {
-            "latents": self.latents,
-            "rounds": self.rounds,
-            "images": self.latents * self.rounds,
-        }
-        provenance |= {"held": held, "seed": self.seed, "layers": arranged}
+            steps, acting = layers.arranged(self, steps_of, groups, source, notes)
+        provenance: dict[str, Any] = {"latents": self.latents, "rounds": self.rounds, "held": held, "seed": self.seed}
+        provenance |= {"images": self.latents * self.rounds, "layers": acting}
         basis = self.basis(held, gradients.cpu(), covariance.cpu(), deviations.cpu(), source)
         steps = Codes(steps.values.cpu(), steps.space)
         return Directions.of_steps(self.targets, steps, groups, self.name, provenance, basis)
@@ -89,73 +83,56 @@ class Jacobian(Finder):
         """What edits at single latents start from; None for a finder that makes none."""
         return None
 
-    def _codes(self, generator: Generator, stream: str, indices: Sequence[int]) -> Tensor:
-        parts = [indices[first : first + 1000] for first in range(0, len(indices), 1000)]
-        with torch.no_grad():
-            return torch.cat(
-                [generator.map(*counted_latents(generator, self.seed, part, f"{stream}/")).values for part in parts]
-            )
+    @torch.no_grad()
+    def _codes(self, generator: Generator, stream: str, count: int) -> Tensor:
+        parts = torch.split(torch.arange(count), 1000)
+        latents = (counted_latents(generator, self.seed, part.tolist(), f"{stream}/") for part in parts)
+        return torch.cat([generator.map(*part).values for part in latents])
 
     def _gradients(self, source: Source, groups: Groups, held: list[str], covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean gradients in standard deviations of the scores, G×K×L×D, and those deviations, (K,)."""
         generator, network = source.networks
         places = [network.outputs.index(name) for name in held]
-        start = Codes(self._codes(generator, "search", range(self.latents)), Space.W)
-        strengths = self._strengths(source).to(start.values)
-        codes, total = start.in_space(Space.W_BY_LAYER, generator.num_ws), torch.zeros(())
-        group, deviations = torch.zeros(0), torch.ones(())
-        for k in range(self.rounds):
-            if k:
-                mean = total / deviations[:, None, None] / max(1, k - 1)
-                steps = covariance_solved_by_layer(mean, covariance, range(len(self.targets)))
-                moved = added(start, strengths[k - 1][:, None], Codes(steps[group], Space.W_BY_LAYER))
-                codes = Codes(moved.values[:, 0], moved.space)
-            summed: Tensor | int = 0
-            scores = []
-            for at, part in enumerate(codes.split(source.batch_size)):
-                seen, found = score_gradients(generator, network, part, places, source.batch_size)
-                scores.append(seen)
-                if k == 0:
-                    own = torch.from_numpy(groups.assign(network.outputs, seen.cpu().numpy())).to(found.device)
-                    group = own if at == 0 else torch.cat([group, own])
-                else:
-                    own = group[at * source.batch_size :][: len(found)]
-                weights = torch.nn.functional.one_hot(own, len(groups.names)).double()
-                summed = summed + torch.einsum("ng,nkld->gkld", weights, found.double())
-            counts = torch.bincount(group, minlength=len(groups.names))
-            if k == 0:
-                deviations = self._deviations(torch.cat(scores)[:, places], groups, counts)
-            of_round = summed / counts[:, None, None, None]
-            total = of_round if k <= 1 else total + of_round
-        return total / deviations[:, None, None] / max(1, self.rounds - 1), deviations
-
-    def _strengths(self, source: Source) -> Tensor:
-        """Random strengths within the grid for all rounds but the first: (rounds − 1)×N×P."""
+        start = Codes(self._codes(generator, "search", self.latents), Space.W)
+        codes = start.in_space(Space.W_BY_LAYER, generator.num_ws)
         low, high = ends(self.targets, source)
-        drawn = [
-            [random.random(len(self.targets)) for random in counted.generators(self.seed, stream, range(self.latents))]
-            for stream in (f"search/strengths/{k}" for k in range(1, self.rounds))
-        ]
-        uniform = torch.from_numpy(np.array(drawn).reshape(self.rounds - 1, self.latents, len(self.targets)))
-        return torch.lerp(low.double(), high.double(), uniform)
-
-    def _deviations(self, scores: Tensor, groups: Groups, counts: Tensor) -> Tensor:
-        empty = [name for name, count in zip(groups.names, counts.tolist(), strict=True) if not count]
-        if empty:
+        scores, found = score_gradients(generator, network, codes, places, source.batch_size)
+        group = torch.from_numpy(groups.assign(network.outputs, scores.cpu().numpy())).to(found.device)
+        weights = torch.nn.functional.one_hot(group, len(groups.names)).double()
+        counts = weights.sum(dim=0)
+        if empty := [name for name, count in zip(groups.names, counts.tolist(), strict=True) if not count]:
             raise DataError(
                 f"no latent of {self.latents} is in group {', '.join(empty)}; take more latents or fewer groups"
             )
-        deviations = scores.double().std(dim=0, correction=0)
+        deviations = scores[:, places].double().std(dim=0, correction=0)
         if not bool((deviations > 0).all()):
             raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
-        return deviations
+
+        def averaged(gradients: Tensor) -> Tensor:
+            """Means of each group, summed in double precision without a copy of all."""
+            size = source.batch_size
+            parts = zip(torch.split(weights, size), torch.split(gradients, size), strict=True)
+            summed = sum(torch.einsum("ng,nkld->gkld", own, part.double()) for own, part in parts)
+            return summed / counts[:, None, None, None]
+
+        total = averaged(found)
+        for k in range(1, self.rounds):
+            mean = total / deviations[:, None, None] / max(1, k - 1)
+            steps = covariance_solved_by_layer(mean, covariance, range(len(self.targets)))
+            drawn = counted.generators(self.seed, f"search/strengths/{k}", range(self.latents))
+            uniform = torch.from_numpy(np.stack([random.random(len(self.targets)) for random in drawn]))
+            strengths = torch.lerp(low.double(), high.double(), uniform).to(start.values)[:, None]
+            codes = added(start, strengths, Codes(steps[group], Space.W_BY_LAYER)).flat()
+            of_round = averaged(score_gradients(generator, network, codes, places, source.batch_size)[1])
+            total = of_round if k == 1 else total + of_round
+        return total / deviations[:, None, None] / max(1, self.rounds - 1), deviations
 
     def _show(self, gradients: Tensor, covariance: Tensor, held: list[str], notes: Notes) -> None:
         """How strongly each layer moves each attribute."""
         along = torch.einsum("gkld,de,gkle->gkl", gradients, covariance, gradients)
         reach = along.mean(dim=0).clamp(min=0).sqrt().cpu().numpy()
-        names = [f"{layer}" for layer in range(reach.shape[1])]
         title = "change by one standard deviation of w in a layer"
+        names = [str(layer) for layer in range(reach.shape[1])]
         notes.pictures["layers_of_attributes"] = figures.heat_map(reach, held, names, title, (-1, 1))
         notes.tables["layers_of_attributes"] = [
             {"attribute": name, **{f"layer_{k}": round(float(v), 4) for k, v in enumerate(row)}}

@@ -14,27 +14,20 @@ from ohlora.networks.generator import Generator
 
 @dataclass(frozen=True)
 class LabelEdits:
-    """Moves the label inputs of a conditional generator.
-
-    Attributes:
-        attributes: What is edited.
-        generator: A generator with labels.
-        labels: Names of its label inputs.
-    """
+    """Moves the ``attributes`` among the ``labels`` of a conditional generator; a unit is one unit of the label."""
 
     attributes: tuple[str, ...]
     generator: Generator
     labels: Sequence[str]
 
     def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
-        """See :class:`ohlora.directions.edits.Edits`; a unit is one unit of the label."""
+        """See :class:`ohlora.directions.edits.Edits`."""
         if latents.label is None:
             raise ValueError("the generator has no labels to move")
         strengths = strengths.to(latents.z).expand(len(latents.z), -1, -1)
         count = strengths.shape[1]
         label = latents.label[:, None].repeat(1, count, 1)
-        for p, name in enumerate(self.attributes):
-            label[:, :, list(self.labels).index(name)] += strengths[:, :, p]
+        label[:, :, [self.labels.index(name) for name in self.attributes]] += strengths
         z = latents.z[:, None].expand(-1, count, -1)
         codes = self.generator.map(z.flatten(0, 1), label.flatten(0, 1))
-        return Codes(codes.values.reshape(len(latents.z), count, -1), codes.space)
+        return Codes(codes.values.reshape(len(z), count, -1), codes.space)

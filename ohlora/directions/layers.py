@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ohlora.directions.edits import Grid
-from ohlora.directions.finder import Finder, Notes, Source
+from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import correlations, slopes
@@ -18,7 +17,6 @@ from ohlora.networks.sampling import counted_latents, scores_of_codes
 
 Range = tuple[int, int]
 """First and last style layer, counted from 0."""
-Row = dict[str, Any]
 SCALE_COUNT = 500
 """Latents over which the search CNN's standard deviations are taken."""
 TOLERATED = 0.02
@@ -31,7 +29,7 @@ def arranged(
     """Steps on the layers that the finder's setting ``layers`` names, other than ``each``.
 
     Args:
-        finder: Says ``layers``, ``targets``, ``sweep_count`` and ``seed``.
+        finder: The finder.
         steps_of: Steps for a range of layers, or for all (None): G×P×D.
         groups: The grouping rule.
         source: What the finder was given.
@@ -43,17 +41,15 @@ def arranged(
     Raises:
         ConfigError: If a range reaches beyond the generator's layers.
     """
-    rows = swept(finder, steps_of, groups, source) if finder.layers in ("sweep", "auto") else []
-    if rows:
-        notes.tables["layers"] = rows
+    if finder.layers in ("sweep", "auto"):
+        notes.tables["layers"] = rows = swept(finder, steps_of, groups, source)
     if finder.layers == "auto":
         chosen = {name: least_leaking([row for row in rows if row["attribute"] == name]) for name in finder.targets}
     elif isinstance(finder.layers, str):
         return Codes(steps_of(None), Space.W), "all"
     else:
         chosen = dict.fromkeys(finder.targets, (finder.layers[0], finder.layers[1]))
-    if source.generator is None:
-        raise ConfigError("layers needs a generator; set model.init_args.generator")
+    assert source.generator is not None  # see Finder.needs
     count, parts = source.generator.num_ws, []
     for p, (first, last) in enumerate(chosen.values()):
         if last >= count:
@@ -74,11 +70,7 @@ def least_leaking(rows: list[Row]) -> Range:
 
 @torch.no_grad()
 def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Groups, source: Source) -> list[Row]:
-    """Every contiguous range of layers for every attribute, on latents of their own, by the search CNN.
-
-    Returns:
-        Per attribute and range: ``r``, ``slope``, ``leakage`` and ``drift``.
-    """
+    """``r``, ``slope``, ``leakage`` and ``drift`` of every range of layers and attribute, by the search CNN."""
     generator, network = source.networks
     outputs, count, targets = network.outputs, generator.num_ws, finder.targets
 
@@ -110,11 +102,11 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
                 apart = (slope.abs().sum(dim=1) - slope[:, k].abs()) / (len(outputs) - 1)
                 drift = (judged - unedited[:, None]).abs().mean(dim=1)[:, staying]
                 measured = {
-                    "r": float(correlations(alone, judged)[:, 0, k].mean()),
-                    "slope": float(slope[:, k].mean()),
-                    "leakage": float(apart.mean() / slope[:, k].abs().mean()),
-                    "drift": float(drift.mean()),
+                    "r": correlations(alone, judged)[:, 0, k].mean(),
+                    "slope": slope[:, k].mean(),
+                    "leakage": apart.mean() / slope[:, k].abs().mean(),
+                    "drift": drift.mean(),
                 }
                 row: Row = {"attribute": name, "first": first, "last": last}
-                rows.append(row | {key: round(value, 4) for key, value in measured.items()})
+                rows.append(row | {key: round(float(value), 4) for key, value in measured.items()})
     return rows

@@ -48,19 +48,8 @@ class Local(Jacobian):
         self, held: list[str], gradients: Tensor, covariance: Tensor, deviations: Tensor, source: Source
     ) -> LocalBasis:
         """See :class:`ohlora.directions.edits.LocalBasis`."""
-        low, high = ends(self.targets, source)
-        return LocalBasis(
-            tuple(held),
-            gradients[0],
-            covariance,
-            deviations,
-            self.points,
-            self.local_rounds,
-            self.share,
-            low,
-            high,
-            self.seed,
-        )
+        settings = (self.points, self.local_rounds, self.share, *ends(self.targets, source), self.seed)
+        return LocalBasis(tuple(held), gradients[0], covariance, deviations, *settings)
 
 
 @dataclass(frozen=True)
@@ -68,9 +57,9 @@ class LocalEdits:
     """Steps of each latent's own, from gradients averaged over the neighbourhood that its edits reach.
 
     The gradient at the latent itself is noisy: it says what the smallest change would do. So it is taken at ``points``
-    codes, edited at random within the tested range, averaged, shrunk towards the mean over all latents, and solved like
-    those (:mod:`ohlora.directions.covariance`); the next round edits with the steps just found. A latent costs points ×
-    rounds images, each with a backward pass per attribute.
+    codes, edited at random within the tested range, averaged, shrunk towards the mean over all latents, and solved as
+    that is (:mod:`ohlora.directions.covariance`); the next round edits with the steps just found. A latent costs points
+    × rounds images, each with a backward pass per attribute.
 
     Attributes:
         attributes: What is edited.
@@ -93,7 +82,7 @@ class LocalEdits:
         targets = [b.outputs.index(name) for name in self.attributes]
         mean, covariance = b.gradients.to(w.device, torch.double), b.covariance.to(w.device, torch.double)
         steps = covariance_solved_by_layer(mean, covariance, targets).expand(len(w), -1, -1, -1)
-        total = torch.zeros_like(mean).expand(len(w), -1, -1, -1).clone()
+        total = torch.zeros_like(mean).repeat(len(w), 1, 1, 1)
         for k in range(b.rounds):
             edited = added(codes, self._strengths(k), Codes(steps, Space.W_BY_LAYER)).flat()
             _, gradients = score_gradients(self.generator, self.network, edited, places, self.batch_size)

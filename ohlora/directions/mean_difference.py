@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.directions.extremes import class_size
-from ohlora.directions.sampled import Part, Row, SampleFinder
+from ohlora.directions.finder import Row
+from ohlora.directions.sampled import Part, SampleFinder, class_size
 from ohlora.errors import ConfigError
 
 
@@ -22,6 +22,8 @@ class MeanDifference(SampleFinder):
         fraction: Share of a group in each of the two classes.
         common: See :class:`ohlora.directions.sampled.SampleFinder`.
     """
+
+    noted = ("seed", "fraction")
 
     def __init__(self, fraction: float = 0.2, **common: Any) -> None:
         super().__init__(**common)
@@ -39,7 +41,3 @@ class MeanDifference(SampleFinder):
         classes = [part.classes(name, self.fraction) for name in self.targets]
         means = [np.subtract(*(w[members].mean(axis=0, dtype=np.float64) for members in pair)) for pair in classes]
         return part.one_deviation(torch.from_numpy(np.stack(means))), []
-
-    def settings(self) -> dict[str, Any]:
-        """Also the share of a group in a class."""
-        return super().settings() | {"fraction": self.fraction}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ohlora.directions.sampled import Part, Row, SampleFinder
+from ohlora.directions.finder import Row
+from ohlora.directions.sampled import Part, SampleFinder
 from ohlora.utils import counted
 
 

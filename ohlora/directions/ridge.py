@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_of, covariance_solved, held_names, ridge_gradients
-from ohlora.directions.finder import SampleSet
-from ohlora.directions.sampled import Part, Row, SampleFinder
+from ohlora.directions.finder import Row
+from ohlora.directions.sampled import Part, SampleFinder
 from ohlora.errors import ConfigError
 
 
@@ -34,10 +34,6 @@ class Ridge(SampleFinder):
     def large_enough(self, count: int, size: int) -> bool:
         """A regression needs more samples than coefficients."""
         return count > size + 1
-
-    def scored(self, samples: SampleSet) -> list[str]:
-        """The targets and what is held."""
-        return held_names(self.targets, self.hold, samples.outputs)
 
     def solve(self, part: Part) -> tuple[Tensor, list[Row]]:
         """See :meth:`ohlora.directions.sampled.SampleFinder.solve`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,19 +12,49 @@ from torch import Tensor
 
 from ohlora.attributes import GROUPING
 from ohlora.directions import layers
-from ohlora.directions.covariance import covariance_of
+from ohlora.directions.covariance import covariance_of, held_names
 from ohlora.directions.edits import Directions
-from ohlora.directions.extremes import extremes
-from ohlora.directions.finder import Finder, Notes, SampleSet, Source
-from ohlora.directions.groups import UNGROUPED, Groups
+from ohlora.directions.finder import Finder, Notes, Row, Source
+from ohlora.directions.groups import UNGROUPED
 from ohlora.errors import ConfigError, DataError
+from ohlora.utils import counted
 
-Row = dict[str, Any]
+
+def class_size(count: int, fraction: float) -> int:
+    """Samples in each of the two classes, of ``count`` samples: max(⌊fraction · count⌋, 1)."""
+    return max(int(fraction * count + 1e-9), 1)
+
+
+def training_size(size: int, share: float) -> int:
+    """Samples of a class of ``size`` that train; the others validate."""
+    return int(share * size + 1e-9)
+
+
+def extremes(scores: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of those of N scores that are highest and lowest, each from the outermost inwards, ties by index.
+
+    Raises:
+        ValueError: If all scores are equal, or ``fraction``, the share of each class, leaves too few for two classes.
+    """
+    size = class_size(len(scores), fraction)
+    if len(scores) < 2 * size:
+        raise ValueError(f"there are {len(scores)} samples; expected at least {2 * size} for two classes")
+    if scores.min() == scores.max():
+        raise ValueError(f"every score is {scores[0]}: nothing can be learned from it")
+    order = np.argsort(scores, kind="stable")
+    return order[::-1][:size], order[:size]
+
+
+def split(members: np.ndarray, training_share: float, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    """Parts of a class that train and that validate: a function of (seed, stream) alone."""
+    shuffled = members[counted.permutation(seed, stream, 0, len(members))]
+    train = training_size(len(members), training_share)
+    return shuffled[:train], shuffled[train:]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The samples of one group.
+    """The n samples of one group, and what is known of all samples.
 
     Attributes:
         name: The group's.
@@ -32,8 +62,8 @@ class Part:
         outputs: Names of the K scores.
         codes: n×D, float32.
         scores: n×K.
-        covariance: Of the codes of all samples, D×D float64.
-        deviations: Standard deviations of the scores of all samples, (K,) float64.
+        covariance: Of all codes, D×D float64.
+        deviations: Standard deviations of all scores, (K,) float64.
     """
 
     name: str
@@ -68,10 +98,14 @@ class SampleFinder(Finder):
         small_groups: What becomes of a group too small for a search: ``ungrouped`` takes the direction of all samples
             for it and says so, ``raise`` ends the run.
         common: See :class:`ohlora.directions.finder.Finder`.
+
+    Attributes:
+        noted: Settings that files of directions tell.
     """
 
-    uses_samples: ClassVar[bool] = True
-    grouped_by_default: ClassVar[tuple[str, ...]] = GROUPING
+    uses_samples = True
+    grouped_by_default = GROUPING
+    noted: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, small_groups: Literal["ungrouped", "raise"] = "ungrouped", **common: Any) -> None:
         super().__init__(**common)
@@ -92,60 +126,40 @@ class SampleFinder(Finder):
         """Whether a group of ``count`` samples of length ``size`` can be searched by itself."""
         return True
 
-    def scored(self, samples: SampleSet) -> list[str]:
-        """Which scores the search looks at."""
-        return list(self.targets)
-
-    def settings(self) -> dict[str, Any]:
-        """What a file of directions says of the search."""
-        return {"seed": self.seed}
-
-    def show(self, rows: list[Row], groups: Groups, notes: Notes) -> None:
-        """Adds what else is worth showing of the table's rows, of which there is one per group and attribute."""
-
     def find(self, source: Source, notes: Notes) -> Directions:
-        """See :meth:`ohlora.directions.finder.Finder.find`; rows are searched group by group."""
-        samples, groups = source.scored_samples, self.groups(source)
-        unknown = [name for name in self.scored(samples) if name not in samples.outputs]
-        if unknown:
-            raise ConfigError(f"there is no score for {', '.join(unknown)}; there are {', '.join(samples.outputs)}")
+        """See :meth:`ohlora.directions.finder.Finder.find`; samples are searched group by group."""
+        samples, groups = source.samples, self.groups(source)
+        assert samples is not None  # asked for by ``needs``
+        held_names(self.targets, (), samples.outputs)  # refuses targets without a score
         group = groups.assign(samples.outputs, samples.scores)
-        values = samples.codes.values
-        sizes = np.bincount(group, minlength=len(groups.names)).tolist()
-        small = [g for g, size in enumerate(sizes) if not self.large_enough(size, values.shape[-1])]
-        self._say_small(small, sizes, groups)
-        whole = covariance_of(values), torch.from_numpy(samples.scores).double().std(dim=0, correction=0)
-
-        def solved(name: str, number: int, chosen: np.ndarray) -> tuple[Tensor, list[Row]]:
-            part = Part(name, number, samples.outputs, values[torch.from_numpy(chosen)], samples.scores[chosen], *whole)
-            try:
-                return self.solve(part)
-            except ArithmeticError as error:
-                raise DataError(f"group {name}: {error}; look at its scores, or raise max_iterations") from error
-
-        of_all = solved(UNGROUPED, 0, np.arange(len(group))) if small else None
-        found = []
+        codes, scores = samples.codes.values, samples.scores
+        deviations = torch.from_numpy(scores).double().std(dim=0, correction=0)
+        whole = Part(UNGROUPED, 0, samples.outputs, codes, scores, covariance_of(codes), deviations)
+        members = {name: np.flatnonzero(group == g) for g, name in enumerate(groups.names)}
+        small = [name for name, chosen in members.items() if not self.large_enough(len(chosen), codes.shape[-1])]
+        if small:
+            listed = ", ".join(f"{name} ({len(members[name])})" for name in small)
+            said = f"too few samples in {len(small)} of {len(members)} groups: {listed}"
+            if self.small_groups == "raise" or len(members) == 1:
+                raise DataError(f"{said}; take more samples, fewer grouping attributes or a larger fraction")
+            print(f"{said}; they get the direction of all samples")
+        of_all = self.solve(whole) if small else None
+        found: list[Tensor] = []
         rows: list[Row] = []
-        for g, name in enumerate(groups.names):
-            steps, shown = of_all if of_all and g in small else solved(name, g, np.flatnonzero(group == g))
+        for g, (name, chosen) in enumerate(members.items()):
+            if of_all is None or name not in small:
+                own = codes[torch.from_numpy(chosen)]
+                steps, shown = self.solve(replace(whole, name=name, number=g, codes=own, scores=scores[chosen]))
+            else:
+                steps, shown = of_all
             found.append(steps)
-            about = {"group": name, "samples": sizes[g], "own_direction": g not in small}
+            about = {"group": name, "samples": len(chosen), "own_direction": name not in small}
             rows += [about | {"attribute": a} | row for a, row in zip(self.targets, shown, strict=False)]
-        steps = torch.stack(found)
         notes.metrics["groups_without_own_direction"] = len(small)
         if rows:
             notes.tables["search"] = rows
-            self.show(rows, groups, notes)
-        arranged, chosen = layers.arranged(self, lambda _: steps, groups, source, notes)
-        about = {"samples": len(group), "ungrouped": [groups.names[g] for g in small], "layers": chosen}
-        return Directions.of_steps(self.targets, arranged, groups, self.name, self.settings() | about)
-
-    def _say_small(self, small: list[int], sizes: list[int], groups: Groups) -> None:
-        if not small:
-            return
-        names = groups.names
-        listed = ", ".join(f"{names[g]} ({sizes[g]})" for g in small)
-        said = f"too few samples in {len(small)} of {len(names)} groups: {listed}"
-        if self.small_groups == "raise" or len(names) == 1:
-            raise DataError(f"{said}; take more samples, fewer grouping attributes or a larger fraction")
-        print(f"{said}; they get the direction of all samples")
+        of_groups = torch.stack(found)
+        arranged, acting = layers.arranged(self, lambda _: of_groups, groups, source, notes)
+        provenance = {name: getattr(self, name) for name in self.noted}
+        provenance |= {"samples": len(group), "ungrouped": small, "layers": acting}
+        return Directions.of_steps(self.targets, arranged, groups, self.name, provenance)

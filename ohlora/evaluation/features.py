@@ -47,40 +47,32 @@ class Penultimate(nn.Module):
         return hidden if self.projection is None else hidden @ self.projection.to(hidden.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Extracts the features of a batch: N×F."""
+        """The features of a batch: N×F."""
         return self.projected(self.network.features(images))
 
 
 def label_correlations(labels: Tensor, scores: np.ndarray) -> np.ndarray:
-    """Computes the Pearson correlation of each label with each measured attribute.
+    """Pearson's correlation of each label with each measured attribute: K×K, a row per label.
 
     Args:
         labels: The generator's conditions, N×K.
         scores: Scores of the images, N×K; column k is the attribute that label k stands for.
-
-    Returns:
-        K×K, −1…1: the row is the label, the column the attribute.
     """
     count = labels.shape[1]
     return np.asarray(np.corrcoef(labels.numpy().T, scores.T)[:count, count:])
 
 
 def mean_pairwise_distance(features: Tensor) -> float:
-    """Computes the mean Euclidean distance between two different rows of N×F, a measure of diversity; N ≥ 2."""
+    """The mean Euclidean distance between two different rows of N×F, a measure of diversity; N ≥ 2."""
     count = len(features)
     return float(torch.cdist(features.double(), features.double()).sum() / (count * (count - 1)))
 
 
 def set_distances(real: Tensor, fake: Tensor) -> dict[str, float]:
-    """Computes distances between two sets of images from their features.
-
-    Args:
-        real: Features of the one set, N×F.
-        fake: Features of the other set, M×F.
+    """Distances between two sets of images from their features N×F and M×F; both are 0 for equal distributions.
 
     Returns:
-        ``frechet_distance`` (Heusel et al., 2017) and ``kernel_distance`` (Bińkowski et al., 2018); both are 0 for
-        equal distributions.
+        ``frechet_distance`` (Heusel et al., 2017) and ``kernel_distance`` (Bińkowski et al., 2018).
     """
     identity = nn.Identity()  # the features are given already
     identity.num_features = real.shape[1]  # type: ignore[assignment]

@@ -39,13 +39,8 @@ def sides_by_place(maps: Tensor) -> Tensor:
     """Exchanges left and right eyes, or brows, where the left one lies further right in the image than the right one.
 
     Data sets disagree on whether "left" is the person's or the viewer's, and networks that were trained with mirrored
-    images confuse the two. The scores need "left" to be the left half of the image.
-
-    Args:
-        maps: Parsing maps, N×H×W uint8.
-
-    Returns:
-        Corrected maps, N×H×W uint8. A map in which one side is missing stays as it is.
+    images confuse the two. The scores need "left" to be the left half of the image. Maps are N×H×W uint8; one in which
+    a side is missing stays as it is.
     """
     columns = torch.arange(maps.shape[2], device=maps.device, dtype=torch.float32)
 
@@ -119,8 +114,8 @@ class SegmentationParser(FaceParser):
         names: dict[int, str] = {int(key): str(name) for key, name in self.model.config.id2label.items()}
         self.register_buffer("table", torch.tensor(class_table(names, classes), dtype=torch.uint8))
         self.size = _input_size(settings)
-        for key, default in (("mean", 0.5), ("std", 0.5)):
-            values = settings.get(f"image_{key}", [default] * 3)
+        for key in ("mean", "std"):
+            values = settings.get(f"image_{key}", [0.5] * 3)
             self.register_buffer(key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -164,22 +159,18 @@ def _input_size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     if not settings.get("do_resize", True):
         return None
     size = settings.get("size", 512)  # the default of transformers
-    if isinstance(size, int):
-        return size, size
-    if "shortest_edge" in size:
-        return int(size["shortest_edge"]), int(size["shortest_edge"])  # faces are square
-    return int(size["height"]), int(size["width"])
+    if isinstance(size, dict) and "height" in size:
+        return int(size["height"]), int(size["width"])
+    edge = int(size["shortest_edge"] if isinstance(size, dict) else size)
+    return edge, edge  # faces are square
 
 
 def class_table(names: Mapping[int, str], classes: Mapping[str, str]) -> list[int]:
-    """Maps each class id of a checkpoint to our class id.
+    """Our class id for each class id 0…K−1 of a checkpoint.
 
     Args:
-        names: The checkpoint's names of its classes by id, 0…K−1.
+        names: The checkpoint's names of its classes by id.
         classes: The checkpoint's name of a class, or its id as text → our class.
-
-    Returns:
-        K class ids.
 
     Raises:
         ConfigError: If a class of the checkpoint has no entry, an entry names an unknown class of ours, or an entry
@@ -210,8 +201,8 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> F
 
     Raises:
         MissingArtifactError: If the file, or a file of the checkpoint, does not exist.
-        ConfigError: If ``classes`` is given for a file, or does not fit the checkpoint, or transformers is not
-        installed. FormatError: If the file or checkpoint cannot be read, or the U-Net has other classes.
+        ConfigError: If ``classes`` is given for a file, or does not fit the checkpoint, or transformers is missing.
+        FormatError: If the file or checkpoint cannot be read, or the U-Net has other classes.
     """
     path = Path(path)
     if path.is_dir():

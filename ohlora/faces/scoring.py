@@ -122,9 +122,6 @@ def score(
 def check_variants(variants: Mapping[str, str]) -> None:
     """Checks the names of attributes and variants.
 
-    Args:
-        variants: Attribute → variant.
-
     Raises:
         ValueError: If an attribute or variant is unknown; the message lists those that exist.
     """
@@ -419,10 +416,7 @@ class Normalization:
 
     @classmethod
     def fit(cls, scores: Sequence[Mapping[str, float]]) -> Normalization:
-        """Computes mean and standard deviation of a population.
-
-        Args:
-            scores: Raw scores of at least two faces, all with the same names.
+        """Mean and standard deviation of the raw scores of at least two faces, all with the same names.
 
         Raises:
             ValueError: If there are fewer than two faces, their names differ, or all faces have the same score.
@@ -438,10 +432,7 @@ class Normalization:
         return cls(dict(zip(names, mean, strict=True)), dict(zip(names, std, strict=True)))
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
-        """Computes the z-scores of one face.
-
-        Args:
-            scores: Attribute → raw score, for some or all of the attributes of this normalisation.
+        """The z-scores of one face from raw scores of some or all attributes of this normalisation.
 
         Raises:
             ValueError: If an attribute has no mean and deviation here.
@@ -452,7 +443,7 @@ class Normalization:
         return {name: (value - self.mean[name]) / self.std[name] for name, value in scores.items()}
 
     def to_dict(self) -> dict[str, dict[str, float]]:
-        """Returns a dictionary that can be written as JSON: attribute → ``mean`` and ``std``."""
+        """Attribute → ``mean`` and ``std``, to be written as JSON."""
         return {name: {"mean": self.mean[name], "std": self.std[name]} for name in self.mean}
 
     @classmethod

@@ -82,20 +82,18 @@ class DirectionSearch(Stage[Samples]):
         self.trainer.should_stop = True
 
     def _search(self) -> None:
-        source, notes = self._source(), Notes()
-        found = self.finder.find(source, notes)
+        notes = Notes()
+        found = self.finder.find(self._source(), notes)
         direction_files.save_directions(found, self.output / DIRECTIONS)
         pictures, tables = cosines(found)
         for logger in self.loggers:
             logger.log_metrics(notes.metrics)
-        self.show({**notes.pictures, **pictures}, {**notes.tables, **tables})
+        self.show(notes.pictures | pictures, notes.tables | tables)
         names = found.groups.names
         print(f"{found.method}: {len(names)} groups × {', '.join(found.attributes)}: {self.output / DIRECTIONS}")
 
     def _source(self) -> Source:
-        """What the finder needs, loaded."""
-        data: Samples = self.data
-        needs, medians = self.finder.needs, self.medians or data.medians
+        needs, medians = self.finder.needs, self.medians or self.data.medians
         generator = network = None
         if "generator" in needs:
             loaded = network_files.load_generator(str(self.paths["generator"]))
@@ -103,7 +101,7 @@ class DirectionSearch(Stage[Samples]):
         if "network" in needs:
             network = network_files.load_attributes(str(self.paths["network"])).requires_grad_(False).to(self.device)
         return Source(
-            data.read() if "samples" in needs else None,
+            self.data.read() if "samples" in needs else None,
             generator,
             network,
             sample_files.medians_of(Path(medians)) if self.finder.group_by and medians else {},
@@ -129,8 +127,6 @@ def cosines(found: Directions) -> tuple[dict[str, np.ndarray], dict[str, list[di
     for p, name in enumerate(edited if len(names) > 1 else ()):
         between = (vectors[:, p] @ vectors[:, p].T).numpy()
         pictures[f"cosines_of_groups_{name}"] = figures.heat_map(between, names, names, f"{name}: cosine")
-        tables[f"cosines_of_groups_{name}"] = [
-            {"group": g, **dict(zip(names, row, strict=True))}
-            for g, row in zip(names, between.round(4).tolist(), strict=True)
-        ]
+        rows = zip(names, between.round(4).tolist(), strict=True)
+        tables[f"cosines_of_groups_{name}"] = [{"group": g, **dict(zip(names, row, strict=True))} for g, row in rows]
     return pictures, tables

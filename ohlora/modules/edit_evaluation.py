@@ -14,21 +14,20 @@ from ohlora.attributes import LABELS
 from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.latents import Latents as CountedLatents
 from ohlora.datamodules.latents import pieces
-from ohlora.directions.edits import GRID, LIMITS, Directions, Edits, Grid, Latents, added, tested_as
+from ohlora.directions.edits import GRID, LIMITS, Edits, Grid, Latents, added, tested_as
 from ohlora.directions.groups import Groups
 from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import EditReport, correlations, passes, slopes, summary
-from ohlora.faces.parsing import load_parser, parsed
+from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.faces.scoring import score
 from ohlora.formats import direction_files, network_files
 from ohlora.modules.base import Stage
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.generator import Generator
+from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
-from ohlora.pipeline import require
 from ohlora.utils import figures, images
 from ohlora.utils.ranks import gathered
 
@@ -89,11 +88,11 @@ class EditEvaluation(Stage[CountedLatents]):
         super().__init__()
         if (directions is None) == (labels is None):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
-        self.output, self.seed = Path(output), seed
+        self.output, self.seed, self.calibrate = Path(output), seed, calibrate
         self.paths = {"generator": generator, "network": network, "judge": judge}
-        self.directions_path, self.labels, self.calibrate = directions, labels, calibrate
+        self.directions_path, self.labels = directions, tuple(labels or ())
         self.levels: Mapping[str, Sequence[float]] = grid or GRID
-        self.limits_given, self.scale_count = limits, scale_count
+        self.limits_given, self.scale_count = LIMITS if limits is None else limits, scale_count
         self.parser_path, self.closer_count, self.discriminator_path = parser, closer_count, discriminator
         self.sheets, self.image_batch_size = sheets, image_batch_size
 
@@ -101,8 +100,6 @@ class EditEvaluation(Stage[CountedLatents]):
         """Counted latents of a stream of their own, with codes in the space where edits start."""
         z, label = counted_latents(self.generator, self.seed, indices, f"{stream}/")
         return Latents(z, label, self.generator.in_space(self.generator.map(z, label), self.start))
-
-    # --- before the test
 
     def setup(self, stage: str) -> None:
         """Loads what the evaluation needs, and checks that it fits together.
@@ -112,29 +109,21 @@ class EditEvaluation(Stage[CountedLatents]):
             MissingArtifactError: If a file is missing.
         """
         for name, path in self.paths.items():
-            require(path)
             load = network_files.load_generator if name == "generator" else network_files.load_attributes
             setattr(self, name, load(path).requires_grad_(False).to(self.device))
         if self.directions_path is not None:
-            found = direction_files.load_directions(self.directions_path)
-            try:
-                self.generator.in_space(found.steps.flat(), found.space)
-            except ValueError as error:
-                raise ConfigError(f"{self.directions_path} is for another generator: {error}") from error
-            self.start = Space.S if found.space is Space.S else Space.W
-            self.edited, self.groups, self.edits = found.attributes, found.groups, self._edits(found)
+            self._use_directions(self.directions_path)
         else:
-            self.edited, self.groups = tuple(self.labels or ()), Groups()
-            unlabelled = [name for name in self.edited if name not in LABELS[: self.generator.c_dim]]
+            unlabelled = [name for name in self.labels if name not in LABELS[: self.generator.c_dim]]
             if unlabelled:
                 raise ConfigError(f"the generator has no label for {', '.join(unlabelled)}")
+            self.edited, self.groups = self.labels, Groups()
             self.edits = LabelEdits(self.edited, self.generator, LABELS)
         outputs = self.judge.outputs
         unseen = [name for name in self.edited if name not in outputs]
         if unseen:
             raise ConfigError(f"the judge has no output {', '.join(unseen)}; it has {', '.join(outputs)}")
-        self.grid = Grid.of(self.edited, self.levels)
-        limits = LIMITS if self.limits_given is None else self.limits_given
+        self.grid, limits = Grid.of(self.edited, self.levels), self.limits_given
         self.limits = {name: limits.get(name, limits.get(tested_as(name), 0.0)) for name in self.edited}
         self.strengths = self.grid.strengths(self.edited).to(self.device)
         axes = [list(self.grid.levels).index(name) for name in self.edited]
@@ -142,7 +131,6 @@ class EditEvaluation(Stage[CountedLatents]):
         self.units = torch.ones(len(self.edited), device=self.device)
         self.discriminator = self.parser = None
         if self.discriminator_path is not None:
-            require(self.discriminator_path)
             self.discriminator = network_files.load_discriminator(self.discriminator_path).to(self.device)
             size, group = self.data.batch_size, self.discriminator.mbstd_group_size
             if size % min(size, group):
@@ -151,69 +139,64 @@ class EditEvaluation(Stage[CountedLatents]):
                     "expected a multiple"
                 )
         if self.parser_path is not None:
-            require(self.parser_path)
             self.parser = load_parser(self.parser_path)
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
         self._tested_steps: list[tuple[int, Tensor]] = []
 
-    def _edits(self, found: Directions) -> Edits:
-        if found.basis is None:
-            return found
-        return LocalEdits(found.attributes, found.basis, self.generator, self.network, self.image_batch_size)
+    def _use_directions(self, path: str) -> None:
+        found = direction_files.load_directions(path)
+        try:
+            self.generator.in_space(found.steps.flat(), found.space)
+        except ValueError as error:
+            raise ConfigError(f"{path} is for another generator: {error}") from error
+        self.start = Space.S if found.space is Space.S else Space.W
+        self.edited, self.groups, self.edits = found.attributes, found.groups, found
+        if found.basis is not None:
+            self.edits = LocalEdits(self.edited, found.basis, self.generator, self.network, self.image_batch_size)
 
     def on_test_start(self) -> None:
         """Measures the judge's mean and standard deviation over samples of their own, then calibrates if asked to."""
-        mine = range(self.global_rank, self.scale_count, self.trainer.world_size)
-        seen = [self._seen(self.latents("scale", part).codes)[1].cpu() for part in pieces(mine, self.image_batch_size)]
+        parts = self._mine(self.scale_count, self.image_batch_size)
+        seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in parts]
         scores = torch.cat(gathered(seen)).double()
         self.scale = (scores.mean(dim=0).to(self.device), scores.std(dim=0, correction=0).to(self.device))
-        if self.calibrate:
+        for _ in range(2 if self.calibrate else 0):
             self._calibrate()
 
     def _calibrate(self) -> None:
-        """Sets units so that strength 1 is one of the judge's standard deviations, on latents of their own; twice."""
-        mine = range(self.global_rank, self.calibrate, self.trainer.world_size)
+        """Sets units so that strength 1 is one of the judge's standard deviations, on latents of their own."""
         own = [self.judge.outputs.index(name) for name in self.edited]
-        for _ in range(2):
-            parts = []
-            for part in pieces(mine, self.data.batch_size):
-                _, _, judged, _, _ = self._edited(self.latents("calibration", part))
-                slope = slopes(self.strengths.double(), judged)
-                parts.append(slope[:, range(len(own)), own].cpu())
-            mean = torch.cat(gathered(parts)).mean(dim=0)
-            if bool((mean <= 0).any()):
-                names = [name for name, value in zip(self.edited, mean.tolist(), strict=True) if value <= 0]
-                print(f"{', '.join(names)} does not rise with its strength and keeps its unit")
-            self.units = self.units / torch.where(mean > 0, mean, 1.0).to(self.units)
+        parts = []
+        for part in self._mine(self.calibrate, self.data.batch_size):
+            judged = self._edited(self.latents("calibration", part))[2]
+            parts.append(slopes(self.strengths.double(), judged)[:, range(len(own)), own].cpu())
+        mean = torch.cat(gathered(parts)).mean(dim=0)
+        falling = [name for name, value in zip(self.edited, mean.tolist(), strict=True) if value <= 0]
+        if falling:
+            print(f"{', '.join(falling)} does not rise with its strength and keeps its unit")
+        self.units = self.units / torch.where(mean > 0, mean, 1.0).to(self.units)
 
-    # --- the test
-
-    def _synthesized(self, codes: Codes) -> Tensor:
-        """Images of codes with a single batch dimension."""
-        return self.generator.synthesize(codes)
+    def _mine(self, count: int, size: int) -> list[range]:
+        """This process's share of so many latents, in batches."""
+        return pieces(range(self.global_rank, count, self.trainer.world_size), size)
 
     def _pictures(self, codes: Codes) -> np.ndarray:
-        """The same as grey levels, N×H×W×3 uint8."""
+        """Images of codes as grey levels, N×H×W×3 uint8."""
         parts = codes.split(self.image_batch_size)
-        return np.concatenate([images.to_uint8(self._synthesized(part)) for part in parts])
+        return np.concatenate([images.to_uint8(self.generator.synthesize(part)) for part in parts])
 
-    def _seen(self, codes: Codes) -> list[Tensor]:
-        """What search CNN and judge see in the images of codes."""
-        return scores_of_codes(self.generator, [self.network, self.judge], codes, self.image_batch_size)
-
-    def _in_deviations(self, scores: Tensor) -> Tensor:
-        mean, deviation = self.scale
-        return (scores.double() - mean) / deviation
+    def _scores(self, codes: Codes, *networks: AttributeCNN | AttributeEnsemble) -> list[Tensor]:
+        return scores_of_codes(self.generator, networks, codes, self.image_batch_size)
 
     def _edited(self, latents: Latents) -> tuple[Tensor, Codes, Tensor, Tensor, Codes | None]:
         """Edits latents, and judges them.
 
         Returns:
-            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K and, of local edits,
-            the steps.
+            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K (both in standard
+            deviations) and, of local edits, the steps.
         """
-        seen, unedited = self._seen(latents.codes)
+        seen, unedited = self._scores(latents.codes, self.network, self.judge)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
         steps, strengths = None, self.strengths * self.units
         if isinstance(self.edits, LocalEdits):
@@ -221,9 +204,10 @@ class EditEvaluation(Stage[CountedLatents]):
             codes = added(latents.codes, strengths, steps)
         else:
             codes = self.edits.codes(latents, group, strengths)
-        (scores,) = scores_of_codes(self.generator, [self.judge], codes.flat(), self.image_batch_size)
-        judged = self._in_deviations(scores).reshape(*codes.batch, -1)
-        return group, codes, judged, self._in_deviations(unedited), steps
+        mean, deviation = self.scale
+        (edited,) = self._scores(codes.flat(), self.judge)
+        judged = ((edited.double() - mean) / deviation).reshape(*codes.batch, -1)
+        return group, codes, judged, (unedited.double() - mean) / deviation, steps
 
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
@@ -232,31 +216,26 @@ class EditEvaluation(Stage[CountedLatents]):
         group, codes, judged, unedited, steps = self._edited(latents)
         if steps is not None:  # a character needs what was tested
             self._tested_steps += zip(batch, steps.values.float().cpu(), strict=True)
-        index = torch.tensor(batch, device=self.device)
-        self.report.update(index, group, self.strengths, judged, unedited)
+        self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
         if batch[-1] < self.closer_count:
             if self.discriminator is not None and len(batch) == self.data.batch_size:  # groups must be whole
-                self._compare_realism(latents, codes)
+                self._compare_realism(self.discriminator, latents, codes)
             if self.parser is not None:
-                self._read_parsed(codes)
+                self._read_parsed(self.parser, codes)
 
-    def _compare_realism(self, latents: Latents, codes: Codes) -> None:
+    def _compare_realism(self, discriminator: Discriminator, latents: Latents, codes: Codes) -> None:
         """The discriminator's scores of each latent's edits and of itself; neighbours in its groups are other faces."""
-        assert self.discriminator is not None
-        labels = latents.label if self.discriminator.c_dim else None
+        labels = latents.label if discriminator.c_dim else None
         turned = [latents.codes, *(Codes(of_edit, codes.space) for of_edit in codes.values.unbind(1))]
-        scores = [self.discriminator(self._synthesized(of_edit).clamp(-1, 1), labels) for of_edit in turned]
+        scores = [discriminator(self.generator.synthesize(of_edit).clamp(-1, 1), labels) for of_edit in turned]
         table = torch.stack(scores, dim=1)
         self._realism.append((table[:, 0].cpu(), table[:, 1:].mean(dim=1).cpu()))
 
-    def _read_parsed(self, codes: Codes) -> None:
+    def _read_parsed(self, parser: FaceParser, codes: Codes) -> None:
         """Correlations of strengths with scores read off parsed maps, N×P; NaN where a face part is not seen."""
-        assert self.parser is not None
         for of_latent in codes.values:
             pictures = self._pictures(Codes(of_latent, codes.space))
-            rows = [
-                score(picture, found) for picture, found in zip(pictures, parsed(self.parser, pictures), strict=True)
-            ]
+            rows = [score(picture, found) for picture, found in zip(pictures, parsed(parser, pictures), strict=True)]
             table = torch.tensor([[row[name] for name in self.edited] for row in rows], dtype=torch.float64)
             r = correlations(self.strengths.cpu().double(), table[None])[0]
             self._parsed.append(torch.diagonal(r)[None])
@@ -272,7 +251,7 @@ class EditEvaluation(Stage[CountedLatents]):
                     f"no whole batch of {self.data.batch_size} lies within the first {self.closer_count} latents; "
                     "choose a smaller data.init_args.batch_size or a larger closer_count"
                 )
-            plain, edited = (torch.cat([pair[k] for pair in pairs]) for k in (0, 1))
+            plain, edited = (torch.cat(scores) for scores in zip(*pairs, strict=True))
             extra["realism_change"] = float((edited - plain).mean() / plain.std())
         if self.parser is not None:
             means = torch.cat(gathered(self._parsed)).nanmean(dim=0)
@@ -286,13 +265,12 @@ class EditEvaluation(Stage[CountedLatents]):
         statistics = summary(rows, edited, self.judge.outputs, self.limits) | extra
         results = []
         for row in rows:
-            r = [row[f"{name}_corr"] for name in edited]
-            result: dict[str, Any] = {"case": int(row["index"]), "vector_no": 0}
-            result |= {"passed": passes(row, self.limits), "group_name": names[int(row["group"])]}
-            result |= {f"{name}_corr": round(value, 4) for name, value in zip(edited, r, strict=True)}
-            result["sum_abs_corr"] = round(sum(abs(value) for value in r), 4)
-            own = {k: round(v, 4) for k, v in row.items() if k not in ("index", "group") and k not in result}
-            results.append(result | own)
+            result: dict[str, Any] = {"case": int(row["index"]), "vector_no": 0, "passed": passes(row, self.limits)}
+            result["group_name"] = names[int(row["group"])]
+            measured = {key: round(value, 4) for key, value in row.items() if key not in ("index", "group")}
+            result |= {f"{name}_corr": measured[f"{name}_corr"] for name in edited}
+            result["sum_abs_corr"] = round(sum(abs(row[f"{name}_corr"]) for name in edited), 4)
+            results.append(result | measured)
         rounded = {key: round(value, 4) for key, value in statistics.items()}
         rounded["sum_abs_corr_mean"] = round(sum(row["sum_abs_corr"] for row in results) / len(results), 4)
         cases = [result["case"] for result in results]
@@ -307,19 +285,9 @@ class EditEvaluation(Stage[CountedLatents]):
             tensors["label"] = latents.label
         if steps:
             tensors["steps"] = torch.stack([steps[case] for case in cases])
-        write_report(
-            self.output,
-            results,
-            rounded,
-            tensors,
-            generator=self.paths["generator"],
-            directions=self.directions_path,
-            space=str(latents.codes.space),
-            attributes=list(edited),
-            group_names=list(names),
-            levels=dict(self.grid.levels),
-            seed=self.seed,
-        )
+        about: dict[str, Any] = {"space": str(latents.codes.space), "attributes": list(edited)}
+        about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
+        write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
         by_name = {name: np.array([row[f"{name}_corr"] for row in rows]) for name in edited}
         pictures = {"correlations": figures.histograms(by_name, self.limits, "correlation of strength and score")}
         tables: dict[str, Any] = {"test_result": results}
@@ -334,28 +302,24 @@ class EditEvaluation(Stage[CountedLatents]):
             f"{self.output / RESULTS}"
         )
 
+    @torch.no_grad()
     def _sheets(self, results: list[dict[str, Any]], latents: Latents, group: Tensor) -> list[dict[str, Any]]:
         """Sheets of the best, middle and worst latents, by the lowest of a latent's correlations."""
         edited = self.edited
         order = sorted(range(len(results)), key=lambda k: -min(results[k][f"{name}_corr"] for name in edited))
         count = min(self.sheets, max(1, len(order) // 3))
         middle = (len(order) - count) // 2
+        chosen = {"best": order[:count], "middle": order[middle : middle + count], "worst": order[-count:]}
         shown: list[dict[str, Any]] = []
         for old in (self.output / "sheets").glob("*_case_*.png"):  # of an earlier test
             old.unlink()
-        for what, places in (
-            ("best", order[:count]),
-            ("middle", order[middle : middle + count]),
-            ("worst", order[-count:]),
-        ):
-            for k in dict.fromkeys(places):
-                codes = self.edits.codes(latents.part(k), group[k : k + 1], self.strengths * self.units)
-                with torch.no_grad():
-                    made = self._pictures(codes.flat())
-                row = results[k]
-                measured = [f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}" for n in edited]
-                title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
-                sheet = figures.edit_sheet(made, self.grid.levels, [title, "   ".join(measured)])
-                images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
-                shown.append({"which": what, "sheet": sheet, **row})
+        for what, place in ((what, place) for what, places in chosen.items() for place in places):
+            codes = self.edits.codes(latents.part(place), group[[place]], self.strengths * self.units)
+            row = results[place]
+            measured = [f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}" for n in edited]
+            title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
+            lines = [title, "   ".join(measured)]
+            sheet = figures.edit_sheet(self._pictures(codes.flat()), self.grid.levels, lines)
+            images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
+            shown.append({"which": what, "sheet": sheet, **row})
         return shown

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ohlora.attributes import FILTERS, LABELS, Crop, attribute
+from ohlora.networks.operations import check_images
 
 LEAK = 0.01
 """Slope of every leaky ReLU."""
@@ -37,9 +38,8 @@ class Branch:
         hidden: Width of the dense layer before the last.
         conv_dropout: Probability with which a feature map is dropped after each convolution in training.
         dropout: Probability with which a hidden value is dropped in training.
-        unit_range: Whether pixels are scaled to 0…1 before the convolutions, as in the original's filters, instead of
-            −1…1.
-        probability: Whether the outputs are probabilities, that is, followed by a sigmoid.
+        unit_range: Whether pixels are scaled to 0…1 before the convolutions, as in the original's filters.
+        probability: Whether the outputs are followed by a sigmoid.
     """
 
     outputs: tuple[str, ...]
@@ -61,8 +61,7 @@ class Branch:
 def _initialize(module: nn.Module) -> None:
     """Initialises convolutions as He et al. (2015) and dense layers as Glorot and Bengio (2010).
 
-    With torch's default, activations shrink from layer to layer, and some members of an ensemble do not learn more than
-    a constant prediction.
+    With torch's default, activations shrink from layer to layer, and some members of an ensemble stay constant.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=LEAK)
@@ -75,12 +74,8 @@ def _initialize(module: nn.Module) -> None:
 class Window(nn.Sequential):
     """The convolutions of one window, N×3×h×w → N×C×h'×w'; each is followed by a leaky ReLU and channel dropout.
 
-    Args:
-        plan: See :class:`Branch`.
-        dropout: Probability with which a feature map is dropped in training.
-
     Raises:
-        ValueError: If the plan cannot be parsed.
+        ValueError: If the plan (see :class:`Branch`) cannot be parsed.
     """
 
     def __init__(self, plan: str, dropout: float) -> None:
@@ -105,10 +100,6 @@ class Window(nn.Sequential):
 class BranchNetwork(nn.Module):
     """One branch: images N×3×R×R in [−1, 1] → N × its number of outputs, before any sigmoid.
 
-    Args:
-        branch: Its settings.
-        resolution: Height and width R of the images.
-
     Raises:
         ValueError: If the plan is invalid, or reduces a window to nothing.
     """
@@ -123,7 +114,6 @@ class BranchNetwork(nn.Module):
 
     @torch.no_grad()
     def _flat_size(self) -> int:
-        """Number of values that the convolutions make of one image."""
         try:
             return self._convolve(torch.zeros(1, 3, self.resolution, self.resolution)).shape[1]
         except RuntimeError as error:  # raised by torch where a kernel is larger than its input
@@ -137,7 +127,7 @@ class BranchNetwork(nn.Module):
         return torch.cat(parts, dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """Computes the hidden layer: N×``hidden``, −1…1."""
+        """The hidden layer: N×``hidden``, −1…1."""
         if self.branch.unit_range:
             images = (images + 1) / 2
         return torch.tanh(self.dense(self._convolve(images)))
@@ -178,41 +168,31 @@ class AttributeCNN(nn.Module):
         return [b.branch for b in self.branches.values()]  # type: ignore[misc]
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the constructor arguments that rebuild this network."""
+        """The constructor arguments that rebuild this network."""
         return {"branches": [asdict(spec) for spec in self.specs], "resolution": self.resolution}
 
     def logits(self, images: Tensor) -> Tensor:
-        """Computes the scores before any sigmoid: N×K.
-
-        Raises:
-            ValueError: If the images are not N×3×R×R.
-        """
+        """The scores before any sigmoid, N×K; see :meth:`forward`."""
         check_images(images, self.resolution)
         return torch.cat([branch(images) for branch in self.branches.values()], dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """Computes the hidden layers of all branches, concatenated: N × the sum of their widths, −1…1.
-
-        Raises:
-            ValueError: If the images are not N×3×R×R.
-        """
+        """The hidden layers of all branches, concatenated: N × the sum of their widths, −1…1."""
         check_images(images, self.resolution)
         return torch.cat([branch.features(images) for branch in self.branches.values()], dim=1)  # type: ignore[operator]
 
     def read(self, features: Tensor) -> Tensor:
-        """Computes the scores from hidden layers.
-
-        Args:
-            features: What :meth:`features` returned for N images.
-
-        Returns:
-            N×K: what :meth:`forward` returns for these images in evaluation mode (without dropout).
-        """
+        """From what :meth:`features` returned, the scores N×K of :meth:`forward` in evaluation mode."""
         parts = torch.split(features, [spec.hidden for spec in self.specs], dim=1)
         logits = [branch.score(part) for branch, part in zip(self.branches.values(), parts, strict=True)]  # type: ignore[operator]
         return self._activated(torch.cat(logits, dim=1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Scores, N×K.
+
+        Raises:
+            ValueError: If the images are not N×3×R×R.
+        """
         return self._activated(self.logits(images))
 
     def _activated(self, scores: Tensor) -> Tensor:
@@ -239,19 +219,16 @@ class AttributeEnsemble(nn.Module):
         super().__init__()
         if members < 1:
             raise ValueError(f"members is {members}; expected at least 1")
-        self.members = nn.ModuleList(AttributeCNN(branches, resolution) for _ in range(members))
-        self.outputs, self.resolution = self._first.outputs, resolution
-
-    @property
-    def _first(self) -> AttributeCNN:
-        return self.members[0]  # type: ignore[return-value]
+        networks = [AttributeCNN(branches, resolution) for _ in range(members)]
+        self.members = nn.ModuleList(networks)
+        self.outputs, self.resolution = networks[0].outputs, resolution
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the constructor arguments that rebuild this ensemble."""
-        return {"members": len(self.members), **self._first.arguments()}
+        """The constructor arguments that rebuild this ensemble."""
+        return {"members": len(self.members), **self.members[0].arguments()}  # type: ignore[operator]
 
     def each(self, images: Tensor) -> Tensor:
-        """Computes the outputs of every member: members×N×K."""
+        """The outputs of every member: members×N×K."""
         return torch.stack([member(images) for member in self.members])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -259,7 +236,7 @@ class AttributeEnsemble(nn.Module):
 
     @classmethod
     def of(cls, networks: Sequence[AttributeCNN]) -> AttributeEnsemble:
-        """Builds an ensemble from networks of one architecture, whose weights are copied.
+        """An ensemble of copies of networks.
 
         Raises:
             ValueError: If there is no network, or they differ in more than their weights.
@@ -274,20 +251,9 @@ class AttributeEnsemble(nn.Module):
 
 def cut(images: Tensor, crop: Crop) -> Tensor:
     """Crops a window from N×C×H×W; its edges are rounded to whole pixels."""
-    height, width = images.shape[2:]
-    rows = slice(round(crop.top * height), round(crop.bottom * height))
-    columns = slice(round(crop.left * width), round(crop.right * width))
-    return images[:, :, rows, columns]
-
-
-def check_images(images: Tensor, resolution: int) -> None:
-    """Checks the shape of images.
-
-    Raises:
-        ValueError: If it is not N×3×R×R.
-    """
-    if images.ndim != 4 or images.shape[1:] != (3, resolution, resolution):
-        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 3, {resolution}, {resolution})")
+    top, bottom = (round(edge * images.shape[2]) for edge in (crop.top, crop.bottom))
+    left, right = (round(edge * images.shape[3]) for edge in (crop.left, crop.right))
+    return images[:, :, top:bottom, left:right]
 
 
 # --- named instances --------------------------------------------------------------------------------------------------
@@ -351,11 +317,11 @@ def _small(branch: Branch) -> Branch:
 
 
 def attribute_cnn(name: str, plan: Plan = "original", resolution: int = 256) -> AttributeCNN:
-    """Builds a network by name, with random weights from torch's global generator.
+    """A network by name, with random weights from torch's global generator.
 
     Args:
-        name: A filter, such as ``gender``, ``quality``, ``age`` or ``glass`` (one probability each), ``property`` (the
-            attributes of :data:`ohlora.attributes.LABELS`), ``hairstyle``, or ``merged`` (property and hairstyle).
+        name: A filter, such as ``gender`` (one probability), ``property`` (the attributes of
+            :data:`ohlora.attributes.LABELS`), ``hairstyle``, or ``merged`` (property and hairstyle).
         plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64.
         resolution: Height and width of the images.
 
@@ -372,7 +338,7 @@ def attribute_cnn(name: str, plan: Plan = "original", resolution: int = 256) -> 
 
 
 def merge(networks: Sequence[AttributeCNN]) -> AttributeCNN:
-    """Joins the branches of several networks in one network, with their weights.
+    """The branches of several networks in one, with their weights.
 
     Raises:
         ValueError: If they differ in resolution or predict the same attribute twice.

@@ -47,7 +47,7 @@ class Codes:
     @property
     def batch(self) -> tuple[int, ...]:
         """The batch dimensions."""
-        return tuple(self.values.shape[: self.values.ndim - self.space.ndim])
+        return tuple(self.values.shape[: -self.space.ndim])
 
     def flat(self) -> Codes:
         """The same codes with a single batch dimension."""
@@ -58,11 +58,7 @@ class Codes:
         return [replace(self, values=part) for part in torch.split(self.values, size)]
 
     def in_space(self, space: Space, num_ws: int) -> Codes:
-        """The same codes in another space, where that needs no network.
-
-        Args:
-            space: Where to; codes in W can be repeated for every layer.
-            num_ws: Style layers L of the generator.
+        """The same codes in another space, where that needs no network: in W repeated for all ``num_ws`` layers.
 
         Raises:
             ValueError: If these codes do not exist there, or a network is needed to say what they are there.

@@ -51,16 +51,16 @@ class FaceParserNetwork(nn.Module):
         self.head = nn.Conv2d(widths[0], len(self.classes), 1)
 
     def arguments(self) -> dict[str, list[str] | list[int]]:
-        """Returns the constructor arguments that rebuild this network."""
+        """The constructor arguments that rebuild this network."""
         return {"classes": list(self.classes), "widths": list(self.widths)}
 
     @property
     def step(self) -> int:
-        """The number of which height and width must be multiples, since every level but the first halves them."""
+        """What height and width must be multiples of, since every level but the first halves them."""
         return 1 << (len(self.widths) - 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Computes class scores for every pixel.
+        """Class scores.
 
         Raises:
             ValueError: If height or width is not a multiple of :attr:`step`.

@@ -14,8 +14,8 @@ Key = tuple[int, bool]
 class FeatureCache:
     """Computes the features of each image once and keeps them in memory.
 
-    Images are computed one by one. In a batch, the last bits of an image's features may depend on the size of the
-    batch, and after a resume the same images meet in other batches.
+    Images are computed one by one: in a batch, the last bits of the features may depend on the size of the batch, and
+    after a resume the same images meet in other batches.
 
     Args:
         compute: Function from images N×3×R×R to features N×…; the features of an image must depend on that image alone,
@@ -31,12 +31,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Sequence[Key]) -> Tensor:
-        """Returns the features of a batch, N×…, detached from the graph.
-
-        Args:
-            images: N×3×R×R.
-            keys: N keys; a key must always stand for the same image.
-        """
+        """Features of images N×3×R×R, N×…, without graph; a key must always stand for the same image."""
         for position, key in enumerate(keys):
             if key not in self._kept:
                 self._kept[key] = self.compute(images[position : position + 1])

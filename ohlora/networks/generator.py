@@ -8,10 +8,11 @@ Shapes: N images, Z = ``z_dim``, D = ``w_dim``, K = ``c_dim``, L = ``num_ws``, C
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,17 +53,16 @@ class Generator(nn.Module, ABC):
 
     def __init__(self, resolution: int, z_dim: int, w_dim: int, c_dim: int, labels: Labels, label_rows: int) -> None:
         super().__init__()
-        if (c_dim == 0) != (labels == "none"):
-            raise ValueError(f"labels is {labels!r} with c_dim {c_dim}; 'none' goes with 0 and only with 0")
+        _check_kind_of_labels(labels, c_dim)
         self.resolution, self.z_dim, self.w_dim, self.c_dim, self.labels = resolution, z_dim, w_dim, c_dim, labels
         self.register_buffer("w_avg", torch.zeros(w_dim))
         self.register_buffer("label_table", torch.zeros(label_rows, c_dim))
 
     # --- what a family defines
 
-    @abstractmethod
-    def arguments(self) -> dict[str, int | str]:
-        """The constructor arguments that rebuild this generator."""
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments that rebuild this generator; by default, its attributes of their names."""
+        return _arguments(self)
 
     @abstractmethod
     def compute_w(self, z: Tensor, label: Tensor | None) -> Tensor:
@@ -88,19 +88,17 @@ class Generator(nn.Module, ABC):
         return self.w_avg.device
 
     @property
+    def label_rows(self) -> int:
+        """Rows M of ``label_table``."""
+        return len(self.label_table)
+
+    @property
     def style_offsets(self) -> tuple[int, ...]:
         """Where each style layer's channels begin in a code in S."""
         return (0, *accumulate(self.style_sizes[:-1]))
 
     def map(self, z: Tensor, label: Tensor | None = None) -> Codes:
-        """Latents to style codes.
-
-        Args:
-            z: N×Z.
-            label: N×K; required exactly when the generator has labels.
-
-        Returns:
-            N codes in W.
+        """Latents z (N×Z) and labels (N×K, required exactly when the generator has labels) to N codes in W.
 
         Raises:
             ValueError: If a shape does not fit.
@@ -117,11 +115,7 @@ class Generator(nn.Module, ABC):
         return Codes(w, Space.W_BY_LAYER)
 
     def in_space(self, codes: Codes, space: Space) -> Codes:
-        """The same codes in another space, differentiably: from W to W by layer, and from both to S.
-
-        Args:
-            codes: Codes of N images.
-            space: Where to.
+        """The same codes of N images in another space, differentiably: from W to W by layer, and from both to S.
 
         Raises:
             ValueError: If the codes do not fit this generator, or do not exist in that space.
@@ -138,11 +132,7 @@ class Generator(nn.Module, ABC):
         return codes.in_space(space, self.num_ws)
 
     def styles(self, w: Codes) -> Codes:
-        """Style channels of codes: N codes in W or W by layer → N codes in S, differentiably.
-
-        Raises:
-            ValueError: If the codes do not fit this generator.
-        """
+        """N codes in any space → N codes in S: their style channels; see :meth:`in_space`."""
         return self.in_space(w, Space.S)
 
     # --- images
@@ -207,11 +197,7 @@ class Generator(nn.Module, ABC):
 
     def set_labels(self, labels: Labels, table: Tensor | None = None) -> None:
         """Declares how labels are drawn; ``table`` (M×K) is required for ``dataset`` and refused otherwise."""
-        if (self.c_dim == 0) != (labels == "none"):
-            raise ValueError(
-                f"labels is {labels!r} for a generator of label size {self.c_dim}; "
-                "'none' goes with size 0 and only with size 0"
-            )
+        _check_kind_of_labels(labels, self.c_dim)
         if (labels == "dataset") != (table is not None):
             raise ValueError(f"labels is {labels!r}: a label table is needed for 'dataset' and for nothing else")
         if table is not None and (table.ndim != 2 or table.shape[1] != self.c_dim or not len(table)):
@@ -220,11 +206,7 @@ class Generator(nn.Module, ABC):
         self.label_table = self.w_avg.new_zeros(0, self.c_dim) if table is None else table.to(self.w_avg)
 
     def draw_labels(self, generators: Sequence[np.random.Generator]) -> Tensor | None:
-        """One label per random generator, as training drew them.
-
-        Returns:
-            N×K on the network's device, or None for a generator without labels.
-        """
+        """One label per random generator, as training drew them: N×K, or None for a generator without labels."""
         if self.labels == "none":
             return None
         size = (len(generators), self.c_dim)
@@ -243,7 +225,7 @@ class Generator(nn.Module, ABC):
 
 
 class Discriminator(nn.Module, ABC):
-    """A discriminator: images N×3×R×R and labels N×K → scores (N,).
+    """A discriminator: images N×3×R×R and labels N×K → scores (N,); larger means more real.
 
     It is a trunk (:meth:`features`), which treats every image by itself, and a head (:meth:`head`), which sees the
     batch and the labels.
@@ -266,19 +248,13 @@ class Discriminator(nn.Module, ABC):
     label_head: LabelHead
     feature_shape: tuple[int, ...]
 
-    @abstractmethod
-    def arguments(self) -> dict[str, int | str]:
-        """The constructor arguments that rebuild this discriminator."""
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments that rebuild this discriminator; by default, its attributes of their names."""
+        return _arguments(self)
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """The trunk: what the discriminator sees in each image, before it compares images with one another.
-
-        Args:
-            images: N×3×R×R.
-
-        Returns:
-            N × ``feature_shape``.
+        """The trunk: what is seen in each image by itself, N×3×R×R → N × ``feature_shape``.
 
         Raises:
             ValueError: If the images have the wrong shape.
@@ -286,14 +262,9 @@ class Discriminator(nn.Module, ABC):
 
     @abstractmethod
     def head(self, features: Tensor, label: Tensor | None = None) -> Tensor:
-        """The end: minibatch standard deviation, then the score.
+        """The end: minibatch standard deviation, then the scores (N,) of what :meth:`features` made.
 
-        Args:
-            features: From :meth:`features`.
-            label: N×K; required exactly when the discriminator has labels.
-
-        Returns:
-            Scores (N,); larger means more real.
+        Labels N×K are required exactly when the discriminator has labels.
 
         Raises:
             ValueError: If the labels have the wrong shape, or N does not divide into groups.
@@ -304,20 +275,20 @@ class Discriminator(nn.Module, ABC):
         return (p for name, p in self.named_parameters() if name.split(".")[0] not in self.head_modules)
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """Scores images; larger means more real.
-
-        Raises:
-            ValueError: If images or labels have the wrong shape.
-        """
         return self.head(self.features(images), label)
 
 
-def check_label(label: Tensor | None, count: int, size: int) -> None:
-    """Insists on labels of ``size`` values for ``count`` images, or on none for size 0.
+def _arguments(network: nn.Module) -> dict[str, Any]:
+    return {name: getattr(network, name) for name in inspect.signature(type(network)).parameters}
 
-    Raises:
-        ValueError: If they are others.
-    """
+
+def _check_kind_of_labels(labels: Labels, c_dim: int) -> None:
+    if (c_dim == 0) != (labels == "none"):
+        raise ValueError(f"labels is {labels!r} with c_dim {c_dim}; 'none' goes with 0 and only with 0")
+
+
+def check_label(label: Tensor | None, count: int, size: int) -> None:
+    """Insists on labels of ``size`` values for ``count`` images, or on none for size 0, by a ValueError."""
     given = None if label is None else tuple(label.shape)
     expected = (count, size) if size else None
     if given != expected:

@@ -8,56 +8,32 @@ from torch import Tensor
 
 
 def generator_loss(fake_scores: Tensor) -> Tensor:
-    """Computes the non-saturating logistic loss of the generator (Goodfellow et al., 2014).
-
-    Args:
-        fake_scores: The discriminator's scores of generated images, (N,).
-
-    Returns:
-        The mean of softplus(−D(fake)), a scalar.
-    """
+    """Non-saturating logistic loss of the generator (Goodfellow et al., 2014) from D's scores (N,) of its images."""
     return F.softplus(-fake_scores).mean()
 
 
 def discriminator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
-    """Computes the logistic loss of the discriminator (Goodfellow et al., 2014).
-
-    Args:
-        fake_scores: The discriminator's scores of generated images, (N,).
-        real_scores: Its scores of real images, (M,).
-
-    Returns:
-        The mean of softplus(D(fake)) plus the mean of softplus(−D(real)), a scalar.
-    """
+    """Logistic loss of the discriminator (Goodfellow et al., 2014) from its scores (N,) and (M,)."""
     return F.softplus(fake_scores).mean() + F.softplus(-real_scores).mean()
 
 
 def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
-    """Computes the R1 penalty (Mescheder et al., 2018).
+    """R1 penalty (Mescheder et al., 2018): the squared norm of the scores' gradient by the images, mean over the batch.
 
-    Args:
-        real_scores: The discriminator's scores of ``images``, (N,).
-        images: N×3×H×W; must require gradients.
-
-    Returns:
-        The squared norm of the gradient of the scores with respect to the images, mean over the batch: a scalar that
-        can be differentiated.
+    The scores (N,) must have been computed from ``images``, N×3×H×W, which require gradients.
     """
     (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 def dice_loss(scores: Tensor, target: Tensor) -> Tensor:
-    """Computes the Dice loss (Milletari et al., 2016): one minus the soft Dice coefficient, mean over the classes.
+    """Dice loss (Milletari et al., 2016): one minus the soft Dice coefficient, mean over the classes.
 
     Every class has the same weight, however few pixels it has. Sums over pixels run over the whole batch.
 
     Args:
         scores: Class scores before the softmax, N×K×H×W.
         target: Class ids 0…K−1, N×H×W, int64.
-
-    Returns:
-        A scalar in 0…1.
     """
     probabilities = scores.softmax(dim=1)
     truth = F.one_hot(target, scores.shape[1]).movedim(3, 1).to(probabilities.dtype)

@@ -22,6 +22,16 @@ GAIN = math.sqrt(2.0)
 EPSILON = 1e-8
 
 
+def check_images(images: Tensor, resolution: int) -> None:
+    """Checks the shape of images.
+
+    Raises:
+        ValueError: If it is not N×3×R×R.
+    """
+    if images.ndim != 4 or images.shape[1:] != (3, resolution, resolution):
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 3, {resolution}, {resolution})")
+
+
 def pixel_norm(x: Tensor) -> Tensor:
     """Divides each row of an N×D tensor by its root mean square."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + EPSILON)
@@ -69,16 +79,7 @@ class _ModulatedNorm(torch.autograd.Function):
 
 
 def modulated_instance_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Instance norm (Ulyanov et al., 2016), then a factor and an offset per image and channel.
-
-    Args:
-        x: N×C×H×W; gets zero mean and unit variance per image and channel.
-        scale: N×C×1×1.
-        shift: N×C×1×1.
-
-    Returns:
-        N×C×H×W.
-    """
+    """Instance norm (Ulyanov et al., 2016) of N×C×H×W, then a factor and an offset N×C×1×1."""
     y: Tensor = _ModulatedNorm.apply(x, scale, shift)[0]  # type: ignore[no-untyped-call]
     return y
 
@@ -123,12 +124,9 @@ def upsample_conv(x: Tensor, weight: Tensor, mirrored: bool) -> Tensor:
     """Nearest ×2 upsampling followed by a 3×3 convolution, as one transposed 4×4 convolution.
 
     Args:
-        x: N×C×H×W.
+        x: N×C×H×W → N×C'×2H×2W.
         weight: C'×C×3×3.
         mirrored: Applies the kernel mirrored in both directions, as GenForce's "fused" layers do.
-
-    Returns:
-        N×C'×2H×2W.
     """
     kernel = weight if mirrored else weight.flip(2, 3)
     return F.conv_transpose2d(x, _spread(kernel).transpose(0, 1), stride=2, padding=1)
@@ -166,17 +164,9 @@ class _FrozenConv(torch.autograd.Function):
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    """A convolution; where the kernel is frozen, one that is cheap under R1.
+    """A convolution of N×C×H×W; where kernel and bias are frozen, one that is cheap under R1.
 
-    Args:
-        x: N×C×H×W; stride and padding must fit H and W without a rest.
-        weight: C'×C×k×k.
-        bias: C'.
-        stride: Step in pixels.
-        padding: Zeros added on each side, in pixels.
-
-    Returns:
-        N×C'×H'×W'.
+    Stride and padding must fit H and W without a rest.
     """
     if weight.requires_grad or bias.requires_grad:
         return F.conv2d(x, weight, bias, stride, padding)
@@ -223,31 +213,25 @@ class Equalized(nn.Module):
         """The weight that is applied."""
         return self.weight * self.scale
 
-    def scaled_bias(self) -> Tensor:
-        """The bias that is applied."""
-        return self.bias * self.lr_multiplier
-
 
 class EqualizedLinear(Equalized):
     """Equalised linear layer: N×C → N×C'."""
 
     def __init__(self, inputs: int, outputs: int, gain: float = GAIN, lr_multiplier: float = 1.0) -> None:
-        super().__init__((outputs, inputs), gain, lr_multiplier=lr_multiplier)
+        super().__init__((outputs, inputs), gain, lr_multiplier)
 
     def forward(self, x: Tensor) -> Tensor:
-        """N×C → N×C'."""
-        return F.linear(x, self.scaled_weight(), self.scaled_bias())
+        return F.linear(x, self.scaled_weight(), self.bias * self.lr_multiplier)
 
 
 class EqualizedConv2d(Equalized):
-    """Equalised convolution with bias; ``down`` halves the resolution after blurring."""
+    """Equalised convolution with bias, N×C×H×W → N×C'×H×W; ``down`` halves height and width after blurring."""
 
     def __init__(self, inputs: int, outputs: int, size: int, gain: float = GAIN, down: bool = False) -> None:
         super().__init__((outputs, inputs, size, size), gain)
         self.down = down
 
     def forward(self, x: Tensor) -> Tensor:
-        """N×C×H×W → N×C'×H×W, or half the height and width with ``down``."""
         if self.down:
             return downsample_conv(blur(x), self.scaled_weight(), self.bias)
         return conv2d(x, self.scaled_weight(), self.bias, padding=self.weight.shape[-1] // 2)

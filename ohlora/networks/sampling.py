@@ -28,16 +28,9 @@ def batched(
 def counted_latents(
     generator: Generator, seed: int, indices: Sequence[int], stream: str = ""
 ) -> tuple[Tensor, Tensor | None]:
-    """Counted latents on the generator's device.
+    """Counted latents of N indices on the generator's device: z, N×Z, and labels, N×K, or None where it has none.
 
-    Args:
-        generator: Says their sizes, and how its labels are drawn.
-        seed: Seed of the run.
-        indices: N numbers.
-        stream: What they are for, such as ``"watch/"``; different streams are independent.
-
-    Returns:
-        z, N×Z, and labels, N×K, or None for a generator without labels.
+    ``stream`` says what they are for, such as ``"watch/"``; different streams are independent.
     """
     z = counted.normal(seed, f"{stream}z", indices, generator.z_dim).to(generator.w_avg)
     return z, generator.draw_labels(counted.generators(seed, f"{stream}label", indices))
@@ -72,17 +65,7 @@ def counted_images(
 def scores_of_codes(
     generator: Generator, networks: Sequence[AttributeCNN | AttributeEnsemble], codes: Codes, batch_size: int
 ) -> list[Tensor]:
-    """What networks see in the images of codes, with the generator's stored noise.
-
-    Args:
-        generator: Makes the images.
-        networks: K_1, K_2, … outputs.
-        codes: M codes in any space, on the generator's device.
-        batch_size: Images made at once.
-
-    Returns:
-        M×K_1, M×K_2, …, on that device.
-    """
+    """What each network sees in the images of M codes in any space, with the stored noise: M × its outputs each."""
     seen: list[list[Tensor]] = [[] for _ in networks]
     for part in codes.split(batch_size):
         made = images.rounded(generator.synthesize(part))
@@ -104,14 +87,14 @@ def score_gradients(
     outputs: Sequence[int],
     batch_size: int = BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """What a network sees in the images of codes, and how that changes with the codes.
+    """What a network sees in the images of N codes, and how that changes with the codes.
 
     One forward pass and a backward pass per output; the images are clipped, not rounded.
 
     Args:
         generator: Makes the images, with its stored noise.
-        network: K outputs.
-        codes: N codes, in the space in which gradients are wanted.
+        network: Scores them; K outputs.
+        codes: In the space in which gradients are wanted.
         outputs: Which outputs to differentiate.
         batch_size: Images made at once.
 

@@ -22,6 +22,7 @@ from ohlora.networks.operations import (
     EqualizedConv2d,
     EqualizedLinear,
     blur,
+    check_images,
     minibatch_std,
     modulated_instance_norm,
     pixel_norm,
@@ -52,7 +53,7 @@ def block_resolutions(resolution: int) -> list[int]:
 
 
 class MappingNetwork(nn.Module):
-    """z and label → w: embedding, pixel norm, then linear layers with leaky ReLU."""
+    """z (N×Z) and label (N×K) → w (N×D): embedding, pixel norm, then linear layers with leaky ReLU."""
 
     def __init__(self, z_dim: int, w_dim: int, c_dim: int, layers: int) -> None:
         super().__init__()
@@ -66,7 +67,6 @@ class MappingNetwork(nn.Module):
         )
 
     def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """Z N×Z and label N×K → w N×D."""
         if self.label_embedding is not None and label is not None:
             z = torch.cat([z, label @ self.label_embedding], dim=1)
         x = pixel_norm(z)
@@ -101,7 +101,7 @@ class StyleLayer(nn.Module):
         self.affine = EqualizedLinear(w_dim, 2 * outputs, gain=1.0)
 
     def forward(self, x: Tensor | None, style: Tensor, noise: Tensor) -> Tensor:
-        """Input N×C×H×W (None for the constant), style channels N×2C' and noise (N or 1)×1×H'×W' → N×C'×H'×W'."""
+        """N×C×H×W (None for the constant), style channels N×2C' and noise (N or 1)×1×H'×W' → N×C'×H'×W'."""
         if x is None:
             # Channels-last from here on: two to ten times faster on CPUs, and what tensor cores want.
             x = self.constant.expand(len(style), -1, -1, -1).clone(memory_format=torch.channels_last)
@@ -119,7 +119,7 @@ class StyleLayer(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Style channels of all layers → images N×3×R×R."""
+    """One N×2C tensor of style channels and one noise image per layer → images N×3×R×R."""
 
     def __init__(self, resolution: int, w_dim: int, channel_base: int, channel_max: int) -> None:
         super().__init__()
@@ -137,7 +137,6 @@ class SynthesisNetwork(nn.Module):
         return [m for m in self.modules() if isinstance(m, StyleLayer)]
 
     def forward(self, styles: Sequence[Tensor], noise: Sequence[Tensor]) -> Tensor:
-        """One N×2C tensor of style channels and one noise image per layer → N×3×R×R."""
         x = None
         for layer, style, of_layer in zip(self.style_layers(), styles, noise, strict=True):
             x = layer(x, style, of_layer)
@@ -181,43 +180,25 @@ class Generator(generator.Generator):
         self.num_ws = len(layers)
         self.style_sizes = tuple(layer.affine.weight.shape[0] for layer in layers)
 
-    def arguments(self) -> dict[str, int | str]:
-        """The constructor arguments that rebuild this generator."""
-        return {
-            "resolution": self.resolution,
-            "z_dim": self.z_dim,
-            "w_dim": self.w_dim,
-            "c_dim": self.c_dim,
-            "mapping_layers": self.mapping_layers,
-            "channel_base": self.channel_base,
-            "channel_max": self.channel_max,
-            "labels": self.labels,
-            "label_rows": self.label_table.shape[0],
-        }
-
     def noise_buffers(self) -> list[Tensor]:
-        """The stored noise images, one per layer."""
         return [layer.noise for layer in self.synthesis.style_layers()]
 
     def compute_w(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """See :meth:`ohlora.networks.generator.Generator.compute_w`."""
         return self.mapping(z, label)  # type: ignore[no-any-return]
 
     def compute_styles(self, w: Tensor) -> Tensor:
-        """See :meth:`ohlora.networks.generator.Generator.compute_styles`."""
         layers = self.synthesis.style_layers()
         return torch.cat([layer.affine(of_layer) for layer, of_layer in zip(layers, w.unbind(1), strict=True)], dim=1)
 
     def compute_images(self, styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """See :meth:`ohlora.networks.generator.Generator.compute_images`."""
         return self.synthesis(torch.split(styles, list(self.style_sizes), dim=1), noise)  # type: ignore[no-any-return]
 
 
 class Discriminator(generator.Discriminator):
     """StyleGAN discriminator, whose head is ``epilogue``.
 
-    The label enters after all features h: as a linear term of the score, or in
-    the projection head (Miyato & Koyama, 2018) also as ⟨embedding(label), h⟩, so that image and label interact.
+    The label enters after all features h: as a linear term of the score, or in the projection head (Miyato & Koyama,
+    2018) also as ⟨embedding(label), h⟩, so that image and label interact.
 
     Args:
         resolution: Height and width of the images, a power of two from 8 to 1024.
@@ -263,23 +244,8 @@ class Discriminator(generator.Discriminator):
         if label_head == "projection":
             self.epilogue["embedding"] = EqualizedLinear(c_dim, count[4], gain=1.0)
 
-    def arguments(self) -> dict[str, int | str]:
-        """The constructor arguments that rebuild this discriminator."""
-        return {
-            "resolution": self.resolution,
-            "c_dim": self.c_dim,
-            "channel_base": self.channel_base,
-            "channel_max": self.channel_max,
-            "mbstd_group_size": self.mbstd_group_size,
-            "label_head": self.label_head,
-        }
-
     def features(self, images: Tensor) -> Tensor:
-        """See :meth:`ohlora.networks.generator.Discriminator.features`."""
-        if images.ndim != 4 or images.shape[1:] != (3, self.resolution, self.resolution):
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}; expected (N, 3, {self.resolution}, {self.resolution})"
-            )
+        check_images(images, self.resolution)
         images = images.contiguous(memory_format=torch.channels_last)
         x = F.leaky_relu_(self.from_rgb(images), LEAK)
         for block in self.blocks.values():
@@ -288,7 +254,6 @@ class Discriminator(generator.Discriminator):
         return x
 
     def head(self, features: Tensor, label: Tensor | None = None) -> Tensor:
-        """See :meth:`ohlora.networks.generator.Discriminator.head`."""
         check_label(label, len(features), self.c_dim)
         x = torch.cat([features, minibatch_std(features, self.mbstd_group_size)], dim=1)
         x = F.leaky_relu(self.epilogue["conv"](x), LEAK)

@@ -24,10 +24,6 @@ def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
     step on, since its embedding takes its share of the pixel norm: z (512 values) arrives at the first layer about 9 %
     smaller (8.9 %, mean over 20 embeddings of 7 values).
 
-    Args:
-        network: A generator or discriminator of label size 0.
-        size: Number of label values, ≥ 1.
-
     Raises:
         ConfigError: If the network has labels already, ``size`` is below 1, or its family cannot be given labels.
     """
@@ -40,13 +36,13 @@ def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
     arguments = network.arguments() | {"c_dim": size}
     labelled: stylegan.Generator | stylegan.Discriminator
     if isinstance(network, stylegan.Generator):
-        labelled = stylegan.Generator(**(arguments | {"labels": "normal"}))  # type: ignore[arg-type]
+        labelled = stylegan.Generator(**(arguments | {"labels": "normal"}))
         key = "mapping.layers.dense0.weight"
         state["mapping.label_embedding"] = labelled.state_dict()["mapping.label_embedding"]
         state["label_table"] = labelled.state_dict()["label_table"]
         state[key] = F.pad(state[key], (0, stylegan.LABEL_EMBEDDING))
     elif isinstance(network, stylegan.Discriminator):
-        labelled = stylegan.Discriminator(**arguments)  # type: ignore[arg-type]
+        labelled = stylegan.Discriminator(**arguments)
         key = "epilogue.score.weight"
         known = state[key].shape[1]
         state[key] = F.pad(state[key] * math.sqrt((known + size) / known), (0, size))
@@ -69,7 +65,7 @@ def with_projection(discriminator: generator.Discriminator) -> stylegan.Discrimi
             f"a discriminator of kind {discriminator.kind} has one label head; expected {stylegan.Discriminator.kind}"
         )
     arguments = discriminator.arguments() | {"label_head": "projection"}
-    projecting = stylegan.Discriminator(**arguments)  # type: ignore[arg-type]
+    projecting = stylegan.Discriminator(**arguments)
     projecting.to(next(discriminator.parameters()).dtype)
     for parameter in projecting.epilogue["embedding"].parameters():
         nn.init.zeros_(parameter)

@@ -14,15 +14,12 @@ from ohlora.toy import drawing
 
 
 def correlations(truths: list[drawing.Truth], images: np.ndarray, maps: np.ndarray) -> dict[str, float]:
-    """Computes Spearman's correlation of the raw scores with the true attribute values.
+    """Spearman's correlation of raw scores with true values, by measured attribute.
 
     Args:
         truths: The true values of N faces.
         images: N×H×W×3 uint8.
         maps: Parsing maps of the images, N×H×W uint8.
-
-    Returns:
-        Measured attribute → correlation, −1…1.
     """
     scores = [scoring.score(image, parsing) for image, parsing in zip(images, maps, strict=True)]
     true = torch.tensor([[truth.attributes[name] for name in MEASURED] for truth in truths], dtype=torch.float64)
@@ -31,14 +28,10 @@ def correlations(truths: list[drawing.Truth], images: np.ndarray, maps: np.ndarr
 
 
 def intersections_over_unions(true: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    """Computes the intersection over union (IoU, Jaccard index) of each parsing class.
-
-    Args:
-        true: True parsing maps, of any shape, uint8.
-        found: Predicted parsing maps of the same shape, uint8.
+    """Intersection over union (IoU, Jaccard index) of each parsing class over all pixels of two uint8 arrays of maps.
 
     Returns:
-        Class → IoU over all pixels, 0…1; NaN for a class that occurs in neither.
+        Class → IoU, 0…1; NaN for a class that occurs in neither.
     """
     values = multiclass_jaccard_index(
         torch.from_numpy(found).flatten(),

@@ -92,10 +92,7 @@ class Truth:
                 raise ValueError(f"nuisance {name!r} is {self.nuisances[name]}; expected a number from 0 to 1")
 
     def replace(self, **changes: float) -> Truth:
-        """Returns the values of the same face with some attributes or nuisances changed.
-
-        Args:
-            **changes: New values, by name.
+        """The values of the same face with some attributes or nuisances changed, by name.
 
         Raises:
             ValueError: If a name is neither an attribute nor a nuisance, or a value is out of its range.
@@ -158,14 +155,7 @@ def sample_truth(seed: int, index: int, rates: Mapping[str, float] | None = None
 
 
 def draw(truth: Truth, resolution: int) -> DrawnFace:
-    """Draws a face.
-
-    Args:
-        truth: The values of the face.
-        resolution: Height and width in pixels, at least 16.
-
-    Returns:
-        The portrait and its parsing map, both of the given resolution.
+    """Draws a face and its parsing map, ``resolution`` pixels wide and high.
 
     Raises:
         ValueError: If the resolution is too small.

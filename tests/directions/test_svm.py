@@ -7,7 +7,7 @@ import pytest
 from sklearn.svm import LinearSVC
 
 from ohlora.directions import svm_direction
-from ohlora.directions.extremes import extremes, split
+from ohlora.directions.sampled import extremes, split
 from ohlora.directions.svm import hyperplane
 
 
