@@ -16,7 +16,7 @@ commands:
   test       measure on test data
   doctor     say what is installed, what has been made, and what to run next
   pipeline   list the stages of a world and their commands; write dvc.yaml
-  studio     label, choose and steer in the browser
+  studio     annotate, choose and steer in the browser
 
   ohlora COMMAND --help                 lists the settings of a command
   ohlora COMMAND --model.help CLASS     lists the settings of a stage (also --data.help)

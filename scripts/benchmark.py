@@ -411,7 +411,7 @@ def finetune(given: argparse.Namespace) -> dict[str, float]:
     """Runs the comparison.
 
     Returns:
-        The figures of the last line: times in seconds per thousand images; ``gradient_difference`` from float64 at a
+        The metrics of the last line: times in seconds per thousand images; ``gradient_difference`` from float64 at a
         small size, ``gradient_difference_rounded`` from the timed size and precision.
     """
     # With an interval of 2, steps with and without R1 take turns; each does what it does with one of 16.
@@ -560,7 +560,7 @@ def sample(given: argparse.Namespace) -> dict[str, float]:
     with torch.inference_mode():
         flops = count(lambda: network.cpu()(generator.cpu()(z, label)))
         peak = fastest_kernel(given.device, dtype)
-    figures = {
+    metrics = {
         "ratio": speed / published,
         "images_per_second": speed,
         "images_per_second_published": published,
@@ -570,9 +570,9 @@ def sample(given: argparse.Namespace) -> dict[str, float]:
     if given.precision != "32-true":
         _, exact = sampled(given, "exact", "32-true")
         apart = (scores - exact) / exact.std(axis=0)
-        figures["score_difference_rms"] = float(np.sqrt((apart**2).mean(axis=0)).max())
-        figures["score_difference_max"] = float(np.abs(apart).max())
-    return figures
+        metrics["score_difference_rms"] = float(np.sqrt((apart**2).mean(axis=0)).max())
+        metrics["score_difference_max"] = float(np.abs(apart).max())
+    return metrics
 
 
 def directions(given: argparse.Namespace) -> dict[str, float]:
@@ -592,12 +592,12 @@ def directions(given: argparse.Namespace) -> dict[str, float]:
     for name, work in (("score", forward), ("gradient", backward)):
         work()
         speeds[name] = given.batch / min(timed(work) for _ in range(given.steps))
-    figures = {f"{name}s_per_second": speed for name, speed in speeds.items()}
+    metrics = {f"{name}s_per_second": speed for name, speed in speeds.items()}
     for latents in (300, 1000):
-        figures[f"seconds_by_gradients_{latents}"] = 3 * latents / speeds["gradient"]
+        metrics[f"seconds_by_gradients_{latents}"] = 3 * latents / speeds["gradient"]
     for count in (8000, 240000):
-        figures[f"seconds_by_samples_{count}"] = count / speeds["score"]
-    return figures | {"peak_memory_bytes": float(peak_memory(given.device))}
+        metrics[f"seconds_by_samples_{count}"] = count / speeds["score"]
+    return metrics | {"peak_memory_bytes": float(peak_memory(given.device))}
 
 
 def render(given: argparse.Namespace) -> dict[str, float]:
@@ -606,7 +606,7 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     Returns:
         Milliseconds of each, medians, at 64×64 and at ``--resolution``.
     """
-    figures = {}
+    metrics = {}
     for resolution in (64, given.resolution):
         torch.manual_seed(0)
         generator = (toy_generator() if resolution == 64 else Generator(resolution)).eval().to(given.device)
@@ -620,8 +620,8 @@ def render(given: argparse.Namespace) -> dict[str, float]:
         for name, work in works.items():
             work()
             taken = [timed(work) for _ in range(given.steps)]
-            figures[f"{name}_milliseconds_{resolution}"] = 1000 * statistics.median(taken)
-    return figures
+            metrics[f"{name}_milliseconds_{resolution}"] = 1000 * statistics.median(taken)
+    return metrics
 
 
 def toy_generator() -> AnyGenerator:
@@ -663,8 +663,8 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     run = {"finetune": finetune, "sample": sample, "directions": directions, "render": render}[given.command]
     with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
-        figures = run(given)
-    print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
+        metrics = run(given)
+    print(json.dumps({name: float(f"{value:.4g}") for name, value in metrics.items()}))
     return 0
 
 

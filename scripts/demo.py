@@ -90,7 +90,7 @@ class Demo:
         return f"{before:.0%} of its images fit the concept before, {after:.0%} now."
 
     def tested(self) -> str:
-        """What the image generation test found."""
+        """Says what the evaluation of edits found."""
         (row,) = read_rows(self.root / "evaluate_v9" / STATISTICS)
         count = len(read_rows(self.root / "evaluate_v9" / RESULTS))
         said = ", ".join(f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in EXPRESSIONS)

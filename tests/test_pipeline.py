@@ -246,4 +246,4 @@ def test_the_documented_world_can_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert mine.path("filter_v1/manifest.csv") == Path("artifacts/mine/filter_v1/manifest.csv")
     assert mine.command(mine.stages["filter_v1"]).endswith("--keep 'gender >= 0.9' --keep 'glass >= 0.9'")
     pipeline.use(mine)
-    assert pipeline.hint("artifacts/mine/labels/labels_2k.csv") == "label images: ohlora studio --world mine.yaml"
+    assert pipeline.hint("artifacts/mine/labels/labels_2k.csv") == "annotate images: ohlora studio --world mine.yaml"

@@ -65,7 +65,12 @@ class ImagesSeenCheckpoint(Checkpoint):
             return
         self._save(trainer)
         if trainer.is_global_zero:
-            print(f"stopped by SIGTERM at {checkpoints_in(self._folder.parent)[-1]}; go on with --ckpt_path last")
+            newest = checkpoints_in(self._folder.parent)[-1:]
+            print(
+                f"stopped by SIGTERM at {newest[0]}; go on with --ckpt_path last"
+                if newest
+                else "stopped by SIGTERM before there was anything to keep; start anew"
+            )
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the W&B run, so that a resumed run draws on in the same curves."""

@@ -85,7 +85,7 @@ class Settings:
         annotations: The table of annotations.
         attributes: The attributes to annotate.
         filters: Filter ensembles for the orders ``uncertain`` and ``disputed``.
-        test: Folder of the image generation test.
+        test: Folder of the evaluation of edits.
         generator: The generator that was tested.
     """
 

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--attributes", nargs="+", default=[*FILTERS], metavar="NAME", help="attributes to annotate")
     found.add_argument("--filters", nargs="*", type=Path, help="filter ensembles for the orders uncertain and disputed")
-    found.add_argument("--test", type=Path, help="folder of the image generation test to choose from")
+    found.add_argument("--test", type=Path, help="folder of the evaluation of edits to choose from")
     found.add_argument("--generator", type=Path, help="the generator that was tested")
     found.add_argument("--host", default=LOCAL, help=f"address to serve on (default: {LOCAL}); others need --password")
     found.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
