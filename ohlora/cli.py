@@ -155,6 +155,7 @@ class CLI(LightningCLI):
         """Adds the progress bar on the kimg clock, unless bars are off or the user chose another."""
         settings = self._get(self.config_init, "trainer")
         callbacks = settings.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if settings.get("enable_progress_bar") is not False and not chosen:
             kwargs["callbacks"] = [*callbacks, Progress()]

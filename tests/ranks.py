@@ -15,6 +15,16 @@ from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint
 from ohlora.errors import OhloraError
 
 
+class Terminate(L.Callback):
+    """Sends SIGTERM to its own process after the first step."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Sends it."""
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 class SaveEachRank(L.Callback):
     """Saves every rank's own state at the end of training."""
 

@@ -115,6 +115,12 @@ def test_a_search_has_no_checkpoint(tmp_path: Path, search: Run, capsys: pytest.
     assert "DirectionSearch has no checkpoint" in said
 
 
+def test_sigterm_before_there_is_a_checkpoint(tmp_path: Path, search: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    sample_set(tmp_path / "samples")
+    assert search("--trainer.callbacks", "tests.ranks.Terminate") == 143
+    assert "stopped by SIGTERM before there was anything to keep" in capsys.readouterr().out
+
+
 def test_a_solver_that_gives_up_ends_the_search(
     tmp_path: Path, search: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
