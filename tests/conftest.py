@@ -29,13 +29,15 @@ FORMAT_1 = Path(__file__).parent / "data" / "format_1"
 TINY: dict[str, Any] = {"resolution": 16, "channel_base": 128, "channel_max": 8}
 
 
+# Networks of these sizes are slower on several threads than on one; with another number the last bits differ.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
-def few_threads() -> Iterator[None]:
-    """Networks of these sizes are slower on several threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def one_thread() -> Iterator[None]:
+    """Takes back what a test sets."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

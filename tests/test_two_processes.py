@@ -252,7 +252,7 @@ def test_local_edits_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) ->
     torch.manual_seed(0)
     for name in ("merged", "judge"):
         network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
-    finder = {"latents": 10, "points": 2, "covariance_count": 500}
+    finder = {"latents": 10, "points": 2, "covariance_count": 500, "group_by": []}
     chosen = json.dumps({"class_path": "ohlora.directions.local.Local", "init_args": finder})
     for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
