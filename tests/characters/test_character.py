@@ -68,7 +68,7 @@ def test_strengths_out_of_range(character: Character) -> None:
 
 
 def test_files_that_are_no_character(character: Character, tmp_path: Path) -> None:
-    with pytest.raises(MissingArtifactError, match="none.safetensors does not exist"):
+    with pytest.raises(MissingArtifactError, match=r"none\.safetensors does not exist"):
         Character.load(tmp_path / "none.safetensors")
     path = tmp_path / "mina.safetensors"
     character.save(path)
