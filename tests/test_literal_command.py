@@ -119,13 +119,11 @@ def test_in_a_clone(tmp_path: Path) -> None:
     one_step_then_sigterm_then_last(sys.executable, clone(tmp_path), full=False)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_in_a_clone_at_full_size(tmp_path: Path) -> None:
-    one_step_then_sigterm_then_last(sys.executable, clone(tmp_path), full=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
 def test_from_a_wheel(python_with_wheel: str, tmp_path: Path) -> None:
-    one_step_then_sigterm_then_last(python_with_wheel, tmp_path, full=True)
+    one_step_then_sigterm_then_last(python_with_wheel, tmp_path, full=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_at_full_size(tmp_path: Path) -> None:
+    one_step_then_sigterm_then_last(sys.executable, clone(tmp_path), full=True)
