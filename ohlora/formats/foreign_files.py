@@ -46,7 +46,7 @@ class Kind(StrEnum):
     """The kinds of files that are read."""
 
     OHLORA = "ohlora"
-    """A network, direction, character or sample file of ohlora: safetensors."""
+    """A safetensors file, as ohlora writes for networks, directions, characters and samples; its metadata say which."""
     NVIDIA = "nvidia"
     """A pickle of NVIDIA's stylegan2-ada-pytorch or stylegan3 repositories, or of what reuses their form."""
     ROSINALITY = "rosinality"
@@ -263,8 +263,8 @@ def _refusal(content: PickleFile) -> str:
         found = f"holds {described(root)}"
     foreign = f"; it names {', '.join(one_line(name, 60) for name in content.unknown[:4])}" if content.unknown else ""
     return (
-        f"{found}{foreign}. Expected G_ema, G or D (NVIDIA), g_ema, g or d (rosinality), generator_smooth, generator or "
-        "discriminator (GenForce), or a state dict of the original Oh-LoRA"
+        f"{found}{foreign}. Expected G_ema, G or D (NVIDIA), g_ema, g or d (rosinality), generator_smooth, generator "
+        "or discriminator (GenForce), or a state dict of the original Oh-LoRA"
     )
 
 

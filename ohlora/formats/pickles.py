@@ -3,8 +3,8 @@
 Python's own unpickler executes a file: it imports the modules that the file names and calls what it finds there. The
 reader here is another machine for the same opcodes. It has no way to import or to call: names stay text
 (:class:`Placeholder`), and a call becomes data only if its name is in :data:`KNOWN`, whose functions make dictionaries,
-lists, numbers and descriptions of arrays. Everything else is kept as a placeholder that records what it was called with,
-so that one foreign object does not bar the rest of a file.
+lists, numbers and descriptions of arrays. Everything else is kept as a placeholder that records what it was called
+with, so that one foreign object does not bar the rest of a file.
 
 Tensors are described by their storage, shape and strides, and made only when asked for
 (:meth:`StoredTensor.tensor`). Every size that a file claims is compared with the bytes it has before memory is taken.
@@ -375,9 +375,8 @@ KNOWN: dict[str, Callable[..., Any]] = {
     STORAGE_LOADER: _storage,
 }
 """The names that become data, and the functions here that make it. Nothing is imported or called by these names."""
-NAMED = frozenset(
-    {*KNOWN, *STORAGES, MODULE_LOADER, NAMESPACE, "numpy.ndarray", "builtins.object", "__builtin__.object"}
-)
+BASES = frozenset(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("object", "dict", "list"))
+NAMED = frozenset({*KNOWN, *STORAGES, *BASES, MODULE_LOADER, NAMESPACE, "numpy.ndarray"})
 """The names that files of StyleGANs are expected to have."""
 
 
@@ -387,7 +386,7 @@ def _call(name: str, arguments: tuple[Any, ...], reading: _Reading) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """A dictionary's key. Tuples may nest so that hashing them takes for ever: such a key stays, but is not looked up."""
+    """A dictionary's key. A tuple may nest so that its hash takes for ever: as a key it is put into a placeholder."""
     plain = (
         key is None
         or isinstance(key, (str, bytes, float, Placeholder))
@@ -397,29 +396,11 @@ def _key(key: Any) -> Any:
 
 
 _VALUES = frozenset(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-        "UNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-        "FLOAT",
-        "BINFLOAT",
-    ]
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+    | {"STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+    | {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 )
+"""The opcodes that push their argument."""
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
@@ -433,10 +414,7 @@ class _Machine:
     """
 
     def __init__(
-        self,
-        stream: io.BytesIO | mmap.mmap,
-        reading: _Reading,
-        storages: dict[str, Storage] | None = None,
+        self, stream: io.BytesIO | mmap.mmap, reading: _Reading, storages: dict[str, Storage] | None = None
     ) -> None:
         self.stream, self.reading, self.storages = stream, reading, storages
         self.stack: list[Any] = []
@@ -674,9 +652,10 @@ def _read_zip(path: Path, buffer: mmap.mmap, reading: _Reading) -> Any:
     def content(entry: zipfile.ZipInfo) -> memoryview:
         names = struct.unpack_from("<HH", view, entry.header_offset + 26)
         start = entry.header_offset + 30 + sum(names)
-        if start + entry.file_size > len(view):
+        part = view[max(start, 0) : max(start, 0) + entry.file_size]
+        if len(part) != entry.file_size:
             raise ValueError("an entry that ends behind the file")
-        return view[start : start + entry.file_size]
+        return part
 
     pickled = next((entry for name, entry in entries.items() if re.fullmatch(r"[^/]+/data\.pkl", name)), None)
     if pickled is None:
@@ -726,10 +705,12 @@ def read_pickle(path: str | Path) -> PickleFile:
             root = _read_legacy(buffer, reading)
         else:
             root = _Machine(buffer, reading).run()
-    except (ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError) as error:
-        raise FormatError(f"{path} cannot be read: {one_line(str(error))}. It is damaged, or no pickle") from error
-    except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
-        raise FormatError(f"{path} cannot be read: {one_line(str(error))}. It is damaged: get it again") from error
+    except (IndexError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path} is damaged or no pickle: an instruction has no operands that fit it") from error
+    except (ArithmeticError, EOFError, LookupError, ValueError, struct.error) as error:
+        raise FormatError(f"{path} is damaged or no pickle: {one_line(str(error))}") from error
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise FormatError(f"{path} is a damaged checkpoint of torch: {one_line(str(error))}; get it again") from error
     return PickleFile(root, tuple(sorted(reading.unknown)), size)
 
 
@@ -766,7 +747,7 @@ class Unread:
 
 
 def plain(value: Any, where: str) -> Any:
-    """Settings as Python's own values: dictionaries with keys of text, lists, tuples, numbers, strings; arrays as lists.
+    """Settings as Python's own values: dictionaries with keys of text, lists, tuples, numbers, text; arrays as lists.
 
     Args:
         value: A value of :class:`PickleFile`.
