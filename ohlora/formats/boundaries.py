@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,10 @@ def read_boundary(path: str | Path, size: int | None = None) -> Tensor:
     try:
         # Mapped, so that a header that claims more than the file has is an error and no allocation.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, OverflowError) as error:
+    except (
+        *(ValueError, EOFError, OSError, SyntaxError, TypeError, OverflowError),
+        *(tokenize.TokenError, RecursionError, MemoryError),  # from NumPy's parser of damaged headers
+    ) as error:
         reason = " ".join(str(error).split())[:160]
         raise FormatError(f"{path} cannot be read as an array ({reason}); {expected}") from error
     if not isinstance(array, np.ndarray):

@@ -362,7 +362,7 @@ def _nvidia_network(value: Any, where: str, size: int) -> NvidiaNetwork:
     tensors: dict[str, StoredTensor] = {}
     layers: dict[str, Layer] = {}
     for path, layer_class, content in _walk(class_name, state, where):
-        if _unprefixed(path) in layers:
+        if _unprefixed(path) in layers and not path.endswith("_orig_mod"):  # which stands in its wrapper's place
             raise FormatError(f"{where} has two modules {_unprefixed(path)!r}")
         layers[_unprefixed(path)] = Layer(one_line(layer_class, 80), _attributes(content))
         for name, tensor in _own_tensors(content, where, path):
