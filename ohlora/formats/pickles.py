@@ -447,6 +447,25 @@ class _Machine:
                     raise ValueError(f"pickle protocol {argument}; expected up to 5")
             case "FRAME":
                 pass
+            # Stack and memo
+            case "POP" if not stack:
+                self._marked()
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                self._marked()
+            case "DUP":
+                stack.append(stack[-1])
+            case "GET" | "BINGET" | "LONG_BINGET":
+                if argument not in self.memo:
+                    raise ValueError("it refers to an object that it does not hold")
+                stack.append(self.memo[argument])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                if not 0 <= argument < 2**32:
+                    raise ValueError("a reference that is no count")
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
             # Containers
             case "EMPTY_TUPLE":
                 stack.append(())
@@ -475,25 +494,6 @@ class _Machine:
                 _put_pairs(stack[-3], self._pop(2))
             case "SETITEMS":
                 _put_pairs(self._under_mark(), self._marked())
-            # Stack and memo
-            case "POP" if not stack:
-                self._marked()
-            case "POP":
-                stack.pop()
-            case "POP_MARK":
-                self._marked()
-            case "DUP":
-                stack.append(stack[-1])
-            case "GET" | "BINGET" | "LONG_BINGET":
-                if argument not in self.memo:
-                    raise ValueError("it refers to an object that it does not hold")
-                stack.append(self.memo[argument])
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                if not 0 <= argument < 2**32:
-                    raise ValueError("a reference that is no count")
-                self.memo[argument] = stack[-1]
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
             # Names and calls
             case "GLOBAL":
                 self._push(self._named(argument.replace(" ", ".")))
