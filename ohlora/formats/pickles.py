@@ -707,7 +707,8 @@ def read_pickle(path: str | Path) -> PickleFile:
             root = _Machine(buffer, reading).run()
     except (IndexError, TypeError, AttributeError) as error:
         raise FormatError(f"{path} is damaged or no pickle: an instruction has no operands that fit it") from error
-    except (ArithmeticError, EOFError, LookupError, ValueError, struct.error) as error:
+    except (ArithmeticError, EOFError, LookupError, ValueError, struct.error, DeprecationWarning) as error:
+        # The warning is Python's about odd escapes in old text, where a process has made warnings errors.
         raise FormatError(f"{path} is damaged or no pickle: {one_line(str(error))}") from error
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise FormatError(f"{path} is a damaged checkpoint of torch: {one_line(str(error))}; get it again") from error
@@ -732,7 +733,8 @@ def described(value: Any) -> str:
     """What a value is, in words for a message."""
     if isinstance(value, Placeholder):
         return f"{value.shown}, which is not run" if value.arguments is not None else f"the name {value.shown}"
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 @dataclass(frozen=True)

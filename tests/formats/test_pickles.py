@@ -405,7 +405,7 @@ def test_networks_that_are_large_only_to_a_walker(tmp_path: Path, monkeypatch: p
                 "twice": (make(parameters={"a": torch.ones(1)}, _buffers={"a": torch.ones(1)}), "two tensors a"),
                 "entries": (make(_parameters=dict.fromkeys(range(50_000))), "40,000 entries"),
                 "list": (make(_parameters=[1]), "not in the form of a module"),
-                "arguments": (make(_init_args=3), "was made with a int and a dict"),
+                "arguments": (make(_init_args=3), "was made with an int and a dict"),
             }
             for name, (network, message) in cases.items():
                 path.write_bytes(nvidia_pickles.small(G=network))
