@@ -146,9 +146,6 @@ def inert(command: str) -> dict[str, bytes]:
         "NEWOBJ_EX of a function": SYSTEM + b")}" + text("command") + argument + b"s\x92",
         "BUILD of a function": SYSTEM + b"}" + text("__call__") + argument + b"sb",
         "modules": called(named("antigravity", "x")) + called(named("this", "s")) + called(named("idlelib.idle", "x")),
-        "storage within a storage": called(
-            LOADER, binary(LEGACY_START + pickled(called(LOADER, binary(b"x"))) + pickled(b"]"))
-        ),
         "storage of a zip": called(LOADER, binary(b"PK\x03\x04" + bytes(26))),
         "storage by a reconstructor": called(named("copyreg", "_reconstructor"), LOADER, OBJECT, binary(b"x")),
         "buffer": b"\x97\x98",
@@ -321,6 +318,14 @@ def doubled(levels: int, start: bytes, opcodes: bytes) -> bytes:
     return start + b"".join(b"q\x01" + opcodes for _ in range(levels))
 
 
+def storages_within(levels: int) -> bytes:
+    """A storage in a storage, so many times over."""
+    content = named("torch", "FloatStorage")
+    for _ in range(levels):
+        content = called(LOADER, binary(LEGACY_START + pickled(content) + pickled(b"]")))
+    return content
+
+
 FOUR = struct.pack("<4f", 1, 2, 3, 4)
 CLAIMS = {
     "BINBYTES8": (b"\x8e" + struct.pack("<Q", 2**40), "expected .* bytes"),
@@ -338,6 +343,7 @@ CLAIMS = {
     "storage of a negative size": (storage(-4, FOUR), "a storage claims -16 bytes"),
     "storage, longer": (storage(8, FOUR), "a storage claims 32 bytes; 16 are there"),
     "storage, stated otherwise": (storage(4, FOUR, stated=2**40), "a storage claims 16 bytes"),
+    "storages within storages": (storages_within(500), "a storage within a storage"),
     "tensor": (tensor(storage(4, FOUR), 0, (2**20, 2**20), (2**20, 1)), "claims more than its 4 stored values"),
     "tensor by strides of nothing": (tensor(storage(4, FOUR), 0, (2**40,), (0,)), "claims more than its 4 stored"),
     "tensor behind": (tensor(storage(4, FOUR), 3, (2,), (1,)), "claims more than its 4 stored values"),
