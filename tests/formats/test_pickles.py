@@ -201,6 +201,7 @@ def nothing_happens(tmp_path: Path) -> Iterator[Callable[[bytes], ForeignFile | 
     (folder / "start.pkl").unlink()
     # Python's own codecs for names in zip archives and for old text, which it imports when it needs them.
     codecs.lookup("cp437"), codecs.lookup("raw_unicode_escape")
+    np.random.default_rng()  # numpy imports its generators at first use; the tests use them
     modules, here = set(sys.modules), Path.cwd()
 
     def read(data: bytes) -> ForeignFile | FormatError:
