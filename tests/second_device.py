@@ -86,6 +86,12 @@ def register() -> Any:
         def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return run(func, args, kwargs or {})
 
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return self.raw.__reduce_ex__(protocol)  # in files it is a CPU tensor
+
+        def __format__(self, spec: str) -> str:
+            return format(self.raw, spec)
+
         # What C++ would make from Python data without asking the dispatcher:
         def tolist(self) -> Any:
             return self.raw.tolist()
