@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -252,8 +253,13 @@ class Sample(_Sampling):
         """Writes the shards."""
         return [ShardWriter(self.shard_size, self.data.count, self._write)]
 
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        """The settings; the network files are hashed once, not for every shard."""
+        return self.settings()
+
     def _write(self, first: int, w: Tensor, scores: Tensor) -> None:
-        sample_files.write_shard(self.output, first, w, scores, self.settings())
+        sample_files.write_shard(self.output, first, w, scores, self._about)
 
     def complete(self, count: int) -> None:
         """Writes the medians, and shows scores and images."""
