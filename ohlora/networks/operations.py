@@ -174,6 +174,114 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: in
     return y
 
 
+class _Fir(torch.autograd.Function):
+    """:func:`fir`. The filter is symmetric, so its gradient is the same filter with the other padding."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, padding: int, gain: float) -> Tensor:
+        return F.conv2d(x, _fir_kernel(x, gain), padding=padding, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, float], output: Tensor) -> None:
+        _, ctx.padding, ctx.gain = inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return fir(gradient, 3 - ctx.padding, ctx.gain), None, None
+
+
+class _FirDown(torch.autograd.Function):
+    """:func:`fir_down`, whose gradient is :func:`fir_up`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, gain: float) -> Tensor:
+        return F.conv2d(x, _fir_kernel(x, gain), stride=2, padding=1, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.gain = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return fir_up(gradient, ctx.gain), None
+
+
+class _FirUp(torch.autograd.Function):
+    """:func:`fir_up`, whose gradient is :func:`fir_down`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, gain: float) -> Tensor:
+        return F.conv_transpose2d(x, _fir_kernel(x, gain), stride=2, padding=1, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.gain = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return fir_down(gradient, ctx.gain), None
+
+
+def _fir_kernel(x: Tensor, gain: float) -> Tensor:
+    tap = x.new_tensor([0.125, 0.375, 0.375, 0.125])
+    return (tap[:, None] * tap[None, :] * gain).expand(x.shape[1], 1, 4, 4)
+
+
+def fir(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
+    """Depth-wise filter [1, 3, 3, 1] ⊗ [1, 3, 3, 1] / 64 of N×C×H×W with 0 to 3 zeros around → N×C×(H + 2P − 3)×…"""
+    y: Tensor = _Fir.apply(x, padding, gain)  # type: ignore[no-untyped-call]
+    return y
+
+
+def fir_down(x: Tensor, gain: float = 1.0) -> Tensor:
+    """:func:`fir`, of which every second value is kept: N×C×2H×2W → N×C×H×W."""
+    y: Tensor = _FirDown.apply(x, gain)  # type: ignore[no-untyped-call]
+    return y
+
+
+def fir_up(x: Tensor, gain: float = 1.0) -> Tensor:
+    """:func:`fir` of values with zeros between them: N×C×H×W → N×C×2H×2W; with gain 4 their mean stays the same."""
+    y: Tensor = _FirUp.apply(x, gain)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _ClampedLeakyReLU(torch.autograd.Function):
+    """:func:`clamped_leaky_relu`, which keeps its output alone for the gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, limit: float) -> Tensor:
+        return F.leaky_relu(x, LEAK).clamp_(-limit, limit)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.limit = inputs[1]
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        slope = torch.where(y > 0, 1.0, LEAK) * (y.abs() < ctx.limit)
+        return gradient * slope.to(gradient.dtype), None
+
+
+def clamped_leaky_relu(x: Tensor, limit: float | None) -> Tensor:
+    """Leaky ReLU, then a clamp to ±limit, if any. ``x`` must not be used afterwards: it may be overwritten."""
+    if limit is None:
+        return F.leaky_relu_(x, LEAK)
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return F.leaky_relu_(x, LEAK).clamp_(-limit, limit)
+    y: Tensor = _ClampedLeakyReLU.apply(x, limit)  # type: ignore[no-untyped-call]
+    return y
+
+
 def minibatch_std(x: Tensor, group: int) -> Tensor:
     """Standard deviation over groups of images, averaged over channels and pixels, as one channel N×1×H×W.
 
