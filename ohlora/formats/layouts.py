@@ -16,6 +16,8 @@ from ohlora.formats.network_files import check_state
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 FIR = torch.tensor([1.0, 3.0, 3.0, 1.0])[:, None] * torch.tensor([1.0, 3.0, 3.0, 1.0]) / 64
 """The resampling filter of StyleGAN2."""
+MAX_DIGITS = 4
+"""Longest number in a key that counts something; a longer one is left to be reported as unexpected."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,16 @@ def filled(
     try:
         with torch.device("meta"):
             network = build()
-    except (ValueError, TypeError) as error:
-        raise FormatError(f"{where}: {error}") from error
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # sizes of zero and less
+        raise FormatError(f"{where}: no such network can be made ({error})") from error
     layout = layout_of(network)
     check_state(state, layout.shapes, layout.dropped, where)
     check_finite(state, where)
     for key, value in layout.constants.items():
         if key in state and not torch.allclose(state[key].float(), value, rtol=1e-3, atol=1e-6):
-            raise FormatError(f"{where}: {key} has other values than those of the published networks, which are built in")
+            raise FormatError(
+                f"{where}: {key} is another filter than that of the published networks, which is built in"
+            )
     ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     converted = {key: state[theirs].float().reshape(ours[key]).clone() for theirs, key in layout.keys.items()}
     converted |= {key: torch.zeros(ours[key]) for key in ours if key == "label_table"} | dict(more or {})
@@ -86,7 +90,7 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
     bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         shown = ", ".join(bad[:4]) + (" …" if len(bad) > 4 else "")
-        raise FormatError(f"{where} has values that are not finite in {shown}: its training failed; take an earlier file")
+        raise FormatError(f"{where}: not all values are finite in {shown}: its training failed; take an earlier file")
 
 
 def channel_plan(count: Mapping[int, int]) -> tuple[int, int]:
@@ -97,7 +101,8 @@ def channel_plan(count: Mapping[int, int]) -> tuple[int, int]:
 
 def numbers(state: Iterable[str], pattern: str) -> list[int]:
     """The numbers that a pattern's group finds in the keys, sorted, each once."""
-    return sorted({int(match[1]) for key in state if (match := re.fullmatch(pattern, key))})
+    found = (re.fullmatch(pattern, key) for key in state)
+    return sorted({int(match[1]) for match in found if match is not None and len(match[1]) <= MAX_DIGITS})
 
 
 def need(state: Mapping[str, Tensor], keys: Iterable[str], where: str) -> None:
@@ -121,3 +126,15 @@ def sizes(state: Mapping[str, Tensor], key: str, ndim: int, where: str) -> tuple
     if state[key].ndim != ndim:
         raise FormatError(f"{where}: {key} has shape {tuple(state[key].shape)}; expected {ndim} dimensions")
     return tuple(state[key].shape)
+
+
+def check_colours(count: int, what: str) -> None:
+    """Insists on RGB.
+
+    Raises:
+        FormatError: If there is another number of channels.
+    """
+    if count != 3:
+        raise FormatError(
+            f"{what} images of {count} channels; expected 3 (RGB), which is what scores, parsing and characters work on"
+        )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ohlora.errors import FormatError
 from ohlora.formats.foreign_files import Layer, NvidiaNetwork
-from ohlora.formats.layouts import FIR, Layout, channel_plan, filled, numbers, sizes
+from ohlora.formats.layouts import FIR, Layout, channel_plan, check_colours, filled, numbers, sizes
 from ohlora.networks import stylegan2, stylegan3
 from ohlora.networks.stylegan import block_resolutions
 
@@ -52,7 +52,7 @@ def discriminator_of(network: NvidiaNetwork, where: str) -> stylegan2.Discrimina
     resolutions = _resolutions(state, r"b(\d+)\..*", where)
     top = f"b{resolutions[-1]}"
     colours = sizes(state, f"{top}.fromrgb.weight", 4, where)[1]
-    _check_colours(colours, f"{where} takes")
+    check_colours(colours, f"{where} takes")
     # A block's first convolution keeps its number of feature maps; the last block has one of its own.
     count = {r: sizes(state, f"b{r}.conv0.weight", 4, where)[0] for r in resolutions[1:]}
     count[4] = sizes(state, "b4.conv.weight", 4, where)[0]
@@ -84,7 +84,7 @@ def _stylegan2_generator(network: NvidiaNetwork, where: str) -> stylegan2.Genera
     start = sizes(state, "synthesis.b4.const", 3, where)
     if start[1:] != (4, 4):
         raise FormatError(f"{where} begins at {start[1]}×{start[2]} pixels; expected 4×4, as for square images")
-    _check_colours(sizes(state, "synthesis.b4.torgb.weight", 4, where)[0], f"{where} makes")
+    check_colours(sizes(state, "synthesis.b4.torgb.weight", 4, where)[0], f"{where} makes")
     blocks = [f"synthesis.b{r}" for r in resolutions]
     convolutions = [f"{block}.{name}" for block in blocks for name in ("conv0", "conv1")]
     _check_attribute(layers, blocks, "architecture", "skip", where)
@@ -116,7 +116,7 @@ def _stylegan3(network: NvidiaNetwork, where: str) -> stylegan3.Generator:
     if not isinstance(resolution, int) or not 1 <= resolution <= MAX_INPUT_SIZE:
         raise FormatError(f"{where} makes images of {resolution} pixels; expected a size up to {MAX_INPUT_SIZE}")
     specs = [_layer_spec(state, layers, name, where) for name in names]
-    _check_colours(specs[-1]["outputs"], f"{where} makes")
+    check_colours(specs[-1]["outputs"], f"{where} makes")
     flags = [_attribute(layers, f"synthesis.{name}", "is_torgb", None) for name in names]
     if flags != [False] * (len(names) - 1) + [True]:
         raise FormatError(f"{where}: its last layer and no other is expected to make RGB")
@@ -141,7 +141,9 @@ def _input_spec(state: Mapping[str, Tensor], layers: Layers, where: str) -> dict
         raise FormatError(f"{where}: its input has size {size}; expected up to {MAX_INPUT_SIZE}")
     rate, bandwidth = (_number(value, f"{where}: sampling rate or bandwidth") for value in (rate, bandwidth))
     if not rate / 2 > bandwidth:
-        raise FormatError(f"{where}: its input has sampling rate {rate} and bandwidth {bandwidth}; expected over twice it")
+        raise FormatError(
+            f"{where}: its input has sampling rate {rate} and bandwidth {bandwidth}; expected over twice it"
+        )
     channels = sizes(state, "synthesis.input.weight", 2, where)[0]
     return {"channels": channels, "size": size[0], "sampling_rate": rate, "bandwidth": bandwidth}
 
@@ -197,7 +199,7 @@ def _mapping_sizes(network: NvidiaNetwork, where: str) -> dict[str, Any]:
         "z_dim": inputs,
         "w_dim": w_dim,
         "c_dim": c_dim,
-        "mapping_layers": dense[-1] + 1,
+        "mapping_layers": len(dense),
         "labels": "normal" if c_dim else "none",
     }
 
@@ -222,7 +224,9 @@ def _check_attribute(layers: Layers, paths: Iterable[str], name: str, expected: 
         found = _attribute(layers, path, name, expected)
         same = math.isclose(found, expected, rel_tol=1e-6) if _is_number(found, expected) else found == expected
         if not same:
-            raise FormatError(f"{where}: {path} has {name} {found!r}; expected {expected!r}, as in the published networks")
+            raise FormatError(
+                f"{where}: {path} has {name} {found!r}; expected {expected!r}, as in the published networks"
+            )
 
 
 def _is_number(*values: Any) -> bool:
@@ -242,13 +246,6 @@ def _clamp(layers: Layers, paths: Iterable[str], where: str) -> float | None:
         raise FormatError(f"{where} clamps its layers to {sorted(map(str, found))}; expected one limit for all")
     value = found.pop() if found else None
     return None if value is None else _number(value, f"{where}: conv_clamp")
-
-
-def _check_colours(count: int, what: str) -> None:
-    if count != 3:
-        raise FormatError(
-            f"{what} images of {count} channels; expected 3 (RGB), which is what scores, parsing and characters work on"
-        )
 
 
 def _parts(foreign: str, here: str, *names: str) -> dict[str, str]:
@@ -309,7 +306,7 @@ def _layout(
     filters: Iterable[str],
 ) -> Layout:
     constants = dict.fromkeys(filters, FIR)
-    shapes = {key: ours[here] for key, here in keys.items()} | dict(reshaped) | {key: (4, 4) for key in constants}
+    shapes = {key: ours[here] for key, here in keys.items()} | dict(reshaped) | dict.fromkeys(constants, (4, 4))
     return Layout(keys, shapes, constants)
 
 

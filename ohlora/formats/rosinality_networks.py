@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ohlora.errors import FormatError
-from ohlora.formats.layouts import FIR, Layout, channel_plan, filled, numbers, sizes
+from ohlora.formats.layouts import FIR, Layout, channel_plan, check_colours, filled, numbers, sizes
 from ohlora.networks.sampling import counted_latents
 from ohlora.networks.stylegan import block_resolutions
 from ohlora.networks.stylegan2 import Discriminator, Generator
@@ -38,7 +38,7 @@ def generator_of(state: Mapping[str, Tensor], latent_avg: Tensor | None, where: 
     dense = numbers(state, r"style\.(\d+)\.weight")
     if not convolutions or not dense:
         raise FormatError(f"{where}: no convolutions or no style layers found; expected rosinality's generator")
-    _check_colours(sizes(state, "to_rgb1.conv.weight", 5, where)[1], f"{where} makes")
+    check_colours(sizes(state, "to_rgb1.conv.weight", 5, where)[1], f"{where} makes")
     start = sizes(state, "input.input", 4, where)
     if start[2:] != (4, 4):
         raise FormatError(f"{where} begins at {start[2]}×{start[3]} pixels; expected 4×4, as for square images")
@@ -54,7 +54,7 @@ def generator_of(state: Mapping[str, Tensor], latent_avg: Tensor | None, where: 
         resolution=max(count),
         z_dim=z_dim,
         w_dim=w_dim,
-        mapping_layers=dense[-1],
+        mapping_layers=len(dense),
         channel_base=base,
         channel_max=maximum,
         conv_clamp=None,
@@ -76,7 +76,7 @@ def discriminator_of(state: Mapping[str, Tensor], where: str) -> Discriminator:
     blocks = numbers(state, r"convs\.(\d+)\.conv1\.0\.weight")
     if not blocks:
         raise FormatError(f"{where}: no residual blocks found; expected rosinality's discriminator")
-    _check_colours(sizes(state, "convs.0.0.weight", 4, where)[1], f"{where} takes")
+    check_colours(sizes(state, "convs.0.0.weight", 4, where)[1], f"{where} takes")
     resolution = 4 << len(blocks)
     count = {resolution >> (k - 1): sizes(state, f"convs.{k}.conv1.0.weight", 4, where)[0] for k in blocks}
     count[4] = sizes(state, "final_conv.0.weight", 4, where)[0]
@@ -171,7 +171,9 @@ def to_rosinality(network: Generator | Discriminator) -> dict[str, Tensor]:
         )
     layout = generator_layout(network) if isinstance(network, Generator) else discriminator_layout(network)
     state = network.state_dict()
-    exported = {key: state[here].detach().cpu().reshape(layout.shapes[key]).clone() for key, here in layout.keys.items()}
+    exported = {
+        key: state[here].detach().cpu().reshape(layout.shapes[key]).clone() for key, here in layout.keys.items()
+    }
     return exported | {key: value.clone() for key, value in layout.constants.items()}
 
 
@@ -183,20 +185,11 @@ def what_differs(network: Generator | Discriminator) -> list[str]:
     multiplier, rest = divmod(network.channel_base, 16384)
     if network.channel_max != 512 or rest or multiplier < 1:
         said.append(
-            f"its feature maps are min({network.channel_base} / resolution, {network.channel_max}), for which the table "
-            "of channels in its model.py has to be changed"
+            f"its feature maps are min({network.channel_base} / resolution, {network.channel_max}), for "
+            "which the table of channels in model.py has to be changed"
         )
     if isinstance(network, Generator) and network.z_dim != network.w_dim:
-        said.append(f"its latents have {network.z_dim} values and its styles {network.w_dim}, which are one number there")
+        said.append(f"latents have {network.z_dim} values and styles {network.w_dim}, which are one number there")
     if isinstance(network, Discriminator) and network.mbstd_group_size != MBSTD_GROUP_SIZE:
         said.append(f"groups of the minibatch standard deviation have {MBSTD_GROUP_SIZE} images there")
     return said
-
-
-def _check_colours(count: int, what: str) -> None:
-    if count != 3:
-        raise FormatError(
-            f"{what} images of {count} channels; expected 3 (RGB), which is what scores, parsing and characters work on"
-        )
-
-

@@ -234,7 +234,10 @@ def _fir_kernel(x: Tensor, gain: float) -> Tensor:
 
 
 def fir(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
-    """Depth-wise filter [1, 3, 3, 1] ⊗ [1, 3, 3, 1] / 64 of N×C×H×W with 0 to 3 zeros around → N×C×(H + 2P − 3)×…"""
+    """Depth-wise 4×4 filter [1, 3, 3, 1]ᵀ [1, 3, 3, 1] / 64, with P = ``padding`` zeros (0 to 3) around N×C×H×W.
+
+    The result has H + 2P − 3 rows and W + 2P − 3 columns.
+    """
     y: Tensor = _Fir.apply(x, padding, gain)  # type: ignore[no-untyped-call]
     return y
 

@@ -99,7 +99,9 @@ class StyleLayer(nn.Module):
         else:
             x = F.conv2d(x, self.weight, padding=1)
         x = x * demodulation.to(x.dtype)[:, :, None, None]
-        x = x.add_((noise * (self.noise_strength * GAIN)).to(x.dtype)).add_((self.bias * GAIN).to(x.dtype)[:, None, None])
+        x = x.add_((noise * (self.noise_strength * GAIN)).to(x.dtype)).add_(
+            (self.bias * GAIN).to(x.dtype)[:, None, None]
+        )
         return clamped_leaky_relu(x, self.clamp)
 
 
@@ -295,7 +297,10 @@ class Discriminator(generator.Discriminator):
         self.feature_shape = (last, 4, 4)
         self.from_rgb = Layer(3, count[resolution], 1, conv_clamp)
         self.blocks = nn.ModuleDict(
-            {f"block{r}": Block(count[r], count[r // 2], conv_clamp) for r in reversed(block_resolutions(resolution)[1:])}
+            {
+                f"block{r}": Block(count[r], count[r // 2], conv_clamp)
+                for r in reversed(block_resolutions(resolution)[1:])
+            }
         )
         projects = label_head == "projection"
         score = EqualizedLinear(last, last, 1.0) if projects else EqualizedLinear(last + c_dim, 1, 1.0)

@@ -95,7 +95,9 @@ class FourierInput(nn.Module):
         # Frequencies that the sampling rate cannot carry fade out.
         fading = (frequencies.norm(dim=2) - spec.bandwidth) / (spec.sampling_rate / 2 - spec.bandwidth)
         amplitudes = (1 - fading).clamp(0, 1)
-        place = (torch.arange(spec.size, device=style.device, dtype=style.dtype) + 0.5 - spec.size / 2) / spec.sampling_rate
+        place = (
+            torch.arange(spec.size, device=style.device, dtype=style.dtype) + 0.5 - spec.size / 2
+        ) / spec.sampling_rate
         across, along = frequencies.unbind(2)
         angle = (
             place[None, None, :, None] * along[:, :, None, None]
