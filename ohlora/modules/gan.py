@@ -184,6 +184,11 @@ class GAN(Stage[ImageDataModule]):
         if generator is not None and discriminator is not None and architecture is None:
             self.generator = network_files.load_generator(generator).train()
             self.discriminator = network_files.load_discriminator(discriminator).train()
+            if not self.generator.trains:
+                raise ConfigError(
+                    f"{generator} holds a {self.generator.kind} generator, which is not trained here: it can be "
+                    "sampled, scored, searched and steered"
+                )
         elif generator is None and discriminator is None and architecture is not None:
             self.generator, self.discriminator = random_networks(architecture, self.seed)
         else:
