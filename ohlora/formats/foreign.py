@@ -203,7 +203,7 @@ def _rosinality(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
 def _entry(file: ForeignFile, names: tuple[str, ...]) -> str | None:
     """The first of a file's entries that is there; None where it has no generator at all."""
     assert file.content is not None
-    there = [name for name, value in file.content.root.items() if value is not None]
+    there = [name for name, value in file.content.root.items() if value is not None and isinstance(name, str)]
     found = next((name for name in names if name in there), None)
     if found is None and not {"D", "d"} & set(there):
         raise FormatError(f"{file.path} has no {names[0]}; it has {', '.join(map(str, there[:8]))}. Leave --raw out")
@@ -324,7 +324,7 @@ def _generator(state: Mapping[str, Tensor], where: str) -> Generator:
         raise FormatError(f"{where}: no style layers found; expected GenForce's StyleGAN generator")
     c_dim = sizes(state, "mapping.label_weight", 2, where)[0] if "mapping.label_weight" in state else 0
     count = {4 << k // 2: sizes(state, f"synthesis.layer{k}.style.weight", 2, where)[0] // 2 for k in layers}
-    base, maximum = channel_plan(count)
+    base, maximum = channel_plan(count, where)
     _check_lod(state, "synthesis.lod", where)
     build = partial(
         Generator,
@@ -348,7 +348,9 @@ def _discriminator(state: Mapping[str, Tensor], mbstd_group_size: int, where: st
         raise FormatError(f"{where}: expected GenForce's StyleGAN generator or discriminator; found neither's keys")
     need(state, ("input0.weight",), where)
     resolution = 2 << layers[-1] // 2
-    base, maximum = channel_plan({resolution >> b: sizes(state, f"input{b}.weight", 4, where)[0] for b in levels})
+    base, maximum = channel_plan(
+        {resolution >> b: sizes(state, f"input{b}.weight", 4, where)[0] for b in levels}, where
+    )
     features = sizes(state, f"layer{layers[-1] - 1}.weight", 2, where)[0]
     _check_lod(state, "lod", where)
     build = partial(

@@ -93,10 +93,18 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
         raise FormatError(f"{where}: not all values are finite in {shown}: its training failed; take an earlier file")
 
 
-def channel_plan(count: Mapping[int, int]) -> tuple[int, int]:
-    """(base, maximum) with count[r] = min(base / r, maximum), from the feature maps found at each resolution."""
+def channel_plan(count: Mapping[int, int], where: str) -> tuple[int, int]:
+    """(base, maximum) with count[r] = min(base / r, maximum), from the feature maps found at each resolution.
+
+    Raises:
+        FormatError: If there are no such numbers.
+    """
     maximum = max(count.values())
-    return max(r * c for r, c in count.items() if c < maximum or r == max(count)), maximum
+    base = max(r * c for r, c in count.items() if c < maximum or r == max(count))
+    if any(c != min(base // r, maximum) or c < 1 for r, c in count.items()):
+        found = ", ".join(f"{c} at {r}×{r}" for r, c in sorted(count.items()))
+        raise FormatError(f"{where} has feature maps {found}; expected min(base / resolution, maximum) for two numbers")
+    return base, maximum
 
 
 def numbers(state: Iterable[str], pattern: str) -> list[int]:

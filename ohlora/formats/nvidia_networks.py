@@ -64,7 +64,7 @@ def discriminator_of(network: NvidiaNetwork, where: str) -> stylegan2.Discrimina
     convolutions = [f"b{r}.{name}" for r in resolutions for name in ("fromrgb", "conv0", "conv1", "conv")]
     _check_attribute(layers, [*convolutions, "b4.fc"], "activation", "lrelu", where)
     _check_attribute(layers, ["mapping.fc0"], "bias_gain", stylegan2.MAPPING_LR_MULTIPLIER, where)
-    base, maximum = channel_plan(count)
+    base, maximum = channel_plan(count, where)
     build = partial(
         stylegan2.Discriminator,
         resolution=resolutions[-1],
@@ -91,7 +91,8 @@ def _stylegan2_generator(network: NvidiaNetwork, where: str) -> stylegan2.Genera
     _check_attribute(layers, convolutions, "activation", "lrelu", where)
     _check_attribute(layers, convolutions, "use_noise", True, where)
     clamp = _clamp(layers, [*convolutions, *(f"{block}.torgb" for block in blocks)], where)
-    base, maximum = channel_plan({r: sizes(state, f"synthesis.b{r}.conv1.weight", 4, where)[0] for r in resolutions})
+    count = {r: sizes(state, f"synthesis.b{r}.conv1.weight", 4, where)[0] for r in resolutions}
+    base, maximum = channel_plan(count, where)
     build = partial(
         stylegan2.Generator,
         resolution=resolutions[-1],
@@ -142,7 +143,7 @@ def _input_spec(state: Mapping[str, Tensor], layers: Layers, where: str) -> dict
     rate, bandwidth = (_number(value, f"{where}: sampling rate or bandwidth") for value in (rate, bandwidth))
     if not rate / 2 > bandwidth:
         raise FormatError(
-            f"{where}: its input has sampling rate {rate} and bandwidth {bandwidth}; expected over twice it"
+            f"{where}: its input has sampling rate {rate}; expected over twice the bandwidth, {bandwidth}"
         )
     channels = sizes(state, "synthesis.input.weight", 2, where)[0]
     return {"channels": channels, "size": size[0], "sampling_rate": rate, "bandwidth": bandwidth}

@@ -45,7 +45,7 @@ def generator_of(state: Mapping[str, Tensor], latent_avg: Tensor | None, where: 
     count = {4: sizes(state, "conv1.conv.weight", 5, where)[1]}
     for k in range(1, len(convolutions), 2):
         count[8 << (k // 2)] = sizes(state, f"convs.{k}.conv.weight", 5, where)[1]
-    base, maximum = channel_plan(count)
+    base, maximum = channel_plan(count, where)
     w_dim, z_dim = sizes(state, "style.1.weight", 2, where)
     if latent_avg is not None and tuple(latent_avg.shape) != (w_dim,):
         raise FormatError(f"{where}: its latent_avg has shape {tuple(latent_avg.shape)}; expected ({w_dim},)")
@@ -80,7 +80,7 @@ def discriminator_of(state: Mapping[str, Tensor], where: str) -> Discriminator:
     resolution = 4 << len(blocks)
     count = {resolution >> (k - 1): sizes(state, f"convs.{k}.conv1.0.weight", 4, where)[0] for k in blocks}
     count[4] = sizes(state, "final_conv.0.weight", 4, where)[0]
-    base, maximum = channel_plan(count)
+    base, maximum = channel_plan(count, where)
     build = partial(
         Discriminator,
         resolution=resolution,
