@@ -108,9 +108,7 @@ def read_boundaries(
         FormatError: If a file is no boundary, or does not fit the generator.
     """
     if len(attributes) != len(paths) or len(set(attributes)) != len(attributes):
-        raise ConfigError(
-            f"{len(paths)} boundaries for {', '.join(attributes)}; expected one attribute each, each once"
-        )
+        raise ConfigError(f"{len(paths)} boundaries for {', '.join(attributes)}; expected one each, each once")
     size = generator.w_dim if space == "w" else generator.z_dim
     normals = torch.cat([read_boundary(path, size) for path in paths])
     steps, cosines = normals, dict[str, float]()

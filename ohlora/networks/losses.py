@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +26,22 @@ def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def path_lengths(images: Tensor, codes: Tensor, directions: Tensor) -> Tensor:
+    """Path lengths (Karras et al., 2020, section 3.2): how far images move per step of their codes, (N,).
+
+    Args:
+        images: N×3×H×W, computed from ``codes``.
+        codes: Codes by layer, N×L×D, which require gradients.
+        directions: Random images N×3×H×W of N(0, 1), along which the images' movement is measured.
+
+    Returns:
+        Norms of the gradients by a code, root mean square over the layers; with graph.
+    """
+    pixels = images.shape[2] * images.shape[3]
+    (gradient,) = torch.autograd.grad((images * directions).sum() / math.sqrt(pixels), codes, create_graph=True)
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 
 def dice_loss(scores: Tensor, target: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ def random_networks(architecture: Architecture, seed: int) -> tuple[Generator, D
     sizes = asdict(architecture)
     kind = sizes.pop("kind")
     if kind not in DISCRIMINATORS:
-        why = "is not trained here" if kind in GENERATORS else "is unknown"
-        raise ConfigError(f"architecture.kind is {kind!r}, which {why}; expected {', '.join(DISCRIMINATORS)}")
+        why = ", which is not trained here" if kind in GENERATORS else ""
+        raise ConfigError(f"architecture.kind is {kind!r}{why}; expected {', '.join(DISCRIMINATORS)}")
     of_generator = {key: sizes.pop(key) for key in ("z_dim", "w_dim", "mapping_layers")}
     of_discriminator = {"mbstd_group_size": sizes.pop("mbstd_group_size")}
     with torch.random.fork_rng(devices=[]):

@@ -154,7 +154,8 @@ class SynthesisNetwork(nn.Module):
                 x = layer(x, style, next(remaining))
             else:
                 new = layer(x, style)
-                rgb = new if rgb is None else fir_up(rgb, gain=4.0) + new
+                with torch.autocast(x.device.type, enabled=False):  # the image is added up in full precision
+                    rgb = new if rgb is None else fir_up(rgb, gain=4.0) + new
         assert rgb is not None
         return rgb
 
@@ -304,6 +305,7 @@ class Discriminator(generator.Discriminator):
         )
         projects = label_head == "projection"
         score = EqualizedLinear(last, last, 1.0) if projects else EqualizedLinear(last + c_dim, 1, 1.0)
+        nn.init.zeros_(score.weight.detach()[:, last:])  # a label says nothing before it has been learned
         self.epilogue = nn.ModuleDict(
             {
                 "conv": Layer(last + 1, last, 3, conv_clamp),
@@ -322,6 +324,7 @@ class Discriminator(generator.Discriminator):
 
     def head(self, features: Tensor, label: Tensor | None = None) -> Tensor:
         check_label(label, len(features), self.c_dim)
+        features = features.to(self.epilogue["score"].weight.dtype)
         x = self.epilogue["conv"](torch.cat([features, minibatch_std(features, self.mbstd_group_size)], dim=1))
         x = F.leaky_relu(self.epilogue["dense"](x.flatten(1)), LEAK) * GAIN
         if self.mapping is not None:

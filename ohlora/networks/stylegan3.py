@@ -246,11 +246,14 @@ class Generator(generator.Generator):
 
     def compute_styles(self, w: Tensor) -> Tensor:
         affines = [self.input_layer.affine, *(layer.affine for layer in self._layers())]
-        return torch.cat([layer(code) for layer, code in zip(affines, w.unbind(1), strict=True)], dim=1)
+        with torch.autocast(w.device.type, enabled=False):  # what turns, shifts and filters needs full precision
+            codes = w.to(self.w_avg.dtype).unbind(1)
+            return torch.cat([layer(code) for layer, code in zip(affines, codes, strict=True)], dim=1)
 
     def compute_images(self, styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
         of_input, *rest = torch.split(styles, list(self.style_sizes), dim=1)
-        x = self.input_layer(of_input)
-        for layer, style in zip(self._layers(), rest, strict=True):
-            x = layer(x, style)
-        return x * self.output_scale  # type: ignore[no-any-return]
+        with torch.autocast(styles.device.type, enabled=False):
+            x = self.input_layer(of_input)
+            for layer, style in zip(self._layers(), rest, strict=True):
+                x = layer(x, style)
+            return x * self.output_scale  # type: ignore[no-any-return]
