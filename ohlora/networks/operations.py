@@ -174,6 +174,89 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: in
     return y
 
 
+class _Convolution(torch.autograd.Function):
+    """:func:`convolution`, whose gradients are convolutions, too, however often it is differentiated.
+
+    Autograd's own second derivative takes a kernel's gradient as a convolution with a kernel as large as the image. As
+    in StyleGAN2-ADA (Karras et al., 2020), the gradient by x is the transposed convolution here, and the gradient by
+    the kernel an operation of its own.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, transposed: bool) -> Tensor:
+        function = F.conv_transpose2d if transposed else F.conv2d
+        return function(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, *ctx.settings = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding, transposed = ctx.settings
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _Convolution.apply(gradient, weight, None, stride, padding, not transposed)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            of_weight = _KernelGradient.apply(gradient, x, weight.shape, stride, padding, transposed)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum(dim=(0, 2, 3))
+        return of_x, of_weight, of_bias, None, None, None
+
+
+class _KernelGradient(torch.autograd.Function):
+    """The gradient of :func:`convolution` by its kernel, linear in the output's gradient and in x."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int, transposed: bool) -> Tensor:
+        weight = x.new_empty(shape)  # of which nothing is used but its shape
+        of_weight: Tensor = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, [False, True, False]
+        )[1]
+        return of_weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        gradient, x, _, *ctx.settings = inputs
+        ctx.save_for_backward(gradient, x)
+
+    @staticmethod
+    def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, x = ctx.saved_tensors
+        stride, padding, transposed = ctx.settings
+        of_gradient = of_x = None
+        if ctx.needs_input_grad[0]:
+            of_gradient = _Convolution.apply(x, of_output, None, stride, padding, transposed)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            of_x = _Convolution.apply(gradient, of_output, None, stride, padding, not transposed)  # type: ignore[no-untyped-call]
+        return of_gradient, of_x, None, None, None, None
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    transposed: bool = False,
+) -> Tensor:
+    """A convolution of N×C×H×W with C'×C×k×k, or a transposed one with C×C'×k×k, that is cheap to differentiate twice.
+
+    Stride and padding must fit H and W without a rest.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    y: Tensor = _Convolution.apply(x, weight, bias, stride, padding, transposed)  # type: ignore[no-untyped-call]
+    return y
+
+
 class _Fir(torch.autograd.Function):
     """:func:`fir`. The filter is symmetric, so its gradient is the same filter with the other padding."""
 

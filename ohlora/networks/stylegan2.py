@@ -25,7 +25,7 @@ from ohlora.networks.operations import (
     EqualizedLinear,
     check_images,
     clamped_leaky_relu,
-    conv2d,
+    convolution,
     fir,
     fir_down,
     fir_up,
@@ -95,9 +95,9 @@ class StyleLayer(nn.Module):
         demodulation = torch.rsqrt(energy + EPSILON) * GAIN
         x = x * style.to(x.dtype)[:, :, None, None]
         if self.up:
-            x = fir(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
+            x = fir(convolution(x, self.weight.transpose(0, 1), stride=2, transposed=True), padding=1, gain=4.0)
         else:
-            x = F.conv2d(x, self.weight, padding=1)
+            x = convolution(x, self.weight, padding=1)
         x = x * demodulation.to(x.dtype)[:, :, None, None]
         x = x.add_((noise * (self.noise_strength * GAIN)).to(x.dtype)).add_(
             (self.bias * GAIN).to(x.dtype)[:, None, None]
@@ -240,8 +240,8 @@ class Layer(Equalized):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.scaled_weight(), self.bias * self.bias_scale
         if self.down:
-            return clamped_leaky_relu(conv2d(fir(x, padding=2), weight, bias, stride=2), self.clamp)
-        return clamped_leaky_relu(conv2d(x, weight, bias, padding=weight.shape[-1] // 2), self.clamp)
+            return clamped_leaky_relu(convolution(fir(x, padding=2), weight, bias, stride=2), self.clamp)
+        return clamped_leaky_relu(convolution(x, weight, bias, padding=weight.shape[-1] // 2), self.clamp)
 
 
 class Block(nn.Module):
@@ -255,7 +255,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         skip = self.skip * math.sqrt(0.5 / self.skip.shape[1])
-        beside = conv2d(fir_down(x), skip, skip.new_zeros(len(skip)))
+        beside = convolution(fir_down(x), skip)
         return self.layer1(self.layer0(x)) + beside  # type: ignore[no-any-return]
 
 

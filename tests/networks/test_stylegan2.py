@@ -18,7 +18,7 @@ from ohlora.formats import foreign, network_files
 from ohlora.modules.gan import GAN
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator as AnyGenerator
-from ohlora.networks.operations import clamped_leaky_relu, fir, fir_down, fir_up
+from ohlora.networks.operations import clamped_leaky_relu, convolution, fir, fir_down, fir_up
 from ohlora.networks.registry import Architecture, random_networks
 from ohlora.networks.stylegan2 import Discriminator, Generator
 from ohlora.networks.surgery import add_labels, with_projection
@@ -99,6 +99,15 @@ def test_written_out_gradients_are_exact_once_and_twice() -> None:
     for function in functions:
         assert torch.autograd.gradcheck(function, (x,))
         assert torch.autograd.gradgradcheck(function, (x,))
+    small = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    kernel = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    for stride, padding, transposed in ((1, 1, False), (2, 0, False), (2, 0, True)):
+        convolved = partial(convolution, stride=stride, padding=padding, transposed=transposed)
+        plain = partial(F.conv_transpose2d if transposed else F.conv2d, stride=stride, padding=padding)
+        torch.testing.assert_close(convolved(small, kernel, bias), plain(small, kernel, bias))
+        assert torch.autograd.gradcheck(convolved, (small, kernel, bias))
+        assert torch.autograd.gradgradcheck(convolved, (small, kernel, bias))
 
 
 @pytest.mark.parametrize("clamp", [None, 0.5])
