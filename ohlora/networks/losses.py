@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ohlora.networks.operations import gradients_of_inputs_only
+
 
 def generator_loss(fake_scores: Tensor) -> Tensor:
     """Non-saturating logistic loss of the generator (Goodfellow et al., 2014) from D's scores (N,) of its images."""
@@ -24,7 +26,8 @@ def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
 
     The scores (N,) must have been computed from ``images``, N×3×H×W, which require gradients.
     """
-    (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
+    with gradients_of_inputs_only():
+        (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
@@ -40,7 +43,8 @@ def path_lengths(images: Tensor, codes: Tensor, directions: Tensor) -> Tensor:
         Norms of the gradients by a code, root mean square over the layers; with graph.
     """
     pixels = images.shape[2] * images.shape[3]
-    (gradient,) = torch.autograd.grad((images * directions).sum() / math.sqrt(pixels), codes, create_graph=True)
+    with gradients_of_inputs_only():
+        (gradient,) = torch.autograd.grad((images * directions).sum() / math.sqrt(pixels), codes, create_graph=True)
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 
