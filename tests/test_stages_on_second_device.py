@@ -18,17 +18,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from ohlora import pipeline
-from tests import golden
-from tests.networks.test_attribute_cnn import original
-from tests.second_device import ROOT, SETTINGS
+from ohlora.worlds import Stage, World
+from tests import second_device  # what uses torch is imported below, when the device is there
 
+pytestmark = [
+    pytest.mark.xdist_group("stages on a second device"),  # one process runs the chain for all of them
+    pytest.mark.timeout(1200),  # a minute on an idle machine
+]
 WORLD = Path(__file__).parent / "worlds" / "tiny.yaml"
 NO_DEVICE = {
     "measure_attributes": "measures on the CPU, thousands of images",
@@ -36,49 +38,64 @@ NO_DEVICE = {
     "measure_directions": "reads tables",
 }
 """Stages that are not run here, and why."""
-TRAINED = ("filter_gender", "face_parser", "property_cnn", "finetune_v1", "finetune_v1_projection", "finetune_v8")
-"""Stages that are also resumed: one of each class and kind of data."""
-LONGER = {True: ("--model.init_args.kimg", "0.024"), False: ("--trainer.max_epochs", "2")}
-"""Settings of a resumed run: of a GAN, and of any other."""
+SINGLE_STEP = ("vectorfind_v8", "vectorfind_v9")
+"""Stages that train and have no checkpoint to go on from."""
+LONGER = ("--ckpt_path", "last", "--model.init_args.kimg", "0.024")
+"""Settings of a resumed run of a GAN; of any other, :data:`ANOTHER_EPOCH`."""
+ANOTHER_EPOCH = ("--ckpt_path", "last", "--trainer.max_epochs", "2")
 FURTHER = {
     "pretrain": ("fit", "pretrain"),
-    "pretrain, resumed": ("fit", "pretrain", "--ckpt_path", "last", *LONGER[True]),
+    "pretrain, resumed": ("fit", "pretrain", *LONGER),
     "generate_original, continued": ("predict", "generate_original", "--data.init_args.count", "20"),
+    "validation of face_parser": ("validate", "face_parser", "--ckpt_path", "last"),
+    "directions by layer": (
+        *("fit", "vectorfind_v9", "--trainer.default_root_dir", "layers", "--model.init_args.output", "layers"),
+        *("--model.init_args.finder.class_path", "ohlora.directions.jacobian.Jacobian"),
+        *("--model.init_args.finder.init_args.layers", "each"),
+    ),
+    "evaluation of directions by layer": (
+        *("test", "evaluate_v9", "--trainer.default_root_dir", "layers", "--model.init_args.output", "layers"),
+        *("--model.init_args.directions", "layers/directions.safetensors"),
+    ),
     "evaluation of labels": (
-        *("test", "evaluate_v8", "--model.init_args.directions", "null"),
-        *("--model.init_args.labels", "[eyes, mouth]", "--model.init_args.output", "labels"),
+        *("test", "evaluate_v8", "--trainer.default_root_dir", "labels", "--model.init_args.output", "labels"),
+        *("--model.init_args.directions", "null", "--model.init_args.labels", "[eyes, mouth, pose]"),
     ),
 }
-"""Commands of the entry point besides the stages."""
+"""Commands of the entry point besides those of the stages."""
 
 
 def runs() -> Iterator[tuple[str, Callable[[], object]]]:
-    """What is run: names and calls, in order."""
+    """What is run, in order: names and calls."""
     world = pipeline.world(str(WORLD))
     for name, stage in world.stages.items():
-        if stage.configured:
-            yield name, lambda words=(stage.command, name): entry_point(*words)
-        else:
-            yield name, lambda words=world.words(f"{stage.command} {stage.options}"): script(*words)
-        if name in TRAINED:
-            longer = LONGER[name.startswith("finetune")]
-            words = (stage.command, name, "--ckpt_path", "last", *longer)
-            yield f"{name}, resumed", lambda words=words: entry_point(*words)
+        yield name, partial(command, world, stage)
+        if stage.command == "fit" and name not in SINGLE_STEP:
+            longer = LONGER if name.startswith("finetune") else ANOTHER_EPOCH
+            yield f"{name}, resumed", partial(entry_point, "fit", name, *longer)
     for name, words in FURTHER.items():
-        yield name, lambda words=words: entry_point(*words)
+        yield name, partial(entry_point, *words)
     yield "a character on the device", character_on_device
+
+
+def command(world: World, stage: Stage) -> None:
+    """Runs a stage by its command; one that neither trains nor predicts uses no device."""
+    if stage.configured:
+        entry_point(stage.command, stage.name)
+    else:
+        script, *words = world.words(f"{stage.command} {stage.options}")
+        assert importlib.import_module(f"scripts.{Path(script).stem}").main(words) == 0, "see its output"
+    missing = [name for name in stage.outputs if not (world.folder / name).exists()]
+    assert not missing
 
 
 def entry_point(*words: str) -> None:
     """Runs a command of the entry point on the device."""
-    from ohlora.__main__ import main
+    from ohlora.__main__ import main as ohlora
 
-    assert main([*words, "--world", str(WORLD), "--traceback", *SETTINGS]) == 0
-
-
-def script(path: str, *words: str) -> None:
-    """Runs a command that neither trains nor predicts; it uses no device."""
-    assert importlib.import_module(f"scripts.{Path(path).stem}").main(list(words)) == 0, "see its output"
+    before = second_device.operators
+    assert ohlora([*words, "--world", str(WORLD), "--traceback", *second_device.SETTINGS]) == 0
+    assert second_device.operators > before
 
 
 def character_on_device() -> None:
@@ -95,45 +112,54 @@ def character_on_device() -> None:
 
 def published() -> None:
     """Writes what stands for the published files into the working directory."""
+    import torch
+
+    from tests import golden
+    from tests.networks.test_attribute_cnn import original, shapes
+
     networks = {name: golden.stylegan_state("stylegan-64-tiny", name) for name in ("generator", "discriminator")}
     del networks["generator"]["mapping.label_weight"]  # the published networks have no labels
     for name, weight in (("generator", "mapping.dense0.weight"), ("discriminator", "layer10.weight")):
         networks[name][weight] = networks[name][weight][:, :64].clone()
     torch.save(networks, pipeline.PUBLISHED)
     for name in ("gender", "quality"):
-        path = original(name, golden.manifest("filter-cnns")[name], Path(f"{name}_model_0.pt"))
+        path = original(name, shapes("filter-cnns")[name], Path(f"{name}_model_0.pt"))
         for k in range(1, 5):
             os.link(path, f"{name}_model_{k}.pt")
 
 
 def main(record: Path) -> None:
-    """Runs everything, and writes for each run its error, or '', and its seconds."""
-    from tests.second_device import accelerate
-
-    accelerate()
+    """Runs everything, and notes for each run its error, or '', and its seconds."""
+    second_device.accelerate()
     published()
-    ended: dict[str, Any] = {}
+    ended: dict[str, tuple[str, float]] = {}
     for name, run in runs():
-        print(f"\n=== {name}", flush=True)
-        started = time.perf_counter()
+        print(f"=== {name}", flush=True)
+        error, started = "", time.perf_counter()
         try:
             run()
-            error = ""
         except Exception:
             error = traceback.format_exc()
-            print(error, flush=True)
-        ended[name] = {"error": error, "seconds": round(time.perf_counter() - started, 1)}
-        record.write_text(json.dumps(ended, indent=2))
+        ended[name] = error, round(time.perf_counter() - started, 1)
+    record.write_text(json.dumps(ended, indent=2))
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
     """How each run ended, see :func:`main`."""
     folder = tmp_path_factory.mktemp("second")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    words = [sys.executable, "-m", "tests.test_stages_on_second_device", "record.json"]
-    subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    found: dict[str, dict[str, Any]] = json.loads((folder / "record.json").read_text())
+    environment = {**os.environ, "PYTHONPATH": str(second_device.ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.test_stages_on_second_device", "record.json"],
+        cwd=folder,
+        env=environment | {"WANDB_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    record = folder / "record.json"
+    assert record.is_file(), done.stdout + done.stderr
+    found: dict[str, tuple[str, float]] = json.loads(record.read_text())
     return found
 
 
@@ -141,14 +167,16 @@ NAMES = [name for name, _ in runs()]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_on_a_second_device(ended: dict[str, dict[str, Any]], name: str) -> None:
-    assert ended[name]["error"] == ""
+def test_it_runs_on_a_second_device(ended: dict[str, tuple[str, float]], name: str) -> None:
+    error, _ = ended[name]
+    assert error == ""
 
 
 def test_every_declared_stage_is_run() -> None:
-    assert {*NAMES} & {*pipeline.STAGES} == {*pipeline.STAGES} - {*NO_DEVICE}
+    assert {*pipeline.STAGES} - {*NAMES} == {*NO_DEVICE}
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    sys.stdout.flush()
     os._exit(0)  # the device's end would be "terminate called"
