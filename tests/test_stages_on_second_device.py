@@ -10,7 +10,9 @@ Stages read what earlier ones made: of several failures, look at the first.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -84,7 +86,9 @@ def command(world: World, stage: Stage) -> None:
         entry_point(stage.command, stage.name)
     else:
         script, *words = world.words(f"{stage.command} {stage.options}")
-        assert importlib.import_module(f"scripts.{Path(script).stem}").main(words) == 0, "see its output"
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            code = importlib.import_module(f"scripts.{Path(script).stem}").main(words)
+        assert code == 0, said.getvalue()
     missing = [name for name in stage.outputs if not (world.folder / name).exists()]
     assert not missing
 
@@ -115,7 +119,7 @@ def published() -> None:
     import torch
 
     from tests import golden
-    from tests.networks.test_attribute_cnn import original, shapes
+    from tests.networks.test_attribute_cnn import original
 
     networks = {name: golden.stylegan_state("stylegan-64-tiny", name) for name in ("generator", "discriminator")}
     del networks["generator"]["mapping.label_weight"]  # the published networks have no labels
@@ -123,7 +127,7 @@ def published() -> None:
         networks[name][weight] = networks[name][weight][:, :64].clone()
     torch.save(networks, pipeline.PUBLISHED)
     for name in ("gender", "quality"):
-        path = original(name, shapes("filter-cnns")[name], Path(f"{name}_model_0.pt"))
+        path = original(name, golden.manifest("filter-cnns")[name], Path(f"{name}_model_0.pt"))
         for k in range(1, 5):
             os.link(path, f"{name}_model_{k}.pt")
 
@@ -148,11 +152,17 @@ def main(record: Path) -> None:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
     """How each run ended, see :func:`main`."""
     folder = tmp_path_factory.mktemp("second")
-    environment = {**os.environ, "PYTHONPATH": str(second_device.ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(second_device.ROOT),
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "disabled",
+        "OHLORA_ARTIFACTS": "artifacts",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.test_stages_on_second_device", "record.json"],
         cwd=folder,
-        env=environment | {"WANDB_MODE": "disabled"},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
