@@ -30,7 +30,7 @@ from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.errors import ConfigError
 from ohlora.utils import figures, images
 from ohlora.utils.commands import command
-from ohlora.utils.files import config_file, locked, read_rows, replacing, write_rows
+from ohlora.utils.files import config_file, locked, read_rows, write_json, write_rows
 
 Row = dict[str, Any]
 PER_ATTRIBUTE = {
@@ -72,8 +72,7 @@ def sampled(config: DictConfig, seed: int) -> tuple[Path, float]:
                 "data.init_args.count": count,
             }
             seconds = run("predict", config.sampling, settings | {"trainer.default_root_dir": folder / "stage"})
-            with replacing(note) as part:
-                part.write_text(json.dumps(seconds / count), encoding="utf-8")
+            write_json(note, seconds / count)
     return folder, float(json.loads(note.read_text(encoding="utf-8")))
 
 
@@ -138,8 +137,7 @@ def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
     for place, (path, (name, budget, seed)) in enumerate(zip(paths, cells(config), strict=True)):
         if not path.is_file() and place % parts == part - 1:
             row = measured(config, name, budget, seed)
-            with replacing(path) as file:
-                file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+            write_json(path, row)
             print(f"{name} {budget or ''} seed {seed}: {row['pass_rate']:.1%} pass", flush=True)
     # Only now: other parts have measured meanwhile.
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]

@@ -15,7 +15,6 @@ from ohlora.callbacks.writers import save_product
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
-from ohlora.networks.attribute_cnn import AttributeEnsemble
 from ohlora.networks.sampling import batched, counted_images, scored
 from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import run_loggers
@@ -66,10 +65,8 @@ class Watch(LooksAtGenerator):
         if not self.concept or len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(FILTERS):
             expected = ", ".join(FILTERS)
             raise ConfigError(f"the filters predict {', '.join(self.concept)}; expected some of {expected}, each once")
-        network = network_files.load_attributes(properties)
-        if isinstance(network, AttributeEnsemble):
-            raise ConfigError(f"{properties} holds an ensemble; expected a property or merged CNN")
-        self.properties, self.features = network, Penultimate(network)
+        self.properties = network_files.load_attribute_cnn(properties)
+        self.features = Penultimate(self.properties)
         rules = {"concept_rate": AT_HALF, "concept_rate_recipe": recipe or AT_HALF}
         self.rules = {name: self._applicable(given) for name, given in rules.items()}
         self.fixed, self.fresh, self.final = fixed, fresh, final

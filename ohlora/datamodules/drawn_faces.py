@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ohlora.datamodules.base import ImageDataModule, Sample
@@ -38,24 +40,20 @@ class DrawnFaces(ImageDataModule):
     Args:
         resolution: Height and width in pixels.
         train_size: Number of faces: indices 0 … train_size − 1.
-        batch_size: Images per step over all processes together.
-        seed: Seed of the faces and of their order.
-        num_workers: Loader processes per rank.
         rates: Share of faces with each 0/1 attribute set (gender, quality, age, glass), 0…1.
+        **settings: See :class:`ohlora.datamodules.base.ImageDataModule`; ``seed`` is also that of the faces.
     """
 
     def __init__(
         self,
         resolution: int = 64,
         train_size: int = 8000,
-        batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
         rates: dict[str, float] | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers)
+        super().__init__(**settings)
         self.resolution, self.train_size, self.rates = resolution, train_size, rates
-        drawing.sample_truth(seed, 0, rates)  # refuses unknown rates before anything starts
+        drawing.sample_truth(self.seed, 0, rates)  # refuses unknown rates before anything starts
 
     def setup(self, stage: str) -> None:
         """Declares the faces; they are drawn when first used."""

@@ -146,6 +146,12 @@ def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
     return network
 
 
+def load_attribute_cnn(path: str | Path) -> AttributeCNN:
+    """:func:`load_network` for a single network that predicts attributes."""
+    network = load_network(path)
+    return network if isinstance(network, AttributeCNN) else _refuse(path, network, "a single attribute CNN")
+
+
 def _refuse(path: str | Path, network: Network, expected: str) -> NoReturn:
     raise FormatError(f"{path} holds a {description(network)['kind']}; expected {expected}")
 

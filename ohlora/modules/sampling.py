@@ -23,7 +23,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import NoiseMode
 from ohlora.networks.sampling import counted_images, counted_latents
 from ohlora.utils import counted, figures, images
-from ohlora.utils.files import read_rows, replacing, write_rows
+from ohlora.utils.files import read_rows, write_json, write_rows
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.csv"
@@ -77,8 +77,7 @@ class _Sampling(Stage[Latents]):
         self._made, self._started = 0, time.perf_counter()
         self.trainer.strategy.barrier("settings are compared before they are written")
         if self.trainer.is_global_zero and not path.is_file():
-            with replacing(path) as part:
-                part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            write_json(path, wanted)
         if not self.data.shares_to_do():
             self._end()  # with nothing to predict, Lightning calls no further hook
 
@@ -272,8 +271,7 @@ class Sample(_Sampling):
         names = self.network.outputs
         scores = sample_files.read_scores(self.output, considered)
         statistics = sample_files.statistics(names, scores)
-        with replacing(path) as part:
-            part.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+        write_json(path, statistics)
         shown = range(min(count, PREVIEW))
         made, _ = counted_images(self.generator, self.seed, shown, 10, self.noise_mode, stream="")
         table = np.corrcoef(scores.T)

@@ -147,15 +147,11 @@ class Generator(generator.Generator):
     """StyleGAN generator.
 
     Args:
-        resolution: Height and width of the images, a power of two from 8 to 1024.
-        z_dim: Size of the latent z.
-        w_dim: Size D of the style code w.
-        c_dim: Number K of label values; 0 for none.
+        resolution: A power of two from 8 to 1024; for this and what is not listed here, see
+            :class:`ohlora.networks.generator.Generator`.
         mapping_layers: Linear layers of the mapping network.
         channel_base: Feature maps are min(channel_base / resolution, channel_max).
         channel_max: See ``channel_base``.
-        labels: See :class:`ohlora.networks.generator.Generator`.
-        label_rows: Likewise.
     """
 
     kind = "stylegan"
