@@ -283,14 +283,11 @@ class Watch(L.Callback):
         if batch_idx >= self.skip:
             self.reference_seconds.append(now() - started)
         if first:
-            self.difference = max(self._differences(expected))
-
-    def _differences(self, expected: Gradients) -> list[float]:
-        return [
-            float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
-            for name, of_network in expected.items()
-            for gradient, wanted in zip(self._gradients[name], of_network.values(), strict=True)
-        ]
+            self.difference = max(
+                float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+                for name, of_network in expected.items()
+                for gradient, wanted in zip(self._gradients[name], of_network.values(), strict=True)
+            )
 
 
 def now() -> float:

@@ -140,14 +140,12 @@ class Watch(LooksAtGenerator):
             return {}, []
         names = [names[k] for k in seen]
         both = label_correlations(labels[:, seen], np.stack([scores[name] for name in names], axis=1))
-        rows = zip(names, both.tolist(), strict=True)
-        table: list[dict[str, Any]] = [{"label": name, **dict(zip(names, row, strict=True))} for name, row in rows]
         shown = {}
         for k, name in enumerate(names):
             shown[f"label_correlation/{name}"] = float(both[k, k])
             others = np.delete(both[k], k)
             shown[f"label_leakage/{name}"] = float(np.abs(others).mean()) if len(others) else 0.0
-        return shown, table
+        return shown, figures.named_rows(both, names, names, "label")
 
     def _curves(self, trainer: L.Trainer) -> dict[str, np.ndarray]:
         """The run's course as a picture, from the table in its folder."""

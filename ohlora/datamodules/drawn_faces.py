@@ -11,15 +11,13 @@ from ohlora.toy import drawing
 
 
 class DrawnFaceDataset:
-    """Drawn faces ``first`` … ``first + size − 1`` of a seed; each is drawn at first use and kept.
+    """The first ``size`` drawn faces of a seed; each is drawn at first use and kept.
 
     ``rates`` are the shares of faces with a 0/1 attribute set; those not named keep their default.
     """
 
-    def __init__(
-        self, size: int, resolution: int, seed: int, first: int = 0, rates: dict[str, float] | None = None
-    ) -> None:
-        self.size, self.resolution, self.seed, self.first, self.rates = size, resolution, seed, first, rates
+    def __init__(self, size: int, resolution: int, seed: int, rates: dict[str, float] | None = None) -> None:
+        self.size, self.resolution, self.seed, self.rates = size, resolution, seed, rates
         self._drawn: dict[int, np.ndarray] = {}
 
     labels = None
@@ -29,7 +27,7 @@ class DrawnFaceDataset:
 
     def __getitem__(self, index: int) -> Sample:
         if index not in self._drawn:
-            truth = drawing.sample_truth(self.seed, self.first + index, self.rates)
+            truth = drawing.sample_truth(self.seed, index, self.rates)
             self._drawn[index] = drawing.draw(truth, self.resolution).image
         return {"image": self._drawn[index], "index": index}
 
@@ -57,4 +55,4 @@ class DrawnFaces(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         """Declares the faces; they are drawn when first used."""
-        self.train_set = DrawnFaceDataset(self.train_size, self.resolution, self.seed, rates=self.rates)
+        self.train_set = DrawnFaceDataset(self.train_size, self.resolution, self.seed, self.rates)

@@ -181,10 +181,7 @@ def class_table(names: Mapping[int, str], classes: Mapping[str, str]) -> list[in
 def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> FaceParser:
     """Loads a parser from a file of our U-Net, or from the folder of a Hugging Face checkpoint.
 
-    Args:
-        path: File or folder.
-        classes: For a folder, its name of a class, or the id as text → our class; by default
-            :data:`ohlora.faces.classes.CELEBAMASK_CLASSES`.
+    ``classes`` are for a folder only, see :class:`SegmentationParser`; by default those of CelebAMask-HQ.
 
     Raises:
         MissingArtifactError: If the file, or a file of the checkpoint, does not exist.

@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,14 +114,11 @@ def original_cnn_layout(network: AttributeCNN) -> Layout:
     return Layout(keys, {})
 
 
-@dataclass(frozen=True)
-class ForeignCheckpoint:
-    """What a foreign checkpoint holds.
+class ForeignCheckpoint(NamedTuple):
+    """What a foreign checkpoint holds: networks, and whether the generator is GenForce's average ``generator_smooth``.
 
-    Attributes:
-        networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under
-            its name (see :func:`ohlora.networks.attribute_cnn.attribute_cnn`).
-        averaged: Whether the generator is GenForce's running average (``generator_smooth``).
+    The networks are in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under its name
+    (see :func:`ohlora.networks.attribute_cnn.attribute_cnn`).
     """
 
     networks: dict[str, ForeignNetwork]

@@ -277,12 +277,9 @@ class Sample(_Sampling):
         table = np.corrcoef(scores.T)
         by_statistic = {what: statistics[what] for what in ("mean", "median", "std")}
         metrics = {f"{what}/{name}": v for what, values in by_statistic.items() for name, v in values.items()}
-        rows = [
-            {"attribute": name, **dict(zip(names, row, strict=True))}
-            for name, row in zip(names, table.round(4).tolist(), strict=True)
-        ]
         sheet = images.enlarge(images.grid(images.to_uint8(made), 10))
         heat = figures.heat_map(table, names, names, "correlation of scores")
-        self.show({"samples": sheet, "score_correlations": heat}, {"score_correlations": rows})
+        rows = {"score_correlations": figures.named_rows(table, names, names)}
+        self.show({"samples": sheet, "score_correlations": heat}, rows)
         self.log_at_end({"samples": float(count), **metrics})
         print(f"{count} samples in {self.output}; medians of the first {considered} in {sample_files.MEDIANS}")

@@ -101,10 +101,7 @@ class Truth:
         if unknown:
             known = ", ".join([*self.attributes, *self.nuisances])
             raise ValueError(f"unknown name {unknown[0]!r}; expected one of {known}")
-        return Truth(
-            {name: changes.get(name, value) for name, value in self.attributes.items()},
-            {name: changes.get(name, value) for name, value in self.nuisances.items()},
-        )
+        return Truth(*({k: changes.get(k, v) for k, v in old.items()} for old in (self.attributes, self.nuisances)))
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,8 @@ def sample_truth(seed: int, index: int, rates: Mapping[str, float] | None = None
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index are {seed} and {index}; expected whole numbers of 0 or more")
-    given = dict(rates or {})
-    for name, rate in given.items():
+    cuts = {**DEFAULT_RATES, **(rates or {})}
+    for name, rate in cuts.items():
         if name not in DEFAULT_RATES:
             raise ValueError(f"unknown rate {name!r}; expected one of {', '.join(DEFAULT_RATES)}")
         if not 0 <= rate <= 1:
@@ -148,9 +145,7 @@ def sample_truth(seed: int, index: int, rates: Mapping[str, float] | None = None
     normal = dict(zip(MEASURED, rng.standard_normal(len(MEASURED)).tolist(), strict=True))
     uniform = dict(zip(DEFAULT_RATES, rng.random(len(DEFAULT_RATES)).tolist(), strict=True))
     nuisances = dict(zip(NUISANCES, rng.random(len(NUISANCES)).tolist(), strict=True))
-    cuts = {**DEFAULT_RATES, **given}
-    binary = {name: float(value < cuts[name]) for name, value in uniform.items()}
-    values = {**normal, **binary}
+    values = normal | {name: float(value < cuts[name]) for name, value in uniform.items()}
     return Truth({name: values[name] for name in DRAWN}, nuisances)
 
 
