@@ -25,6 +25,7 @@ from ohlora.networks.operations import (
     check_images,
     minibatch_std,
     modulated_instance_norm,
+    modulated_instance_norm_,
     pixel_norm,
     upsample_conv,
 )
@@ -115,7 +116,8 @@ class StyleLayer(nn.Module):
         x = x.to(self.noise_weight.dtype).addcmul_(noise, self.noise_weight[:, None, None]).add_(bias[:, None, None])
         x = F.leaky_relu_(x, LEAK)
         scale, shift = style.to(x.dtype)[:, :, None, None].chunk(2, dim=1)
-        return modulated_instance_norm(x, scale + 1, shift)
+        norm = modulated_instance_norm if torch.is_grad_enabled() else modulated_instance_norm_
+        return norm(x, scale + 1, shift)
 
 
 class SynthesisNetwork(nn.Module):
