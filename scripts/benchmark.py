@@ -58,9 +58,9 @@ from ohlora.utils import counted
 from ohlora.utils.files import shipped
 
 R1_INTERVAL = 16
-"""The recipe's."""
-PASSES = 39
-"""Passes of fine-tune v1 over its images; what is computed once per image is shared out over them."""
+"""The recipe's interval of R1, in steps."""
+EPOCHS = 39
+"""Epochs of fine-tune v1; the cost of what is computed once per image is divided by them."""
 EXACT_RESOLUTION = 32
 """Where gradients are compared in float64. In fp32, rounding alone carries activations across the kink of a leaky ReLU,
 and each takes a thousandth of the generator's gradient with it; the reference strays as far from the truth as ours."""
@@ -429,7 +429,7 @@ def finetune(given: argparse.Namespace) -> dict[str, float]:
     for name, seconds in mean.items():
         print(f"{name:24}{seconds:9.3f} s per {given.batch} images")
     step = (mean["with R1"] + (R1_INTERVAL - 1) * mean["without R1"]) / R1_INTERVAL
-    step += mean["features of reals, once"] / PASSES
+    step += mean["features of reals, once"] / EPOCHS
     executed = (alternating.flops[0] + (R1_INTERVAL - 1) * alternating.flops[1]) / R1_INTERVAL
     per_kimg = 1000 / given.batch
     return {

@@ -83,7 +83,7 @@ class Watch(LooksAtGenerator):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run compares with."""
+        """Diversity at the start and highest concept rate so far, which a resumed run goes on comparing with."""
         return {"start_distance": self._start_distance, "best_rate": self._best_rate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -275,7 +275,7 @@ def _generator_sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
 
 
 def _discriminator_sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """Likewise."""
+    """The constructor's arguments but ``mbstd_group_size``, likewise."""
     levels, layers = _numbers(state, r"input(\d+)\.weight"), _numbers(state, r"layer(\d+)\.weight")
     last = max(layers, default=0)
     if not levels or last < 4 or last - 1 not in layers:

@@ -50,11 +50,11 @@ class _Sampling(Stage[Latents]):
         raise NotImplementedError
 
     def hand_over(self, data: Latents) -> None:
-        """What is still to do."""
+        """Hands over which latents are still to be done."""
         data.connect(self.shares_to_do)
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on; kept beside it."""
+        """The settings that the result depends on; they are kept beside it."""
         return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise_mode": self.noise_mode}
 
     def complete(self, count: int) -> None:
