@@ -11,7 +11,6 @@ Stages read what earlier ones made: of several failures, look at the first.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -85,9 +84,10 @@ def command(world: World, stage: Stage) -> None:
     if stage.configured:
         entry_point(stage.command, stage.name)
     else:
-        script, *words = world.words(f"{stage.command} {stage.options}")
+        from ohlora.__main__ import main as ohlora
+
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            code = importlib.import_module(f"scripts.{Path(script).stem}").main(words)
+            code = ohlora(world.words(f"{stage.command} {stage.options}"))
         assert code == 0, said.getvalue()
     missing = [name for name in stage.outputs if not (world.folder / name).exists()]
     assert not missing
