@@ -6,7 +6,6 @@ nowhere else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ from ohlora.attributes import FILTERS
 from ohlora.errors import FormatError
 from ohlora.formats import network_files, nvidia_networks, rosinality_networks
 from ohlora.formats.foreign_files import ForeignFile, Kind, read_nvidia, read_rosinality, read_states, recognize
-from ohlora.formats.layouts import Layout, channel_plan, filled, need, numbers, sizes
+from ohlora.formats.layouts import Layout, Shapes, channel_plan, filled, need, numbers, sizes
 from ohlora.networks import generator
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
@@ -30,14 +29,13 @@ ForeignNetwork = generator.Generator | generator.Discriminator | AttributeCNN
 
 def genforce_generator_layout(generator: Generator) -> Layout:
     """The GenForce layout of a generator."""
-    ours = {key: tuple(value.shape) for key, value in generator.state_dict().items()}
     keys = {"truncation.w_avg": "w_avg"}
     if generator.c_dim:
         keys["mapping.label_weight"] = "mapping.label_embedding"
     for k in range(generator.mapping_layers):
         for part in ("weight", "bias"):
             keys[f"mapping.dense{k}.{part}"] = f"mapping.layers.dense{k}.{part}"
-    shapes: dict[str, tuple[int, ...]] = {"synthesis.lod": ()}
+    unused: Shapes = {"synthesis.lod": ()}
     resolutions = block_resolutions(generator.resolution)
     for b, r in enumerate(resolutions):
         count = channels(r, generator.channel_base, generator.channel_max)
@@ -54,19 +52,18 @@ def genforce_generator_layout(generator: Generator) -> Layout:
                 f"{foreign}.style.bias": f"{here}.affine.bias",
             }
         if r > 4:
-            shapes[f"synthesis.layer{2 * b}.blur.kernel"] = (count, 1, 3, 3)
+            unused[f"synthesis.layer{2 * b}.blur.kernel"] = (count, 1, 3, 3)
         if r == generator.resolution:
             keys |= {f"synthesis.output{b}.{part}": f"synthesis.to_rgb.{part}" for part in ("weight", "bias")}
         else:
-            shapes |= {f"synthesis.output{b}.weight": (3, count, 1, 1), f"synthesis.output{b}.bias": (3,)}
-    return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
+            unused |= {f"synthesis.output{b}.weight": (3, count, 1, 1), f"synthesis.output{b}.bias": (3,)}
+    return Layout(keys, unused)
 
 
 def genforce_discriminator_layout(discriminator: Discriminator) -> Layout:
     """The GenForce layout of a discriminator."""
-    ours = {key: tuple(value.shape) for key, value in discriminator.state_dict().items()}
     keys: dict[str, str] = {}
-    shapes: dict[str, tuple[int, ...]] = {"lod": ()}
+    unused: Shapes = {"lod": ()}
     resolutions = block_resolutions(discriminator.resolution)[::-1]
     names = [f"blocks.block{r}.layer{position}" for r in resolutions[:-1] for position in (0, 1)]
     names += ["epilogue.conv", "epilogue.dense", "epilogue.score"]
@@ -76,33 +73,29 @@ def genforce_discriminator_layout(discriminator: Discriminator) -> Layout:
     for b, r in enumerate(resolutions):
         count = channels(r, discriminator.channel_base, discriminator.channel_max)
         if b:
-            shapes |= {f"input{b}.weight": (count, 3, 1, 1), f"input{b}.bias": (count,)}
+            unused |= {f"input{b}.weight": (count, 3, 1, 1), f"input{b}.bias": (count,)}
         if r > 4:
-            shapes[f"layer{2 * b + 1}.blur.kernel"] = (count, 1, 3, 3)
-    return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
+            unused[f"layer{2 * b + 1}.blur.kernel"] = (count, 1, 3, 3)
+    return Layout(keys, unused)
 
 
 def original_cnn_layout(network: AttributeCNN) -> Layout:
     """The original's layout of a filter, property, hairstyle or merged CNN."""
-    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     keys: dict[str, str] = {}
     for name, branch in network.branches.items():
-        here = f"branches.{name}."
+        here, prefix = f"branches.{name}.", ""
         if len(network.branches) > 1:
             # What the original calls pose is the tilt of the eye line.
             called = {"background_mean": "background", "roll": "pose"}.get(name, name)
             prefix = f"{called}_score_cnn."
-        else:
-            prefix = ""
-        windows = len(branch.windows)  # type: ignore[arg-type]
-        parts = [""] if windows == 1 else ["bottom_left_cnn.", "bottom_right_cnn."]
-        last = "fc_final.0" if name in FILTERS else "fc_final"
-        names = {f"{here}dense": f"{prefix}fc1.0", f"{here}score": f"{prefix}{last}"}
-        for key in ours:
-            if match := re.fullmatch(rf"{re.escape(here)}windows\.(\d+)\.(conv\d+)\.weight", key):
-                names[f"{here}windows.{match[1]}.{match[2]}"] = f"{prefix}{parts[int(match[1])]}{match[2]}.0"
-        keys |= {f"{theirs}.{part}": f"{mine}.{part}" for mine, theirs in names.items() for part in ("weight", "bias")}
-    return Layout(keys, {foreign: ours[here] for foreign, here in keys.items()})
+        windows: Any = branch.windows
+        parts = [""] if len(windows) == 1 else ["bottom_left_cnn.", "bottom_right_cnn."]
+        names = {f"{here}dense": "fc1.0", f"{here}score": "fc_final.0" if name in FILTERS else "fc_final"}
+        for k, (part, window) in enumerate(zip(parts, windows, strict=True)):
+            names |= {f"{here}windows.{k}.{c}": f"{part}{c}.0" for c in dict(window.named_children()) if "conv" in c}
+        for ours, theirs in names.items():
+            keys |= {f"{prefix}{theirs}.{part}": f"{ours}.{part}" for part in ("weight", "bias")}
+    return Layout(keys, {})
 
 
 @dataclass(frozen=True)
@@ -287,7 +280,7 @@ def to_foreign(network: nn.Module) -> dict[str, Tensor]:
         )
     layout, state = foreign_layout(network), network.state_dict()
     exported = {key: state[ours].detach().cpu().clone() for key, ours in layout.keys.items()}
-    unused = {key: torch.zeros(layout.shapes[key]) for key in sorted(layout.dropped)}
+    unused = {key: torch.zeros(shape) for key, shape in layout.unused.items()}
     tap = torch.tensor([0.25, 0.5, 0.25])
     for key, value in unused.items():
         if key.endswith("blur.kernel"):
@@ -304,14 +297,15 @@ def _cnn_like(state: Mapping[str, Any], where: str) -> tuple[str, AttributeCNN]:
         return name, AttributeCNN([replace(spec, outputs=o) for spec, o in zip(specs, outputs, strict=True)])
     if any(key.startswith("bottom_left_cnn.") for key in state):
         return "hairstyle", attribute_cnn("hairstyle")
-    candidates = {name: attribute_cnn(name) for name in FILTERS}
-    found = tuple(state["fc1.0.weight"].shape) if "fc1.0.weight" in state else None
-    for name, network in candidates.items():
-        layout = original_cnn_layout(network)
-        convolutions = {key for key in state if key.startswith("conv")}
-        if found == layout.shapes["fc1.0.weight"] and convolutions == {k for k in layout.keys if k.startswith("conv")}:
+    dense = "fc1.0.weight"
+    found = tuple(state[dense].shape) if dense in state else None
+    known: Shapes = {}
+    for name in FILTERS:
+        network = attribute_cnn(name)
+        shapes = original_cnn_layout(network).shapes(network)
+        known[name] = shapes[dense]
+        if found == known[name] and not any(key.startswith("conv") for key in state.keys() ^ shapes.keys()):
             return name, network
-    known = {name: original_cnn_layout(n).shapes["fc1.0.weight"] for name, n in candidates.items()}
     raise FormatError(f"{where}: no filter CNN has these layers (fc1 {found}); expected fc1 of one of {known}")
 
 

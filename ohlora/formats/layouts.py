@@ -20,25 +20,37 @@ MAX_DIGITS = 4
 """Longest number in a key that counts something; a longer one is left to be reported as unexpected."""
 
 
+Shapes = dict[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Layout:
-    """A foreign state dict: what each of its keys is called here, and the shapes it must have.
+    """A foreign state dict.
 
     Attributes:
-        keys: Foreign key → our key. Both tensors have the same values in the same order, perhaps in other shapes.
-        shapes: Foreign key → shape, for the keys above and for those dropped on import.
-        constants: Foreign key → value, of those dropped, that it must have where it is there, since our networks have
-            it built in; close to rounding.
+        keys: Its keys → ours. Both tensors have the same values in the same order.
+        unused: The shapes of what has no use here, by key: blur kernels, the level of detail, and to- and from-RGB
+            layers of other levels.
+        reshaped: The shapes of tensors that have another one there than here, by foreign key.
+        constants: What has no use here since our networks have it built in, by key. Where it is there, it must be the
+            same, but for rounding.
     """
 
-    keys: dict[str, str] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    keys: dict[str, str]
+    unused: Shapes = field(default_factory=dict)
+    reshaped: Shapes = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def dropped(self) -> frozenset[str]:
-        """Foreign keys that have no use here: blur kernels, level of detail, to-/from-RGB layers of other levels."""
-        return frozenset(self.shapes) - frozenset(self.keys)
+    def optional(self) -> frozenset[str]:
+        """Keys that need not be there."""
+        return frozenset(self.unused) | frozenset(self.constants)
+
+    def shapes(self, network: nn.Module) -> Shapes:
+        """The shapes that a network's foreign state dict has."""
+        ours = network.state_dict()
+        used = {foreign: tuple(ours[key].shape) for foreign, key in self.keys.items()} | self.reshaped
+        return used | self.unused | {key: tuple(value.shape) for key, value in self.constants.items()}
 
 
 def filled(
@@ -67,7 +79,7 @@ def filled(
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # sizes of zero and less
         raise FormatError(f"{where}: no such network can be made ({error})") from error
     layout = layout_of(network)
-    check_state(state, layout.shapes, layout.dropped, where)
+    check_state(state, layout.shapes(network), layout.optional, where)
     check_finite(state, where)
     for key, value in layout.constants.items():
         if key in state and not torch.allclose(state[key].float(), value, rtol=1e-3, atol=1e-6):

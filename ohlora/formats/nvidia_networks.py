@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ohlora.errors import FormatError
 from ohlora.formats.foreign_files import Layer, NvidiaNetwork
-from ohlora.formats.layouts import FIR, Layout, channel_plan, check_colours, filled, numbers, sizes
+from ohlora.formats.layouts import FIR, Layout, Shapes, channel_plan, check_colours, filled, numbers, sizes
 from ohlora.networks import stylegan2, stylegan3
 from ohlora.networks.stylegan import block_resolutions
 
@@ -264,10 +264,9 @@ AFFINE = ("affine.weight", "affine.bias")
 
 
 def _stylegan2_layout(network: stylegan2.Generator) -> Layout:
-    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     keys = {"mapping.w_avg": "w_avg", "synthesis.b4.const": "synthesis.constant"}
     keys |= _mapping_keys(network.mapping_layers, network.c_dim > 0)
-    reshaped: dict[str, tuple[int, ...]] = {}
+    reshaped: Shapes = {}
     filters: list[str] = []
     for r in block_resolutions(network.resolution):
         foreign, here = f"synthesis.b{r}", f"synthesis.block{r}"
@@ -279,11 +278,10 @@ def _stylegan2_layout(network: stylegan2.Generator) -> Layout:
             reshaped[f"{layer}.noise_const"] = (r, r)
             filters.append(f"{layer}.resample_filter")
         keys |= _parts(f"{foreign}.torgb", f"{here}.to_rgb", "weight", "bias", *AFFINE)
-    return _layout(keys, ours, reshaped, filters)
+    return Layout(keys, reshaped=reshaped, constants=dict.fromkeys(filters, FIR))
 
 
 def _discriminator_layout(network: stylegan2.Discriminator) -> Layout:
-    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     top = f"b{network.resolution}.fromrgb"
     keys = _parts(top, "from_rgb", "weight", "bias")
     filters = [f"{top}.resample_filter", "b4.conv.resample_filter"]
@@ -297,22 +295,11 @@ def _discriminator_layout(network: stylegan2.Discriminator) -> Layout:
         keys |= _parts(f"b4.{foreign}", f"epilogue.{here}", "weight", "bias")
     if network.label_head == "projection":
         keys |= _mapping_keys(stylegan2.LABEL_LAYERS, labelled=True)
-    return _layout(keys, ours, {}, filters)
-
-
-def _layout(
-    keys: dict[str, str],
-    ours: Mapping[str, tuple[int, ...]],
-    reshaped: Mapping[str, tuple[int, ...]],
-    filters: Iterable[str],
-) -> Layout:
-    constants = dict.fromkeys(filters, FIR)
-    shapes = {key: ours[here] for key, here in keys.items()} | dict(reshaped) | dict.fromkeys(constants, (4, 4))
-    return Layout(keys, shapes, constants)
+    return Layout(keys, constants=dict.fromkeys(filters, FIR))
 
 
 def _stylegan3_layout(network: stylegan3.Generator, names: list[str]) -> Layout:
-    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    ours = network.state_dict()
     keys = {"mapping.w_avg": "w_avg"} | _mapping_keys(network.mapping_layers, network.c_dim > 0)
     keys |= _parts("synthesis.input", "input_layer", "weight", "phases", "transform", *AFFINE)
     keys["synthesis.input.freqs"] = "input_layer.frequencies"
@@ -321,4 +308,4 @@ def _stylegan3_layout(network: stylegan3.Generator, names: list[str]) -> Layout:
         keys |= _parts(foreign, here, "weight", "bias", *AFFINE)
         keys[f"{foreign}.magnitude_ema"] = f"{here}.magnitude"
         keys |= {f"{foreign}.{f}": f"{here}.{f}" for f in ("up_filter", "down_filter") if f"{here}.{f}" in ours}
-    return Layout(keys, {foreign: ours[here] for foreign, here in keys.items()})
+    return Layout(keys)

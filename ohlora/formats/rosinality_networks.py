@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ohlora.errors import FormatError
-from ohlora.formats.layouts import FIR, Layout, channel_plan, check_colours, filled, numbers, sizes
+from ohlora.formats.layouts import FIR, Layout, Shapes, channel_plan, check_colours, filled, numbers, sizes
 from ohlora.networks.sampling import counted_latents
 from ohlora.networks.stylegan import block_resolutions
 from ohlora.networks.stylegan2 import Discriminator, Generator
@@ -94,14 +94,16 @@ def discriminator_of(state: Mapping[str, Tensor], where: str) -> Discriminator:
 
 def generator_layout(generator: Generator) -> Layout:
     """Rosinality's layout of a generator, whose mean style is kept apart from it."""
-    shapes: dict[str, tuple[int, ...]] = {}
     keys: dict[str, str] = {}
+    reshaped: Shapes = {}
     ours = {key: tuple(value.shape) for key, value in generator.state_dict().items()}
     constants: dict[str, Tensor] = {}
 
     def add(foreign: str, here: str, *shape: int) -> None:
-        """An entry; its shape is ours with ones before it, if none is given."""
-        keys[foreign], shapes[foreign] = here, shape or ours[here]
+        """An entry; its shape is ours if none is given."""
+        keys[foreign] = here
+        if shape:
+            reshaped[foreign] = shape
 
     def add_convolution(foreign: str, here: str) -> None:
         add(f"{foreign}.conv.weight", f"{here}.weight", 1, *ours[f"{here}.weight"])
@@ -128,12 +130,11 @@ def generator_layout(generator: Generator) -> Layout:
         add(f"{foreign}.bias", f"{here}.bias", 1, 3, 1, 1)
         if b:
             constants[f"{foreign}.upsample.kernel"] = FIR * 4
-    return Layout(keys, shapes | dict.fromkeys(constants, (4, 4)), constants)
+    return Layout(keys, reshaped=reshaped, constants=constants)
 
 
 def discriminator_layout(discriminator: Discriminator) -> Layout:
     """Rosinality's layout of a discriminator."""
-    ours = {key: tuple(value.shape) for key, value in discriminator.state_dict().items()}
     keys = {"convs.0.0.weight": "from_rgb.weight", "convs.0.1.bias": "from_rgb.bias"}
     constants: dict[str, Tensor] = {}
     for k, r in enumerate(reversed(block_resolutions(discriminator.resolution)[1:]), start=1):
@@ -154,8 +155,7 @@ def discriminator_layout(discriminator: Discriminator) -> Layout:
         "final_linear.1.weight": "epilogue.score.weight",
         "final_linear.1.bias": "epilogue.score.bias",
     }
-    shapes = {foreign: ours[here] for foreign, here in keys.items()} | dict.fromkeys(constants, (4, 4))
-    return Layout(keys, shapes, constants)
+    return Layout(keys, constants=constants)
 
 
 def to_rosinality(network: Generator | Discriminator) -> dict[str, Tensor]:
@@ -170,10 +170,8 @@ def to_rosinality(network: Generator | Discriminator) -> dict[str, Tensor]:
             "without labels"
         )
     layout = generator_layout(network) if isinstance(network, Generator) else discriminator_layout(network)
-    state = network.state_dict()
-    exported = {
-        key: state[here].detach().cpu().reshape(layout.shapes[key]).clone() for key, here in layout.keys.items()
-    }
+    state, shapes = network.state_dict(), layout.shapes(network)
+    exported = {key: state[here].cpu().reshape(shapes[key]).clone() for key, here in layout.keys.items()}
     return exported | {key: value.clone() for key, value in layout.constants.items()}
 
 

@@ -18,7 +18,7 @@ GENERATORS: Mapping[str, Callable[..., Generator]] = {
 DISCRIMINATORS: Mapping[str, Callable[..., Discriminator]] = {
     cls.kind: cls for cls in (stylegan.Discriminator, stylegan2.Discriminator)
 }
-"""Likewise; those of a family that is not trained here are of another one."""
+"""Likewise for discriminators; a family that is not trained here has none."""
 
 
 @dataclass
