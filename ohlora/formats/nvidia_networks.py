@@ -16,7 +16,7 @@ from ohlora.errors import FormatError
 from ohlora.formats.foreign_files import Layer, NvidiaNetwork
 from ohlora.formats.layouts import FIR, Layout, Shapes, channel_plan, check_colours, filled, numbers, sizes
 from ohlora.networks import stylegan2, stylegan3
-from ohlora.networks.stylegan import block_resolutions
+from ohlora.networks.stylegan import MAPPING_LR_MULTIPLIER, block_resolutions
 
 Layers = Mapping[str, Layer]
 MAX_INPUT_SIZE = 4096
@@ -63,7 +63,7 @@ def discriminator_of(network: NvidiaNetwork, where: str) -> stylegan2.Discrimina
     _check_attribute(layers, [f"b{r}" for r in resolutions], "architecture", "resnet", where)
     convolutions = [f"b{r}.{name}" for r in resolutions for name in ("fromrgb", "conv0", "conv1", "conv")]
     _check_attribute(layers, [*convolutions, "b4.fc"], "activation", "lrelu", where)
-    _check_attribute(layers, ["mapping.fc0"], "bias_gain", stylegan2.MAPPING_LR_MULTIPLIER, where)
+    _check_attribute(layers, ["mapping.fc0"], "bias_gain", MAPPING_LR_MULTIPLIER, where)
     base, maximum = channel_plan(count, where)
     build = partial(
         stylegan2.Discriminator,
@@ -130,7 +130,7 @@ def _stylegan3(network: NvidiaNetwork, where: str) -> stylegan3.Generator:
         conv_clamp=_clamp(layers, [f"synthesis.{name}" for name in names], where),
         output_scale=_number(scale, f"{where}: output_scale"),
     )
-    return filled(build, partial(_stylegan3_layout, names=names), state, where)
+    return filled(build, lambda network: _stylegan3_layout(network, names), state, where)
 
 
 def _input_spec(state: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _mapping_sizes(network: NvidiaNetwork, where: str) -> dict[str, Any]:
     if inputs < 1:
         raise FormatError(f"{where} takes a label and no latent; expected a latent")
     _check_attribute(network.layers, [f"mapping.fc{k}" for k in dense], "activation", "lrelu", where)
-    rate = stylegan2.MAPPING_LR_MULTIPLIER
+    rate = MAPPING_LR_MULTIPLIER
     _check_attribute(network.layers, [f"mapping.fc{k}" for k in dense], "bias_gain", rate, where)
     return {
         "z_dim": inputs,

@@ -324,7 +324,7 @@ class Discriminator(generator.Discriminator):
 
     def head(self, features: Tensor, label: Tensor | None = None) -> Tensor:
         check_label(label, len(features), self.c_dim)
-        features = features.to(self.epilogue["score"].weight.dtype)
+        features = features.to(self.from_rgb.weight.dtype)
         x = self.epilogue["conv"](torch.cat([features, minibatch_std(features, self.mbstd_group_size)], dim=1))
         x = F.leaky_relu(self.epilogue["dense"](x.flatten(1)), LEAK) * GAIN
         if self.mapping is not None:

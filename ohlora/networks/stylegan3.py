@@ -127,7 +127,8 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("down_filter", down)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        spec, weight, style = self.spec, self.weight, style.to(self.weight.dtype)
+        spec, style = self.spec, style.to(self.weight.dtype)
+        weight: Tensor = self.weight
         if self.to_rgb:
             factor = style / math.sqrt(spec.inputs * spec.kernel**2)
             after = self.magnitude.rsqrt().expand(len(x), spec.outputs)

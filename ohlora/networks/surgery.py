@@ -108,7 +108,7 @@ def _projecting_scores(projecting: stylegan2.Discriminator, state: Mapping[str, 
     rows = torch.randn(count, count).to(weight)
     rows = rows - rows.mean(dim=0) + weight[:count] / math.sqrt(len(weight))
     last = f"mapping.layers.dense{stylegan2.LABEL_LAYERS - 1}"
-    one = 1 / (GAIN * stylegan2.MAPPING_LR_MULTIPLIER)
+    one = 1 / (GAIN * stylegan.MAPPING_LR_MULTIPLIER)
     return {
         "epilogue.score.weight": rows,
         "epilogue.score.bias": (bias / math.sqrt(count)).expand(count),

@@ -27,7 +27,8 @@ def boundary(path: Path, seed: int, size: int = 8) -> np.ndarray:
     normal = np.random.default_rng(seed).standard_normal((1, size)).astype(np.float32)
     normal /= np.linalg.norm(normal)
     np.save(path, normal)
-    return normal[0]
+    first: np.ndarray = normal[0]
+    return first
 
 
 def test_boundaries_in_w(tmp_path: Path, generator: Path, capsys: pytest.CaptureFixture[str]) -> None:
