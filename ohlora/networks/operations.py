@@ -374,29 +374,30 @@ class _ClampedLeakyReLU(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, limit: float) -> Tensor:
-        return F.leaky_relu(x, LEAK).clamp_(-limit, limit)
+    def forward(x: Tensor, limit: float | None) -> Tensor:
+        y = F.leaky_relu(x, LEAK)
+        return y if limit is None else y.clamp_(-limit, limit)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float | None], output: Tensor) -> None:
         ctx.limit = inputs[1]
         ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (y,) = ctx.saved_tensors
-        gradient = torch.ops.aten.hardtanh_backward(gradient, y, -ctx.limit, ctx.limit)
+        y = ctx.saved_tensors[0].detach()  # pieces are straight: autograd would add up zeros
+        if ctx.limit is not None:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -ctx.limit, ctx.limit)
         return torch.ops.aten.leaky_relu_backward(gradient, y, LEAK, True), None
 
 
 def clamped_leaky_relu(x: Tensor, limit: float | None) -> Tensor:
     """Leaky ReLU, then a clamp to ±limit, if any. ``x`` must not be used afterwards: it may be overwritten."""
-    if limit is None:
-        return F.leaky_relu_(x, LEAK)
     if not (torch.is_grad_enabled() and x.requires_grad):
-        return F.leaky_relu_(x, LEAK).clamp_(-limit, limit)
-    y: Tensor = _ClampedLeakyReLU.apply(x, limit)  # type: ignore[no-untyped-call]
-    return y
+        y = F.leaky_relu_(x, LEAK)
+        return y if limit is None else y.clamp_(-limit, limit)
+    activated: Tensor = _ClampedLeakyReLU.apply(x, limit)  # type: ignore[no-untyped-call]
+    return activated
 
 
 def minibatch_std(x: Tensor, group: int) -> Tensor:
