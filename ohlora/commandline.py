@@ -45,7 +45,7 @@ def expanded(given: list[str]) -> tuple[list[str], World]:
 
 
 def use(world: World) -> None:
-    """Makes ``${world:…}`` and ``${shipped:…}`` in configurations stand for paths, and hints speak of this world.
+    """Makes a world the one that is meant: its attributes, and its paths in ``${world:…}`` and ``${shipped:…}``.
 
     Interpolation is resolved file by file, so that the world must be known before the first is read.
     """

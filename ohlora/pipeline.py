@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ohlora import renamed, worlds
+from ohlora import attributes, renamed, worlds
 from ohlora.errors import MissingArtifactError
 from ohlora.worlds import Stage, World
 
@@ -155,8 +155,14 @@ def world(given: str) -> World:
 
 
 def use(of: World) -> None:
-    """Makes a world the one that hints of missing inputs speak of first."""
+    """Makes a world the one whose attributes are meant, and that hints of missing inputs speak of first."""
     _in_use[:] = [of]
+    attributes.use(of.attributes)
+
+
+def path(name: str) -> Path:
+    """Where the world in use has a file or folder; see :meth:`ohlora.worlds.World.path`."""
+    return (_in_use[0] if _in_use else world(worlds.DEFAULT)).path(name)
 
 
 def hint(path: str | Path) -> str | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ohlora.attributes import Vocabulary, recipe
 from ohlora.errors import ConfigError
 from ohlora.utils.files import artifacts_root, seen_from, shipped
 
@@ -76,6 +77,7 @@ class World:
             directory, an absolute path, or another name of this world.
         hints: Files that no stage makes → how to come by them.
         stages: The stages it runs, in order, by name.
+        attributes: The attributes it declares, with those of the world it builds on.
         artifacts: The artifacts root, if it is not the one in use.
     """
 
@@ -86,6 +88,7 @@ class World:
     names: Mapping[str, str]
     hints: Mapping[str, str]
     stages: Mapping[str, Stage]
+    attributes: Vocabulary = field(default_factory=Vocabulary)
     artifacts: Path | None = None
 
     @property
@@ -165,7 +168,12 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
         known = {**declared, **base.stages}
         stages = {name: _stage(path, name, differs or {}, known) for name, differs in said["stages"].items()}
     names, hints = {**base.names, **(said.get("names") or {})}, {**base.hints, **(said.get("hints") or {})}
-    return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages)
+    attributes = base.attributes
+    if "attributes" in said:
+        attributes = Vocabulary.read(path, said["attributes"], base.attributes)
+    elif "base" not in said:
+        attributes = recipe()
+    return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages, attributes)
 
 
 @cache
@@ -174,7 +182,7 @@ def _said(path: Path) -> dict[str, Any]:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
-    keys = ("about", "base", "root", "overlays", "names", "hints", "stages")
+    keys = ("about", "base", "root", "overlays", "names", "hints", "attributes", "stages")
     if not isinstance(said, dict):
         raise ConfigError(f"{path} holds {type(said).__name__}; expected settings: {', '.join(keys)}")
     _known(path, "setting", said, keys)

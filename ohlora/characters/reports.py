@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ohlora.attributes import Motion, recipe
 from ohlora.characters.character import Character
 from ohlora.errors import ConfigError, DataError, MissingArtifactError
 from ohlora.formats import network_files, tensor_files
@@ -55,7 +56,8 @@ def write_report(
             ``steps`` where there are any.
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
-        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``.
+        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``, and
+            ``meanings`` and ``motions`` of the attributes.
     """
     for what, path in (("generator", generator), ("directions", directions)):
         about[what] = network_files.fingerprint(path) if path else ""
@@ -81,6 +83,8 @@ class Report:
         method: How the edits were found.
         generator: The generator.
         levels: The strengths that were tested, by attribute.
+        meanings: See :class:`ohlora.characters.character.Character`.
+        motions: Likewise.
     """
 
     folder: Path
@@ -93,6 +97,8 @@ class Report:
     method: str
     generator: Generator
     levels: Mapping[str, Sequence[float]]
+    meanings: Mapping[str, str]
+    motions: Mapping[str, Motion]
 
     @classmethod
     def load(
@@ -131,6 +137,7 @@ class Report:
             raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
         found = load_directions(str(paths["directions"]))
         names = found.attributes
+        meanings, motions = recipe().described(names)  # of reports that do not say so themselves
         if about["format_version"] == 1:  # only the table holds what was measured
             table = {what: [[float(row[f"{name}_{what}"]) for name in names] for row in rows] for what in MEASURED}
             tensors |= {what: torch.tensor(values, dtype=torch.float64) for what, values in table.items()}
@@ -147,6 +154,8 @@ class Report:
             found.method,
             network_files.load_generator(str(paths["generator"])),
             about["levels"],
+            about.get("meanings", meanings),
+            {name: Motion(**values) for name, values in about["motions"].items()} if "motions" in about else motions,
         )
 
     def ranked(self) -> list[int]:
@@ -270,4 +279,6 @@ class Report:
             "subject": "a synthetic face; it shows no real person",
         }
         code = Codes(self.codes.values[place : place + 1], self.codes.space)
-        return Character(self.generator, code, self.attributes, Codes(steps, self.steps.space), ranges, card)
+        directions = Codes(steps, self.steps.space)
+        told = (ranges, card, self.meanings, self.motions)
+        return Character(self.generator, code, self.attributes, directions, *told)

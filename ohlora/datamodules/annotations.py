@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-from ohlora.attributes import attribute, column
+from ohlora.attributes import column, vocabulary
 from ohlora.datamodules.epochs import EpochImages
 from ohlora.datamodules.images import ImageFileDataset, check_columns, image_numbers, number_column
 from ohlora.errors import ConfigError, DataError
@@ -81,6 +81,8 @@ class AnnotatedImages(EpochImages):
         **settings: Any,
     ) -> None:
         super().__init__(resolution, **settings)
+        if vocabulary()[attribute].kind != "binary":
+            raise ConfigError(f"{attribute} is no attribute of 0 and 1; scores and ordinals are learned by regression")
         self.annotations_path, self.attribute, self.folder = Path(annotations), attribute, folder
         self.folds, self.inner_share = folds, inner_share
 
@@ -101,7 +103,6 @@ class AnnotatedImages(EpochImages):
         require(source)
         rows = read_rows(source)
         header = list(rows[0]) if rows else []
-        attribute(self.attribute)
         value, number = column(header, self.attribute), number_column(header)
         if value is None or ("path" not in header and number is None):
             raise DataError(

@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from ohlora.attributes import LABELS, column
+from ohlora.attributes import column, vocabulary
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError
 from ohlora.pipeline import require
@@ -173,7 +173,7 @@ class Images(ImageFiles):
         folder: Folder of images (PNG or JPEG, subfolders too); or
         manifest: CSV with a header and a column ``path``, relative to the manifest; a column ``index`` numbers them.
         label_columns: Columns of the manifest that hold the labels, in the generator's order; a name may lack its
-            ``_score``. ``label`` stands for all attributes of that role (:data:`ohlora.attributes.LABELS`).
+            ``_score``. ``label`` stands for all attributes of that role, in the order of the world.
         **settings: See :class:`ImageFiles`.
     """
 
@@ -191,8 +191,9 @@ class Images(ImageFiles):
         if label_columns and manifest is None:
             raise DataError("'label_columns' needs a 'manifest' that has them")
         self.folder, self.manifest = folder, manifest
-        self.label_columns = [*LABELS] if label_columns == "label" else label_columns or []
-        self.label_names = tuple(name.removesuffix("_score") for name in self.label_columns)
+        known = vocabulary()
+        named = known.names("label") if label_columns == "label" else label_columns or []
+        self.label_names = tuple(known[name.removesuffix("_score")].name for name in named)
 
     def setup(self, stage: str) -> None:
         """Finds, checks and loads the images.
@@ -207,7 +208,7 @@ class Images(ImageFiles):
             self.train_set = self.load(self.files(source, images.paths_in(source)))
             return
         rows = read_rows(source)
-        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns]
+        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_names]
         check_columns(source, rows, ["path", *wanted])
         paths = [source.parent / row["path"] for row in rows]
         labels = {"label": numbers_in(source, rows, wanted)} if wanted else {}

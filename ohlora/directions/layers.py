@@ -99,7 +99,7 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
                 judged = (seen(Codes(codes, Space.W_BY_LAYER).flat()).double() / deviation).reshape(len(start), 5, -1)
                 alone, k = strengths[:, None].double(), outputs.index(name)
                 slope = slopes(alone, judged)[:, 0]
-                apart = (slope.abs().sum(dim=1) - slope[:, k].abs()) / (len(outputs) - 1)
+                apart = (slope.abs().sum(dim=1) - slope[:, k].abs()) / max(1, len(outputs) - 1)
                 drift = (judged - unedited[:, None]).abs().mean(dim=1)[:, staying]
                 measured = {
                     "r": correlations(alone, judged)[:, 0, k].mean(),

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.attributes import GROUPING
 from ohlora.directions import layers
 from ohlora.directions.covariance import covariance_of, held_names
 from ohlora.directions.edits import Directions
@@ -104,7 +103,7 @@ class SampleFinder(Finder):
     """
 
     uses_samples = True
-    grouped_by_default = GROUPING
+    grouped_by_default = True
     noted: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, small_groups: Literal["ungrouped", "raise"] = "ungrouped", **common: Any) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ohlora.attributes import GROUPING
 from ohlora.directions.edits import Directions, LocalBasis
 from ohlora.directions.groups import Groups
 from ohlora.errors import DataError, FormatError, MissingArtifactError
@@ -27,6 +26,8 @@ BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
 BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
+ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle")
+"""What the letters of the original's group names stand for."""
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
@@ -101,9 +102,9 @@ def read_original(folder: str | Path, medians: str | Path | None = None) -> Dire
     if not found:
         raise MissingArtifactError(f"{folder} holds no file such as eyes_change_w_vector_hhhh.csv")
     letters = {len(name) for by_group in found.values() for name in by_group}
-    if len(letters) != 1 or max(letters) > len(GROUPING):
+    if len(letters) != 1 or max(letters) > len(ORIGINAL_GROUPING):
         raise DataError(f"{folder}: group names have {sorted(letters)} letters; expected one number, up to four")
-    group_by = GROUPING[: letters.pop()]
+    group_by = ORIGINAL_GROUPING[: letters.pop()]
     groups = Groups(group_by, _medians(medians, group_by) if medians else (float("nan"),) * len(group_by))
     absent = [f"{a}_change_w_vector_{g}.csv" for a in found for g in groups.names if g not in found[a]]
     if absent:

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ohlora.attributes import FILTERS
 from ohlora.errors import FormatError, MissingArtifactError
 from ohlora.formats import network_files
-from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
+from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS, AttributeCNN, published
 from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
 
 ForeignNetwork = Generator | Discriminator | AttributeCNN
@@ -111,7 +110,7 @@ def original_cnn_layout(network: AttributeCNN) -> Layout:
             prefix = ""
         windows = len(branch.windows)  # type: ignore[arg-type]
         parts = [""] if windows == 1 else ["bottom_left_cnn.", "bottom_right_cnn."]
-        last = "fc_final.0" if name in FILTERS else "fc_final"
+        last = "fc_final.0" if branch.branch.probability else "fc_final"  # type: ignore[union-attr]
         names = {f"{here}dense": f"{prefix}fc1.0", f"{here}score": f"{prefix}{last}"}
         for key in ours:
             if match := re.fullmatch(rf"{re.escape(here)}windows\.(\d+)\.(conv\d+)\.weight", key):
@@ -126,7 +125,7 @@ class ForeignCheckpoint:
 
     Attributes:
         networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under
-            its name (see :func:`ohlora.networks.attribute_cnn.attribute_cnn`).
+            its name (see :func:`ohlora.networks.attribute_cnn.published`).
         averaged: Whether the generator is GenForce's running average (``generator_smooth``).
     """
 
@@ -242,12 +241,12 @@ def _cnn_like(state: Mapping[str, Any], where: str) -> tuple[str, AttributeCNN]:
     """The original's CNN that a state dict belongs to, by its keys and, among the filters, by its shapes."""
     if any("_score_cnn." in key for key in state):
         name = "merged" if any(key.startswith("hairstyle_") for key in state) else "property"
-        specs = attribute_cnn(name).specs
+        specs = published(name).specs
         outputs = [tuple("roll" if output == "pose" else output for output in spec.outputs) for spec in specs]
         return name, AttributeCNN([replace(spec, outputs=o) for spec, o in zip(specs, outputs, strict=True)])
     if any(key.startswith("bottom_left_cnn.") for key in state):
-        return "hairstyle", attribute_cnn("hairstyle")
-    candidates = {name: attribute_cnn(name) for name in FILTERS}
+        return "hairstyle", published("hairstyle")
+    candidates = {name: published(name) for name in PUBLISHED_FILTERS}
     found = tuple(state["fc1.0.weight"].shape) if "fc1.0.weight" in state else None
     for name, network in candidates.items():
         layout = original_cnn_layout(network)

@@ -37,7 +37,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
     :class:`ohlora.modules.supervised.Epochs`.
 
     Args:
-        attribute: Which attribute: ``gender``, ``quality``, ``age`` or ``glass``.
+        attribute: Which attribute, one of 0 and 1.
         optimizer: Optimizer of each member.
         schedule: Learning-rate schedule, stepped once per epoch.
         plan: ``original`` (256×256) or ``small`` (64×64).

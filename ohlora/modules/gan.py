@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -22,6 +22,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError
@@ -85,6 +86,7 @@ class GAN(Stage[ImageDataModule]):
         trainable_generator: Name patterns of the generator's parameters that train, such as ``mapping.*``.
         trainable_discriminator: Likewise for the discriminator, such as ``epilogue.*`` (its end).
         add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
+            ``label`` gives one for each label of the world.
         label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
             one, which changes no score before the first step.
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
@@ -122,7 +124,7 @@ class GAN(Stage[ImageDataModule]):
         schedule: LRSchedulerCallable | None = None,
         trainable_generator: Sequence[str] = ("*",),
         trainable_discriminator: Sequence[str] = ("*",),
-        add_labels: int = 0,
+        add_labels: int | Literal["label"] = 0,
         label_head: LabelHead | None = None,
         mbstd_group_size: int | None = None,
         labels: Labels = "none",
@@ -154,7 +156,7 @@ class GAN(Stage[ImageDataModule]):
         self._optimizer_factories, self._schedule = (generator_optimizer, discriminator_optimizer), schedule
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture)
-        self.configure_labels(add_labels, label_head)
+        self.configure_labels(len(vocabulary().names("label")) if add_labels == "label" else add_labels, label_head)
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
         self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,15 @@ class PropertyRegression(Supervised[ScoredImages]):
 
     Args:
         optimizer: Optimizer.
-        network: ``property`` (the seven labels), ``hairstyle``, or ``merged`` (both).
+        network: ``property`` (the world's labels), ``merged`` (labels, expressions and grouping attributes), the name
+            of an attribute, or a list of them.
         schedule: Learning-rate schedule, stepped once per epoch.
         plan: ``original`` (256×256) or ``small`` (64×64).
         resolution: Height and width of the images.
         stop_without: Outputs left out of the validation loss by which training stops and the best epoch is chosen.
         patience: Epochs without a lower validation loss after which training stops.
         seed: Seed of weights and dropout.
-        save_as: Name of the product, a safetensors file; by default that of the network.
+        save_as: Name of the product, a safetensors file; by default that of the network, ``property`` for a list.
     """
 
     data_type = ScoredImages
@@ -42,7 +43,7 @@ class PropertyRegression(Supervised[ScoredImages]):
     def __init__(
         self,
         optimizer: OptimizerCallable,
-        network: Literal["property", "hairstyle", "merged"] = "property",
+        network: list[str] | str = "property",
         schedule: LRSchedulerCallable | None = None,
         plan: Plan = "original",
         resolution: int = 256,
@@ -57,7 +58,7 @@ class PropertyRegression(Supervised[ScoredImages]):
         unknown = [name for name in stop_without if name not in cnn.outputs]
         if unknown or len(stop_without) == len(cnn.outputs):
             raise ConfigError(f"stop_without is {list(stop_without)}; expected some, not all, of {list(cnn.outputs)}")
-        product = f"{save_as or network}.safetensors"
+        product = f"{save_as or (network if isinstance(network, str) else 'property')}.safetensors"
         super().__init__(cnn, product, optimizer=optimizer, schedule=schedule, patience=patience, seed=seed)
         self.save_hyperparameters()
         self.outputs, self.resolution = cnn.outputs, resolution

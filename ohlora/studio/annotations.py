@@ -1,4 +1,4 @@
-"""Annotating images with 0 or 1: the table of the annotations, and the state of one browser tab."""
+"""Annotating images with 0 or 1, or with levels: the table of the annotations, and the state of one browser tab."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from ohlora.attributes import column
 from ohlora.datamodules.images import number_column
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import images
@@ -20,7 +21,7 @@ Order = Literal["file", "uncertain", "disputed"]
 """Order in which images are offered, see :meth:`AnnotationSession.arrange`."""
 
 Annotation = dict[str, int]
-"""Attribute → 0 or 1."""
+"""Attribute → 0 or 1, or its level."""
 
 
 class AnnotationFile:
@@ -34,6 +35,7 @@ class AnnotationFile:
         path: The CSV file; it need not exist yet.
         pictures: The images, in the order in which they are offered.
         attributes: The attributes that are annotated.
+        highest: The highest annotation; the lowest is 0.
 
     Attributes:
         annotations: Index of an image in ``pictures`` → its annotation.
@@ -44,8 +46,8 @@ class AnnotationFile:
         DataError: If the table has other attributes, or annotates an image that is not among ``pictures``.
     """
 
-    def __init__(self, path: Path, pictures: Sequence[Path], attributes: Sequence[str]) -> None:
-        self.path, self.pictures, self.attributes = path, list(pictures), tuple(attributes)
+    def __init__(self, path: Path, pictures: Sequence[Path], attributes: Sequence[str], highest: int = 1) -> None:
+        self.path, self.pictures, self.attributes, self.highest = path, list(pictures), tuple(attributes), highest
         self._by_path = {picture.resolve(): k for k, picture in enumerate(self.pictures)}
         self._by_number = {picture.stem.lstrip("0") or "0": k for k, picture in enumerate(self.pictures)}
         self.columns = ["idx", "path", *self.attributes]
@@ -67,7 +69,8 @@ class AnnotationFile:
         rows = read_rows(self.path) if seen is not None else []
         kept: dict[int, dict[str, str]] = {}
         header = list(rows[0]) if rows else self.columns
-        missing = [name for name in self.attributes if name not in header]
+        named = {name: column(header, name) or "" for name in self.attributes}
+        missing = [name for name, there in named.items() if not there]
         number = number_column(header)
         if missing or ("path" not in header and number is None):
             raise DataError(
@@ -85,11 +88,13 @@ class AnnotationFile:
                 raise DataError(f"{self.path}, row {k + 2}: there is no image {name} among those to annotate")
             if index in annotations:
                 raise DataError(f"{self.path}, row {k + 2}: image {name} is annotated twice")
-            if any(row[a] not in ("0", "1") for a in self.attributes):
-                raise DataError(f"{self.path}, row {k + 2}: expected 0 or 1 for {', '.join(self.attributes)}")
-            annotations[index] = {a: int(row[a]) for a in self.attributes}
+            if any(row[there] not in map(str, range(self.highest + 1)) for there in named.values()):
+                expected = "0 or 1" if self.highest == 1 else f"0 to {self.highest}"
+                raise DataError(f"{self.path}, row {k + 2}: expected {expected} for {', '.join(self.attributes)}")
+            annotations[index] = {a: int(row[there]) for a, there in named.items()}
             kept[index] = row
         self.seen, self.columns, self.annotations, self._rows = seen, header, annotations, kept
+        self._named = named
 
     def write(self, index: int, annotation: Annotation | None) -> None:
         """Sets or removes the annotation of an image, and writes the table.
@@ -117,7 +122,7 @@ class AnnotationFile:
         number = number_column(self.columns)
         if number is not None:
             row[number] = picture.stem.lstrip("0") or "0"
-        row |= self._rows.get(index, {}) | {name: str(value) for name, value in annotation.items()}
+        row |= self._rows.get(index, {}) | {self._named[name]: str(value) for name, value in annotation.items()}
         return {column: row.get(column, "") for column in self.columns}
 
 
@@ -175,6 +180,10 @@ class AnnotationSession:
             DataError: If the image cannot be read.
         """
         self._save({**self.annotation, attribute: 1 - self.annotation[attribute]})
+
+    def grade(self, attribute: str, level: int) -> None:
+        """Sets an ordinal attribute of the annotation to a level, and saves it; errors as for :meth:`toggle`."""
+        self._save({**self.annotation, attribute: level})
 
     def confirm(self) -> None:
         """Saves the annotation that is shown, and moves to the next image; errors as for :meth:`toggle`."""
