@@ -25,39 +25,15 @@ Role = Literal["filter", "label", "expression", "grouping"]
 SourceKind = Literal["column", "parsing", "network", "function"]
 
 SOURCES: tuple[SourceKind, ...] = get_args(SourceKind)
-KEYS = [
-    "meaning",
-    "kind",
-    "roles",
-    "column",
-    "parsing",
-    "variant",
-    "network",
-    "function",
-    "windows",
-    "mirror",
-    "keep",
-    "limit",
-    "grid",
-    "motion",
-    "levels",
-]
+KEYS = (
+    *("meaning", "kind", "roles", "column", "parsing", "variant", "network", "function"),
+    *("windows", "mirror", "keep", "limit", "grid", "motion", "levels"),
+)
 """What a declaration may say."""
-RESERVED = [
-    "all",
-    "case",
-    "file",
-    "fold",
-    "group",
-    "idx",
-    "index",
-    "label",
-    "merged",
-    "passed",
-    "path",
-    "property",
-    "strict",
-]
+RESERVED = (
+    *("all", "case", "file", "fold", "group", "idx", "index"),
+    *("label", "merged", "passed", "path", "property", "strict"),
+)
 """Names with a meaning of their own in tables, settings or calls."""
 NEGATES = "negates"
 """What ``mirror`` says where the raw score of the mirror image has the other sign."""

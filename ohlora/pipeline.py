@@ -51,7 +51,7 @@ _DECLARED = (
            f"import-weights {PUBLISHED} {{original}}", f"./{PUBLISHED}", f"original/{NETWORKS}"),
     _stage("original_labelled", "0", "the same with seven label inputs", "같은 것에 라벨 입력 일곱 개",
            f"import-weights {PUBLISHED} {{original_labelled}}", f"./{PUBLISHED}",
-           f"original_labelled/{NETWORKS}", options="--add-labels 7"),
+           f"original_labelled/{NETWORKS}", options="--add-labels"),
     _stage("generate_original", "1", "images of the original StyleGAN", "원본 StyleGAN의 이미지", "predict",
            "original/generator.safetensors", f"generate_original/{GENERATED}"),
     *(_stage(f"imported_{name}", "2", f"the published ensemble of stage 2, {name}", f"공개된 2단계 앙상블, {name}",

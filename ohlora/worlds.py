@@ -27,6 +27,8 @@ DEFAULT = "celeba256"
 """The world of a command that names none."""
 VERBS = ("fit", "validate", "test", "predict")
 """The commands of the entry point that run a stage."""
+ASKING = ("filter", "import-weights")
+"""Commands without a configuration that ask for a world's attributes, and are told which world."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,13 @@ class World:
         """The short command that runs a stage of this world, as it is typed in a shell."""
         if stage.configured:
             return typed([stage.command, stage.name, *([] if self.given == DEFAULT else ["--world", self.given])])
-        return typed(self.words(f"{stage.command} {stage.options}"))
+        return typed(self.unconfigured(stage))
+
+    def unconfigured(self, stage: Stage) -> list[str]:
+        """The words of a stage without a configuration."""
+        words = self.words(f"{stage.command} {stage.options}")
+        asks = words[0] in ASKING and self.given != DEFAULT
+        return [*words, "--world", self.given] if asks else words
 
     def needs(self, stage: Stage) -> list[Path]:
         """What a stage reads, as paths."""

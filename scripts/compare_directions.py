@@ -25,7 +25,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from ohlora import commandline, pipeline, worlds
 from ohlora.__main__ import main as ohlora
-from ohlora.attributes import EXPRESSIONS
+from ohlora.attributes import vocabulary
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.errors import ConfigError
 from ohlora.utils import figures, images
@@ -121,7 +121,7 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     (found,) = read_rows(folder / STATISTICS)
     row: Row = {"method": name, "budget": budget or "", "seed": seed, "pass_rate": float(found["passed_ratio"])}
     for what, column in PER_ATTRIBUTE.items():
-        row |= {f"{what}_{a}": float(found.get(f"{a}_{column}", "nan")) for a in EXPRESSIONS}
+        row |= {f"{what}_{a}": float(found.get(f"{a}_{column}", "nan")) for a in vocabulary().names("expression")}
     drift = [float(value) for key, value in found.items() if key.startswith("drift_")]
     row |= {"drift": round(float(np.mean(drift)), 4), "realism_change": float(found.get("realism_change", "nan"))}
     images_used = {"images": used, "images_per_latent": per_latent}
@@ -147,13 +147,14 @@ def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
 
 def drawn(rows: list[Row], methods: Sequence[str]) -> np.ndarray:
     """Bars of the means over seeds, a panel per figure; budgets of a method side by side."""
+    names = vocabulary().names("expression")
     panels: dict[str, Callable[[Row], Any]] = {
         "pass rate": lambda row: row["pass_rate"],
-        "mean r": lambda row: np.mean([row[f"r_{a}"] for a in EXPRESSIONS]),
-        "leakage per latent": lambda row: np.mean([row[f"leakage_per_latent_{a}"] for a in EXPRESSIONS]),
-        "leakage, systematic": lambda row: np.mean([row[f"leakage_systematic_{a}"] for a in EXPRESSIONS]),
+        "mean r": lambda row: np.mean([row[f"r_{a}"] for a in names]),
+        "leakage per latent": lambda row: np.mean([row[f"leakage_per_latent_{a}"] for a in names]),
+        "leakage, systematic": lambda row: np.mean([row[f"leakage_systematic_{a}"] for a in names]),
         "drift (standard deviations)": lambda row: row["drift"],
-        "monotone share": lambda row: np.mean([row[f"monotone_{a}"] for a in EXPRESSIONS]),
+        "monotone share": lambda row: np.mean([row[f"monotone_{a}"] for a in names]),
         "images": lambda row: row["images"],
         "seconds": lambda row: row["seconds"],
     }

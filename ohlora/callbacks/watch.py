@@ -27,9 +27,9 @@ class Watch(LooksAtGenerator):
 
     Metrics: the filters' mean scores; the **concept rate**, the share of images that pass all rules (those of the
     concept, as the world declares them, and the recipe's); **diversity**, the mean pairwise distance in the property
-    network's hidden features, relative to the start; for a generator with labels that are attributes, the correlation of each label with the measured
-    attribute and its leakage, the mean absolute correlation with the others. At the end also Fréchet and kernel
-    distance to the training images on those features.
+    network's hidden features, relative to the start; for a generator with labels that are attributes, the correlation
+    of each label with the measured attribute and its leakage, the mean absolute correlation with the others. At the end
+    also Fréchet and kernel distance to the training images on those features.
 
     The generator with the highest concept rate whose diversity is above the floor is kept as
     ``best_generator.safetensors``, beside the last. Without filters there is no concept, and none is kept.

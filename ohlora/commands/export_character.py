@@ -30,6 +30,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     import numpy as np
     import torch
 
+    from ohlora.attributes import recipe
     from ohlora.characters.character import Character
     from ohlora.directions.edits import Grid
     from ohlora.formats import network_files
@@ -68,7 +69,8 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         "subject": "a synthetic face; it shows no real person",
     }
     steps = Codes(found.steps.values[found.groups.names.index(name)], found.space)
-    return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, ranges, card)
+    told = (ranges, card, *recipe().described(found.attributes))
+    return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, *told)
 
 
 def case(word: str) -> int | str:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ohlora import pipeline
 from ohlora.attributes import column
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
-from ohlora.rules import Rule
+from ohlora.rules import Rule, concept
 from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import read_rows, write_rows
+from ohlora.worlds import DEFAULT, SHIPPED
 
 
 def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.ndarray:
@@ -79,11 +81,25 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="table of scores")
     parser.add_argument("output", type=Path, metavar="OUT.csv", help="manifest to write")
-    parser.add_argument("--keep", action="append", required=True, metavar="RULE", help="for example 'gender >= 0.92'")
+    parser.add_argument(
+        "--keep",
+        action="append",
+        metavar="RULE",
+        help="for example 'gender >= 0.92' (default: the rules of the world's concept)",
+    )
+    parser.add_argument(
+        "--world",
+        default=DEFAULT,
+        help=f"whose attributes are meant: {', '.join(SHIPPED)}, or the path of a world's file (default: {DEFAULT})",
+    )
     parser.add_argument("--from-index", type=int, default=0, metavar="I", help="leave out images numbered below I")
     given = parser.parse_args(args)
+    world = pipeline.world(given.world)
+    pipeline.use(world)
     try:
-        rules = [Rule.parse(text) for text in given.keep]
-    except ValueError as error:
+        rules = list(map(Rule.parse, given.keep)) if given.keep else concept()
+    except ConfigError as error:
         raise ConfigError(f"--keep: {error}") from error
+    if not rules:
+        raise ConfigError(f"{world.attributes.where} declares no concept; name rules with --keep")
     filter_images(given.scores, given.output, rules, given.from_index)

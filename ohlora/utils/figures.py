@@ -152,10 +152,8 @@ def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], line
         rows = len(levels[down])
         axes = f"down: {down} {levels[down][0]:+.2f} … {levels[down][-1]:+.2f}   {axes}"
     blocks = []
-    combinations = product(*(levels[name] for name in across))
-    for block, strengths in zip(
-        pictures.reshape(-1, rows * len(columns), *pictures.shape[1:]), combinations, strict=True
-    ):
+    of_blocks = pictures.reshape(-1, rows * len(columns), *pictures.shape[1:])
+    for block, strengths in zip(of_blocks, product(*(levels[name] for name in across)), strict=True):
         picture = images.enlarge(images.grid(block, len(columns)), 400)
         said = ", ".join(f"{name} {strength:+.2f}" for name, strength in zip(across, strengths, strict=True))
         blocks.append(captioned(picture, [said]) if across else picture)

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from ohlora.__main__ import main as ohlora
-from ohlora.attributes import FILTERS, MEASURED
 from ohlora.formats import network_files
+from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS as FILTERS
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.toy import drawing
+from ohlora.toy.drawing import MEASURED
 from ohlora.utils.commands import Row, measuring
 from ohlora.utils.files import read_rows
 from tests import golden
