@@ -17,6 +17,7 @@ import torch
 
 os.environ.setdefault("WANDB_MODE", "offline")
 
+from ohlora import attributes
 from ohlora.__main__ import main
 from ohlora.formats import network_files
 from ohlora.networks.stylegan import Discriminator, Generator
@@ -35,9 +36,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Takes back what a test sets."""
+    """Takes back what a test sets: threads, and the world in use."""
     yield
     torch.set_num_threads(1)
+    attributes.use(None)
 
 
 @pytest.fixture

@@ -237,7 +237,9 @@ class Demo:
         said = ", ".join(
             f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in self.world.attributes.names("expression")
         )
-        return f"{row['passed']} of {count} faces follow in all of it; correlation of what was asked and seen: {said}."
+        return (
+            f"{row['passed']} of {count} faces follow in all of them; correlation of what was asked and seen: {said}."
+        )
 
     def best(self) -> str:
         """Which candidate is first."""

@@ -11,7 +11,7 @@ import pytest
 from ohlora import pipeline
 from ohlora.attributes import Crop
 from ohlora.faces.classes import CLASSES
-from ohlora.toy.drawing import DEFAULT_RATES, MIN_RESOLUTION, NUISANCES, DrawnFace, Truth, draw, sample_truth
+from ohlora.toy.drawing import DEFAULT_RATES, MEASURED, MIN_RESOLUTION, NUISANCES, DrawnFace, Truth, draw, sample_truth
 
 SIZE = 128
 GOOD = {"quality": 1.0, "glass": 0.0, "age": 0.0}
