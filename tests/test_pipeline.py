@@ -245,6 +245,6 @@ def test_the_documented_world_can_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert mine.path("finetune_v1/generator.safetensors") == Path("my_generator.safetensors")
     assert mine.path("original/generator.safetensors").name == "generator.safetensors", "of the base"
     assert mine.path("filter_v1/manifest.csv") == Path("artifacts/mine/filter_v1/manifest.csv")
-    assert mine.command(mine.stages["filter_v1"]).endswith("--keep 'gender >= 0.9' --keep 'glass >= 0.9'")
+    assert mine.command(mine.stages["filter_v1"]).endswith("--keep 'glass >= 0.9' --world mine.yaml")
     pipeline.use(mine)
     assert pipeline.hint("artifacts/mine/labels/labels_2k.csv") == "annotate images: ohlora studio --world mine.yaml"
