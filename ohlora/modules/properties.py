@@ -98,6 +98,10 @@ class PropertyRegression(Supervised[ScoredImages]):
         }
         return {MONITOR: loss, **named}
 
+    def told(self) -> dict[str, Any]:
+        """Mean and standard deviation by which levels of ordinals became z-scores."""
+        return {f"scale/{name}": [round(value, 6) for value in scale] for name, scale in self.data.scale.items()}
+
     def report(self, measured: Mapping[str, float]) -> None:
         """A table of the metrics, and a scatter plot per output."""
         metrics = self._metrics()

@@ -190,6 +190,10 @@ class Supervised(Epochs[Data]):
         """Takes over what :meth:`on_save_checkpoint` added."""
         self._best = checkpoint["best"]
 
+    def told(self) -> dict[str, Any]:
+        """What else the product says of itself."""
+        return {}
+
     def on_fit_end(self) -> None:
         """Saves the best weights as the product, with what was measured with them, and reports on them."""
         if not self.trainer.is_global_zero:
@@ -199,5 +203,5 @@ class Supervised(Epochs[Data]):
         self.load_state_dict(self._best["state"])
         measured: dict[str, float] = self._best["measured"]
         rounded = {name: round(value, 4) for name, value in measured.items()}
-        save_product(self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded})
+        save_product(self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded, **self.told()})
         self.report(measured)

@@ -49,6 +49,29 @@ def test_the_grid_is_the_recipe() -> None:
         Grid.of(("eyes", "hairstyle"))
 
 
+def test_many_attributes_do_not_multiply_the_edits() -> None:
+    """Six of five levels: each alone, and eight corners, in which every attribute and every pair is balanced."""
+    names = tuple("abcdef")
+    levels = dict.fromkeys(names, (-1.0, -0.5, 0.0, 0.5, 2.0))
+    grid = Grid.of(names, levels)
+    rows = grid.strengths(names).double()
+    assert not grid.full and len(rows) == 6 * 4 + 1 + 8 and len(set(map(tuple, rows.tolist()))) == len(rows)
+    corners = rows[(rows != 0).all(dim=1)]
+    high = (corners == 2.0).double()
+    assert len(corners) == 8 and high.sum(dim=0).eq(4).all()
+    together = high.T @ high
+    assert together[~torch.eye(6, dtype=torch.bool)].eq(2).all()
+    assert [rows[k, 1].item() for k in grid.alone("b")] == [-1.0, -0.5, 0.0, 0.5, 2.0]
+    assert all((rows[b] - rows[a])[1] > 0 for a, b in grid.neighbours("b").tolist())
+    slope = torch.randn(6, 3, dtype=torch.double)
+    torch.testing.assert_close(slopes(rows, (rows @ slope)[None])[0], slope)
+    report = EditReport(names, names, [grid.neighbours(name) for name in names])
+    report.update(torch.tensor([0]), torch.tensor([0]), rows, rows[None], torch.zeros(1, 6))
+    (row,) = report.compute()
+    assert all(row[f"{name}_corr"] == pytest.approx(1) and row[f"{name}_monotone"] == 1 for name in names)
+    assert Grid.of(names[:2], levels).full and len(Grid.of(names, levels, 5**6).strengths(names)) == 5**6
+
+
 def test_edits_add_the_directions_of_the_group() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(4, 2, 6), dim=-1)
     units = torch.rand(4, 2) + 0.5
