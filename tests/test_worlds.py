@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -16,10 +17,12 @@ from ohlora import attributes, pipeline
 from ohlora.__main__ import main
 from ohlora.attributes import Vocabulary
 from ohlora.characters.character import Character
+from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import ConfigError, DataError
 from ohlora.faces.measuring import Scores
-from ohlora.formats import network_files
+from ohlora.formats import network_files, tensor_files
 from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS, attribute_cnn, built, published
+from ohlora.networks.codes import Codes, Space
 from ohlora.toy import drawing
 from ohlora.utils.files import read_rows, write_rows
 from tests.conftest import tiny_networks
@@ -122,28 +125,33 @@ def test_ordinals_are_learned_from_whole_numbers(project: Path, capsys: pytest.C
         assert said in capsys.readouterr().err
 
 
-def test_one_expression_is_enough(project: Path) -> None:
+@pytest.mark.parametrize("count", [1, 6])
+def test_any_number_of_expressions(project: Path, count: int) -> None:
     """And no label, no filter and no grouping; on random weights."""
     said = yaml.safe_load(Path("discs.yaml").read_text())
-    said["attributes"] = {"size": said["attributes"]["size"] | {"roles": ["expression"]}}
+    said["attributes"] = {f"size{k}": said["attributes"]["size"] | {"roles": ["expression"]} for k in range(count)}
     Path("discs.yaml").write_text(yaml.safe_dump(said))
-    network = built(tuple(pipeline.world("discs.yaml").attributes), "small", 16)
-    products = {
-        "finetune_v1/generator": tiny_networks()[0],
-        "property_cnn/property": network,
-        "judge_cnn/judge": network,
-    }
-    for name, product in products.items():
-        network_files.save_network(product.eval(), project / f"{name}.safetensors")
+    names = tuple(said["attributes"])
+    network = built(tuple(pipeline.world("discs.yaml").attributes), "small", 16).eval()
+    network_files.save_network(tiny_networks()[0], project / "finetune_v1" / "generator.safetensors")
+    for name in ("property_cnn/property", "judge_cnn/judge"):
+        network_files.save_network(network, project / f"{name}.safetensors")
     ran("fit", "vectorfind_v9")
-    ran("test", "evaluate_v9")
-    (row,) = read_rows(project / "evaluate_v9" / "test_statistics.csv")
-    assert row["size_leakage_mean"] == "0.0" and list((project / "evaluate_v9" / "sheets").glob("best*.png"))
+    ran("test", "evaluate_v9", "--model.init_args.output", str(project / "tested"))
+    (row,) = read_rows(project / "tested" / "test_statistics.csv")
+    assert all(f"{name}_corr_mean" in row for name in names) and (count > 1 or row["size0_leakage_mean"] == "0.0")
+    (sheet, *_) = (project / "tested" / "sheets").glob("best*.png")
+    assert Image.open(sheet).height > 80 * count
+    about = tensor_files.read_metadata(project / "tested" / "latents.safetensors", "ohlora-latents", 2, "latents")
+    assert list(about["levels"]) == list(about["motions"]) == list(names)
+    strengths = torch.zeros(count, 8)
+    ranges = dict.fromkeys(names, (-1.0, 1.0))
+    many = Character(tiny_networks()[0], Codes(torch.zeros(1, 8), Space.W), names, Codes(strengths, Space.W), ranges)
+    assert many.shown(5, 10).shape == (5 * count + 10, count) and many.sheet(5).shape[0] > 100 * count
     assert main(["fit", "property_cnn", "--world", "discs.yaml"]) == 2  # it declares no label
     ran("predict", "score_properties")
-    merged = ("--model.init_args.network", "merged", "--trainer.max_epochs", "1")
-    ran("fit", "property_cnn", *merged)
-    assert network_files.load_attributes(project / "property_cnn" / "merged.safetensors").outputs == ("size",)
+    ran("fit", "property_cnn", "--model.init_args.network", "merged", "--trainer.max_epochs", "1")
+    assert network_files.load_attributes(project / "property_cnn" / "merged.safetensors").outputs == names
 
 
 @pytest.mark.parametrize(
@@ -300,3 +308,28 @@ def test_the_drawn_world_declares_what_is_drawn() -> None:
     assert toy.names("label") == recipe.names("label"), "the original's order of labels"
     for name in (*PUBLISHED_FILTERS, "property", "hairstyle", "merged"):
         assert attribute_cnn(name).specs == published(name).specs
+
+
+def test_mirrored_scores_change_sign_or_places(tmp_path: Path) -> None:
+    left = WHOLE | {"mirror": "right"}
+    said = {"left": left, "right": WHOLE | {"mirror": "left"}, "turn": WHOLE | {"mirror": "negates"}}
+    attributes.use(Vocabulary.read(Path("mine.yaml"), said | {"tilt": said["turn"] | {"kind": "ordinal"}}))
+    draw(tmp_path, 4)
+    drawn = read_rows(tmp_path / "manifest.csv")
+    rows = [row | {"left": k, "right": 10 * k, "turn": k / 2, "tilt": k - 1} for k, row in enumerate(drawn)]
+    write_rows(tmp_path / "manifest.csv", rows)
+    scale = {"left": {"mean": 1, "std": 2}, "right": {"mean": 0, "std": 4}, "turn": {"mean": 1, "std": 1}}
+    (tmp_path / "normalization.json").write_text(json.dumps(scale))
+    names = ["left", "right", "turn", "tilt"]
+    data = ScoredImages(16, [str(tmp_path / "manifest.csv")], names, flip=True, val_share=0.25)
+    data.setup("fit")
+    number = np.array([int(path.stem) for path in data.train_set.paths])
+    plain, mirrored = data.train_set.arrays["label"], data.train_set.arrays["mirrored_label"]
+    np.testing.assert_allclose(mirrored[:, 0], (10 * number * 4 - 1) / 2)  # the raw score of the other
+    np.testing.assert_allclose(mirrored[:, 1], (number * 2 + 1) / 4)
+    np.testing.assert_allclose(mirrored[:, 2], -(number / 2 + 1) - 1)
+    mean, std = data.scale["tilt"]
+    np.testing.assert_allclose(plain[:, 3], (number - 1 - mean) / std, rtol=1e-6)
+    np.testing.assert_allclose(mirrored[:, 3], (1 - number - mean) / std, rtol=1e-6)
+    with pytest.raises(ConfigError, match="also needs right, which the network does not predict"):
+        ScoredImages(16, [str(tmp_path / "manifest.csv")], ["left"], flip=True).setup("fit")
