@@ -152,7 +152,7 @@ def test_a_checkpoint_with_unknown_settings_is_refused(
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
-    assert "invalid choice: 'fitt'" in capsys.readouterr().err
+    assert "there is no command fitt; did you mean fit? The commands are fit, " in capsys.readouterr().err
 
 
 def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from ohlora import attributes, pipeline
 from ohlora.__main__ import main
-from ohlora.attributes import Vocabulary
+from ohlora.attributes import Crop, Vocabulary
 from ohlora.characters.character import Character
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import ConfigError, DataError
@@ -246,7 +246,7 @@ def test_attributes_are_inherited(tmp_path: Path) -> None:
     toy, mine = pipeline.world("toy").attributes, pipeline.world(str(path)).attributes
     assert mine.names("expression") == ("eyes", "mouth", "pose", "smile")
     assert mine.names("filter") == ("gender", "quality")
-    assert mine["smile"].windows == ((0.625, 1, 0.25, 0.75),) and mine["eyes"] == toy["eyes"]
+    assert mine["smile"].windows == (Crop(0.625, 1, 0.25, 0.75),) and mine["eyes"] == toy["eyes"]
     assert mine.concept == ("gender >= 0.5", "quality >= 0.5") and mine["age"].kind == "score"
     for name, about, expected in (("other", {"base": "toy"}, toy), ("third", {}, attributes.recipe())):
         path = tmp_path / f"{name}.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -84,6 +85,14 @@ def heat_map(
     return rendered(figure)
 
 
+def named_rows(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], key: str = "attribute"
+) -> list[dict[str, Any]]:
+    """A matrix as a table: a row per name in ``rows``, called ``key``, with four decimals."""
+    named = zip(rows, values.astype(float).round(4).tolist(), strict=True)
+    return [{key: name, **dict(zip(columns, row, strict=True))} for name, row in named]
+
+
 def histograms(values: Mapping[str, np.ndarray], limits: Mapping[str, float], title: str) -> np.ndarray:
     """Plots one histogram per name, with a vertical line at its limit.
 
@@ -112,14 +121,6 @@ def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.n
     for k, text in enumerate(lines):
         pen.text((4, 2 + k * line), text, fill="black", font=ImageFont.load_default(size))
     return np.asarray(sheet)
-
-
-def side_by_side(pictures: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
-    """Joins H×W×3 uint8 pictures of one height into a row, with white gaps of ``gap`` pixels."""
-    height = pictures[0].shape[0]
-    white = np.full((height, gap, 3), 255, dtype=np.uint8)
-    parts = [part for picture in pictures for part in (white, picture)]
-    return np.concatenate(parts[1:], axis=1)
 
 
 def strips(rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -151,10 +152,11 @@ def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], line
         down = across.pop()
         rows = len(levels[down])
         axes = f"down: {down} {levels[down][0]:+.2f} … {levels[down][-1]:+.2f}   {axes}"
-    blocks = []
+    sheets = []
     of_blocks = pictures.reshape(-1, rows * len(columns), *pictures.shape[1:])
     for block, strengths in zip(of_blocks, product(*(levels[name] for name in across)), strict=True):
-        picture = images.enlarge(images.grid(block, len(columns)), 400)
+        sheet = images.enlarge(images.grid(block, len(columns)), 400)
         said = ", ".join(f"{name} {strength:+.2f}" for name, strength in zip(across, strengths, strict=True))
-        blocks.append(captioned(picture, [said]) if across else picture)
-    return captioned(side_by_side(blocks), [*lines, axes])
+        sheet = captioned(sheet, [said]) if across else sheet
+        sheets.append(np.pad(sheet, ((0, 0), (0, 8), (0, 0)), constant_values=255))
+    return captioned(np.concatenate(sheets, axis=1), [*lines, axes])
