@@ -60,9 +60,9 @@ def main(args: list[str] | None = None) -> int:
         from ohlora.studio import server
 
         return server.main(given[1:])
-    from ohlora import cli
+    from ohlora import commandline
 
-    return cli.main(given)
+    return commandline.main(given)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,11 @@ from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 from ohlora.modules.base import Stage
 from ohlora.utils.files import replacing
+from ohlora.worlds import World
 
+OF_EACH: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False}
+PARSER: dict[str, Any] = OF_EACH | dict.fromkeys(worlds.VERBS, OF_EACH)
+"""How the parser and those of the commands read: settings are not abbreviated."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -176,29 +180,22 @@ class CLI(LightningCLI):
         logger.init_args.run_dir = str(run_dir or tracking.new_run(config.trainer.default_root_dir or "."))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs one command of the entry point.
+def run(words: list[str], world: World, traceback: bool) -> int:
+    """Runs one command of a stage.
 
     Args:
-        args: Command line without the program's name; None takes the process's.
+        words: Its long form, see :func:`ohlora.commandline.expanded`.
+        world: The world it speaks of.
+        traceback: Whether errors that the user can mend are raised as well.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend, shown as one line (``--traceback`` shows all), and
-        143 for a run that SIGTERM stopped.
+        The exit code: 0 when done, 2 for an error the user can mend, shown as one line, and 143 for a run that SIGTERM
+        stopped.
     """
-    given = list(sys.argv[1:] if args is None else args)
-    traceback = "--traceback" in given
-    how: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False}
     _quiet()
     try:
-        words, world = commandline.expanded([word for word in given if word != "--traceback"])
         commandline.use(world)
-        CLI(
-            save_config_callback=SaveConfig,
-            seed_everything_default=0,
-            parser_kwargs=how | dict.fromkeys(worlds.VERBS, how),
-            args=words,
-        )
+        CLI(save_config_callback=SaveConfig, seed_everything_default=0, parser_kwargs=PARSER, args=words)
     except SIGTERMException:
         return 128 + signal.SIGTERM
     except Exception as error:
