@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python -m scripts.demo
+	$(BIN)/python -m ohlora demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2

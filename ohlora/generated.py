@@ -130,7 +130,7 @@ def everything() -> dict[Path, str]:
     return files
 
 
-@command("ohlora")
+@command("ohlora pipeline")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(

@@ -167,7 +167,8 @@ def _problem(value: Any, node: Node, before: Any, place: str) -> str | None:
             return None if isinstance(value, str) else _mismatch(value, node, place)
         return _problem_of_settings(value, node, before, place)
     if "enum" in node:
-        return None if str(value) in map(str, node["enum"]) or isinstance(value, bool) else _mismatch(value, node, place)
+        taken = isinstance(value, bool) or str(value) in map(str, node["enum"])
+        return None if taken else _mismatch(value, node, place)
     kind = node.get("type")
     if kind == "array" and isinstance(value, list):
         found = [_problem(each, node["items"], None, f"{place}[{k}]") for k, each in enumerate(value)]
@@ -205,7 +206,7 @@ def _problem_of_class(value: Any, node: Node, before: Any, place: str) -> str | 
         return f"{place}: {problem}"
     settings = given
     if given.keys() & set(SPEC):
-        if problem := _problem_of_settings(given, {"properties": dict.fromkeys(SPEC, {})}, {}, place):
+        if problem := _problem_of_settings(given, {"properties": {key: {} for key in SPEC}}, {}, place):
             return problem
         settings = given.get("init_args")
     of = of_class(path)

@@ -98,7 +98,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert not different
 
 
-NEEDED = ("ohlora", "configs", "scripts", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+NEEDED = ("ohlora", "configs", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 
 def ran(words: list[str], folder: Path) -> str:

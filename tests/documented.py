@@ -55,9 +55,7 @@ def commands() -> list[Command]:
             for command in of_block(page.name, text):
                 found.setdefault((command.page, command.text), command)
         for text in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
-            if (
-                re.match(r"python (-m ohlora (fit|test|predict|validate) \S|scripts/\w+\.py \S)", text)
-                and "…" not in text
-            ):
+            typed = r"python -m ohlora [a-z-]+ \S|ohlora (?!(fit|test|predict|validate) )[a-z-]+ \S|python scripts/\w+\.py \S"
+            if re.match(typed, text) and "…" not in text:
                 found.setdefault((page.name, text), Command(page.name, text, "inline"))
     return list(found.values())

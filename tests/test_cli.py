@@ -72,7 +72,7 @@ def test_mistakes_are_one_readable_line(
         (["test", "vectorfind_v9"], "ohlora test vectorfind_v9 is now: ohlora test evaluate_v9"),
         (["test", "--config", "configs/vectorfind_v9.yaml"], "is now: ohlora test evaluate_v9"),
         (["fit", "generate_v1", "--world", "toy"], "run by: python -m ohlora predict generate_v1 --world toy"),
-        (["fit", "merged", "--world", "toy"], "it is run by: python scripts/merge_cnns.py artifacts/toy/property_cnn"),
+        (["fit", "merged", "--world", "toy"], "it is run by: python -m ohlora merge artifacts/toy/property_cnn"),
         (["fit", "finetune_v9", "--world", "toy"], "the world toy has no stage finetune_v9; expected one of"),
         (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256"),
     ],

@@ -356,7 +356,7 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
             f"**{tab.kept()} of {int(wanted or 0)}** wanted characters are kept"
         )
         words = ["chosen", settings.test, settings.root / "characters", "--generator", settings.generator]
-        command = worlds.script(["scripts/export_character.py", *map(str, words)])
+        command = worlds.typed(["export-character", *map(str, words)])
         done = f"`{command}` writes a character file for each latent that is kept or starred." if tab.kept() else ""
         rows = gr.Dataframe(value=tab.table(), headers=tab.header())
         return [tab, tab.picture(), line, rows, note or done]

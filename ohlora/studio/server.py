@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-@command("studio")
+@command("ohlora studio")
 def main(args: list[str] | None = None) -> None:
     """Runs the server until it is stopped."""
     given = parser().parse_args(args)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ohlora.attributes import MEASURED
+from ohlora.commands.draw_faces import draw
 from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
 from ohlora.faces.parsing import load_parser
@@ -20,7 +21,6 @@ from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.toy.drawing import DEFAULT_RATES
 from ohlora.utils.files import read_rows
-from scripts.draw_faces import draw
 from tests.conftest import assert_same, network_state
 from tests.test_two_processes import TWO
 from tests.test_two_processes import run as run_apart

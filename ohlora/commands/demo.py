@@ -1,7 +1,5 @@
 """The chain at its smallest: generate, filter, score, fine-tune v1 and v8 on what was kept, and make a character.
 
-python -m scripts.demo
-
 Ends with a page, ``artifacts/demo/index.html``, that shows what was made and by which commands.
 """
 
@@ -15,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ohlora import pipeline
+from ohlora import pipeline, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.rules import CONCEPT
 from ohlora.tracking import newest_checkpoint, run_of
+from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import read_rows
 
-from . import animate_character, demo_page, export_character, filter_images, select_characters
+from . import demo_page
 
 WORLD = "demo"
 
@@ -39,14 +38,12 @@ class Demo:
         self.root = root
         self.steps: list[demo_page.Step] = []
 
-    def step(
-        self, title: str, command: str, words: list[str], found: Callable[[], str], run: Callable[[list[str]], int]
-    ) -> None:
+    def step(self, title: str, words: list[str], found: Callable[[], str]) -> None:
         """Says what comes, shows the command, runs it, and says what was found."""
-        shown = " ".join([command, *(f"'{word}'" if " " in word else word for word in words)])
+        shown = worlds.typed(words)
         print(f"\n# {title}\n$ {shown}", flush=True)
         started = time.monotonic()
-        code = run(words)
+        code = ohlora(words)
         if code:
             sys.exit(code)
         step = demo_page.Step(title, shown, found(), time.monotonic() - started)
@@ -55,14 +52,13 @@ class Demo:
 
     def stage(self, verb: str, stage: str, title: str, found: Callable[[], str], *more: str) -> None:
         """A step of the entry point."""
-        self.step(title, "python -m ohlora", [verb, stage, "--world", WORLD, *more], found, ohlora)
+        self.step(title, [verb, stage, "--world", WORLD, *more], found)
 
-    def script(self, stage: str, title: str, found: Callable[[], str], run: Callable[[list[str]], int]) -> None:
-        """A step that is a script, with the words of its declaration."""
+    def command(self, stage: str, title: str, found: Callable[[], str]) -> None:
+        """A step that is a command without a configuration, with the words of its declaration."""
         world = pipeline.world(WORLD)
         declared = world.stages[stage]
-        script, *words = world.words(f"{declared.command} {declared.options}")
-        self.step(title, f"python {script}", words, found, run)
+        self.step(title, world.words(f"{declared.command} {declared.options}"), found)
 
     def generated(self, of: str, network: str) -> None:
         """Makes one of the two sets of images."""
@@ -76,7 +72,7 @@ class Demo:
         def found() -> str:
             return f"{len(read_rows(kept)):,} of {len(read_rows(scores)):,} images pass all four rules."
 
-        self.script(f"filter_{of}", title, found, filter_images.main)
+        self.command(f"filter_{of}", title, found)
 
     def scored(self, of: str) -> str:
         """What the filters found in one of the two generated sets."""
@@ -106,18 +102,16 @@ class Demo:
             said = ", ".join(f"{name} {float(row[f'{name}_corr']):.3f}" for name in EXPRESSIONS)
             return f"Face number {row['case']} follows best: {said}."
 
-        self.script("candidates", "Rank the faces that follow", best, select_characters.main)
-        self.script(
+        self.command("candidates", "Rank the faces that follow", best)
+        self.command(
             "character",
             "Write the best as a character",
             lambda: f"One file of {file.stat().st_size / 1e6:.1f} MB: the generator, the face, and what steers it.",
-            export_character.main,
         )
-        self.script(
+        self.command(
             "animation",
             "Play it",
             lambda: f"{film} sweeps eyes, mouth and pose, then rests and blinks.",
-            animate_character.main,
         )
 
     def run(self) -> None:
@@ -162,8 +156,10 @@ def newest_run(stage_dir: Path) -> Path:
     return run
 
 
-def main() -> int:
-    """Runs the demo; returns its exit code."""
+@command("ohlora demo")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
+    arguments("demo", "Runs the chain at a small size, and ends with a page.", "").parse_args(args)
     started = time.monotonic()
     root = pipeline.world(WORLD).folder
     demo = Demo(root)
@@ -175,8 +171,3 @@ def main() -> int:
     print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
     print(f"Open {page} in a browser. Or steer the character in Python:")
     print(f"  import ohlora\n  ohlora.Character.load('{character}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
 from ohlora.formats import network_files
 from ohlora.utils.files import read_rows
-from scripts import demo
 
 
 @pytest.mark.slow
@@ -19,13 +19,13 @@ def test_the_demo_leaves_a_page_and_a_character(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
-    assert demo.main() == 0
+    assert ohlora(["demo"]) == 0
     said = capsys.readouterr().out
     assert said.count("\n→ ") == 15 and "of 48 faces follow in all three" in said
     page = (tmp_path / "demo" / "index.html").read_text()
     assert page.count("<img ") == page.count('src="data:image/') == 9
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page), "the page stands alone"
-    assert all(command in page for command in ("scripts/filter_images.py", "--ckpt_path last", "animate_character"))
+    assert all(command in page for command in ("ohlora filter ", "--ckpt_path last", "ohlora animate "))
     assert len(read_rows(tmp_path / "demo" / "generate_original" / "manifest.csv")) == 1000
     made = network_files.read_metadata(tmp_path / "demo" / "finetune_v8" / "generator.safetensors")
     assert made["provenance"]["images_seen"] == 4000
