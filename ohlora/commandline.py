@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ohlora import pipeline, renamed, settings, worlds
+from ohlora import pipeline, renamed, settings, usage, worlds
 from ohlora.errors import ConfigError, OhloraError
 from ohlora.utils.files import config_file, seen_from, shipped
 from ohlora.worlds import World
@@ -27,9 +27,14 @@ def main(args: list[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in given
     try:
-        words, world = expanded([word for word in given if word != "--traceback"])
+        asked = {word for word in given if word in ("-h", "--help", "--help-all")}
+        words, world = expanded([word for word in given if word != "--traceback" and word not in asked])
         if words and words[0] in worlds.VERBS:
-            settings.check(words)
+            said = settings.check(words)
+            if asked - {"--help-all"}:
+                stage = given[1] if not given[1].startswith("-") else None
+                print(usage.text(words[0], stage, world, said), end="")
+                return 0
     except OhloraError as error:
         if traceback:
             raise
@@ -37,7 +42,7 @@ def main(args: list[str] | None = None) -> int:
         return 2
     from ohlora import cli
 
-    return cli.run(words, world, traceback)
+    return cli.run([*words, "--help"] if asked else words, world, traceback)
 
 
 def expanded(given: list[str]) -> tuple[list[str], World]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import pkgutil
 import re
@@ -21,6 +23,7 @@ import ohlora
 from ohlora import worlds
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint
 from ohlora.cli import CLI, PARSER
+from ohlora.commands import COMMANDS
 from ohlora.directions.finder import Finder
 from ohlora.settings import DECIDES, released
 from ohlora.utils.files import shipped
@@ -63,7 +66,16 @@ def schema() -> str:
         defined[_path(of)] = _settings(of)
     made_with = {name: released(name) for name in DECIDES}
     content = {"made_with": made_with, "commands": commands, "$defs": dict(sorted(defined.items()))}
+    content["options"] = {name: _options(entry.module) for name, entry in COMMANDS.items() if name not in worlds.VERBS}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _options(module: str) -> list[str]:
+    """The options of a command that has a parser of its own, as its ``--help`` lists them."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        importlib.import_module(module).main(["--help"])
+    return sorted(set(re.findall(r"(?<![\w-])--[\w-]+", said.getvalue())))
 
 
 def _ours() -> Iterable[type]:

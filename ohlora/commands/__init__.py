@@ -50,5 +50,6 @@ COMMANDS: Mapping[str, Entry] = {
     "doctor": Entry("ohlora.doctor", "say what is installed, what has been made, and what to run next", AROUND),
     "pipeline": Entry("ohlora.generated", "list the stages of a world and their commands; write dvc.yaml", AROUND),
     "studio": Entry("ohlora.studio.server", "annotate, choose and steer in the browser", AROUND),
+    "completion": Entry("ohlora.completion", "print what makes the Tab key of a shell complete commands", AROUND),
 }
 """Name → command, in the order in which they are listed."""
