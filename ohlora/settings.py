@@ -92,8 +92,8 @@ def check(words: Sequence[str]) -> dict[str, Any]:
             where, given = f"{value}: ", _read(value)
         else:
             where, given = "--", _nested(name, value)
-        if problem := _problem(given, schema()["commands"][verb], said, ""):
-            raise ConfigError(f"{where}{problem}")
+        if found := problem(given, schema()["commands"][verb], said, ""):
+            raise ConfigError(f"{where}{found}")
         _merge(said, given)
     return said
 
@@ -134,7 +134,7 @@ def _merge(said: dict[str, Any], given: Mapping[str, Any]) -> None:
             said[key] = copy.deepcopy(value)
 
 
-def _problem(value: Any, node: Node, before: Any, place: str) -> str | None:
+def problem(value: Any, node: Node, before: Any, place: str) -> str | None:
     """What is wrong with a value; None where nothing is, or the schema cannot tell.
 
     Args:
@@ -152,13 +152,13 @@ def _problem(value: Any, node: Node, before: Any, place: str) -> str | None:
             loaded = yaml.safe_load(value)
         except yaml.YAMLError:
             return None
-        return _problem(str(value), node, before, place) and _problem(loaded, node, before, place)
+        return problem(str(value), node, before, place) and problem(loaded, node, before, place)
     if "anyOf" in node:
         before = node.get("default") if before is None else before
-        found = [(_problem(value, each, before, place), each) for each in node["anyOf"]]
-        if not all(problem for problem, _ in found):
+        each_of = [(problem(value, each, before, place), each) for each in node["anyOf"]]
+        if not all(found for found, _ in each_of):
             return None
-        inside = [problem for problem, each in found if _is_branch(value, each)]
+        inside = [found for found, each in each_of if _is_branch(value, each)]
         return inside[0] if inside else _mismatch(value, node, place)
     if "class" in node:
         return _problem_of_class(value, node, before, place)
@@ -171,9 +171,9 @@ def _problem(value: Any, node: Node, before: Any, place: str) -> str | None:
         return None if taken else _mismatch(value, node, place)
     kind = node.get("type")
     if kind == "array" and isinstance(value, list):
-        found = [_problem(each, node["items"], None, f"{place}[{k}]") for k, each in enumerate(value)]
+        found = [problem(each, node["items"], None, f"{place}[{k}]") for k, each in enumerate(value)]
     elif kind == "object" and isinstance(value, dict):
-        found = [_problem(each, node["additionalProperties"], None, f"{place}.{k}") for k, each in value.items()]
+        found = [problem(each, node["additionalProperties"], None, f"{place}.{k}") for k, each in value.items()]
     else:
         return None if _is(value, kind) else _mismatch(value, node, place)
     return next(filter(None, found), None)
@@ -187,8 +187,8 @@ def _problem_of_settings(value: Node, node: Node, before: Any, place: str, owner
             if key == "$schema" or _declared(owner, key):
                 continue
             return _unknown(path, key, node, before, owner)
-        if problem := _problem(inner, node["properties"][key], before.get(key), path):
-            return problem
+        if found := problem(inner, node["properties"][key], before.get(key), path):
+            return found
     return None
 
 
@@ -229,8 +229,8 @@ def _is(value: Any, kind: str | None) -> bool:
         return not isinstance(value, list | dict)
     if kind in ("array", "object", "null") or isinstance(value, list | dict):
         return isinstance(value, str) and Path(value).is_file()
-    if isinstance(value, str) and kind == "boolean":
-        return value.lower() in ("true", "false", "yes", "no", "on", "off")
+    if kind == "boolean":
+        return str(value).lower() in ("true", "false", "yes", "no", "on", "off", "0", "1")
     try:
         number = float(value)
     except ValueError:

@@ -48,11 +48,11 @@ def text(verb: str, stage: str | None, world: World, said: Mapping[str, Any]) ->
     """
     width = min(120, shutil.get_terminal_size().columns)
     lines = [f"usage: ohlora {verb} STAGE [--world WORLD] [--setting VALUE] ..."]
-    lines += [f"       ohlora {verb} --config FILE [--config FILE] ... [--setting VALUE] ...", ""]
+    lines += [f"       ohlora {verb} --config FILE ... [--setting VALUE] ...", ""]
     if stage is None:
         of = [name for name, one in world.stages.items() if one.command == ("fit" if verb == "validate" else verb)]
         lines += [f"stages of the world {world.name}:"]
-        lines += textwrap.wrap(", ".join(of), width, initial_indent="  ", subsequent_indent="  ") + [""]
+        lines += [*textwrap.wrap(", ".join(of), width, initial_indent="  ", subsequent_indent="  "), ""]
     elif stage in world.stages:
         lines += [f"{stage}: {world.stages[stage].about}", ""]
     lines += ["common settings [value now]:"]
@@ -66,9 +66,9 @@ def text(verb: str, stage: str | None, world: World, said: Mapping[str, Any]) ->
                 value = _at(said, f"{section}.init_args.{name}")
                 value = one.get("default") if value is None else value
                 lines += _lines(name, value, one.get("description", ""), width)
-    more = {} if stage else {"STAGE --help": "also lists what model and data of a stage take"}
-    more |= {"--help-all": "lists everything", "--model.help CLASS": "explains a class in full (also --data.help)"}
-    lines += ["", *(f"  ohlora {verb} {words:20} {about}" for words, about in more.items())]
+    more = {} if stage else {"STAGE --help": "also lists what its model and data take"}
+    more |= {"--help-all": "lists everything", "--model.help CLASS": "explains a class in full; also --data.help"}
+    lines += ["", *(f"  ohlora {verb} {words:19} {about}" for words, about in more.items())]
     return "\n".join(lines) + "\n"
 
 
