@@ -75,7 +75,7 @@ def _lines(made: dict[str, Any], briefly: bool) -> list[str]:
     stages = made["stages"]
     done = sum(stage["done"] for stage in stages)
     if briefly and not done and made["world"] == "demo":
-        return ["the demo was not run: make demo"]
+        return ["the demo was not run: ohlora demo"]
     lines = [f"{made['about']}: {done} of {len(stages)} stages done"]
     if done:
         lines += [f"  {'✓' if stage['done'] else ' '} {stage['name']:24} {stage['about']}" for stage in stages]

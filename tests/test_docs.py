@@ -1,4 +1,4 @@
-"""Every command in README and docs is one that works: options exist, configurations resolve, scripts take the words."""
+"""Every command in README and docs is one that works: options exist, configurations resolve, words are taken."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENTRY = sorted({c.text: c for c in DOCUMENTED if of_the_entry_point(c)}.values()
 
 
 class ParsedError(Exception):
-    """Raised in place of a script's work."""
+    """Raised in place of a command's work."""
 
 
 def test_there_are_commands_to_test() -> None:

@@ -95,8 +95,8 @@ def test_what_a_configuration_names_is_declared(world: World, stage: Stage, caps
 
 
 @pytest.mark.parametrize(("world", "stage"), STAGES, ids=name_of)
-def test_what_a_script_makes_is_in_its_command(world: World, stage: Stage) -> None:
-    """Outputs of scripts are among their words (but for tables of metrics, whose place is the script's default)."""
+def test_what_a_command_makes_is_among_its_words(world: World, stage: Stage) -> None:
+    """Outputs of commands without a configuration are among their words (tables of metrics have a default place)."""
     if not stage.configured and "measure_" not in stage.command:
         words = [Path(word) for word in shlex.split(world.command(stage))]
         for path in (*world.makes(stage), *[need for need in world.needs(stage) if need.parts[0] == "artifacts"]):

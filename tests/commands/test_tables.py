@@ -1,4 +1,4 @@
-"""Scripts that work on tables and network files: filter, merge, import, draw."""
+"""Commands that work on tables and network files: filter, merge, import, draw."""
 
 from __future__ import annotations
 
