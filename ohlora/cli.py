@@ -156,20 +156,28 @@ class CLI(LightningCLI):
             raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Adds the progress bar on the kimg clock, unless bars are off or the user chose another."""
+        """Adds the line of progress, unless it is off or the user chose another; it is the first to hear of each step."""
         settings = self._get(self.config_init, "trainer")
         callbacks = settings.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if settings.get("enable_progress_bar") is not False and not chosen:
-            kwargs["callbacks"] = [*callbacks, Progress()]
+            kwargs["callbacks"] = [Progress(), *callbacks]
         return super().instantiate_trainer(**kwargs)
+
+    def after_validate(self) -> None:
+        """Says what was measured: no stage does, since a validation is part of its training."""
+        measured = self.trainer.callback_metrics
+        if self.trainer.is_global_zero:
+            print(", ".join(f"{name} {float(value):.4g}" for name, value in measured.items()))
 
     def before_instantiate_classes(self) -> None:
         """Gives the run its folder: a new one, or the one of the checkpoint it goes on from."""
         config = self.config[str(self.config.subcommand)]
         if self.config.subcommand == "predict":
             config.return_predictions = False  # they are in files, and all together may not fit into memory
+        elif self.config.subcommand in ("validate", "test"):
+            config.verbose = False  # Lightning's table of everything, below which the result would be lost
         logger = config.trainer.logger
         logged = isinstance(logger, Namespace) and str(logger.get("class_path")).endswith("RunLogger")
         if not logged or getattr(rank_zero_only, "rank", 0) != 0:
@@ -235,6 +243,7 @@ def _quiet() -> None:
         r".*does not have many workers.*",  # images are held decoded in memory: loader processes would only copy them
         r".*Total length of `DataLoader` across ranks is zero.*",  # a finished set has nothing left to predict
         r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",  # Lightning's own call of torch
+        r"Metric `.*` will save all .* in buffer.*",  # of set distances: a few thousand images' features are few MB
     ):
         warnings.filterwarnings("ignore", message=message)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls
@@ -244,4 +253,9 @@ def _quiet() -> None:
 
 
 def _no_advice(record: logging.LogRecord) -> bool:
-    return not any(words in record.getMessage() for words in ("litlogger", "`weights_only` was not set"))
+    """Whether a line of Lightning's says more than the configuration and ``ohlora doctor``; none can be switched off."""
+    return not re.search(
+        r"litlogger|`weights_only` was not set|Seed set to|[GTH]PU available|`Trainer\.\w+` stopped|"
+        r"LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES",
+        record.getMessage(),
+    )

@@ -44,10 +44,8 @@ class _Parsers(CLI):
         raise _Built
 
     def __init__(self) -> None:
-        try:
+        with contextlib.suppress(_Built):
             super().__init__(parser_kwargs=PARSER, seed_everything_default=0, args=[])
-        except _Built:
-            pass
 
 
 def schema() -> str:
