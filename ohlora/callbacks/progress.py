@@ -17,6 +17,13 @@ from ohlora.utils.clock import images_seen
 from ohlora.utils.progress import shown
 
 
+class _Lines(Console):
+    """A console that leaves it to the terminal to wrap what is said above the line of progress, such as long paths."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*objects, **{"soft_wrap": True, **how})
+
+
 class Progress(ProgressBar):
     """A line at the foot of the terminal, which goes when the work is done; nothing where the output is no terminal.
 
@@ -42,7 +49,7 @@ class Progress(ProgressBar):
 
     def _start(self, what: str, total: float) -> None:
         """Shows the line; ``total`` is infinite where no end is known, 0 where the work has not begun."""
-        console = Console()
+        console = _Lines()
         if not self._enabled or not console.is_terminal:
             return
         rest = TextColumn("{task.fields[rest]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
