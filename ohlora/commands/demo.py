@@ -23,7 +23,6 @@ from statistics import fmean
 from ohlora import pipeline, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import EXPRESSIONS
-from ohlora.commands import COMMANDS
 from ohlora.errors import ConfigError
 from ohlora.rules import CONCEPT
 from ohlora.utils.commands import arguments, command
@@ -158,6 +157,7 @@ class Demo:
 
     def run(self) -> None:
         """All steps that are not done."""
+        self.remember()
         steps = self.steps()
         skipped: list[int] = []
         for number, step in enumerate(steps, 1):
@@ -165,18 +165,22 @@ class Demo:
                 skipped.append(number)
                 continue
             _say_done(skipped)
+            import_module("ohlora.cli")  # takes seconds, which belong to no step
             words = self.words(step)
             shown = self.before + worlds.typed(words)
             print(f"\n# step {number} of {len(steps)} · {step.title} · {self.left(steps)}\n$ {shown}", flush=True)
-            import_module(COMMANDS[words[0]].module)  # which no step's time is to include
             started = time.monotonic()
             if code := ohlora(words):
                 sys.exit(code)
             self.ran[step.title] = shown, round(time.monotonic() - started, 1)
-            with replacing(self.record) as part:
-                part.write_text(json.dumps({"seed": self.seed, "steps": self.ran}, indent=2) + "\n", encoding="utf-8")
+            self.remember()
             print(f"→ {step.found()} ({self.ran[step.title][1]:.0f} s)", flush=True)
         _say_done(skipped)
+
+    def remember(self) -> None:
+        """Writes the record."""
+        with replacing(self.record) as part:
+            part.write_text(json.dumps({"seed": self.seed, "steps": self.ran}, indent=2) + "\n", encoding="utf-8")
 
     def left(self, steps: Sequence[Step]) -> str:
         """The time that the steps that are not done will take, if they take theirs as those that were run did."""
@@ -312,7 +316,7 @@ def main(args: list[str] | None = None) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help=f"make everything below DIR/demo (default: below {artifacts_root() / 'demo'})",
+        help=f"make everything in DIR/demo (default: {artifacts_root() / 'demo'})",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of everything random (default: 0)")
     parser.add_argument(

@@ -215,6 +215,7 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> F
 
 @torch.inference_mode()
 def parsed(parser: FaceParser, images: np.ndarray) -> np.ndarray:
-    """Parses N×H×W×3 uint8 images in batches: N×H×W uint8."""
-    batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
-    return np.concatenate([parser(to_float(batch)).numpy() for batch in batches])
+    """Parses N×H×W×3 uint8 images in batches, on the parser's device: N×H×W uint8."""
+    device = next(parser.parameters()).device
+    batches = [to_float(images[first : first + BATCH]) for first in range(0, len(images), BATCH)]
+    return np.concatenate([parser(batch.to(device)).cpu().numpy() for batch in batches])

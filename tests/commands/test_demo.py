@@ -92,6 +92,14 @@ def test_only_what_a_demo_made_is_removed_and_only_when_asked(
     assert not chosen.exists() and all(path.is_file() for path in own)
 
 
+def test_a_demo_that_was_stopped_at_once_keeps_its_seed(
+    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "ohlora", lambda words: 143)
+    assert refused("--seed", "3") == refused("--seed", "3") == 143
+    assert ohlora(["demo"]) == 2 and "a demo of seed 3" in capsys.readouterr().err
+
+
 def test_the_demo_can_go_elsewhere(ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "some where"
     assert refused("--output", str(other)) == 2
