@@ -82,7 +82,7 @@ def _ours() -> Iterable[type]:
         folder = importlib.import_module(f"{ohlora.__name__}.{package}")
         for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
             importlib.import_module(module.name)
-    left = list(BASES)
+    left: list[type] = list(BASES)
     while left:
         below = [of for of in left.pop().__subclasses__() if of.__module__.startswith("ohlora.") and of not in left]
         left += below

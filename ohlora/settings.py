@@ -202,12 +202,12 @@ def _problem_of_class(value: Any, node: Node, before: Any, place: str) -> str | 
         return None  # one of them is meant, which the parser knows
     before = before if isinstance(before, dict) else {}
     path = given.get("class_path", before.get("class_path"))
-    if "class_path" in given and (problem := _no_class(str(path))):
-        return f"{place}: {problem}"
-    settings = given
+    if "class_path" in given and (found := _no_class(str(path))):
+        return f"{place}: {found}"
+    settings: Any = given
     if given.keys() & set(SPEC):
-        if problem := _problem_of_settings(given, {"properties": {key: {} for key in SPEC}}, {}, place):
-            return problem
+        if found := _problem_of_settings(given, {"properties": {key: {} for key in SPEC}}, {}, place):
+            return found
         settings = given.get("init_args")
     of = of_class(path)
     if of is None or not isinstance(settings, dict):
