@@ -149,7 +149,8 @@ def _node(hint: Any) -> Node:
     if origin is Literal:
         return {"enum": list(args)}
     if origin in (Union, UnionType):
-        nodes = [_node(arg) for arg in args]
+        # typing keeps the order in which a union of these types was first written anywhere in the process
+        nodes = sorted(map(_node, args), key=json.dumps)
         return {} if {} in nodes else {"anyOf": nodes}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _settings(hint)
