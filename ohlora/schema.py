@@ -84,7 +84,8 @@ def _ours() -> Iterable[type]:
             importlib.import_module(module.name)
     left: list[type] = list(BASES)
     while left:
-        below = [of for of in left.pop().__subclasses__() if of.__module__.startswith("ohlora.") and of not in left]
+        below: list[type] = type.__subclasses__(left.pop())
+        below = [of for of in below if of.__module__.startswith("ohlora.") and of not in left]
         left += below
         yield from (of for of in below if not of.__name__.startswith("_") and of.__module__ != "ohlora.cli")
 
