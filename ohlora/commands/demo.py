@@ -110,7 +110,7 @@ class Demo:
             Step("finetune_v1", "Fine-tune v1 on them", 50, lambda: self.tuned("finetune_v1")),
             self.generated("v1", "fine-tune v1", 4),
             Step("score_v1", "Let the filters look at them again", 4, lambda: self.scored("v1")),
-            self.filtered("v1", "Keep those that fit beyond doubt"),
+            self.filtered("v1", "Keep the images within strict limits"),
             Step(
                 "finetune_v8",
                 "Fine-tune v8 on them, and stop half-way",

@@ -41,7 +41,7 @@ MAX_SLIDERS = 6
 BATCH = 64
 """Number of images that the filter ensembles score at once."""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Of events whose handling shows nothing but their result."""
+"""Settings of events that show no progress and have no public API."""
 
 STYLE = """
 .gradio-container { max-width: 76rem !important; margin: auto; }
