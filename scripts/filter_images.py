@@ -16,25 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
-from ohlora.attributes import column
-from ohlora.datamodules.images import image_numbers, numbers_in
+from ohlora.datamodules.images import attribute_column, image_numbers, numbers_in
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.rules import Rule
 from ohlora.utils.commands import command
-from ohlora.utils.files import read_rows, write_rows
+from ohlora.utils.files import Row, read_rows, shortened, write_rows
 
 
-def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.ndarray:
+def passing(source: Path, rows: list[Row], rules: list[Rule]) -> np.ndarray:
     """Which rows pass which rules: rows × rules, boolean.
 
     Raises:
         DataError: If the table lacks a rule's column, or a value is not a number.
     """
-    columns = [column(rows[0], rule.attribute) for rule in rules]
+    columns = [attribute_column(source, rows[0], rule.attribute) for rule in rules]
     missing = [rule.attribute for rule, found in zip(rules, columns, strict=True) if found is None]
     if missing:
-        raise DataError(f"{source} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
+        raise DataError(f"{source} has no column for {', '.join(missing)}; the header has {shortened(rows[0], ', ')}")
     # In double precision, since limits such as 0.01 are compared with printed decimals.
     values = numbers_in(source, rows, [c for c in columns if c is not None], np.float64)
     return np.stack([rule.holds(values[:, k]) for k, rule in enumerate(rules)], axis=1)
@@ -63,7 +62,7 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
     print(f"{len(result)} images kept: {target}")
 
 
-def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
+def moved(row: Row, source: Path, target: Path) -> dict[str, str]:
     """A row whose paths are relative to another folder."""
     if "path" not in row:
         return row

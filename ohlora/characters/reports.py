@@ -191,12 +191,12 @@ class Report:
             return {}
         found: dict[int, Choice] = {}
         cases = {row["case"] for row in self.rows}
-        for k, row in enumerate(read_rows(path)):
+        for row in read_rows(path):
             if row.get("latents") != self.fingerprint:
                 raise DataError(f"{path} was chosen from another test than the one there; remove it, and choose anew")
             if row.get("case") not in cases or row.get("choice") not in get_args(Choice):
                 raise DataError(
-                    f"{path}, row {k + 2}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
+                    f"{path}, {row}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
                     f"of {', '.join(get_args(Choice))}"
                 )
             found[int(row["case"])] = cast(Choice, row["choice"])
