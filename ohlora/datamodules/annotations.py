@@ -111,7 +111,7 @@ class AnnotatedImages(EpochImages):
             )
         if "path" not in header and self.folder is None:
             raise DataError(f"{source} numbers its images; name the folder they are in with 'folder'")
-        numbers = image_numbers(source, rows) or list(range(len(rows)))
+        numbers = image_numbers(source, rows, once="path" in header) or list(range(len(rows)))
         left_out: dict[Path, str] = {}
         if "path" in header:
             paths: list[Path | None] = [*paths_of(source, rows)]
@@ -121,14 +121,19 @@ class AnnotatedImages(EpochImages):
             require(str(self.folder), folder=True)
             found, left_out = images.images_in(str(self.folder))
             numbered = images.by_number(found)
-            paths = [numbered.get(str(number)) for number in numbers]
+            paths = [numbered.get(str(n)) for n in numbers]
             left_out |= dict.fromkeys(sorted({*found} - {*paths}), f"without a row in {source.name}")
         bad: list[str] = []
+        seen: set[Path] = set()
         for row, path in zip(rows, paths, strict=True):
             if path is None or not path.is_file():
                 bad.append(f"{row}: there is no image {row['path' if 'path' in header else str(number)]}")
+            elif path in seen:
+                bad.append(f"{row}: image {row[str(number)]} is annotated twice")
             elif row[value] not in ("0", "1"):
                 bad.append(f"{row}: {value} is {row[value]!r}, expected 0 or 1")
+            else:
+                seen.add(path)
         if bad:
             raise DataError(f"{source}: {shortened(bad)}")
         answers = np.array([float(row[value]) for row in rows], np.float32)[:, None]

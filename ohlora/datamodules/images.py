@@ -123,6 +123,7 @@ class ImageFiles(ImageDataModule):
         paths: list[Path],
         numbers: list[int] | None = None,
         left_out: dict[Path, str] | None = None,
+        /,
         **arrays: np.ndarray,
     ) -> ImageFileDataset:
         """Images of this resolution, not yet checked; see :class:`ImageFileDataset`. They are numbered by place."""
@@ -160,23 +161,23 @@ class ImageFiles(ImageDataModule):
                     cached[name] = np.empty((count, *decoded.shape), decoded.dtype)
                 cached[name][len(good)] = decoded
             good.append(k)
+        folder = listed.source if listed.source.is_dir() else listed.source.parent
+        named = shortened(reason.replace(f"{folder}/", "") for reason in bad.values())
         if bad and (self.on_bad_image == "raise" or not good):
-            folder = listed.source if listed.source.is_dir() else listed.source.parent
-            named = shortened(reason.replace(f"{folder}/", "") for reason in bad.values())
             advice = "Mend or remove them" + (", or set data.init_args.on_bad_image to skip" if good else "")
             raise DataError(f"{len(bad):,} of {count:,} images cannot be used: {named}; in {folder}. {advice}")
-        self._say(listed, bad)
+        self._say(listed, bad, named)
         loaded = listed.subset(good)
         loaded.cached = {name: rows[: len(good)] for name, rows in cached.items()} if keep else None
         return loaded
 
-    def _say(self, listed: ImageFileDataset, bad: Mapping[Path, str]) -> None:
+    def _say(self, listed: ImageFileDataset, bad: Mapping[Path, str], named: str) -> None:
         """Says how many images were taken and what was left out, and lists that in the run folder."""
         taken, left_out = len(listed) - len(bad), listed.left_out | dict(bad)
         if not left_out:
             return
         parts = [images.left_out_as(listed.left_out, listed.source)] if listed.left_out else []
-        parts += [f"{len(bad):,} that cannot be used ({shortened(bad.values())})"] if bad else []
+        parts += [f"{len(bad):,} that cannot be used ({named})"] if bad else []
         rank_zero_info(f"{listed.source}: took {taken:,} images, left out {'; '.join(parts)}")
         folder = self.trainer.log_dir if self.trainer is not None else None
         if self.trainer is not None and self.trainer.is_global_zero and folder is not None:
@@ -224,7 +225,7 @@ class Images(ImageFiles):
         require(source, folder=not self.manifest)
         if not self.manifest:
             found, left_out = images.images_in(source)
-            self.train_set = self.load(self.files(source, found, left_out=left_out))
+            self.train_set = self.load(self.files(source, found, None, left_out))
             return
         rows = read_rows(source)
         wanted = [attribute_column(source, rows[0] if rows else (), name) or name for name in self.label_columns]
@@ -290,8 +291,12 @@ def numbers_in(
     return values
 
 
-def image_numbers(source: Path, rows: Sequence[Row]) -> list[int] | None:
-    """What a table calls its images, or None where it has no such column; raises a DataError naming bad lines."""
+def image_numbers(source: Path, rows: Sequence[Row], once: bool = True) -> list[int] | None:
+    """What a table calls its images, or None where it has no such column.
+
+    Raises:
+        DataError: Naming rows that have no number, or with ``once`` the number of an earlier row.
+    """
     found = number_column(source, rows[0]) if rows else None
     if found is None:
         return None
@@ -301,11 +306,11 @@ def image_numbers(source: Path, rows: Sequence[Row]) -> list[int] | None:
     first: dict[int, Row] = {}
     for row in rows:
         before = first.setdefault(int(row[found]), row)
-        if before is not row:
+        if once and before is not row:
             bad.append(f"{row}: {found} {row[found]} was on {before} already")
     if bad:
         raise DataError(f"{source}, {shortened(bad)}; expected each number once")
-    return list(first)
+    return [int(row[found]) for row in rows]
 
 
 def number_column(source: Path, header: Iterable[str]) -> str | None:

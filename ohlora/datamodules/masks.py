@@ -149,9 +149,9 @@ class MaskedImages(EpochImages):
                 found: Mapping[str, MaskFiles] = _by_stem(files)
                 names = list(_by_stem(paths))
             else:
-                found = part_masks(where, files)
                 numbered = {path: number for number, path in images.by_number(paths).items()}
                 names = [numbered.get(path, path.stem) for path in paths]
+                found = part_masks(where, files)
             without = [f"{path} has no mask" for path, name in zip(paths, names, strict=True) if name not in found]
             if without:
                 raise DataError(f"{len(without)} of {len(paths)} images have no mask in {where}: {shortened(without)}")

@@ -19,8 +19,8 @@ from ohlora.utils.files import printable, readable_file, replacing, shortened
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 """Suffixes of image files, in lower case; files may have them in capitals."""
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
-"""What is decoded, in PIL's names, whatever the suffix. A JPEG of a camera that holds a preview as well is an MPO."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""What is decoded, in PIL's names, whatever the suffix."""
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -64,6 +64,7 @@ def decode(path: str | Path) -> Image.Image:
     name = printable(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
+            # An MPO is a JPEG of a camera, with a preview or a second view as well.
             count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -180,10 +181,7 @@ def by_number(paths: Sequence[Path]) -> dict[str, Path]:
         if path.stem.isdecimal():
             number = str(int(path.stem))
             if found.setdefault(number, path) is not path:
-                raise DataError(
-                    f"{found[number]} and {path} have the same number; a table of numbers cannot tell them apart. "
-                    "Remove or rename one, or name the images in a column path"
-                )
+                raise DataError(f"{found[number]} and {path} have the same number; remove or rename one of them")
     return found
 
 
@@ -191,6 +189,6 @@ def left_out_as(left_out: Mapping[Path, str], folder: Path) -> str:
     """What was left out, for a message: per reason the number and the first names."""
     names: dict[str, list[str]] = {}
     for path, reason in left_out.items():
-        name = path.relative_to(folder) if path.is_relative_to(folder) else path
-        names.setdefault(reason, []).append(name.as_posix())
+        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        names.setdefault(reason, []).append(name)
     return shortened([f"{len(some):,} {reason} ({shortened(some, ', ')})" for reason, some in names.items()])
