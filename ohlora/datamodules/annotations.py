@@ -101,12 +101,14 @@ class AnnotatedImages(EpochImages):
         source = self.annotations_path
         require(source)
         rows = read_rows(source)
-        header = list(rows[0]) if rows else []
+        if not rows:
+            raise DataError(f"{source} has no rows; expected one per annotated image below the header")
+        header = list(rows[0])
         attribute(self.attribute)
         value, number = attribute_column(source, header, self.attribute), number_column(source, header)
         if value is None or ("path" not in header and number is None):
             raise DataError(
-                f"{source}: the header has {shortened(header, ', ') or 'nothing'}; expected a column {self.attribute} "
+                f"{source}: the header has {shortened(header, ', ')}; expected a column {self.attribute} "
                 "and one that names the image (path, index, idx, img_no or img_name)"
             )
         if "path" not in header and self.folder is None:
@@ -122,7 +124,7 @@ class AnnotatedImages(EpochImages):
             found, left_out = images.images_in(str(self.folder))
             numbered = images.by_number(found)
             paths = [numbered.get(str(n)) for n in numbers]
-            left_out |= dict.fromkeys(sorted({*found} - {*paths}), f"without a row in {source.name}")
+            left_out |= dict.fromkeys(sorted({*found} - {*paths}), f"no row in {source.name}")
         bad: list[str] = []
         seen: set[Path] = set()
         for row, path in zip(rows, paths, strict=True):

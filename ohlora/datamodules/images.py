@@ -177,7 +177,7 @@ class ImageFiles(ImageDataModule):
         if not left_out:
             return
         parts = [images.left_out_as(listed.left_out, listed.source)] if listed.left_out else []
-        parts += [f"{len(bad):,} that cannot be used ({named})"] if bad else []
+        parts += [f"{len(bad):,} (cannot be used): {named}"] if bad else []
         rank_zero_info(f"{listed.source}: took {taken:,} images, left out {'; '.join(parts)}")
         folder = self.trainer.log_dir if self.trainer is not None else None
         if self.trainer is not None and self.trainer.is_global_zero and folder is not None:
@@ -229,6 +229,8 @@ class Images(ImageFiles):
             return
         rows = read_rows(source)
         wanted = [attribute_column(source, rows[0] if rows else (), name) or name for name in self.label_columns]
+        if len(set(wanted)) < len(wanted):
+            raise DataError(f"label_columns name {', '.join(wanted)}; expected each column once")
         check_columns(source, rows, ["path", *wanted])
         paths = paths_of(source, rows)
         labels = {"label": numbers_in(source, rows, wanted)} if wanted else {}
@@ -300,7 +302,7 @@ def image_numbers(source: Path, rows: Sequence[Row], once: bool = True) -> list[
     found = number_column(source, rows[0]) if rows else None
     if found is None:
         return None
-    bad = [f"{row}: {found} is {row[found]!r}" for row in rows if not row[found].isdecimal()]
+    bad = [f"{row}: {found} is {row[found]!r}" for row in rows if not row[found].isdecimal() or len(row[found]) > 18]
     if bad:
         raise DataError(f"{source}, {shortened(bad)}; expected the image's number")
     first: dict[int, Row] = {}

@@ -158,7 +158,7 @@ class MaskedImages(EpochImages):
             masks = [found[name] for name in names]
             alone = [found[name] for name in found if name not in set(names)]
             loose = [path for mask in alone for path in ([mask] if isinstance(mask, Path) else [p for p, _ in mask])]
-            left_out |= dict.fromkeys(loose, f"without an image in {source}") | others
+            left_out |= dict.fromkeys(loose, f"no image in {source}") | others
         numbers = list(range(len(paths)))
         return MaskedDataset(source, paths, self.resolution, self.resize, numbers, left_out=left_out, masks=masks)
 

@@ -140,4 +140,10 @@ def _medians(path: str | Path, group_by: tuple[str, ...]) -> tuple[float, ...]:
     missing = [name for name in group_by if name not in row]
     if missing:
         raise DataError(f"{path} has no column for {', '.join(missing)}")
-    return tuple(float(row[name]) for name in group_by)
+    try:
+        medians = tuple(float(row[name]) for name in group_by)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if not np.isfinite(medians).all():
+        raise DataError(f"{path}: the medians are {medians}; expected finite numbers")
+    return medians

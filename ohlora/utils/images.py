@@ -21,6 +21,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 """Suffixes of image files, in lower case; files may have them in capitals."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """What is decoded, in PIL's names, whatever the suffix."""
+HIDDEN = (".", "@eaDir", "__MACOSX")
+"""How names begin that programs give to previews and notes of their own."""
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -131,7 +133,7 @@ def images_in(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[l
 
     Returns:
         What is named like an image, sorted by relative path; and what is left out, with the reason: hidden files and
-        folders, other suffixes, and links to folders that are listed anyway.
+        folders, other suffixes, broken links, and a link to a folder that is listed anyway.
 
     Raises:
         DataError: If a folder cannot be read, or names are not UTF-8, which tables could not hold.
@@ -140,31 +142,36 @@ def images_in(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[l
     found: list[Path] = []
     left_out: dict[Path, str] = {}
     foreign: list[str] = []
-    listed: set[str] = set()
+    listed: set[Path] = set()
     folders, links = [root], list[Path]()
     while folders or links:
-        place = (folders or links).pop()  # links last: what is there itself has the shorter name
-        real = os.path.realpath(place)
-        if real in listed or (place.is_symlink() and Path(os.path.realpath(place.parent)).is_relative_to(real)):
-            left_out[place] = "linked to folders that are listed anyway"
+        place = (folders or links).pop(0)  # links last: what is there itself keeps its own name
+        real = place.resolve()
+        if real in listed:
+            left_out[place] = "a link to a folder that is listed anyway"
+            continue
+        if place != root and place.parent.resolve().is_relative_to(real):
+            left_out[place] = "a link to a folder in which it lies"
             continue
         listed.add(real)
         try:
-            entries = list(os.scandir(place))
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{printable(place)}: the folder cannot be read ({error.strerror})") from error
         for entry in entries:
             path = place / entry.name
             if entry.name != printable(entry.name):
                 foreign.append(printable(path))
-            elif entry.name.startswith("."):
+            elif entry.name.startswith(HIDDEN):
                 left_out[path] = "hidden"
             elif path.suffix.lower() in suffixes:
                 found.append(path)
+            elif entry.is_symlink() and not os.access(path, os.F_OK):
+                left_out[path] = "a link that leads nowhere"
             elif entry.is_dir():
                 (links if entry.is_symlink() else folders).append(path)
             else:
-                left_out[path] = f"with other suffixes than {' '.join(suffixes)}"
+                left_out[path] = f"another suffix than {' '.join(suffixes)}"
     if foreign:
         raise DataError(f"{len(foreign):,} names are not UTF-8: {shortened(sorted(foreign))}; rename them")
     return sorted(found, key=lambda path: path.relative_to(root).as_posix()), dict(sorted(left_out.items()))
@@ -191,4 +198,4 @@ def left_out_as(left_out: Mapping[Path, str], folder: Path) -> str:
     for path, reason in left_out.items():
         name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
         names.setdefault(reason, []).append(name)
-    return shortened([f"{len(some):,} {reason} ({shortened(some, ', ')})" for reason, some in names.items()])
+    return shortened([f"{len(some):,} ({reason}): {shortened(some, ', ')}" for reason, some in names.items()])
