@@ -75,11 +75,11 @@ def test_links_to_folders_are_followed_once(image_folder: Path, tmp_path: Path) 
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path)
     data, skipped = skipping(image_folder, tmp_path)
     assert len(data.train_set) == 13 and sum(path.name == "far.png" for path in data.train_set.paths) == 1
-    assert {skipped.pop("itself"), skipped.pop("unmounted")} == {"links that lead nowhere"}
+    assert {skipped.pop("itself"), skipped.pop("unmounted")} == {"a link that leads nowhere"}
     assert skipped == {
-        "linked": "links to folders that are listed anyway",
-        "circle": "links to folders in which they lie",
-        "up": "links to folders in which they lie",
+        "linked": "a link to a folder that is listed anyway",
+        "circle": "a link to a folder that is listed anyway",
+        "up": "a link to a folder in which it lies",
     }
 
 
@@ -94,15 +94,13 @@ def test_hidden_files_and_other_files_are_named(
     assert len(data.train_set) == 12
     assert skipped == {
         **dict.fromkeys((".ipynb_checkpoints", ".thumbnails", "@eaDir", ".002.png"), "hidden"),
-        "notes.txt": f"with other suffixes than {' '.join(images.SUFFIXES)}",
+        "notes.txt": f"another suffix than {' '.join(images.SUFFIXES)}",
     }
-    assert (
-        "took 12 images, left out 4 hidden (.002.png, .ipynb_checkpoints, .thumbnails, @eaDir); 1 with other"
-        in caplog.text
-    )
+    left_out = "took 12 images, left out 4 (hidden): .002.png, .ipynb_checkpoints, .thumbnails, @eaDir; 1 (another"
+    assert left_out in caplog.text
     for path in image_folder.glob("[0-9]*"):
         path.unlink()
-    assert "holds no images; left out: 4 hidden" in refused(Images(16, folder=str(image_folder)))
+    assert "holds no images; left out: 4 (hidden)" in refused(Images(16, folder=str(image_folder)))
 
 
 def test_what_is_named_like_an_image_but_is_none(image_folder: Path, tmp_path: Path) -> None:
@@ -267,8 +265,8 @@ def test_images_without_a_row_are_counted_and_listed(image_folder: Path, tmp_pat
     assert len(data.train_set) == 12
     rows = read_rows(tmp_path / "skipped.csv")
     assert [(Path(row["path"]).name, row["reason"]) for row in rows] == [
-        ("012.png", "without a row in labels.csv"),
-        ("me.png", "without a row in labels.csv"),
+        ("012.png", "no row in labels.csv"),
+        ("me.png", "no row in labels.csv"),
     ]
 
 
@@ -333,7 +331,7 @@ def test_masks_belong_to_one_image_each(tmp_path: Path) -> None:
         found.setup("fit")
         assert len(found.train_set) + len(found.val_set) == 3
         (row,) = read_rows(tmp_path / "skipped.csv")
-        assert Path(row["path"]).name.startswith("7") and row["reason"].startswith("without an image in")
+        assert Path(row["path"]).name.startswith("7") and row["reason"].startswith("no image in")
     images.save_png((UPRIGHT[..., :1] > 0).astype(np.uint8).repeat(3, 2), tmp_path / "parts" / "0/00001_skin.png")
     assert "00001_skin.png: no grey level is above 1; expected black (0) and white" in refused(data(parts="parts"))
     images.save_png(UPRIGHT, tmp_path / "parts" / "00002_skin.png")
