@@ -316,7 +316,8 @@ def test_tables_of_images(image_folder: Path) -> None:
 
 def test_masks_belong_to_one_image_each(tmp_path: Path) -> None:
     def data(**where: str) -> MaskedImages:
-        data = MaskedImages(16, folder=str(tmp_path / "img"), **{k: str(tmp_path / v) for k, v in where.items()})
+        given: dict[str, Any] = {name: str(tmp_path / folder) for name, folder in where.items()}
+        data = MaskedImages(16, folder=str(tmp_path / "img"), **given)
         data.trainer = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True)  # type: ignore[assignment]
         return data
 

@@ -84,7 +84,7 @@ class Report:
     """
 
     folder: Path
-    rows: list[dict[str, str]]
+    rows: Sequence[Mapping[str, str]]
     passed: list[bool]
     measured: Mapping[str, Tensor]
     codes: Codes
@@ -127,7 +127,7 @@ class Report:
             if network_files.fingerprint(path) != about[what]:
                 raise DataError(f"{path} is not the {what} that {folder} was tested with; name that one")
         rows = read_rows(folder / RESULTS)
-        if [int(row["case"]) for row in rows] != tensors["case"].tolist():
+        if [row.get("case") for row in rows] != [str(case) for case in tensors["case"].tolist()]:
             raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
         found = load_directions(str(paths["directions"]))
         names = found.attributes

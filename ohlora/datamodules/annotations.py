@@ -16,7 +16,7 @@ from ohlora.datamodules.images import ImageFileDataset, attribute_column, image_
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils import images
-from ohlora.utils.files import read_rows, shortened
+from ohlora.utils.files import is_readable_file, read_rows, shortened
 
 TRAIN, INNER, OUTER = 0, 1, 2
 """What a sample is to a member of an ensemble: learned from, stopped on, reported on."""
@@ -128,7 +128,7 @@ class AnnotatedImages(EpochImages):
         bad: list[str] = []
         seen: set[Path] = set()
         for row, path in zip(rows, paths, strict=True):
-            if path is None or not path.is_file():
+            if path is None or not is_readable_file(path):
                 bad.append(f"{row}: there is no image {row['path' if 'path' in header else str(number)]}")
             elif path in seen:
                 bad.append(f"{row}: image {row[str(number)]} is annotated twice")

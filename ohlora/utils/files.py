@@ -176,6 +176,15 @@ def readable_file(path: str | Path) -> Path:
     return path
 
 
+def is_readable_file(path: str | Path) -> bool:
+    """Whether :func:`readable_file` would take it."""
+    try:
+        readable_file(path)
+    except DataError:
+        return False
+    return True
+
+
 def read_rows(path: str | Path, cut: bool = False) -> list[Row]:
     """Reads the rows of a CSV file: UTF-8 with or without a byte order mark, commas, a header without double names.
 
