@@ -21,8 +21,8 @@ from ohlora.errors import OhloraError
 pytestmark = pytest.mark.slow
 COLUMNS = ("idx", "path", "gender", "eyes_score")
 ROWS = [(f"{k}", f"images/{k:03d}.png", f"{k % 2}", f"{k / 7:.3f}") for k in range(12)]
-PIECES = ', ; " # - nan 1e999 / \\ .. idx path gender 한글 ² ٣'.split() + ["\t", " ", "\n", "\r", "\r\n", "\0"]
-WORDS = [piece.encode() for piece in PIECES]
+PIECES = [",", ";", '"', "#", "-", "nan", "1e999", "/", "\\", "..", "idx", "path", "gender", "한글", "²", "٣"]
+WORDS = [piece.encode() for piece in (*PIECES, "\t", " ", "\n", "\r", "\r\n", "\0")]
 WORDS += [b"\xef\xbb\xbf", "한글".encode("cp949"), b"\xff", b"9" * 5000, b"x" * 140_000]
 ENCODINGS = ["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "cp949"]
 
