@@ -291,7 +291,7 @@ def test_tables_of_annotations(image_folder: Path, text: str, message: str) -> N
     assert message in refused(labels(image_folder, text))
 
 
-def test_tables_of_images(image_folder: Path) -> None:
+def test_tables_of_images(image_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = image_folder.parent / "manifest.csv"
     for text, message in (
         ("path,eyes\nimages/001.png,nan\n", "row 2: eyes is 'nan'; expected a finite number"),
@@ -301,6 +301,7 @@ def test_tables_of_images(image_folder: Path) -> None:
         ("path,eyes,eyes_score\nimages/001.png,1,2\n", "has both eyes and eyes_score"),
         ("path,eyes\nimages\\001.png,1\n", "images\\001.png: no such file; separate folders by /"),
         ("path,eyes\nimages,1\n", "images: a folder; expected a file"),
+        ("path,eyes\n,1\n", "row 2: path is empty"),
     ):
         table.write_text(text)
         columns = ["eyes"] if "eyes" in text else None
@@ -309,6 +310,11 @@ def test_tables_of_images(image_folder: Path) -> None:
     data = Images(16, manifest=str(table), label_columns=["eyes"])
     data.setup("fit")
     assert len(data.train_set) == 2
+    twice = image_folder.parent / "twice.csv"
+    twice.write_text("path\nimages/001.png\nimages/001.png\n")
+    with caplog.at_level("INFO"):
+        Images(16, manifest=str(twice)).setup("fit")
+    assert "took 1 images again that an earlier row names: row 3: images/001.png was on row 2" in caplog.text
     write_rows(image_folder.parent / "other.csv", [{"path": "images/002.png", "eyes": 0}])
     both = [str(table), str(image_folder.parent / "other.csv")]
     assert "1 images are in several manifests" in refused(ScoredImages(16, both, ["eyes"]))

@@ -232,7 +232,7 @@ class Images(ImageFiles):
         if len(set(wanted)) < len(wanted):
             raise DataError(f"label_columns name {', '.join(wanted)}; expected each column once")
         check_columns(source, rows, ["path", *wanted])
-        paths = paths_of(source, rows)
+        paths = paths_of(source, rows, once=bool(wanted))
         labels = {"label": numbers_in(source, rows, wanted)} if wanted else {}
         self.train_set = self.load(self.files(source, paths, image_numbers(source, rows), **labels))
 
@@ -258,21 +258,31 @@ def attribute_column(source: Path, header: Iterable[str], name: str) -> str | No
     return column(header, name)
 
 
-def paths_of(source: Path, rows: Sequence[Row]) -> list[Path]:
+def paths_of(source: Path, rows: Sequence[Row], once: bool = True) -> list[Path]:
     """The images that a table names in its column ``path``, relative to itself.
 
+    Args:
+        source: The table.
+        rows: Its rows.
+        once: Whether to refuse images that several rows name; otherwise a message tells how many there are.
+
     Raises:
-        DataError: Naming the rows that name none, or an image that an earlier row names.
+        DataError: Naming the rows that name none, or with ``once`` an image that an earlier row names.
     """
+    empty = [f"{row}: path is empty" for row in rows if not row["path"]]
+    if empty:
+        raise DataError(f"{source}, {shortened(empty)}; expected an image in every row")
     paths = [source.parent / row["path"] for row in rows]
     first: dict[str, Row] = {}
-    bad = [f"{row}: path is empty" for row in rows if not row["path"]]
+    double: list[str] = []
     for row, path in zip(rows, paths, strict=True):
         before = first.setdefault(os.path.normpath(path), row)
-        if before is not row and row["path"]:
-            bad.append(f"{row}: {row['path']} was on {before} already")
-    if bad:
-        raise DataError(f"{source}, {shortened(bad)}; expected each image once")
+        if before is not row:
+            double.append(f"{row}: {row['path']} was on {before} already")
+    if double and once:
+        raise DataError(f"{source}, {shortened(double)}; expected each image once")
+    if double:
+        rank_zero_info(f"{source}: took {len(double):,} images again that an earlier row names: {shortened(double)}")
     return paths
 
 

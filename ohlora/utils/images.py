@@ -71,7 +71,7 @@ def decode(path: str | Path) -> Image.Image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError as error:
-        what = "no image of a known kind" if Path(path).stat().st_size else "empty"
+        what = "no known format" if Path(path).stat().st_size else "empty"
         raise DataError(f"{name}: unreadable ({what})") from error
     except Exception as error:  # decoders raise RuntimeError, SyntaxError, struct.error and more on damaged files
         reason = str(error).replace(str(path), "the file") or type(error).__name__
