@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ohlora.datamodules.images import attribute_column, image_numbers, numbers_in
+from ohlora.datamodules.images import attribute_column, image_numbers, numbers_in, paths_of
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.rules import Rule
@@ -46,6 +46,8 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
     numbers = image_numbers(source, rows)
     if numbers is None:
         raise DataError(f"{source} has no column that numbers the images; expected index or img_no")
+    if "path" in rows[0]:
+        paths_of(source, rows)
     considered = [row for row, number in zip(rows, numbers, strict=True) if number >= from_index]
     if not considered:
         raise DataError(f"{source}: none of {len(rows)} images has an index of {from_index} or more")

@@ -379,6 +379,9 @@ def test_commands_refuse_what_is_there_twice(tmp_path: Path, capsys: pytest.Capt
     rule = ["--keep", "gender > 0.5", "--from-index", "1"]
     assert filter_images.main([str(table), str(tmp_path / "out.csv"), *rule]) == 2
     assert "row 5: gender is 'x'" in capsys.readouterr().err
+    table.write_text("index,path,gender\n0,0.png,1\n0,0.png,1\n")
+    assert filter_images.main([str(table), str(tmp_path / "out.csv"), "--keep", "gender > 0.5"]) == 2
+    assert "row 3: 0.png was on row 2 already" in capsys.readouterr().err
     for name in ("a.pt", "b.pt"):
         torch.save({}, tmp_path / name)
     (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes())

@@ -307,7 +307,7 @@ def image_numbers(source: Path, rows: Sequence[Row], once: bool = True) -> list[
     """What a table calls its images, or None where it has no such column.
 
     Raises:
-        DataError: Naming rows that have no number, or with ``once`` the number of an earlier row.
+        DataError: Naming rows that have no number, or with ``once`` the number of an earlier row's other image.
     """
     found = number_column(source, rows[0]) if rows else None
     if found is None:
@@ -318,7 +318,7 @@ def image_numbers(source: Path, rows: Sequence[Row], once: bool = True) -> list[
     first: dict[int, Row] = {}
     for row in rows:
         before = first.setdefault(int(row[found]), row)
-        if once and before is not row:
+        if once and before is not row and ("path" not in row or row["path"] != before["path"]):
             bad.append(f"{row}: {found} {row[found]} was on {before} already")
     if bad:
         raise DataError(f"{source}, {shortened(bad)}; expected each number once")
