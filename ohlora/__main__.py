@@ -1,33 +1,41 @@
-"""``python -m ohlora``: answers what needs no training at once, hands everything else to the entry point."""
+"""``ohlora``, also ``python -m ohlora``: finds the command in the table and runs it."""
 
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
+from importlib import import_module
+from itertools import groupby
+
+from ohlora.commands import COMMANDS, STAGES
 
 USAGE = """\
 usage: ohlora [--help] [--version] [--traceback] COMMAND ...
 
 From a StyleGAN and a few thousand labels to a virtual character.
 
-commands:
-  fit        train a stage:             ohlora fit finetune_v8 --world toy
-  predict    make or score images:      ohlora predict generate_original --world toy
-  validate   measure on validation data
-  test       measure on test data
-  doctor     say what is installed, what has been made, and what to run next
-  pipeline   list the stages of a world and their commands; write dvc.yaml
-  studio     annotate, choose and steer in the browser
-
+{commands}
+  ohlora fit finetune_v8 --world toy    trains a stage of the toy world
   ohlora COMMAND --help                 lists the settings of a command
-  ohlora COMMAND --model.help CLASS     lists the settings of a stage (also --data.help)
+  ohlora fit --model.help CLASS         lists the settings of a stage (also --data.help)
 
-options:
+options of fit, validate, test and predict:
   --world WORLD        toy, demo, celeba256 (the default), or the path of a world's file
   --config FILE        settings; may be given several times, later files win
   --a.b.c VALUE        one setting; wins over files
   --ckpt_path last     go on with the newest run of the same stage
+
+option of every command:
   --traceback          show where an error comes from
 """
+
+
+def usage() -> str:
+    """The text of ``ohlora --help``."""
+    lines = ""
+    for group, entries in groupby(COMMANDS.items(), lambda item: item[1].group):
+        lines += f"{group}:\n" + "".join(f"  {name:18} {entry.about}\n" for name, entry in entries) + "\n"
+    return USAGE.format(commands=lines.rstrip("\n") + "\n")
 
 
 def main(args: list[str] | None = None) -> int:
@@ -39,30 +47,28 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 when done, 2 for an error the user can mend.
     """
-    given = sys.argv[1:] if args is None else args
+    given = list(sys.argv[1:] if args is None else args)
+    while len(given) > 1 and given[0] == "--traceback":
+        given.append(given.pop(0))
     if not given or given[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        print(usage(), end="")
         return 0
     if given[0] == "--version":
         from ohlora import __version__
 
         print(f"ohlora {__version__}")
         return 0
-    if given[0] == "doctor":
-        from ohlora import doctor
-
-        return doctor.main(given[1:])
-    if given[0] == "pipeline":
-        from ohlora import generated
-
-        return generated.main(given[1:])
-    if given[0] == "studio":
-        from ohlora.studio import server
-
-        return server.main(given[1:])
-    from ohlora import cli
-
-    return cli.main(given)
+    name, *words = given
+    if name.startswith("-"):  # settings before the command: only those of stages can stand there
+        name, words = "fit", given
+    if name not in COMMANDS:
+        near = get_close_matches(name.replace("_", "-"), COMMANDS, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        print(f"ohlora: there is no command {name}; {meant}The commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    entry = COMMANDS[name]
+    code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+    return code
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def main(args: list[str] | None = None) -> None:
     }
     for world in map(pipeline.world, [given.world] if given.world else SHIPPED):
         if world.given == "demo" and not given.world and not any(map(world.done, world.stages.values())):
-            sections["Made"].append("the demo was not run: make demo")
+            sections["Made"].append("the demo was not run: ohlora demo")
         else:
             sections["Made"] += _made(world)
     for title, lines in sections.items():

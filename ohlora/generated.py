@@ -57,7 +57,7 @@ def _dvc_stage(world: World, stage: Stage) -> dict[str, Any]:
     if stage.inputs:
         found["deps"] = [path.as_posix() for path in world.needs(stage)]
     if stage.configured:
-        found["params"] = [{path.as_posix(): None} for path in world.configs(stage.name)]
+        found["params"] = [{path.as_posix(): None for path in world.configs(stage.name)}]
     for name, path in zip(stage.outputs, world.makes(stage), strict=True):
         kind = KINDS.get(name.rpartition("/")[0], "outs")
         found.setdefault(kind, []).append({path.as_posix(): {"cache": False}})
@@ -130,7 +130,7 @@ def everything() -> dict[Path, str]:
     return files
 
 
-@command("ohlora")
+@command("ohlora pipeline")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(

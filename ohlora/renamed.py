@@ -35,7 +35,15 @@ STAGES: Mapping[str, str] = {
 }
 # fmt: on
 COMMANDS: Mapping[str, str] = {f"test vectorfind_{version}": f"test evaluate_{version}" for version in ("v8", "v9")}
-"""Commands of the entry point with the stage they run."""
+"""Commands with the stage they run."""
+# fmt: off
+SCRIPTS: Mapping[str, str] = {
+    "import_weights": "import-weights", "export_weights": "export-weights", "import_directions": "import-directions",
+    "filter_images": "filter", "merge_cnns": "merge", "select_characters": "select",
+    "export_character": "export-character", "animate_character": "animate", "draw_faces": "draw-faces", "demo": "demo",
+}
+# fmt: on
+"""Scripts that are commands now."""
 FILES: Mapping[str, str] = {
     f"vectorfind_{version}/{name}": f"evaluate_{version}/{name}"
     for version in ("v8", "v9")
@@ -47,7 +55,9 @@ TABLES = {
     "value": VALUES,
     "class": CLASSES,
     "stage, its configuration and folder": STAGES,
-    "command": {f"ohlora {old}": f"ohlora {new}" for old, new in COMMANDS.items()},
+    "command": {f"ohlora {old}": f"ohlora {new}" for old, new in COMMANDS.items()}
+    | {f"python scripts/{old}.py": f"ohlora {new}" for old, new in SCRIPTS.items()}
+    | {"python scripts/score_drawn_faces.py": "python scripts/measure_drawn_faces.py"},
     "file": FILES,
 }
 """All of it by kind."""

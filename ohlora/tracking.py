@@ -195,16 +195,15 @@ class RunLogger(Logger):
                 (H×W×3 uint8) in a row is shown in W&B's table and left out of the file.
         """
         kimg = self.kimg
-        if self.run_dir is not None:
-            for name, picture in (pictures or {}).items():
+        for name, picture in (pictures or {}).items():
+            if self.run_dir is not None:
                 stem = f"{name.replace('/', '-')}-{round(kimg * 1000):09d}"
                 images.save_png(picture, Path(self.run_dir) / "pictures" / f"{stem}.png")
-            for name, rows in (tables or {}).items():
-                plain = [{k: v for k, v in row.items() if not isinstance(v, np.ndarray)} for row in rows]
-                write_rows(Path(self.run_dir) / f"{name}.csv", plain)
-        for name, picture in (pictures or {}).items():
             self.experiment.log({CLOCK: kimg, name: wandb.Image(picture)})
         for name, rows in (tables or {}).items():
+            if self.run_dir is not None:
+                plain = [{k: v for k, v in row.items() if not isinstance(v, np.ndarray)} for row in rows]
+                write_rows(Path(self.run_dir) / f"{name}.csv", plain)
             columns: list[str | int] = list(rows[0])
             cells = [[row[str(column)] for column in columns] for row in rows]
             data = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in cells]

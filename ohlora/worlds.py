@@ -39,8 +39,9 @@ class Stage:
         number: Number in the chain of the original work, 0 to 13; several are joined by commas, none is ''.
         about: What it does, in one line.
         korean: The same in Korean.
-        command: ``fit``, ``predict`` or ``test`` for a stage of the entry point; for any other a script with its
-            words, in which ``{name}`` stands for a path below the world's root.
+        command: ``fit``, ``predict`` or ``test`` for a stage with a configuration; for any other the words after
+            ``ohlora``, or ``scripts/….py`` of a source tree with its words. ``{name}`` in them stands for a path below
+            the world's root.
         inputs: Files and folders it reads.
         outputs: Files and folders it makes.
         options: Further words of the command, written like ``command``.
@@ -121,9 +122,8 @@ class World:
     def command(self, stage: Stage) -> str:
         """The short command that runs a stage of this world, as it is typed in a shell."""
         if stage.configured:
-            words = ["python", "-m", "ohlora", stage.command, stage.name]
-            return shlex.join(words if self.given == DEFAULT else [*words, "--world", self.given])
-        return script(self.words(f"{stage.command} {stage.options}"))
+            return typed([stage.command, stage.name, *([] if self.given == DEFAULT else ["--world", self.given])])
+        return typed(self.words(f"{stage.command} {stage.options}"))
 
     def needs(self, stage: Stage) -> list[Path]:
         """What a stage reads, as paths."""
@@ -138,11 +138,13 @@ class World:
         return all(path.exists() for path in self.makes(stage))
 
 
-def script(words: Sequence[str]) -> str:
-    """The command that runs ``scripts/….py`` with its words; in an installed ohlora scripts are modules."""
-    installed = shipped("configs").is_relative_to(Path(__file__).parent)
-    name = ["-m", f"ohlora.scripts.{Path(words[0]).stem}"] if installed else [words[0]]
-    return shlex.join(["python", *name, *words[1:]])
+def typed(words: Sequence[str]) -> str:
+    """How a command of ohlora, or a script of the source tree, is typed in a shell."""
+    return shlex.join(["python", *([] if _script(words[0]) else ["-m", "ohlora"]), *words])
+
+
+def _script(command: str) -> bool:
+    return command.startswith("scripts/")
 
 
 def read(given: str, declared: Mapping[str, Stage]) -> World:
@@ -164,6 +166,9 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
     if "stages" in said:
         known = {**declared, **base.stages}
         stages = {name: _stage(path, name, differs or {}, known) for name, differs in said["stages"].items()}
+        # What developers measure with the scripts of a source tree is no stage of an installed ohlora, which has none.
+        there = shipped("scripts").is_dir()
+        stages = {name: stage for name, stage in stages.items() if there or not _script(stage.command)}
     names, hints = {**base.names, **(said.get("names") or {})}, {**base.hints, **(said.get("hints") or {})}
     return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages)
 

@@ -1,1 +1,1 @@
-"""Steps that train nothing and predict nothing."""
+"""What developers run: measurements, comparisons and the W&B workspace."""

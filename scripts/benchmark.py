@@ -26,8 +26,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -48,7 +48,6 @@ from ohlora.modules.gan import GAN
 from ohlora.modules.sampling import Sample
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.generator import Generator as AnyGenerator
 from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
 from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
 from ohlora.networks.registry import Architecture
@@ -59,9 +58,9 @@ from ohlora.utils import counted
 from ohlora.utils.files import shipped
 
 R1_INTERVAL = 16
-"""The recipe's."""
-PASSES = 39
-"""Passes of fine-tune v1 over its images; what is computed once per image is shared out over them."""
+"""The recipe's interval of R1, in steps."""
+EPOCHS = 39
+"""Epochs of fine-tune v1; the cost of what is computed once per image is divided by them."""
 EXACT_RESOLUTION = 32
 """Where gradients are compared in float64. In fp32, rounding alone carries activations across the kink of a leaky ReLU,
 and each takes a thousandth of the generator's gradient with it; the reference strays as far from the truth as ours."""
@@ -175,7 +174,7 @@ class Reference:
         """
         g, d = self.generator, self.discriminator
         label = g.draw_labels(counted.generators(self.seed, "label", indices))
-        with Frozen(g):
+        with frozen(g):
             fake_scores = plain_discriminator(d, self._fakes("discriminator", indices, label), label)
             x = reals.detach().requires_grad_()
             real_scores = plain_discriminator(d, x, label)
@@ -183,7 +182,7 @@ class Reference:
             of_discriminator = self._update("discriminator", d, loss)
         if follow is not None:
             d.load_state_dict(follow.state_dict())
-        with Frozen(d):
+        with frozen(d):
             scores = plain_discriminator(d, self._fakes("generator0", indices, label), label)
             of_generator = self._update("generator", g, generator_loss(scores))
         return {"discriminator": of_discriminator, "generator": of_generator}
@@ -201,19 +200,15 @@ class Reference:
         return {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
 
 
-class Frozen:
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
     """Within it no parameter of a network takes gradients."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-
-    def __enter__(self) -> None:
-        for p in self.parameters:
-            p.requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        for p in self.parameters:
-            p.requires_grad_(True)
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    yield
+    for p in trainable:
+        p.requires_grad_(True)
 
 
 # --- ours, through the real trainer
@@ -288,14 +283,11 @@ class Watch(L.Callback):
         if batch_idx >= self.skip:
             self.reference_seconds.append(now() - started)
         if first:
-            self.difference = max(self._differences(expected))
-
-    def _differences(self, expected: Gradients) -> list[float]:
-        return [
-            float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
-            for name, of_network in expected.items()
-            for gradient, wanted in zip(self._gradients[name], of_network.values(), strict=True)
-        ]
+            self.difference = max(
+                float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+                for name, of_network in expected.items()
+                for gradient, wanted in zip(self._gradients[name], of_network.values(), strict=True)
+            )
 
 
 def now() -> float:
@@ -320,6 +312,23 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
+def trainer(given: argparse.Namespace, precision: Any, callback: L.Callback) -> L.Trainer:
+    """A trainer on one device that shows and keeps nothing."""
+    return L.Trainer(
+        accelerator="gpu" if given.device == "cuda" else "cpu",
+        devices=1,
+        precision=precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        callbacks=[callback],
+        default_root_dir=given.folder,
+    )
+
+
 def train(given: argparse.Namespace, r1_interval: int, steps: int, watch: Watch) -> GAN:
     """Takes a number of steps of fine-tune v1 from random weights."""
     L.seed_everything(0, verbose=False)
@@ -338,22 +347,9 @@ def train(given: argparse.Namespace, r1_interval: int, steps: int, watch: Watch)
     for p in (*module.generator.parameters(), *module.discriminator.parameters()):
         if p.ndim == 1:  # biases and noise are at work in a trained network
             nn.init.normal_(p, std=0.1)
-    trainer = L.Trainer(
-        accelerator="gpu" if given.device == "cuda" else "cpu",
-        devices=1,
-        precision=given.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_epochs=-1,
-        use_distributed_sampler=False,
-        callbacks=[watch],
-        default_root_dir=given.folder,
-    )
     data = DrawnFaces(given.resolution, train_size=given.batch, batch_size=given.batch)
     module.connect(data)
-    trainer.fit(module, datamodule=data)
+    trainer(given, given.precision, watch).fit(module, datamodule=data)
     return module
 
 
@@ -433,7 +429,7 @@ def finetune(given: argparse.Namespace) -> dict[str, float]:
     for name, seconds in mean.items():
         print(f"{name:24}{seconds:9.3f} s per {given.batch} images")
     step = (mean["with R1"] + (R1_INTERVAL - 1) * mean["without R1"]) / R1_INTERVAL
-    step += mean["features of reals, once"] / PASSES
+    step += mean["features of reals, once"] / EPOCHS
     executed = (alternating.flops[0] + (R1_INTERVAL - 1) * alternating.flops[1]) / R1_INTERVAL
     per_kimg = 1000 / given.batch
     return {
@@ -483,21 +479,9 @@ def sampled(given: argparse.Namespace, name: str, precision: str) -> tuple[float
         shard_size=given.count,
         compile=given.compile,
     )
-    watch = Stopwatch()
-    trainer = L.Trainer(
-        accelerator="gpu" if given.device == "cuda" else "cpu",
-        devices=1,
-        precision=precision,  # type: ignore[arg-type]
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[watch],
-        default_root_dir=given.folder,
-    )
-    data = Latents(given.count, given.batch)
+    watch, data = Stopwatch(), Latents(given.count, given.batch)
     module.connect(data)
-    trainer.predict(module, datamodule=data, return_predictions=False)
+    trainer(given, precision, watch).predict(module, datamodule=data, return_predictions=False)
     return (given.count - given.batch) / watch.seconds, sample_files.read_scores(folder / name)
 
 
@@ -609,7 +593,9 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     metrics = {}
     for resolution in (64, given.resolution):
         torch.manual_seed(0)
-        generator = (toy_generator() if resolution == 64 else Generator(resolution)).eval().to(given.device)
+        toy = shipped("weights/toy/generator.safetensors")
+        generator = network_files.load_generator(toy) if resolution == 64 else Generator(resolution).eval()
+        generator = generator.to(given.device)
         w = Codes(torch.randn(1, generator.w_dim, device=given.device), Space.W)
         steps = Codes(torch.randn(3, generator.w_dim, device=given.device), Space.W)
         character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
@@ -624,46 +610,33 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     return metrics
 
 
-def toy_generator() -> AnyGenerator:
-    """The generator that ships."""
-    return network_files.load_generator(shipped("weights/toy/generator.safetensors"))
-
-
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures what a stage costs; the last line is JSON.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("finetune", help="fine-tune v1 against the original's step")
-    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
-    command.add_argument("--batch", type=int, default=16, help="images per step (default: 16)")
-    command.add_argument("--steps", type=int, default=2, help="timed steps of each kind (default: 2)")
-    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
-    command.add_argument(
-        "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours (default: 32-true)"
-    )
-    command = commands.add_parser("sample", help="sampling and scoring against the original's protocol")
-    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
-    command.add_argument("--batch", type=int, default=16, help="images at once (default: 16)")
-    command.add_argument("--count", type=int, default=64, help="images of ours, the first batch untimed (default: 64)")
-    command.add_argument("--reference-count", type=int, default=16, help="images of the reference (default: 16)")
-    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
-    command.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="ours")
-    command.add_argument("--compile", action="store_true", help="ours through torch.compile")
-    command = commands.add_parser("directions", help="images with scores, and with gradients")
-    command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
-    command.add_argument("--batch", type=int, default=8, help="images at once (default: 8)")
-    command.add_argument(
-        "--steps", type=int, default=2, help="timed repetitions, of which the best counts (default: 2)"
-    )
-    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
-    command = commands.add_parser("render", help="one image of a character, and the studio's answer to a slider")
-    command.add_argument("--resolution", type=int, default=256, help="pixels a side, besides 64 (default: 256)")
-    command.add_argument("--steps", type=int, default=20, help="timed images, whose median counts (default: 20)")
-    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    commands = parser.add_subparsers(required=True)
+    for work, about, defaults in (
+        (finetune, "fine-tune v1 against the original's step", {"batch": 16, "steps": 2}),
+        (sample, "sampling and scoring against the original's protocol", {"batch": 16}),
+        (directions, "images with scores, and with gradients", {"batch": 8, "steps": 2}),
+        (render, "one image of a character, and the studio's answer to a slider", {"steps": 20}),
+    ):
+        command = commands.add_parser(work.__name__, help=about)
+        command.set_defaults(run=work)
+        command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
+        command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+        for name, value in defaults.items():
+            said = "images at once" if name == "batch" else "timed steps, or repetitions"
+            command.add_argument(f"--{name}", type=int, default=value, help=f"{said} (default: {value})")
+        if work in (finetune, sample):
+            precisions = ["32-true", "bf16-mixed"]
+            command.add_argument("--precision", choices=precisions, default="32-true", help="ours (default: 32-true)")
+        if work is sample:
+            command.add_argument("--count", type=int, default=64, help="images of ours, the first batch untimed")
+            command.add_argument("--reference-count", type=int, default=16, help="images of the reference")
+            command.add_argument("--compile", action="store_true", help="ours through torch.compile")
     given = parser.parse_args(args)
-    run = {"finetune": finetune, "sample": sample, "directions": directions, "render": render}[given.command]
     with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
-        metrics = run(given)
+        metrics = given.run(given)
     print(json.dumps({name: float(f"{value:.4g}") for name, value in metrics.items()}))
     return 0
 

@@ -14,7 +14,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.errors import ConfigError
 from ohlora.utils import figures, images
 from ohlora.utils.commands import command
-from ohlora.utils.files import config_file, locked, read_rows, replacing, write_rows
+from ohlora.utils.files import config_file, locked, read_rows, write_json, write_rows
 
 Row = dict[str, Any]
 PER_ATTRIBUTE = {
@@ -72,8 +72,7 @@ def sampled(config: DictConfig, seed: int) -> tuple[Path, float]:
                 "data.init_args.count": count,
             }
             seconds = run("predict", config.sampling, settings | {"trainer.default_root_dir": folder / "stage"})
-            with replacing(note) as part:
-                part.write_text(json.dumps(seconds / count), encoding="utf-8")
+            write_json(note, seconds / count)
     return folder, float(json.loads(note.read_text(encoding="utf-8")))
 
 
@@ -113,8 +112,8 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
             search |= {"data.init_args.folder": data, "data.init_args.count": used}
         search["model.init_args.finder"] = {"class_path": method["finder"]["class_path"], "init_args": settings}
         seconds += run("fit", config.recipe, search)
-    evaluation |= {"output": folder, "calibrate": config.calibrate, "sheets": 1}
-    evaluation |= {key: config[key] for key in ("parser", "discriminator", "closer_count")}
+    evaluation |= {"output": folder, "sheets": 1}
+    evaluation |= {key: config[key] for key in ("calibrate", "parser", "discriminator", "closer_count")}
     words: dict[str, object] = {f"model.init_args.{key}": value for key, value in evaluation.items()}
     words |= {"data.init_args.count": config.latents, "data.init_args.batch_size": 12}
     tested = run("test", config.evaluation, words | {"trainer.default_root_dir": folder / "evaluation"})
@@ -138,8 +137,7 @@ def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
     for place, (path, (name, budget, seed)) in enumerate(zip(paths, cells(config), strict=True)):
         if not path.is_file() and place % parts == part - 1:
             row = measured(config, name, budget, seed)
-            with replacing(path) as file:
-                file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+            write_json(path, row)
             print(f"{name} {budget or ''} seed {seed}: {row['pass_rate']:.1%} pass", flush=True)
     # Only now: other parts have measured meanwhile.
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
@@ -147,23 +145,25 @@ def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
 
 def drawn(rows: list[Row], methods: Sequence[str]) -> np.ndarray:
     """Bars of the means over seeds, a panel per figure; budgets of a method side by side."""
-    panels: dict[str, Callable[[Row], Any]] = {
-        "pass rate": lambda row: row["pass_rate"],
-        "mean r": lambda row: np.mean([row[f"r_{a}"] for a in EXPRESSIONS]),
-        "leakage per latent": lambda row: np.mean([row[f"leakage_per_latent_{a}"] for a in EXPRESSIONS]),
-        "leakage, systematic": lambda row: np.mean([row[f"leakage_systematic_{a}"] for a in EXPRESSIONS]),
-        "drift (standard deviations)": lambda row: row["drift"],
-        "monotone share": lambda row: np.mean([row[f"monotone_{a}"] for a in EXPRESSIONS]),
-        "images": lambda row: row["images"],
-        "seconds": lambda row: row["seconds"],
+    panels = {
+        "pass rate": "pass_rate",
+        "mean r": "r",
+        "leakage per latent": "leakage_per_latent",
+        "leakage, systematic": "leakage_systematic",
+        "drift (standard deviations)": "drift",
+        "monotone share": "monotone",
+        "images": "images",
+        "seconds": "seconds",
     }
     figure = Figure(figsize=(16, 8), layout="constrained")
-    for k, (title, value) in enumerate(panels.items()):
+    for k, (title, what) in enumerate(panels.items()):
+        columns = [f"{what}_{a}" for a in EXPRESSIONS] if what in PER_ATTRIBUTE else [what]
         axes = figure.add_subplot(2, 4, k + 1)
         for m, name in enumerate(methods):
             budgets = sorted({row["budget"] for row in rows if row["method"] == name}, key=lambda b: b or 0)
             for b, budget in enumerate(budgets):
-                values = [float(value(row)) for row in rows if (row["method"], row["budget"]) == (name, budget)]
+                mine = [row for row in rows if (row["method"], row["budget"]) == (name, budget)]
+                values = [float(np.mean([row[column] for column in columns])) for row in mine]
                 place = m + (b - (len(budgets) - 1) / 2) * 0.25
                 shade = 0.4 + 0.3 * b if len(budgets) > 1 else 1.0
                 axes.bar(place, np.mean(values), 0.23, color="tab:blue", alpha=shade)

@@ -100,8 +100,8 @@ def correlation_rows(
 def measure(runs: Path) -> list[Row]:
     """Measures all rows of the table from the folder of the stages."""
     drawn, masks, truths = held_out_faces()
-    generator = network_files.load_generator(shipped("weights/toy/generator.safetensors"))
-    generated, _ = counted_images(generator, 99, range(GENERATED), BATCH)
+    toy = network_files.load_generator(shipped("weights/toy/generator.safetensors"))
+    generated, _ = counted_images(toy, 99, range(GENERATED), BATCH)
     rows = filter_rows(runs, generated)
     rows += parser_rows(load_parser(str(runs / "face_parser" / "parser.safetensors")), drawn, masks, truths)
     pictures = images.to_float(drawn)

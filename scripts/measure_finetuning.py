@@ -20,7 +20,6 @@ from ohlora.attributes import EXPRESSIONS, LABELS
 from ohlora.errors import FormatError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance
 from ohlora.formats import network_files
-from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.networks.sampling import BATCH, batched, counted_images, scored
 from ohlora.pipeline import require
 from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
@@ -42,10 +41,7 @@ HEADLINES = {
 
 
 class Judge:
-    """The networks that measure generated images: filter ensembles and an attribute CNN.
-
-    Args:
-        runs: Folder of the stages.
+    """The networks that measure generated images: filter ensembles and an attribute CNN, below the stages' folder.
 
     Raises:
         MissingArtifactError: If a network does not exist.
@@ -55,11 +51,8 @@ class Judge:
     def __init__(self, runs: Path) -> None:
         paths = [runs / f"judge_{name}" / f"{name}.safetensors" for name in CONCEPT]
         self.filters = [network_files.load_attributes(path) for path in paths]
-        path = runs / "judge_cnn" / "judge.safetensors"
-        network = network_files.load_attributes(path)
-        if not isinstance(network, AttributeCNN):
-            raise FormatError(f"{path} holds an ensemble; expected an attribute CNN")
-        self.network, self.features = network, Penultimate(network)
+        self.network = network_files.load_attribute_cnn(runs / "judge_cnn" / "judge.safetensors")
+        self.features = Penultimate(self.network)
 
     def concept(self, pictures: Tensor) -> tuple[dict[str, np.ndarray], float]:
         """Scores images with the filters: attribute → N scores, and the share of images that fit the concept."""

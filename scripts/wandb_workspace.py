@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
@@ -24,14 +24,10 @@ from ohlora.utils.accounts import wandb_key_found
 from ohlora.utils.commands import command
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A panel of the workspace.
+class Panel(NamedTuple):
+    """A panel: title, names under which runs log its metrics or pictures, and kind.
 
-    Attributes:
-        title: Its title.
-        names: Names under which runs log the metrics or pictures.
-        kind: ``lines`` (metrics over kimg), ``bars`` (latest values of metrics) or ``pictures``.
+    Kinds are ``lines`` (metrics over kimg), ``bars`` (latest values of metrics) and ``pictures``.
     """
 
     title: str
@@ -72,7 +68,6 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel("correlations", ("correlations", "score_correlations"), "pictures"),
     ),
 }
-
 """Title of a section → its panels."""
 
 

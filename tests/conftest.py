@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,9 @@ import torch
 os.environ.setdefault("WANDB_MODE", "offline")
 
 from ohlora.__main__ import main
+from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.formats import network_files
+from ohlora.modules.gan import GAN
 from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.utils import images
 
@@ -49,6 +52,24 @@ def ohlora(tmp_path: Path) -> Callable[..., int]:
         return main([command, "--config", config, "--trainer.default_root_dir", str(stage_dir), *words])
 
     return run
+
+
+def trained(module: GAN, folder: Path, batch_size: int = 8) -> L.Trainer:
+    """Trains on twelve drawn faces until the module's budget is spent."""
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        default_root_dir=str(folder),
+    )
+    data = DrawnFaces(16, 12, batch_size=batch_size)
+    module.connect(data)
+    trainer.fit(module, datamodule=data)
+    return trainer
 
 
 def tiny_networks(c_dim: int = 0, seed: int = 0) -> tuple[Generator, Discriminator]:
@@ -98,7 +119,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert not different
 
 
-NEEDED = ("ohlora", "configs", "scripts", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+NEEDED = ("ohlora", "configs", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 
 def ran(words: list[str], folder: Path) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md")))
 MARK = "# needs: "
+TYPED = r"python -m ohlora [a-z-]+ \S|ohlora (?!(fit|test|predict|validate) )[a-z-]+ \S|python scripts/\w+\.py \S"
+"""How a command in the midst of a text begins, with its first word."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,6 @@ def commands() -> list[Command]:
             for command in of_block(page.name, text):
                 found.setdefault((command.page, command.text), command)
         for text in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
-            if (
-                re.match(r"python (-m ohlora (fit|test|predict|validate) \S|scripts/\w+\.py \S)", text)
-                and "…" not in text
-            ):
+            if re.match(TYPED, text) and "…" not in text:
                 found.setdefault((page.name, text), Command(page.name, text, "inline"))
     return list(found.values())

@@ -31,6 +31,8 @@ SETTINGS = (
     *("--trainer.inference_mode", "false"),
 )
 """Settings of the entry point that choose the device."""
+operators = 0
+"""How many operators have run on the device."""
 
 
 def run_on_second_device(*words: str) -> subprocess.CompletedProcess[str]:
@@ -62,6 +64,7 @@ def register() -> Any:
     )
 
     _setup_privateuseone_for_python_backend("second")
+    torch.get_device_module("second").get_amp_supported_dtype = lambda: [torch.bfloat16]  # also to turn autocast off
     device = torch.device("second:0")
 
     class SecondTensor(torch.Tensor):
@@ -100,11 +103,17 @@ def register() -> Any:
             return torch.tensor(data, dtype=dtype or self.dtype).to(device or second)
 
         def __getitem__(self, index: Any) -> Any:
-            def moved(i: Any) -> Any:
-                i = list(i) if isinstance(i, range) else i
-                return torch.as_tensor(i).to(second) if isinstance(i, (list, np.ndarray)) else i
+            return super().__getitem__(moved(index))
 
-            return super().__getitem__(tuple(map(moved, index)) if isinstance(index, tuple) else moved(index))
+        def __setitem__(self, index: Any, value: Any) -> None:
+            super().__setitem__(moved(index), value)
+
+    def moved(index: Any) -> Any:
+        """An index whose lists are tensors of the device."""
+        if isinstance(index, tuple):
+            return tuple(map(moved, index))
+        index = list(index) if isinstance(index, range) else index
+        return torch.as_tensor(index).to(second) if isinstance(index, (list, np.ndarray)) else index
 
     second = device
 
@@ -143,6 +152,8 @@ def register() -> Any:
         check(name, args, kwargs, flat)
         wanted = kwargs.get("device")
         ours = any(isinstance(a, SecondTensor) for a in flat)
+        global operators
+        operators += ours
         on_second = ours if wanted is None else torch.device(wanted).type == "second"
         if name == "aten::copy_":
             on_second = isinstance(args[0], SecondTensor)

@@ -72,7 +72,7 @@ def test_mistakes_are_one_readable_line(
         (["test", "vectorfind_v9"], "ohlora test vectorfind_v9 is now: ohlora test evaluate_v9"),
         (["test", "--config", "configs/vectorfind_v9.yaml"], "is now: ohlora test evaluate_v9"),
         (["fit", "generate_v1", "--world", "toy"], "run by: python -m ohlora predict generate_v1 --world toy"),
-        (["fit", "merged", "--world", "toy"], "it is run by: python scripts/merge_cnns.py artifacts/toy/property_cnn"),
+        (["fit", "merged", "--world", "toy"], "it is run by: python -m ohlora merge artifacts/toy/property_cnn"),
         (["fit", "finetune_v9", "--world", "toy"], "the world toy has no stage finetune_v9; expected one of"),
         (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256"),
     ],
@@ -152,7 +152,7 @@ def test_a_checkpoint_with_unknown_settings_is_refused(
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
-    assert "invalid choice: 'fitt'" in capsys.readouterr().err
+    assert "there is no command fitt; did you mean fit? The commands are fit, " in capsys.readouterr().err
 
 
 def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:

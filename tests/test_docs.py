@@ -1,4 +1,4 @@
-"""Every command in README and docs is one that works: options exist, configurations resolve, scripts take the words."""
+"""Every command in README and docs is one that works: options exist, configurations resolve, words are taken."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from ohlora import doctor, generated, pipeline, worlds
+from ohlora import pipeline, worlds
 from ohlora.__main__ import main as ohlora
-from ohlora.studio import server
-from tests.documented import PAGES, ROOT, Command, commands
+from ohlora.commands import COMMANDS
+from tests import documented
+from tests.documented import PAGES, ROOT, Command
 
-COMMANDS = commands()
+DOCUMENTED = documented.commands()
 
 
 def of_the_entry_point(command: Command) -> bool:
     return command.words[:3] == ["python", "-m", "ohlora"] and command.words[3] in worlds.VERBS
 
 
-ENTRY = sorted({c.text: c for c in COMMANDS if of_the_entry_point(c)}.values(), key=str)
+ENTRY = sorted({c.text: c for c in DOCUMENTED if of_the_entry_point(c)}.values(), key=str)
 
 
 class ParsedError(Exception):
-    """Raised in place of a script's work."""
+    """Raised in place of a command's work."""
 
 
 def test_there_are_commands_to_test() -> None:
-    assert len(ENTRY) > 40 and {c.page for c in COMMANDS} >= {"README.md", "README.ko.md", "first_character.md"}
+    assert len(ENTRY) > 40 and {c.page for c in DOCUMENTED} >= {"README.md", "README.ko.md", "first_character.md"}
 
 
 @pytest.mark.parametrize("command", ENTRY, ids=lambda c: f"{c.page}: {' '.join(c.words[3:])[:80]}")
@@ -52,7 +53,7 @@ def test_a_documented_configuration_resolves(
 
 @pytest.mark.parametrize(
     "command",
-    [c for c in COMMANDS if not of_the_entry_point(c)],
+    [c for c in DOCUMENTED if not of_the_entry_point(c)],
     ids=lambda c: f"{c.page}: {c.text[:80]}",
 )
 def test_any_other_documented_command_is_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +67,8 @@ def test_any_other_documented_command_is_one(command: Command, monkeypatch: pyte
             assert all(re.search(rf"^{re.escape(t)}:|^INSTALLED := {re.escape(t)}$", there, re.M) for t in targets)
         case ["python", script, *given] if script.startswith("scripts/"):
             takes(importlib.import_module(f"scripts.{Path(script).stem}").main, given)
-        case ["ohlora", "doctor" | "studio" | "pipeline" as tool, *given]:
-            of = {"doctor": doctor, "studio": server, "pipeline": generated}[tool]
-            takes(of.main, given)
+        case ["ohlora", name, *given] | ["python", "-m", "ohlora", name, *given] if name in COMMANDS:
+            takes(importlib.import_module(COMMANDS[name].module).main, given)
         case ["pip", "install", *_]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             asked = re.search(r"\[([\w,]+)\]", words[-1])
@@ -115,7 +115,7 @@ def takes(main: Callable[[list[str]], int], words: list[str]) -> None:
 
 def test_what_needs_more_than_the_toy_world_says_so() -> None:
     """Commands of the recipe at 256×256 stand in blocks that say what they need."""
-    for command in COMMANDS:
+    for command in DOCUMENTED:
         asks = command.words[-2].endswith("help") if len(command.words) > 1 else False
         large = of_the_entry_point(command) and not asks and not re.search(r"--world|configs/toy/", command.text)
         if large or re.search(r"\.pth?\b", command.text):

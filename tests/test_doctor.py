@@ -18,9 +18,9 @@ def test_it_says_what_is_there_and_what_is_next(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    for words in ("torch 2.", "CPU: ", "a key was found", "GiB free", "the demo was not run: make demo"):
+    for words in ("torch 2.", "CPU: ", "a key was found", "GiB free", "the demo was not run: ohlora demo"):
         assert words in said
-    assert "the toy world, 64×64: 0 of " in said and f"python scripts/draw_faces.py {tmp_path}/made/toy/drawn" in said
+    assert "the toy world, 64×64: 0 of " in said and f"python -m ohlora draw-faces {tmp_path}/made/toy/drawn" in said
     assert "next is original, which needs:" in said
     assert "stylegan_celeba_partial256x256.pth (docs/celeba256.md says from where)" in said
 

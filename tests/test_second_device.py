@@ -28,6 +28,8 @@ ALLOWED = {
     "indices of the CPU": "here[torch.tensor([0, 2])]",
     "indices of the device": "here[torch.tensor([0, 2], device=device)]",
     "index_put_ with values of the device": "here.index_put_((torch.tensor([0]),), torch.ones(1, device=device))",
+    "values of the device put at a list of indices": "here.__setitem__([0, 2], here[1:] + 1)",
+    "a number put at a list of indices": "here.__setitem__([0, 2], 1.0)",
     "index_put_ with a value without dimensions": "here.index_put_((torch.tensor([0]),), torch.tensor(2.0))",
     "copying between devices": "(here.copy_(torch.ones(3)), here.cpu(), torch.ones(3).to(device))",
     "random values": "here.normal_()",

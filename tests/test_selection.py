@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
+from ohlora.commands import filter as filter_images
+from ohlora.commands import import_weights
 from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.images import ImageFiles, Images
 from ohlora.datamodules.masks import MaskedImages
@@ -27,7 +29,6 @@ from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
-from scripts import filter_images, import_weights
 
 Run = Callable[..., int]
 UPRIGHT = np.zeros((16, 16, 3), np.uint8)

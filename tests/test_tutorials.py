@@ -66,7 +66,7 @@ def shortened(command: str) -> str:
     """A command of the docs, at the size of the demo."""
     stage = re.search(r"ohlora \w+ (\w+) --world toy", command)
     words = next((words for part, words in SMALL.items() if stage and part in stage[1]), [])
-    if "draw_faces.py" in command:
+    if "draw-faces" in command:
         words = ["--count", "300"]
     return " ".join([command, *words])
 

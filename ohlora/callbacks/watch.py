@@ -15,7 +15,6 @@ from ohlora.callbacks.writers import save_product
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
-from ohlora.networks.attribute_cnn import AttributeEnsemble
 from ohlora.networks.sampling import batched, counted_images, scored
 from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import run_loggers
@@ -66,10 +65,8 @@ class Watch(LooksAtGenerator):
         if not self.concept or len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(FILTERS):
             expected = ", ".join(FILTERS)
             raise ConfigError(f"the filters predict {', '.join(self.concept)}; expected some of {expected}, each once")
-        network = network_files.load_attributes(properties)
-        if isinstance(network, AttributeEnsemble):
-            raise ConfigError(f"{properties} holds an ensemble; expected a property or merged CNN")
-        self.properties, self.features = network, Penultimate(network)
+        self.properties = network_files.load_attribute_cnn(properties)
+        self.features = Penultimate(self.properties)
         rules = {"concept_rate": AT_HALF, "concept_rate_recipe": recipe or AT_HALF}
         self.rules = {name: self._applicable(given) for name, given in rules.items()}
         self.fixed, self.fresh, self.final = fixed, fresh, final
@@ -86,7 +83,7 @@ class Watch(LooksAtGenerator):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run compares with."""
+        """Diversity at the start and highest concept rate so far, which a resumed run goes on comparing with."""
         return {"start_distance": self._start_distance, "best_rate": self._best_rate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -143,14 +140,12 @@ class Watch(LooksAtGenerator):
             return {}, []
         names = [names[k] for k in seen]
         both = label_correlations(labels[:, seen], np.stack([scores[name] for name in names], axis=1))
-        rows = zip(names, both.tolist(), strict=True)
-        table: list[dict[str, Any]] = [{"label": name, **dict(zip(names, row, strict=True))} for name, row in rows]
         shown = {}
         for k, name in enumerate(names):
             shown[f"label_correlation/{name}"] = float(both[k, k])
             others = np.delete(both[k], k)
             shown[f"label_leakage/{name}"] = float(np.abs(others).mean()) if len(others) else 0.0
-        return shown, table
+        return shown, figures.named_rows(both, names, names, "label")
 
     def _curves(self, trainer: L.Trainer) -> dict[str, np.ndarray]:
         """The run's course as a picture, from the table in its folder."""

@@ -253,8 +253,7 @@ class Report:
             for p, name in enumerate(self.attributes)
         }
         slopes = {name: tested[name]["slope"] for name in self.attributes}
-        falling = [name for name, slope in slopes.items() if slope <= 0]
-        if falling:
+        if falling := [name for name, slope in slopes.items() if slope <= 0]:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
         steps = self.steps.values[place]
         per_deviation = torch.tensor([*slopes.values()], dtype=torch.float64)

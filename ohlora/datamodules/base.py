@@ -71,7 +71,7 @@ class ImageDataModule(L.LightningDataModule):
     label_names: tuple[str, ...] = ()
     _clock: Clock | None = None
 
-    def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
+    def __init__(self, batch_size: int = 16, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
         super().__init__()
         self.batch_size, self.seed, self.num_workers, self.flip = batch_size, seed, num_workers, flip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ohlora.datamodules.base import ImageDataModule, Sample
@@ -9,15 +11,13 @@ from ohlora.toy import drawing
 
 
 class DrawnFaceDataset:
-    """Drawn faces ``first`` … ``first + size − 1`` of a seed; each is drawn at first use and kept.
+    """The first ``size`` drawn faces of a seed; each is drawn at first use and kept.
 
     ``rates`` are the shares of faces with a 0/1 attribute set; those not named keep their default.
     """
 
-    def __init__(
-        self, size: int, resolution: int, seed: int, first: int = 0, rates: dict[str, float] | None = None
-    ) -> None:
-        self.size, self.resolution, self.seed, self.first, self.rates = size, resolution, seed, first, rates
+    def __init__(self, size: int, resolution: int, seed: int, rates: dict[str, float] | None = None) -> None:
+        self.size, self.resolution, self.seed, self.rates = size, resolution, seed, rates
         self._drawn: dict[int, np.ndarray] = {}
 
     labels = None
@@ -27,7 +27,7 @@ class DrawnFaceDataset:
 
     def __getitem__(self, index: int) -> Sample:
         if index not in self._drawn:
-            truth = drawing.sample_truth(self.seed, self.first + index, self.rates)
+            truth = drawing.sample_truth(self.seed, index, self.rates)
             self._drawn[index] = drawing.draw(truth, self.resolution).image
         return {"image": self._drawn[index], "index": index}
 
@@ -38,25 +38,21 @@ class DrawnFaces(ImageDataModule):
     Args:
         resolution: Height and width in pixels.
         train_size: Number of faces: indices 0 … train_size − 1.
-        batch_size: Images per step over all processes together.
-        seed: Seed of the faces and of their order.
-        num_workers: Loader processes per rank.
         rates: Share of faces with each 0/1 attribute set (gender, quality, age, glass), 0…1.
+        **settings: See :class:`ohlora.datamodules.base.ImageDataModule`; ``seed`` is also that of the faces.
     """
 
     def __init__(
         self,
         resolution: int = 64,
         train_size: int = 8000,
-        batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
         rates: dict[str, float] | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers)
+        super().__init__(**settings)
         self.resolution, self.train_size, self.rates = resolution, train_size, rates
-        drawing.sample_truth(seed, 0, rates)  # refuses unknown rates before anything starts
+        drawing.sample_truth(self.seed, 0, rates)  # refuses unknown rates before anything starts
 
     def setup(self, stage: str) -> None:
         """Declares the faces; they are drawn when first used."""
-        self.train_set = DrawnFaceDataset(self.train_size, self.resolution, self.seed, rates=self.rates)
+        self.train_set = DrawnFaceDataset(self.train_size, self.resolution, self.seed, self.rates)

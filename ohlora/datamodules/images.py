@@ -91,14 +91,11 @@ class ImageFiles(ImageDataModule):
 
     Args:
         resolution: Height and width that every image must have, in pixels.
-        batch_size: Images per step over all processes together.
-        seed: Seed of the order.
-        num_workers: Loader processes per rank.
-        flip: Mirrors half of the training images.
         cache: ``memory`` keeps decoded images (uint8), ``none`` decodes at each use, ``auto`` keeps them up to 4 GiB.
         on_bad_image: ``raise`` lists images that are unreadable, of another size or not RGB, and stops; ``skip`` leaves
             them out. Whatever is left out is counted in a message, and listed in the run folder's ``skipped.csv``.
         resize: Resizes square images of another size (bilinearly) instead of refusing them.
+        **settings: See :class:`ohlora.datamodules.base.ImageDataModule`.
     """
 
     train_set: ImageFileDataset
@@ -106,15 +103,12 @@ class ImageFiles(ImageDataModule):
     def __init__(
         self,
         resolution: int,
-        batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
-        flip: bool = False,
         cache: Literal["auto", "memory", "none"] = "auto",
         on_bad_image: Literal["raise", "skip"] = "raise",
         resize: bool = False,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, flip)
+        super().__init__(**settings)
         self.resolution, self.cache, self.on_bad_image, self.resize = resolution, cache, on_bad_image, resize
 
     def files(

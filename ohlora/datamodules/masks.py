@@ -106,15 +106,14 @@ class MaskedImages(EpochImages):
     ) -> None:
         super().__init__(resolution, **settings)
         given = {"manifest": manifest, "folder": folder, "masks": masks, "parts": parts}
-        sources = {name for name, value in given.items() if value is not None}
-        if sources not in ({"manifest"}, {"folder", "masks"}, {"folder", "parts"}):
+        self.sources = {name: Path(value) for name, value in given.items() if value is not None}
+        if self.sources.keys() not in ({"manifest"}, {"folder", "masks"}, {"folder", "parts"}):
             raise DataError(
-                f"given were {', '.join(sorted(sources)) or 'no sources'}; expected 'manifest', or 'folder' with "
+                f"given were {', '.join(self.sources) or 'no sources'}; expected 'manifest', or 'folder' with "
                 "'masks', or 'folder' with 'parts'"
             )
         if not 0 < val_share < 1:
             raise DataError(f"val_share is {val_share}; expected a share between 0 and 1")
-        self.sources = {name: Path(value) for name, value in given.items() if value is not None}
         self.val_share = val_share
 
     def setup(self, stage: str) -> None:

@@ -73,8 +73,8 @@ def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[i
 def covariance_solved_by_layer(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
     """:func:`covariance_solved` where each style layer takes a step of its own, as if layers varied independently.
 
-    What an attribute owes to a layer then goes to that layer; Yang et al. (2021, "Semantic hierarchy emerges in deep
-    generative representations for scene synthesis") found that layers do different things.
+    A layer's step is the larger, the more the layer changes the attribute; Yang et al. (2021, "Semantic hierarchy
+    emerges in deep generative representations for scene synthesis") found that layers do different things.
 
     Args:
         gradients: …×K×L×D.

@@ -132,12 +132,9 @@ class Jacobian(Finder):
         along = torch.einsum("gkld,de,gkle->gkl", gradients, covariance, gradients)
         reach = along.mean(dim=0).clamp(min=0).sqrt().cpu().numpy()
         title = "change by one standard deviation of w in a layer"
-        names = [str(layer) for layer in range(reach.shape[1])]
-        notes.pictures["layers_of_attributes"] = figures.heat_map(reach, held, names, title, (-1, 1))
-        notes.tables["layers_of_attributes"] = [
-            {"attribute": name, **{f"layer_{k}": round(float(v), 4) for k, v in enumerate(row)}}
-            for name, row in zip(held, reach, strict=True)
-        ]
+        numbers = range(reach.shape[1])
+        notes.pictures["layers_of_attributes"] = figures.heat_map(reach, held, [*map(str, numbers)], title)
+        notes.tables["layers_of_attributes"] = figures.named_rows(reach, held, [f"layer_{k}" for k in numbers])
 
 
 def ends(targets: Sequence[str], source: Source) -> tuple[Tensor, Tensor]:

@@ -77,12 +77,11 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
     def seen(codes: Codes) -> Tensor:
         return scores_of_codes(generator, [network], codes, source.batch_size)[0]
 
-    def latents(stream: str, size: int) -> Codes:
-        return generator.map(*counted_latents(generator, finder.seed, range(size), f"{stream}/"))
-
-    own = latents("layers", finder.sweep_count)
-    scores = seen(own)
-    deviation = seen(latents("layers/scale", SCALE_COUNT)).double().std(dim=0)
+    own, others = (
+        generator.map(*counted_latents(generator, finder.seed, range(size), stream))
+        for stream, size in (("layers/", finder.sweep_count), ("layers/scale/", SCALE_COUNT))
+    )
+    scores, deviation = seen(own), seen(others).double().std(dim=0)
     unedited = scores.double() / deviation
     group = torch.from_numpy(groups.assign(outputs, scores.cpu().numpy()))
     staying = [k for k, name in enumerate(outputs) if name not in targets]
@@ -99,13 +98,12 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
                 judged = (seen(Codes(codes, Space.W_BY_LAYER).flat()).double() / deviation).reshape(len(start), 5, -1)
                 alone, k = strengths[:, None].double(), outputs.index(name)
                 slope = slopes(alone, judged)[:, 0]
-                apart = (slope.abs().sum(dim=1) - slope[:, k].abs()) / (len(outputs) - 1)
-                drift = (judged - unedited[:, None]).abs().mean(dim=1)[:, staying]
+                reach = slope.abs().mean(dim=0)
                 measured = {
                     "r": correlations(alone, judged)[:, 0, k].mean(),
                     "slope": slope[:, k].mean(),
-                    "leakage": apart.mean() / slope[:, k].abs().mean(),
-                    "drift": drift.mean(),
+                    "leakage": (reach.sum() - reach[k]) / (len(outputs) - 1) / reach[k],
+                    "drift": (judged - unedited[:, None]).abs()[..., staying].mean(),
                 }
                 row: Row = {"attribute": name, "first": first, "last": last}
                 rows.append(row | {key: round(float(value), 4) for key, value in measured.items()})

@@ -1,4 +1,4 @@
-"""Random directions: the floor that every other finder is compared with."""
+"""Random directions: the baseline of comparisons."""
 
 from __future__ import annotations
 

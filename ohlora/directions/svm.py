@@ -23,8 +23,8 @@ from ohlora.errors import ConfigError, DataError
 from ohlora.utils import figures
 
 TOLERANCE = 1e-8
-"""Of scikit-learn's stopping rule. With 1e-4, its default, cosines to the solution were as low as 0.996; 1e-6 leaves
-more than 1e-5 where the classes can be separated."""
+"""Tolerance of scikit-learn's stopping rule. With 1e-4, its default, cosines to the solution were as low as 0.996; 1e-6
+leaves more than 1e-5 where the classes can be separated."""
 MAX_ITERATIONS = 100_000
 
 

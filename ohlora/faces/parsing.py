@@ -67,15 +67,7 @@ class FaceParser(nn.Module):
 
 
 class UNetParser(FaceParser):
-    """Our U-Net as a parser.
-
-    Args:
-        network: A U-Net whose classes are :data:`ohlora.faces.classes.CLASSES`; it is set to evaluation mode.
-        name: Its name in error messages, such as its file.
-
-    Raises:
-        FormatError: If its classes are different.
-    """
+    """Our U-Net as a parser; a FormatError, which calls the network by ``name``, if its classes are not ours."""
 
     def __init__(self, network: FaceParserNetwork, name: str = "the network") -> None:
         super().__init__()
@@ -109,7 +101,13 @@ class SegmentationParser(FaceParser):
     def __init__(self, folder: str | Path, classes: Mapping[str, str] = CELEBAMASK_CLASSES) -> None:
         super().__init__()
         folder = Path(folder)
-        settings = _read_settings(folder)
+        path = folder / "preprocessor_config.json"
+        if not (folder / "config.json").is_file() or not path.is_file():
+            raise MissingArtifactError(
+                f"{folder} lacks config.json or preprocessor_config.json; expected a semantic-segmentation checkpoint "
+                "of Hugging Face transformers, such as a download of jonathandinu/face-parsing"
+            )
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         self.model = _load_segmentation(folder)
         names: dict[int, str] = {int(key): str(name) for key, name in self.model.config.id2label.items()}
         self.register_buffer("table", torch.tensor(class_table(names, classes), dtype=torch.uint8))
@@ -127,17 +125,6 @@ class SegmentationParser(FaceParser):
         scores = self.model(pixel_values=(pixels - self.mean) / self.std).logits
         scores = F.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
         return sides_by_place(self.table[scores.argmax(dim=1)])
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "preprocessor_config.json"
-    if not (folder / "config.json").is_file() or not path.is_file():
-        raise MissingArtifactError(
-            f"{folder} lacks config.json or preprocessor_config.json; expected a semantic-segmentation checkpoint of "
-            "Hugging Face transformers, such as a download of jonathandinu/face-parsing"
-        )
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return settings
 
 
 def _load_segmentation(folder: Path) -> Any:
@@ -194,10 +181,7 @@ def class_table(names: Mapping[int, str], classes: Mapping[str, str]) -> list[in
 def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> FaceParser:
     """Loads a parser from a file of our U-Net, or from the folder of a Hugging Face checkpoint.
 
-    Args:
-        path: File or folder.
-        classes: For a folder, its name of a class, or the id as text → our class; by default
-            :data:`ohlora.faces.classes.CELEBAMASK_CLASSES`.
+    ``classes`` are for a folder only, see :class:`SegmentationParser`; by default those of CelebAMask-HQ.
 
     Raises:
         MissingArtifactError: If the file, or a file of the checkpoint, does not exist.
@@ -215,6 +199,7 @@ def load_parser(path: str | Path, classes: Mapping[str, str] | None = None) -> F
 
 @torch.inference_mode()
 def parsed(parser: FaceParser, images: np.ndarray) -> np.ndarray:
-    """Parses N×H×W×3 uint8 images in batches: N×H×W uint8."""
-    batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
-    return np.concatenate([parser(to_float(batch)).numpy() for batch in batches])
+    """Parses N×H×W×3 uint8 images in batches, on the parser's device: N×H×W uint8."""
+    device = next(parser.parameters()).device
+    batches = [to_float(images[first : first + BATCH]) for first in range(0, len(images), BATCH)]
+    return np.concatenate([parser(batch.to(device)).cpu().numpy() for batch in batches])

@@ -9,9 +9,9 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,34 +25,33 @@ from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, 
 ForeignNetwork = Generator | Discriminator | AttributeCNN
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A foreign state dict: what each of its keys is called here, and the shapes it must have.
+Shapes = dict[str, tuple[int, ...]]
 
-    Attributes:
-        keys: Foreign key → our key.
-        shapes: Foreign key → shape, for the keys above and for those dropped on import.
+
+class Layout(NamedTuple):
+    """A foreign state dict: its keys → ours; and the shapes of what has no use here, by key.
+
+    Those are blur kernels, the level of detail, and to- and from-RGB layers of other levels.
     """
 
-    keys: dict[str, str] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    keys: dict[str, str]
+    unused: Shapes
 
-    @property
-    def dropped(self) -> frozenset[str]:
-        """Foreign keys that have no use here: blur kernels, level of detail, to-/from-RGB layers of other levels."""
-        return frozenset(self.shapes) - frozenset(self.keys)
+    def shapes(self, network: ForeignNetwork) -> Shapes:
+        """The shapes that a network's foreign state dict has."""
+        ours = network.state_dict()
+        return self.unused | {foreign: tuple(ours[key].shape) for foreign, key in self.keys.items()}
 
 
 def genforce_generator_layout(generator: Generator) -> Layout:
     """The GenForce layout of a generator."""
-    ours = {key: tuple(value.shape) for key, value in generator.state_dict().items()}
     keys = {"truncation.w_avg": "w_avg"}
     if generator.c_dim:
         keys["mapping.label_weight"] = "mapping.label_embedding"
     for k in range(generator.mapping_layers):
         for part in ("weight", "bias"):
             keys[f"mapping.dense{k}.{part}"] = f"mapping.layers.dense{k}.{part}"
-    shapes: dict[str, tuple[int, ...]] = {"synthesis.lod": ()}
+    unused: Shapes = {"synthesis.lod": ()}
     resolutions = block_resolutions(generator.resolution)
     for b, r in enumerate(resolutions):
         count = channels(r, generator.channel_base, generator.channel_max)
@@ -69,19 +68,18 @@ def genforce_generator_layout(generator: Generator) -> Layout:
                 f"{foreign}.style.bias": f"{here}.affine.bias",
             }
         if r > 4:
-            shapes[f"synthesis.layer{2 * b}.blur.kernel"] = (count, 1, 3, 3)
+            unused[f"synthesis.layer{2 * b}.blur.kernel"] = (count, 1, 3, 3)
         if r == generator.resolution:
             keys |= {f"synthesis.output{b}.{part}": f"synthesis.to_rgb.{part}" for part in ("weight", "bias")}
         else:
-            shapes |= {f"synthesis.output{b}.weight": (3, count, 1, 1), f"synthesis.output{b}.bias": (3,)}
-    return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
+            unused |= {f"synthesis.output{b}.weight": (3, count, 1, 1), f"synthesis.output{b}.bias": (3,)}
+    return Layout(keys, unused)
 
 
 def genforce_discriminator_layout(discriminator: Discriminator) -> Layout:
     """The GenForce layout of a discriminator."""
-    ours = {key: tuple(value.shape) for key, value in discriminator.state_dict().items()}
     keys: dict[str, str] = {}
-    shapes: dict[str, tuple[int, ...]] = {"lod": ()}
+    unused: Shapes = {"lod": ()}
     resolutions = block_resolutions(discriminator.resolution)[::-1]
     names = [f"blocks.block{r}.layer{position}" for r in resolutions[:-1] for position in (0, 1)]
     names += ["epilogue.conv", "epilogue.dense", "epilogue.score"]
@@ -91,43 +89,36 @@ def genforce_discriminator_layout(discriminator: Discriminator) -> Layout:
     for b, r in enumerate(resolutions):
         count = channels(r, discriminator.channel_base, discriminator.channel_max)
         if b:
-            shapes |= {f"input{b}.weight": (count, 3, 1, 1), f"input{b}.bias": (count,)}
+            unused |= {f"input{b}.weight": (count, 3, 1, 1), f"input{b}.bias": (count,)}
         if r > 4:
-            shapes[f"layer{2 * b + 1}.blur.kernel"] = (count, 1, 3, 3)
-    return Layout(keys, shapes | {foreign: ours[here] for foreign, here in keys.items()})
+            unused[f"layer{2 * b + 1}.blur.kernel"] = (count, 1, 3, 3)
+    return Layout(keys, unused)
 
 
 def original_cnn_layout(network: AttributeCNN) -> Layout:
     """The original's layout of a filter, property, hairstyle or merged CNN."""
-    ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     keys: dict[str, str] = {}
     for name, branch in network.branches.items():
-        here = f"branches.{name}."
+        here, prefix = f"branches.{name}.", ""
         if len(network.branches) > 1:
             # What the original calls pose is the tilt of the eye line.
             called = {"background_mean": "background", "roll": "pose"}.get(name, name)
             prefix = f"{called}_score_cnn."
-        else:
-            prefix = ""
-        windows = len(branch.windows)  # type: ignore[arg-type]
-        parts = [""] if windows == 1 else ["bottom_left_cnn.", "bottom_right_cnn."]
-        last = "fc_final.0" if name in FILTERS else "fc_final"
-        names = {f"{here}dense": f"{prefix}fc1.0", f"{here}score": f"{prefix}{last}"}
-        for key in ours:
-            if match := re.fullmatch(rf"{re.escape(here)}windows\.(\d+)\.(conv\d+)\.weight", key):
-                names[f"{here}windows.{match[1]}.{match[2]}"] = f"{prefix}{parts[int(match[1])]}{match[2]}.0"
-        keys |= {f"{theirs}.{part}": f"{mine}.{part}" for mine, theirs in names.items() for part in ("weight", "bias")}
-    return Layout(keys, {foreign: ours[here] for foreign, here in keys.items()})
+        windows: Any = branch.windows
+        parts = [""] if len(windows) == 1 else ["bottom_left_cnn.", "bottom_right_cnn."]
+        names = {f"{here}dense": "fc1.0", f"{here}score": "fc_final.0" if name in FILTERS else "fc_final"}
+        for k, (part, window) in enumerate(zip(parts, windows, strict=True)):
+            names |= {f"{here}windows.{k}.{c}": f"{part}{c}.0" for c in dict(window.named_children()) if "conv" in c}
+        for ours, theirs in names.items():
+            keys |= {f"{prefix}{theirs}.{part}": f"{ours}.{part}" for part in ("weight", "bias")}
+    return Layout(keys, {})
 
 
-@dataclass(frozen=True)
-class ForeignCheckpoint:
-    """What a foreign checkpoint holds.
+class ForeignCheckpoint(NamedTuple):
+    """What a foreign checkpoint holds: networks, and whether the generator is GenForce's average ``generator_smooth``.
 
-    Attributes:
-        networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under
-            its name (see :func:`ohlora.networks.attribute_cnn.attribute_cnn`).
-        averaged: Whether the generator is GenForce's running average (``generator_smooth``).
+    The networks are in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under its name
+    (see :func:`ohlora.networks.attribute_cnn.attribute_cnn`).
     """
 
     networks: dict[str, ForeignNetwork]
@@ -177,11 +168,14 @@ def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
         where = f"{name} in {path}"
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise FormatError(f"{where}: expected a state dict of tensors, found {type(state).__name__}")
-        network = (
-            _generator_like(state, where)
-            if name == "generator"
-            else _discriminator_like(state, mbstd_group_size, where)
-        )
+        network: ForeignNetwork
+        try:
+            if name == "generator":
+                network = Generator(**_generator_sizes(state, where))
+            else:
+                network = Discriminator(**_discriminator_sizes(state, where), mbstd_group_size=mbstd_group_size)
+        except ValueError as error:
+            raise FormatError(f"{where}: {error}") from error
         _fill(network, state, where)
         networks[name] = network.eval()
     return ForeignCheckpoint(networks, averaged)
@@ -217,7 +211,7 @@ def to_foreign(network: nn.Module) -> dict[str, Tensor]:
         )
     layout, state = foreign_layout(network), network.state_dict()
     exported = {key: state[ours].detach().cpu().clone() for key, ours in layout.keys.items()}
-    unused = {key: torch.zeros(layout.shapes[key]) for key in sorted(layout.dropped)}
+    unused = {key: torch.zeros(shape) for key, shape in layout.unused.items()}
     tap = torch.tensor([0.25, 0.5, 0.25])
     for key, value in unused.items():
         if key.endswith("blur.kernel"):
@@ -227,8 +221,8 @@ def to_foreign(network: nn.Module) -> dict[str, Tensor]:
 
 def _fill(network: ForeignNetwork, state: Mapping[str, Tensor], where: str) -> None:
     layout = foreign_layout(network)
-    network_files.check_state(state, layout.shapes, layout.dropped, where)
-    for key in layout.dropped & state.keys():
+    network_files.check_state(state, layout.shapes(network), frozenset(layout.unused), where)
+    for key in layout.unused.keys() & state.keys():
         if key.endswith("lod") and float(state[key]) != 0:
             raise FormatError(
                 f"{where}: {key} is {float(state[key])}; expected 0, since only fully grown networks are read"
@@ -247,88 +241,64 @@ def _cnn_like(state: Mapping[str, Any], where: str) -> tuple[str, AttributeCNN]:
         return name, AttributeCNN([replace(spec, outputs=o) for spec, o in zip(specs, outputs, strict=True)])
     if any(key.startswith("bottom_left_cnn.") for key in state):
         return "hairstyle", attribute_cnn("hairstyle")
-    candidates = {name: attribute_cnn(name) for name in FILTERS}
-    found = tuple(state["fc1.0.weight"].shape) if "fc1.0.weight" in state else None
-    for name, network in candidates.items():
-        layout = original_cnn_layout(network)
-        convolutions = {key for key in state if key.startswith("conv")}
-        if found == layout.shapes["fc1.0.weight"] and convolutions == {k for k in layout.keys if k.startswith("conv")}:
+    dense = "fc1.0.weight"
+    found = tuple(state[dense].shape) if dense in state else None
+    known: Shapes = {}
+    for name in FILTERS:
+        network = attribute_cnn(name)
+        shapes = original_cnn_layout(network).shapes(network)
+        known[name] = shapes[dense]
+        if found == known[name] and not any(key.startswith("conv") for key in state.keys() ^ shapes.keys()):
             return name, network
-    known = {name: original_cnn_layout(n).shapes["fc1.0.weight"] for name, n in candidates.items()}
     raise FormatError(f"{where}: no filter CNN has these layers (fc1 {found}); expected fc1 of one of {known}")
 
 
-def _generator_like(state: Mapping[str, Tensor], where: str) -> Generator:
-    """A generator of the size that a foreign state dict's shapes tell."""
+def _generator_sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    """The constructor's arguments, as a foreign state dict's shapes tell them."""
     layers = _numbers(state, r"synthesis\.layer(\d+)\.style\.weight")
     dense = _numbers(state, r"mapping\.dense(\d+)\.weight")
-    needed = ("mapping.dense0.weight", "mapping.dense0.bias", "synthesis.layer0.const")
-    _need(state, needed, where)
-    if not layers or not dense:
-        raise FormatError(f"{where}: no style or mapping layers found; expected GenForce's StyleGAN generator")
-    label = state.get("mapping.label_weight")
-    c_dim = 0 if label is None else label.shape[0]
-    resolution = 4 * 2 ** (max(layers) // 2)
-    base, maximum = _channel_plan(
-        {
-            4 * 2 ** (k // 2): state[f"synthesis.layer{k}.style.weight"].shape[0] // 2
-            for k in layers
-            if f"synthesis.layer{k}.style.weight" in state
-        }
-    )
-    inputs = state["mapping.dense0.weight"].shape[1]
-    try:
-        return Generator(
-            resolution=resolution,
-            z_dim=inputs - (LABEL_EMBEDDING if c_dim else 0),
-            w_dim=state["mapping.dense0.bias"].shape[0],
-            c_dim=c_dim,
-            mapping_layers=max(dense) + 1,
-            channel_base=base,
-            channel_max=maximum,
-            labels="normal" if c_dim else "none",
+    if not layers or 0 not in dense:
+        raise FormatError(
+            f"{where}: expected GenForce's StyleGAN generator; found style layers {layers}, mapping {dense}"
         )
-    except ValueError as error:
-        raise FormatError(f"{where}: {error}") from error
+    label, first = state.get("mapping.label_weight"), state["mapping.dense0.weight"]
+    counts = {4 * 2 ** (k // 2): state[f"synthesis.layer{k}.style.weight"].shape[0] // 2 for k in layers}
+    return {
+        "resolution": max(counts),
+        "z_dim": first.shape[1] - (0 if label is None else LABEL_EMBEDDING),
+        "w_dim": first.shape[0],
+        "c_dim": 0 if label is None else label.shape[0],
+        "mapping_layers": max(dense) + 1,
+        **_channel_plan(counts),
+        "labels": "none" if label is None else "normal",
+    }
 
 
-def _discriminator_like(state: Mapping[str, Tensor], mbstd_group_size: int, where: str) -> Discriminator:
-    """A discriminator of the size that a foreign state dict's shapes tell."""
-    levels = _numbers(state, r"input(\d+)\.weight")
-    layers = _numbers(state, r"layer(\d+)\.weight")
-    if not layers or max(layers) < 4:
-        raise FormatError(f"{where}: expected GenForce's StyleGAN generator or discriminator; found neither's keys")
-    blocks = (max(layers) - 2) // 2
-    _need(state, ("input0.weight", f"layer{max(layers)}.weight", f"layer{max(layers) - 1}.weight"), where)
-    resolution = 4 * 2**blocks
-    base, maximum = _channel_plan({resolution >> b: state[f"input{b}.weight"].shape[0] for b in levels})
-    features = state[f"layer{max(layers) - 1}.weight"].shape[0]
-    try:
-        return Discriminator(
-            resolution=resolution,
-            c_dim=state[f"layer{max(layers)}.weight"].shape[1] - features,
-            channel_base=base,
-            channel_max=maximum,
-            mbstd_group_size=mbstd_group_size,
+def _discriminator_sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    """The constructor's arguments but ``mbstd_group_size``, likewise."""
+    levels, layers = _numbers(state, r"input(\d+)\.weight"), _numbers(state, r"layer(\d+)\.weight")
+    last = max(layers, default=0)
+    if not levels or last < 4 or last - 1 not in layers:
+        raise FormatError(
+            f"{where}: expected GenForce's StyleGAN generator or discriminator; found inputs {levels}, layers {layers}"
         )
-    except ValueError as error:
-        raise FormatError(f"{where}: {error}") from error
+    resolution = 4 * 2 ** ((last - 2) // 2)
+    return {
+        "resolution": resolution,
+        "c_dim": state[f"layer{last}.weight"].shape[1] - state[f"layer{last - 1}.weight"].shape[0],
+        **_channel_plan({resolution >> b: state[f"input{b}.weight"].shape[0] for b in levels}),
+    }
 
 
-def _channel_plan(count: Mapping[int, int]) -> tuple[int, int]:
-    """(base, maximum) with count[r] = min(base / r, maximum), from the feature maps found at each resolution."""
+def _channel_plan(count: Mapping[int, int]) -> dict[str, int]:
+    """Base and maximum with count[r] = min(base / r, maximum), from the feature maps found at each resolution."""
     maximum = max(count.values())
-    return max(r * c for r, c in count.items() if c < maximum or r == max(count)), maximum
+    base = max(r * c for r, c in count.items() if c < maximum or r == max(count))
+    return {"channel_base": base, "channel_max": maximum}
 
 
 def _numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:
     return sorted(int(match[1]) for key in state if (match := re.fullmatch(pattern, key)))
-
-
-def _need(state: Mapping[str, Tensor], keys: tuple[str, ...], where: str) -> None:
-    missing = [key for key in keys if key not in state]
-    if missing:
-        raise FormatError(f"{where}: missing {', '.join(missing)}")
 
 
 def _unpickle(path: Path) -> Mapping[str, Any]:

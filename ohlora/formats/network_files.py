@@ -26,7 +26,7 @@ FORMAT_VERSION = 2
 VERSION_1_KINDS = {"generator": "stylegan_generator", "discriminator": "stylegan_discriminator"}
 """What kinds were called in version 1 of the format, which knew one family of generators."""
 VERSION_1_ARGUMENTS = {"z_size": "z_dim", "w_size": "w_dim", "label_size": "c_dim", "std_group": "mbstd_group_size"}
-"""What constructor arguments were called in it."""
+"""What constructor arguments were called in version 1 of the format."""
 Network = Generator | Discriminator | AttributeCNN | AttributeEnsemble | FaceParserNetwork
 KINDS: Mapping[str, Callable[..., Network]] = {
     **{f"{family}_generator": cls for family, cls in GENERATORS.items()},
@@ -144,6 +144,12 @@ def load_attributes(path: str | Path) -> AttributeCNN | AttributeEnsemble:
     if not isinstance(network, (AttributeCNN, AttributeEnsemble)):
         _refuse(path, network, "a network that predicts attributes")
     return network
+
+
+def load_attribute_cnn(path: str | Path) -> AttributeCNN:
+    """:func:`load_network` for a single network that predicts attributes."""
+    network = load_network(path)
+    return network if isinstance(network, AttributeCNN) else _refuse(path, network, "a single attribute CNN")
 
 
 def _refuse(path: str | Path, network: Network, expected: str) -> NoReturn:

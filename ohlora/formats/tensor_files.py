@@ -71,7 +71,7 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
     try:
         metadata = _metadata(path)
     except (SafetensorError, OSError) as error:
-        hint = "foreign checkpoints are read by scripts/import_weights.py" if path.suffix != ".safetensors" else error
+        hint = "foreign checkpoints are read by: ohlora import-weights" if path.suffix != ".safetensors" else error
         raise FormatError(f"{path} is not a readable safetensors file ({hint})") from error
     if metadata.get("format") != format:
         raise FormatError(

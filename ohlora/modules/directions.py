@@ -119,14 +119,13 @@ def cosines(found: Directions) -> tuple[dict[str, np.ndarray], dict[str, list[di
     pictures = {"cosines_of_attributes": figures.heat_map(by_group.mean(dim=0).numpy(), edited, edited, title)}
     tables: dict[str, list[dict[str, Any]]] = {
         "cosines_of_attributes": [
-            {"group": g, "attribute": a, **dict(zip(edited, row, strict=True))}
-            for g, of_group in zip(names, by_group.numpy().round(4).tolist(), strict=True)
-            for a, row in zip(edited, of_group, strict=True)
+            {"group": g, **row}
+            for g, of_group in zip(names, by_group.numpy(), strict=True)
+            for row in figures.named_rows(of_group, edited, edited)
         ]
     }
     for p, name in enumerate(edited if len(names) > 1 else ()):
         between = (vectors[:, p] @ vectors[:, p].T).numpy()
         pictures[f"cosines_of_groups_{name}"] = figures.heat_map(between, names, names, f"{name}: cosine")
-        rows = zip(names, between.round(4).tolist(), strict=True)
-        tables[f"cosines_of_groups_{name}"] = [{"group": g, **dict(zip(names, row, strict=True))} for g, row in rows]
+        tables[f"cosines_of_groups_{name}"] = figures.named_rows(between, names, names, "group")
     return pictures, tables

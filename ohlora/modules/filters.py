@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchmetrics.functional.classification as measures
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -38,18 +37,15 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
 
     Args:
         attribute: Which attribute: ``gender``, ``quality``, ``age`` or ``glass``.
-        optimizer: Optimizer of each member.
-        schedule: Learning-rate schedule, stepped once per epoch.
         plan: ``original`` (256×256) or ``small`` (64×64).
         folds: Number K of members; the data must be divided into as many folds.
         resolution: Height and width of the images.
         initial: Attribute CNN that every member starts from; None starts from random weights.
-        patience: Epochs without a lower inner loss after which a member stops.
         retry_limit: A member whose lowest inner loss (mean binary cross-entropy) is above this begins again from new
             random weights; None never does.
         max_attempts: Attempts per member in all. When they are used up, the best is kept and a warning says so.
         threshold: Probability from which a sample counts as positive in accuracy and F1.
-        seed: Seed of weights and dropout.
+        **settings: See :class:`ohlora.modules.supervised.Epochs`; members are judged by their inner loss.
     """
 
     data_type = AnnotatedImages
@@ -65,19 +61,16 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
     def __init__(
         self,
         attribute: str,
-        optimizer: OptimizerCallable,
-        schedule: LRSchedulerCallable | None = None,
         plan: Plan = "original",
         folds: int = 5,
         resolution: int = 256,
         initial: str | None = None,
-        patience: int = 20,
         retry_limit: float | None = None,
         max_attempts: int = 3,
         threshold: float = 0.5,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(optimizer, schedule, patience, seed)
+        super().__init__(**settings)
         self.save_hyperparameters()
         self.automatic_optimization = False  # K optimizers, of which some have stopped
         self.attribute, self.plan, self.resolution = attribute, plan, resolution

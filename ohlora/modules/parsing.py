@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchmetrics
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from ohlora.datamodules.base import ImageBatch
@@ -29,32 +29,22 @@ class FaceParsing(Supervised[MaskedImages]):
     """Trains the U-Net that parses faces; the weights with the lowest validation loss are the product.
 
     Args:
-        optimizer: Optimizer of the network.
-        schedule: Learning-rate schedule, stepped once per epoch; None keeps the rate constant.
         widths: Feature maps per level; see :class:`ohlora.networks.face_parser.FaceParserNetwork`.
         dice: Weight of the Dice loss beside the cross-entropy; it lifts classes of few pixels. 0 leaves it out. With
             several processes it runs over the images of each.
-        patience: Epochs without a lower validation loss after which training stops.
-        seed: Seed of the initial weights.
+        seed: Seed of weights and dropout.
+        **settings: See :class:`ohlora.modules.supervised.Epochs`.
     """
 
     data_type = MaskedImages
 
     def __init__(
-        self,
-        optimizer: OptimizerCallable,
-        schedule: LRSchedulerCallable | None = None,
-        widths: Sequence[int] = (32, 64, 128, 256),
-        dice: float = 1.0,
-        patience: int = 5,
-        seed: int = 0,
+        self, widths: Sequence[int] = (32, 64, 128, 256), dice: float = 1.0, seed: int = 0, **settings: Any
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counted.integer(seed, "parser", 0))
             network = FaceParserNetwork(CLASSES, widths)
-        super().__init__(
-            network, "parser.safetensors", optimizer=optimizer, schedule=schedule, patience=patience, seed=seed
-        )
+        super().__init__(network, "parser.safetensors", seed=seed, **settings)
         self.save_hyperparameters()
         self.step, self.dice = network.step, dice
         self._mean_loss = torchmetrics.MeanMetric(nan_strategy="disable")

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 import torchmetrics.functional as measures
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from ohlora.datamodules.base import ImageBatch
@@ -23,15 +22,13 @@ class PropertyRegression(Supervised[ScoredImages]):
     """Trains an attribute CNN on scores; mean squared error over all outputs.
 
     Args:
-        optimizer: Optimizer.
         network: ``property`` (the seven labels), ``hairstyle``, or ``merged`` (both).
-        schedule: Learning-rate schedule, stepped once per epoch.
         plan: ``original`` (256×256) or ``small`` (64×64).
         resolution: Height and width of the images.
         stop_without: Outputs left out of the validation loss by which training stops and the best epoch is chosen.
-        patience: Epochs without a lower validation loss after which training stops.
-        seed: Seed of weights and dropout.
         save_as: Name of the product, a safetensors file; by default that of the network.
+        seed: Seed of weights and dropout.
+        **settings: See :class:`ohlora.modules.supervised.Epochs`.
     """
 
     data_type = ScoredImages
@@ -41,15 +38,13 @@ class PropertyRegression(Supervised[ScoredImages]):
 
     def __init__(
         self,
-        optimizer: OptimizerCallable,
         network: Literal["property", "hairstyle", "merged"] = "property",
-        schedule: LRSchedulerCallable | None = None,
         plan: Plan = "original",
         resolution: int = 256,
         stop_without: Sequence[str] = (),
-        patience: int = 20,
-        seed: int = 0,
         save_as: str | None = None,
+        seed: int = 0,
+        **settings: Any,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counted.integer(seed, "network", 0))
@@ -57,8 +52,7 @@ class PropertyRegression(Supervised[ScoredImages]):
         unknown = [name for name in stop_without if name not in cnn.outputs]
         if unknown or len(stop_without) == len(cnn.outputs):
             raise ConfigError(f"stop_without is {list(stop_without)}; expected some, not all, of {list(cnn.outputs)}")
-        product = f"{save_as or network}.safetensors"
-        super().__init__(cnn, product, optimizer=optimizer, schedule=schedule, patience=patience, seed=seed)
+        super().__init__(cnn, f"{save_as or network}.safetensors", seed=seed, **settings)
         self.save_hyperparameters()
         self.outputs, self.resolution = cnn.outputs, resolution
         self._deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]

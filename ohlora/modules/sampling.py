@@ -23,7 +23,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import NoiseMode
 from ohlora.networks.sampling import counted_images, counted_latents
 from ohlora.utils import counted, figures, images
-from ohlora.utils.files import read_rows, replacing, write_rows
+from ohlora.utils.files import read_rows, write_json, write_rows
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.csv"
@@ -50,11 +50,11 @@ class _Sampling(Stage[Latents]):
         raise NotImplementedError
 
     def hand_over(self, data: Latents) -> None:
-        """What is still to do."""
+        """Hands over which latents are still to be done."""
         data.connect(self.shares_to_do)
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on; kept beside it."""
+        """The settings that the result depends on; they are kept beside it."""
         return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise_mode": self.noise_mode}
 
     def complete(self, count: int) -> None:
@@ -77,8 +77,7 @@ class _Sampling(Stage[Latents]):
         self._made, self._started = 0, time.perf_counter()
         self.trainer.strategy.barrier("settings are compared before they are written")
         if self.trainer.is_global_zero and not path.is_file():
-            with replacing(path) as part:
-                part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            write_json(path, wanted)
         if not self.data.shares_to_do():
             self._end()  # with nothing to predict, Lightning calls no further hook
 
@@ -272,19 +271,15 @@ class Sample(_Sampling):
         names = self.network.outputs
         scores = sample_files.read_scores(self.output, considered)
         statistics = sample_files.statistics(names, scores)
-        with replacing(path) as part:
-            part.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+        write_json(path, statistics)
         shown = range(min(count, PREVIEW))
         made, _ = counted_images(self.generator, self.seed, shown, 10, self.noise_mode, stream="")
         table = np.corrcoef(scores.T)
         by_statistic = {what: statistics[what] for what in ("mean", "median", "std")}
         metrics = {f"{what}/{name}": v for what, values in by_statistic.items() for name, v in values.items()}
-        rows = [
-            {"attribute": name, **dict(zip(names, row, strict=True))}
-            for name, row in zip(names, table.round(4).tolist(), strict=True)
-        ]
         sheet = images.enlarge(images.grid(images.to_uint8(made), 10))
         heat = figures.heat_map(table, names, names, "correlation of scores")
-        self.show({"samples": sheet, "score_correlations": heat}, {"score_correlations": rows})
+        rows = {"score_correlations": figures.named_rows(table, names, names)}
+        self.show({"samples": sheet, "score_correlations": heat}, rows)
         self.log_at_end({"samples": float(count), **metrics})
         print(f"{count} samples in {self.output}; medians of the first {considered} in {sample_files.MEDIANS}")

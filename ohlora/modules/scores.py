@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from ohlora.faces.scoring import Normalization
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage
 from ohlora.utils import images
-from ohlora.utils.files import replacing, write_rows
+from ohlora.utils.files import write_json, write_rows
 
 
 def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, Scores]) -> None:
@@ -120,8 +118,7 @@ class ScoreProperties(ImageScores):
         self.parser = load_parser(parser, classes)
         self.output, self.variants, self.keep_maps = Path(output), variants, keep_maps
         scoring.check_variants(variants or {})
-        self.stored = Path(normalization) if normalization is not None else None
-        self._scale = read_normalization(self.stored, MEASURED) if self.stored is not None else None
+        self._scale = read_normalization(Path(normalization), MEASURED) if normalization is not None else None
 
     def setup(self, stage: str) -> None:
         """Checks that there is a population where one is needed."""
@@ -151,11 +148,7 @@ class ScoreProperties(ImageScores):
                 f"{len(scores)} images have no scale of their own ({error}); look at their maps "
                 "(model.init_args.keep_maps), or give a stored scale in model.init_args.normalization"
             ) from error
-        with replacing(self.output / NORMALIZATION) as part:
-            if self.stored is not None:
-                shutil.copyfile(self.stored, part)
-            else:
-                part.write_text(json.dumps(scale.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(self.output / NORMALIZATION, scale.to_dict())
         write_scores(self.output / "raw_scores.csv", self.data.train_set, scores)
         normalized = {place: scale.apply(row) for place, row in scores.items()}
         write_scores(self.output / "scores.csv", self.data.train_set, normalized)

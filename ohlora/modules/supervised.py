@@ -61,14 +61,18 @@ class Epochs(Stage[Data]):
     Args:
         optimizer: Optimizer.
         schedule: Learning-rate schedule, stepped once per epoch; None keeps the rate constant.
-        patience: Epochs without a lower validation loss after which training stops, ≥ 1.
-        seed: Seed of dropout.
+        patience: Epochs without a lower validation loss after which training, or a member of an ensemble, stops; ≥ 1.
+        seed: Seed of weights and dropout.
     """
 
     data_type: ClassVar[type[L.LightningDataModule]] = EpochImages
 
     def __init__(
-        self, optimizer: OptimizerCallable, schedule: LRSchedulerCallable | None, patience: int, seed: int
+        self,
+        optimizer: OptimizerCallable,
+        schedule: LRSchedulerCallable | None = None,
+        patience: int = 20,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if patience < 1:

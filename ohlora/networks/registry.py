@@ -14,7 +14,7 @@ from ohlora.networks.generator import Discriminator, Generator
 GENERATORS: Mapping[str, Callable[..., Generator]] = {cls.kind: cls for cls in (stylegan.Generator,)}
 """Kind → class; to be called with the family's constructor arguments."""
 DISCRIMINATORS: Mapping[str, Callable[..., Discriminator]] = {cls.kind: cls for cls in (stylegan.Discriminator,)}
-"""Likewise."""
+"""Likewise for discriminators."""
 
 
 @dataclass

@@ -25,6 +25,7 @@ from ohlora.networks.operations import (
     check_images,
     minibatch_std,
     modulated_instance_norm,
+    modulated_instance_norm_,
     pixel_norm,
     upsample_conv,
 )
@@ -115,7 +116,8 @@ class StyleLayer(nn.Module):
         x = x.to(self.noise_weight.dtype).addcmul_(noise, self.noise_weight[:, None, None]).add_(bias[:, None, None])
         x = F.leaky_relu_(x, LEAK)
         scale, shift = style.to(x.dtype)[:, :, None, None].chunk(2, dim=1)
-        return modulated_instance_norm(x, scale + 1, shift)
+        norm = modulated_instance_norm if torch.is_grad_enabled() else modulated_instance_norm_
+        return norm(x, scale + 1, shift)
 
 
 class SynthesisNetwork(nn.Module):
@@ -147,15 +149,11 @@ class Generator(generator.Generator):
     """StyleGAN generator.
 
     Args:
-        resolution: Height and width of the images, a power of two from 8 to 1024.
-        z_dim: Size of the latent z.
-        w_dim: Size D of the style code w.
-        c_dim: Number K of label values; 0 for none.
+        resolution: A power of two from 8 to 1024; for this and what is not listed here, see
+            :class:`ohlora.networks.generator.Generator`.
         mapping_layers: Linear layers of the mapping network.
         channel_base: Feature maps are min(channel_base / resolution, channel_max).
         channel_max: See ``channel_base``.
-        labels: See :class:`ohlora.networks.generator.Generator`.
-        label_rows: Likewise.
     """
 
     kind = "stylegan"

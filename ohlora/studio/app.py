@@ -41,7 +41,7 @@ MAX_SLIDERS = 6
 BATCH = 64
 """Number of images that the filter ensembles score at once."""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Of events whose handling shows nothing but their result."""
+"""Settings of events that show no progress and have no public API."""
 
 STYLE = """
 .gradio-container { max-width: 76rem !important; margin: auto; }
@@ -362,7 +362,7 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
             f"**{tab.kept()} of {int(wanted or 0)}** wanted characters are kept"
         )
         words = ["chosen", settings.test, settings.root / "characters", "--generator", settings.generator]
-        command = worlds.script(["scripts/export_character.py", *map(str, words)])
+        command = worlds.typed(["export-character", *map(str, words)])
         done = f"`{command}` writes a character file for each latent that is kept or starred." if tab.kept() else ""
         rows = gr.Dataframe(value=tab.table(), headers=tab.header())
         return [tab, tab.picture(), line, rows, note or done]

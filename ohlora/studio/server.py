@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--world", default="toy", help=f"{', '.join(SHIPPED)}, or the path of a world's file (default: toy)"
     )
     found.add_argument(
-        "--demo", action="store_const", const="demo", dest="world", help="open the artifacts of `make demo`"
+        "--demo", action="store_const", const="demo", dest="world", help="open the artifacts of `ohlora demo`"
     )
     found.add_argument(
         "--images",
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-@command("studio")
+@command("ohlora studio")
 def main(args: list[str] | None = None) -> None:
     """Runs the server until it is stopped."""
     given = parser().parse_args(args)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -114,14 +116,11 @@ class SteeringSession:
         suffix = "gif" if kind == "gif" else "png"
         folder.mkdir(parents=True, exist_ok=True)
         taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{kind}-{'[0-9]' * 4}.{suffix}")]
-        number = max(taken, default=0) + 1
-        while True:
+        for number in count(max(taken, default=0) + 1):
             path = folder / f"{kind}-{number:04d}.{suffix}"
-            try:
+            with suppress(FileExistsError):
                 path.touch(exist_ok=False)  # reserves the name against other tabs and servers
                 break
-            except FileExistsError:
-                number += 1
         if kind == "gif":
             rows = motion.shown(self.character.attributes, self.character.ranges)
             images.save_gif(images.enlarge(self.character.frames(rows), 256), path, 20.0)

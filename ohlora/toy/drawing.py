@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,10 +101,7 @@ class Truth:
         if unknown:
             known = ", ".join([*self.attributes, *self.nuisances])
             raise ValueError(f"unknown name {unknown[0]!r}; expected one of {known}")
-        return Truth(
-            {name: changes.get(name, value) for name, value in self.attributes.items()},
-            {name: changes.get(name, value) for name, value in self.nuisances.items()},
-        )
+        return Truth(*({k: changes.get(k, v) for k, v in old.items()} for old in (self.attributes, self.nuisances)))
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,8 @@ def sample_truth(seed: int, index: int, rates: Mapping[str, float] | None = None
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index are {seed} and {index}; expected whole numbers of 0 or more")
-    given = dict(rates or {})
-    for name, rate in given.items():
+    cuts = {**DEFAULT_RATES, **(rates or {})}
+    for name, rate in cuts.items():
         if name not in DEFAULT_RATES:
             raise ValueError(f"unknown rate {name!r}; expected one of {', '.join(DEFAULT_RATES)}")
         if not 0 <= rate <= 1:
@@ -148,9 +145,7 @@ def sample_truth(seed: int, index: int, rates: Mapping[str, float] | None = None
     normal = dict(zip(MEASURED, rng.standard_normal(len(MEASURED)).tolist(), strict=True))
     uniform = dict(zip(DEFAULT_RATES, rng.random(len(DEFAULT_RATES)).tolist(), strict=True))
     nuisances = dict(zip(NUISANCES, rng.random(len(NUISANCES)).tolist(), strict=True))
-    cuts = {**DEFAULT_RATES, **given}
-    binary = {name: float(value < cuts[name]) for name, value in uniform.items()}
-    values = {**normal, **binary}
+    values = normal | {name: float(value < cuts[name]) for name, value in uniform.items()}
     return Truth({name: values[name] for name in DRAWN}, nuisances)
 
 
@@ -294,63 +289,31 @@ def _wave(y: npt.NDArray[Any], waviness: float) -> npt.NDArray[Any]:
 # --- paint ------------------------------------------------------------------------------------------------------------
 
 
-class _Paint(NamedTuple):
-    number: int
-    parsing: int
-
-
-_PAINTS = {
-    name: _Paint(number, parsing)
-    for number, (name, parsing) in enumerate(
-        {
-            "background": 0,
-            "clothes": 0,
-            "clothes_trim": 0,
-            "back_hair": 10,
-            "hair": 10,
-            "skin": 1,
-            "neck_shadow": 1,
-            "hair_shadow": 1,
-            "jaw_shadow": 1,
-            "crease": 1,
-            "left_brow": 2,
-            "right_brow": 3,
-            "left_white": 4,
-            "left_iris": 4,
-            "left_pupil": 4,
-            "left_glint": 4,
-            "left_shade": 4,
-            "right_white": 5,
-            "right_iris": 5,
-            "right_pupil": 5,
-            "right_glint": 5,
-            "right_shade": 5,
-            "nose": 6,
-            "nose_shadow": 6,
-            "nose_light": 6,
-            "nostril": 6,
-            "upper_lip": 7,
-            "inner_mouth": 8,
-            "teeth": 8,
-            "tongue": 8,
-            "lower_lip": 9,
-            "lip_light": 9,
-            "lash": 1,
-            "frame": 1,
-        }.items()
-    )
+# Parsing class → its paints. Lashes and glasses do not change the map.
+_PAINTS_OF_CLASSES = {
+    0: "background clothes clothes_trim",
+    1: "skin neck_shadow hair_shadow jaw_shadow crease lash frame",
+    2: "left_brow",
+    3: "right_brow",
+    4: "left_white left_iris left_pupil left_glint left_shade",
+    5: "right_white right_iris right_pupil right_glint right_shade",
+    6: "nose nose_shadow nose_light nostril",
+    7: "upper_lip",
+    8: "inner_mouth teeth tongue",
+    9: "lower_lip lip_light",
+    10: "back_hair hair",
 }
-_HAIR = tuple(p.number for p in _PAINTS.values() if p.parsing == 10)
-_CLASSES_OF_PAINTS = np.array([p.parsing for p in _PAINTS.values()], np.uint8)
+_CLASSES = {paint: parsing for parsing, paints in _PAINTS_OF_CLASSES.items() for paint in paints.split()}
+_NUMBERS = {paint: number for number, paint in enumerate(_CLASSES)}
+_CLASSES_OF_PAINTS = np.array([*_CLASSES.values()], np.uint8)
 _SHADED = ("skin", "neck_shadow", "hair_shadow", "jaw_shadow", "crease", "nose", "nose_shadow", "nose_light")
 
 
 def _mask_palette() -> bytes:
     """Palette in which the channels red, green and blue are the masks of background, hair and skin."""
     table = np.zeros((256, 3), np.uint8)
-    table[_PAINTS["background"].number, 0] = 255
-    table[list(_HAIR), 1] = 255
-    table[[_PAINTS[name].number for name in _SHADED], 2] = 255
+    for channel, paints in enumerate((("background",), ("back_hair", "hair"), _SHADED)):
+        table[[_NUMBERS[paint] for paint in paints], channel] = 255
     return table.tobytes()
 
 
@@ -368,7 +331,7 @@ class _Canvas:
 
     def fill(self, paint: str, points: Points) -> None:
         """Fills a polygon of N×2 points."""
-        self._draw.polygon(np.rint(points * self.size - 0.5).ravel().tolist(), fill=_PAINTS[paint].number)
+        self._draw.polygon(np.rint(points * self.size - 0.5).ravel().tolist(), fill=_NUMBERS[paint])
 
     def reduce(self, palette: bytes) -> FloatArray:
         """Returns the canvas in the colours of a palette at the final resolution: R×R×3, 0…255."""
@@ -667,7 +630,6 @@ def _palette(truth: Truth) -> bytes:
     iris = _ramp(n["iris"], _IRIS_STOPS, _IRIS_RAMP)
     lips = (0.35 * skin + 0.65 * np.array([206.0, 40, 62])) if female else skin * [0.82, 0.60, 0.56]
     brow = np.array([206.0, 204, 200]) if older else 0.55 * np.minimum(hair, 150) + np.array([8.0, 4, 2])
-    dark = np.array([44.0, 26, 28])
     colours: dict[str, Points] = {
         "background": np.zeros(3),
         "clothes": clothes,
@@ -679,8 +641,6 @@ def _palette(truth: Truth) -> bytes:
         "hair_shadow": shadow,
         "jaw_shadow": skin * [0.90, 0.83, 0.80],
         "crease": skin * [0.66, 0.54, 0.50],
-        "left_brow": brow,
-        "right_brow": brow,
         "nose": skin * [0.955, 0.89, 0.86],
         "nose_shadow": skin * [0.78, 0.62, 0.57],
         "nose_light": 0.8 * skin + 50,
@@ -691,17 +651,15 @@ def _palette(truth: Truth) -> bytes:
         "tongue": np.array([206.0, 92, 96]),
         "lower_lip": lips,
         "lip_light": 0.72 * lips + 68,
-        "lash": dark,
+        "lash": np.array([44.0, 26, 28]),
         "frame": np.array([38.0, 32, 44]),
     }
     for side in ("left", "right"):
-        colours[f"{side}_white"] = np.array([252.0, 250, 248])
+        colours |= {f"{side}_brow": brow, f"{side}_iris": iris, f"{side}_white": np.array([252.0, 250, 248])}
+        colours |= {f"{side}_pupil": np.array([22.0, 16, 18]), f"{side}_glint": np.array([255.0, 255, 255])}
         colours[f"{side}_shade"] = np.array([208.0, 206, 216])
-        colours[f"{side}_iris"] = iris
-        colours[f"{side}_pupil"] = np.array([22.0, 16, 18])
-        colours[f"{side}_glint"] = np.array([255.0, 255, 255])
     table = np.zeros((256, 3))
-    table[: len(_PAINTS)] = [colours[name] for name in _PAINTS]
+    table[: len(_NUMBERS)] = [colours[name] for name in _NUMBERS]
     return np.clip(table + 0.5, 0, 255).astype(np.uint8).tobytes()
 
 

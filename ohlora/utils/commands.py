@@ -27,15 +27,20 @@ class Main(Protocol):
 def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
     """Makes a function the main function of a command.
 
-    It returns 0, or, for an error that the user can mend, 2 after a line on standard error that begins with ``name``.
+    It returns 0, or, for an error that the user can mend, 2 after a line on standard error that begins with ``name``;
+    ``--traceback`` among the words shows where the error comes from instead.
     """
 
     def framed(work: Callable[[list[str] | None], None]) -> Main:
         @wraps(work)
         def main(args: list[str] | None = None) -> int:
+            given = sys.argv[1:] if args is None else args
+            traceback = "--traceback" in given
             try:
-                work(args)
+                work([word for word in given if word != "--traceback"])
             except OhloraError as error:
+                if traceback:
+                    raise
                 print(f"{name}: {error}", file=sys.stderr)
                 return 2
             return 0
@@ -43,6 +48,30 @@ def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
         return main
 
     return framed
+
+
+def arguments(name: str, about: str, *examples: str) -> argparse.ArgumentParser:
+    """The parser of ``ohlora NAME``.
+
+    Args:
+        name: The command.
+        about: What it does, in one line.
+        examples: Words after the command's name that do something useful.
+    """
+    shown = [f"  ohlora {name} {words}".rstrip() for words in examples]
+    return argparse.ArgumentParser(
+        prog=f"ohlora {name}",
+        description=about,
+        epilog="\n".join(["examples:" if len(shown) > 1 else "example:", *shown]),
+        formatter_class=_Help,
+    )
+
+
+class _Help(argparse.HelpFormatter):
+    """Fills paragraphs as usual, but leaves examples as they are, for copying."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("example") else super()._fill_text(text, width, indent)
 
 
 def measuring(what: str, about: str, measure: Callable[[Path], list[Row]], headlines: Mapping[str, str]) -> Main:

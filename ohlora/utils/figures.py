@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -83,6 +84,14 @@ def heat_map(
     return rendered(figure)
 
 
+def named_rows(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], key: str = "attribute"
+) -> list[dict[str, Any]]:
+    """A matrix as a table: a row per name in ``rows``, called ``key``, with four decimals."""
+    named = zip(rows, values.astype(float).round(4).tolist(), strict=True)
+    return [{key: name, **dict(zip(columns, row, strict=True))} for name, row in named]
+
+
 def histograms(values: Mapping[str, np.ndarray], limits: Mapping[str, float], title: str) -> np.ndarray:
     """Plots one histogram per name, with a vertical line at its limit.
 
@@ -113,14 +122,6 @@ def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.n
     return np.asarray(sheet)
 
 
-def side_by_side(pictures: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
-    """Joins H×W×3 uint8 pictures of one height into a row, with white gaps of ``gap`` pixels."""
-    height = pictures[0].shape[0]
-    white = np.full((height, gap, 3), 255, dtype=np.uint8)
-    parts = [part for picture in pictures for part in (white, picture)]
-    return np.concatenate(parts[1:], axis=1)
-
-
 def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], lines: Sequence[str]) -> np.ndarray:
     """Arranges the edits of one latent over a grid of three attributes.
 
@@ -138,6 +139,7 @@ def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], line
     sheets = []
     for b, strength in enumerate(blocks):
         block = images.grid(by_place[:, b].reshape(-1, *pictures.shape[1:]), len(columns))
-        sheets.append(captioned(images.enlarge(block, 400), [f"{across} {strength:+.2f}"]))
+        sheet = captioned(images.enlarge(block, 400), [f"{across} {strength:+.2f}"])
+        sheets.append(np.pad(sheet, ((0, 0), (0, 8), (0, 0)), constant_values=255))
     axes = f"down: {down} {rows[0]:+.2f} … {rows[-1]:+.2f}   right: {right} {columns[0]:+.2f} … {columns[-1]:+.2f}"
-    return captioned(side_by_side(sheets), [*lines, axes])
+    return captioned(np.concatenate(sheets, axis=1), [*lines, axes])

@@ -8,6 +8,7 @@ import csv
 import fcntl
 import hashlib
 import io
+import json
 import os
 import re
 import secrets
@@ -299,6 +300,12 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerows(rows)
         except UnicodeEncodeError as error:
             raise DataError(f"{printable(path)}: {printable(error.object)} is not UTF-8; rename the file") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a UTF-8 JSON file atomically."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def test_a_watched_run_tells_how_well_it_fits(watched: Run, tmp_path: Path) -> N
     assert float(final["final/frechet_distance"]) > 0 and final["final/kernel_distance"]
     table = read_rows(run / "label_correlations.csv")
     assert [row["label"] for row in table] == list(LABELS)
-    assert float(table[2][LABELS[2]]) == pytest.approx(float(final[f"final/label_correlation/{LABELS[2]}"]), abs=1e-5)
+    assert float(table[2][LABELS[2]]) == pytest.approx(float(final[f"final/label_correlation/{LABELS[2]}"]), abs=1e-4)
     assert list((run / "pictures").glob("watch-*.png"))
     best = network_files.read_metadata(tmp_path / "stage" / "best_generator.safetensors")["provenance"]
     rates = [float(row["watch/concept_rate"]) for row in course] + [float(final["final/concept_rate"])]

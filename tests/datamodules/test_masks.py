@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from ohlora.commands.draw_faces import draw
 from ohlora.datamodules.masks import MaskedImages
 from ohlora.errors import DataError, MissingArtifactError
 from ohlora.faces.classes import CLASSES, MIRRORED
 from ohlora.toy.drawing import DEFAULT_RATES
 from ohlora.utils import images
-from scripts.draw_faces import draw
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 import ohlora
+from ohlora.__main__ import main
 from ohlora.errors import FormatError, MissingArtifactError
 from ohlora.formats import foreign, network_files, tensor_files
 from ohlora.networks.stylegan import Generator
-from scripts import import_weights
 from tests import golden
 from tests.conftest import FORMAT_1, assert_same, tiny_networks
 
@@ -97,9 +97,9 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
 def test_import_takes_the_averaged_generator_unless_told(
     genforce: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert import_weights.main([str(genforce), str(tmp_path / "smooth")]) == 0
+    assert main(["import-weights", str(genforce), str(tmp_path / "smooth")]) == 0
     assert "averaged weights of" in capsys.readouterr().out
-    assert import_weights.main([str(genforce), str(tmp_path / "raw"), "--raw"]) == 0
+    assert main(["import-weights", str(genforce), str(tmp_path / "raw"), "--raw"]) == 0
     assert "averaged weights of" not in capsys.readouterr().out
     smooth = ohlora.load_network(tmp_path / "smooth" / "generator.safetensors").state_dict()
     raw = ohlora.load_network(tmp_path / "raw" / "generator.safetensors").state_dict()
@@ -119,7 +119,7 @@ def test_import_takes_the_averaged_generator_unless_told(
 
 def test_import_reads_a_single_network(tmp_path: Path) -> None:
     path = saved(golden.stylegan_state(CASE, "discriminator"), tmp_path)
-    assert import_weights.main([str(path), str(tmp_path / "out")]) == 0
+    assert main(["import-weights", str(path), str(tmp_path / "out")]) == 0
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["discriminator.safetensors"]
     arguments = network_files.read_metadata(tmp_path / "out" / "discriminator.safetensors")["arguments"]
     assert arguments["mbstd_group_size"] == 16  # Oh-LoRA's
@@ -130,8 +130,8 @@ def test_import_adds_labels(tmp_path: Path) -> None:
     del labelled["mapping.label_weight"]
     labelled["mapping.dense0.weight"] = labelled["mapping.dense0.weight"][:, :64].clone()
     path = saved(labelled, tmp_path)
-    assert import_weights.main([str(path), str(tmp_path / "plain")]) == 0
-    assert import_weights.main([str(path), str(tmp_path / "seven"), "--add-labels", "7"]) == 0
+    assert main(["import-weights", str(path), str(tmp_path / "plain")]) == 0
+    assert main(["import-weights", str(path), str(tmp_path / "seven"), "--add-labels", "7"]) == 0
     plain = network_files.load_generator(tmp_path / "plain" / "generator.safetensors")
     seven = network_files.load_generator(tmp_path / "seven" / "generator.safetensors")
     z = torch.randn(3, 64)
@@ -148,7 +148,7 @@ def test_every_mismatch_is_listed_and_nothing_written(
     state["layer2.weight"] = state["layer2.weight"][:, :-1].clone()
     state["extra"] = torch.zeros(1)
     path = saved(entries, tmp_path)
-    assert import_weights.main([str(path), str(tmp_path / "out")]) == 2
+    assert main(["import-weights", str(path), str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
     for part in ("missing layer0.bias", "unexpected extra", "misshapen layer2.weight (32, 31, 3, 3) instead of"):
         assert part in message

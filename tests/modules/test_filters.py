@@ -74,7 +74,7 @@ def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, la
 
 
 def test_a_member_never_learns_from_its_fold_or_its_inner_split(labels: Path) -> None:
-    module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=3, resolution=16)
+    module = FilterEnsemble("gender", optimizer=torch.optim.SGD, plan="small", folds=3, resolution=16)
     data = AnnotatedImages(16, str(labels), "gender", folds=3)
     data.setup("fit")
     samples = [data.train_set[k] for k in range(60)]
@@ -119,7 +119,7 @@ def test_what_was_stopped_and_resumed_is_bit_identical(fit: Run, tmp_path: Path)
 
 
 def test_a_rank_without_a_sample_of_its_own_takes_part_with_nothing(labels: Path) -> None:
-    module = FilterEnsemble("gender", torch.optim.SGD, plan="small", folds=2, resolution=16)
+    module = FilterEnsemble("gender", optimizer=torch.optim.SGD, plan="small", folds=2, resolution=16)
     batch = {"image": torch.zeros(3, 3, 16, 16), "label": torch.ones(3, 1), "roles": torch.full((3, 2), OUTER)}
     losses = module.losses(batch)
     assert len(losses) == 2

@@ -27,7 +27,7 @@ from ohlora.networks.registry import Architecture
 from ohlora.networks.surgery import with_projection
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
-from tests.conftest import assert_same, network_state, tiny_networks
+from tests.conftest import assert_same, network_state, tiny_networks, trained
 
 Run = Callable[..., int]
 SGD = partial(torch.optim.SGD, lr=1.0)
@@ -48,21 +48,8 @@ def build(weights: tuple[Path, Path], **changes: Any) -> GAN:
 
 
 def fit(module: GAN, batch_size: int = 8) -> L.Trainer:
-    """Trains on drawn faces until the module's budget is spent."""
-    trainer = L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_epochs=-1,
-        use_distributed_sampler=False,
-        default_root_dir=str(Path(str(module.hparams["generator"])).parent / "out"),
-    )
-    data = DrawnFaces(16, 12, batch_size=batch_size)
-    module.connect(data)
-    trainer.fit(module, datamodule=data)
-    return trainer
+    """Trains beside the module's generator until its budget is spent."""
+    return trained(module, Path(str(module.hparams["generator"])).parent / "out", batch_size)
 
 
 def reals(batch_size: int = 8) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ohlora.attributes import MEASURED
+from ohlora.commands.draw_faces import draw
 from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
 from ohlora.faces.parsing import load_parser
@@ -20,7 +21,6 @@ from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.toy.drawing import DEFAULT_RATES
 from ohlora.utils.files import read_rows
-from scripts.draw_faces import draw
 from tests.conftest import assert_same, network_state
 from tests.test_two_processes import TWO
 from tests.test_two_processes import run as run_apart
@@ -149,7 +149,7 @@ def test_a_stored_scale_is_used_and_copied(predict: Run, tmp_path: Path) -> None
     raw, z = (scores_of(tmp_path / "out" / name) for name in ("raw_scores.csv", "scores.csv"))
     for index, row in raw.items():
         assert z[index] == pytest.approx({name: (value - 1) / 2 for name, value in row.items()}, abs=1e-5)
-    assert (tmp_path / "out" / "normalization.json").read_text() == stored.read_text()
+    assert json.loads((tmp_path / "out" / "normalization.json").read_text()) == scale
     assert not (tmp_path / "out" / "masks").exists()
 
 

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ohlora.characters.character import Character
-from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import foreign, network_files
 from ohlora.modules.gan import GAN
@@ -21,6 +19,7 @@ from ohlora.networks import registry
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator, Labels
 from ohlora.networks.registry import Architecture
+from tests.conftest import trained
 
 SIZES = Architecture("flat", resolution=16, z_dim=6, w_dim=5, mapping_layers=1, channel_base=3, channel_max=4)
 
@@ -105,19 +104,7 @@ def test_another_family_trains_and_is_written(tmp_path: Path) -> None:
     module = GAN(0.016, sgd, sgd, **settings)  # type: ignore[arg-type]
     assert module.trunk_frozen
     before = module.generator.get_parameter("picture.weight").detach().clone()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_epochs=-1,
-        use_distributed_sampler=False,
-        default_root_dir=str(tmp_path),
-    )
-    data = DrawnFaces(16, 12, batch_size=8)
-    module.connect(data)
-    trainer.fit(module, datamodule=data)
+    trained(module, tmp_path)
     assert not torch.equal(module.generator.get_parameter("picture.weight"), before)
     assert module.kept_features is not None and len(module.kept_features) > 0
     loaded = network_files.load_generator(tmp_path / "generator.safetensors")

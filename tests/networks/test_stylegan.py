@@ -91,6 +91,14 @@ def test_one_code_per_layer_equals_one_for_all_and_layers_can_differ() -> None:
     assert not torch.equal(g.synthesize(other), g.synthesize(same))
 
 
+def test_images_are_the_same_with_and_without_gradient() -> None:
+    g, _ = tiny_networks()
+    w = Codes(torch.randn(3, 8), Space.W)
+    with torch.no_grad():
+        plain = g.synthesize(w)
+    torch.testing.assert_close(g.synthesize(w).detach(), plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
+
+
 def test_style_channels_make_the_same_image_and_carry_its_gradient() -> None:
     g, _ = tiny_networks()
     assert g.style_sizes == (16, 16, 16, 16, 16, 16) and g.style_offsets == (0, 16, 32, 48, 64, 80)

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from ohlora.__main__ import main as ohlora
 from ohlora.characters.reports import Report
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
-from scripts import export_character
 from tests.toy_tables import report_of_latents
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -174,7 +174,7 @@ def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Serve
     wait_for(page, "choose-status", "case 13 · reject")
     toy = artifacts / "toy"
     words = ["--generator", str(toy / "finetune_v8" / "generator.safetensors")]
-    assert export_character.main(["chosen", str(toy / "evaluate_v9"), str(toy / "chosen"), *words]) == 0
+    assert ohlora(["export-character", "chosen", str(toy / "evaluate_v9"), str(toy / "chosen"), *words]) == 0
     assert sorted(path.name for path in (toy / "chosen").iterdir()) == ["0010.safetensors", "0011.safetensors"]
 
 
@@ -250,6 +250,6 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
         page = opened(browser, server, "Choose")
         wait_for(page, "choose-message", "python -m ohlora test evaluate_v9 --world toy")
         page = opened(browser, server, "Steer")
-        wait_for(page, "steer-message", f"python scripts/export_character.py tested {tmp_path}/toy/evaluate_v9 best")
+        wait_for(page, "steer-message", f"python -m ohlora export-character tested {tmp_path}/toy/evaluate_v9 best")
     finally:
         server.kill()

@@ -1,19 +1,15 @@
-"""Joins attribute networks into one, without retraining: property and hairstyle CNN into the merged CNN of 8 outputs.
-
-python scripts/merge_cnns.py artifacts/property_cnn/property.safetensors \
-    artifacts/hairstyle_cnn/hairstyle.safetensors artifacts/merged/merged.safetensors
-"""
+"""Joins attribute networks into one, without retraining: property and hairstyle CNN into the search CNN."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError
-from ohlora.formats import network_files
-from ohlora.networks.attribute_cnn import AttributeCNN, merge
-from ohlora.utils.commands import command
+from ohlora.utils.commands import arguments, command
+
+if TYPE_CHECKING:
+    from ohlora.networks.attribute_cnn import AttributeCNN
 
 
 def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
@@ -22,6 +18,9 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
     Raises:
         ConfigError: If a file holds no attribute CNN, or two predict the same attribute.
     """
+    from ohlora.formats import network_files
+    from ohlora.networks.attribute_cnn import AttributeCNN, merge
+
     networks = []
     for source in sources:
         network = network_files.load_attributes(source)
@@ -37,16 +36,17 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
     return merged
 
 
-@command("merge_cnns")
+@command("ohlora merge")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description="Joins attribute networks into one.")
+    parser = arguments(
+        "merge",
+        "Joins attribute networks into one, without retraining.",
+        "artifacts/property_cnn/property.safetensors artifacts/hairstyle_cnn/hairstyle.safetensors "
+        "artifacts/merged/merged.safetensors",
+    )
     parser.add_argument("sources", type=Path, nargs="+", metavar="NETWORK", help="attribute CNNs to join")
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write")
     given = parser.parse_args(args)
     merged = merge_files(given.sources, given.target)
     print(f"{given.target}: {', '.join(merged.outputs)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -41,12 +41,12 @@ pre { margin: .3rem 0; padding: .6rem .8rem; overflow-x: auto; background: var(-
 
 @dataclass(frozen=True)
 class Step:
-    """What was done, by which command, what it found, and how long it took."""
+    """What was done, by which command, what it found, and how long it took, if that is known."""
 
     title: str
     command: str
     found: str
-    seconds: float
+    seconds: float | None
 
 
 def concept_rates(run: Path) -> tuple[float, float]:
@@ -105,6 +105,10 @@ def edit_table(tested: Path) -> str:
     return table(["edit of", *columns], cells)
 
 
+def _took(step: Step) -> str:
+    return "" if step.seconds is None else f" <span class=soft>({step.seconds:.0f} s)</span>"
+
+
 def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> None:
     """Writes the page, one file without references to others.
 
@@ -122,7 +126,7 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
     worst = sorted((tested / "sheets").glob("worst_*.png"))[-1]
     film = base64.b64encode((folder / "mina.gif").read_bytes()).decode()
     commands = "".join(
-        f"<li>{escape(step.title)} <span class=soft>({step.seconds:.0f} s)</span>"
+        f"<li>{escape(step.title)}{_took(step)}"
         f"<pre>{escape(step.command)}</pre><span class=soft>{escape(step.found)}</span></li>"
         for step in steps
     )
@@ -137,7 +141,7 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
 <h1>From a StyleGAN to a character</h1>
 <p>A StyleGAN that draws all kinds of faces was narrowed to one concept, a young woman without glasses, and three
 numbers were found that steer her eyes, mouth and head. Everything here was made on this machine in
-{sum(step.seconds for step in steps):.0f} seconds, by the commands at the end. She is a drawing; she shows no real
+{sum(step.seconds or 0 for step in steps):.0f} seconds, by the commands at the end. She is a drawing; she shows no real
 person.</p></div></div>
 <div class="numbers">
 <div><b>{start:.0%} → {end:.0%}</b>of the images fit the concept, before and after two fine-tunes</div>

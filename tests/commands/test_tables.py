@@ -1,4 +1,4 @@
-"""Scripts that work on tables and network files: filter, merge, import, draw."""
+"""Commands that work on tables and network files: filter, merge, import, draw."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from ohlora.__main__ import main as ohlora
 from ohlora.attributes import FILTERS, MEASURED
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.toy import drawing
 from ohlora.utils.commands import Row, measuring
 from ohlora.utils.files import read_rows
-from scripts import draw_faces, filter_images, import_weights, merge_cnns
 from tests import golden
 from tests.networks.test_attribute_cnn import original
 
@@ -30,7 +30,7 @@ def keep(*rules: str) -> list[str]:
 
 def test_the_published_scores_keep_the_published_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "kept.csv"
-    assert filter_images.main([str(PUBLISHED), str(out), *keep(*RULES), "--from-index", "2000"]) == 0
+    assert ohlora(["filter", str(PUBLISHED), str(out), *keep(*RULES), "--from-index", "2000"]) == 0
     rows = read_rows(out)
     assert len(rows) == 4930 and len({row["img_no"] for row in rows}) == 4930
     assert all(float(row["gender_score"]) >= 0.92 and int(row["img_no"]) >= 2000 for row in rows)
@@ -45,7 +45,7 @@ def test_filtered_paths_are_relative_to_the_result(tmp_path: Path) -> None:
     table.parent.mkdir()
     table.write_text("index,path,gender,age_score\n0,../images/0.png,1,0.5\n1,../images/1.png,0,0.1\n")
     out = tmp_path / "deep" / "er" / "manifest.csv"
-    assert filter_images.main([str(table), str(out), *keep("gender > 0.5", "age_score < 0.6")]) == 0
+    assert ohlora(["filter", str(table), str(out), *keep("gender > 0.5", "age_score < 0.6")]) == 0
     assert read_rows(out) == [{"index": "0", "path": "../../images/0.png", "gender": "1", "age_score": "0.5"}]
 
 
@@ -62,7 +62,7 @@ def test_filtered_paths_are_relative_to_the_result(tmp_path: Path) -> None:
 def test_rules_that_cannot_be(
     rules: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert filter_images.main([str(PUBLISHED), str(tmp_path / "out.csv"), *keep(*rules)]) == 2
+    assert ohlora(["filter", str(PUBLISHED), str(tmp_path / "out.csv"), *keep(*rules)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
 
@@ -73,46 +73,46 @@ def test_merging_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     for name, network in networks.items():
         network_files.save_network(network, files[name], {"stage": name})
     target = tmp_path / "merged.safetensors"
-    assert merge_cnns.main([str(files["property"]), str(files["hairstyle"]), str(target)]) == 0
+    assert ohlora(["merge", str(files["property"]), str(files["hairstyle"]), str(target)]) == 0
     merged = network_files.load_attributes(target)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     expected = torch.cat([network(images) for network in networks.values()], dim=1)
     assert merged.outputs == attribute_cnn("merged", "small", 64).outputs and torch.equal(merged(images), expected)
     origin = network_files.read_metadata(target)["provenance"]["merged_from"]
     assert origin["property.safetensors"] == {"stage": "property"}
-    assert merge_cnns.main([str(target), str(files["hairstyle"]), str(tmp_path / "no.safetensors")]) == 2
+    assert ohlora(["merge", str(target), str(files["hairstyle"]), str(tmp_path / "no.safetensors")]) == 2
     assert "each once" in capsys.readouterr().err
     network_files.save_network(AttributeEnsemble.of([attribute_cnn("gender", "small", 64)]), files["gender"])
-    assert merge_cnns.main([str(files["gender"]), str(tmp_path / "no.safetensors")]) == 2
+    assert ohlora(["merge", str(files["gender"]), str(tmp_path / "no.safetensors")]) == 2
     assert "holds an ensemble" in capsys.readouterr().err
 
 
 def test_importing_cnns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = golden.manifest("filter-cnns")
     sources = [str(original(f"quality-{k}", manifest["quality"], tmp_path / f"quality_{k}.pt")) for k in (0, 1)]
-    assert import_weights.main([sources[0], str(tmp_path / "one")]) == 0
+    assert ohlora(["import-weights", sources[0], str(tmp_path / "one")]) == 0
     assert network_files.read_metadata(tmp_path / "one" / "quality.safetensors")["kind"] == "attribute_cnn"
-    assert import_weights.main([*sources, str(tmp_path / "two")]) == 0
+    assert ohlora(["import-weights", *sources, str(tmp_path / "two")]) == 0
     ensemble = network_files.load_attributes(tmp_path / "two" / "quality.safetensors")
     single = network_files.load_attributes(tmp_path / "one" / "quality.safetensors")
     assert isinstance(ensemble, AttributeEnsemble) and len(ensemble.members) == 2
     images = torch.rand(1, 3, 256, 256) * 2 - 1
     assert torch.equal(ensemble.each(images)[0], single(images))
     other = str(original("glass", manifest["glass"], tmp_path / "glass.pt"))
-    assert import_weights.main([sources[0], other, str(tmp_path / "mixed")]) == 2
+    assert ohlora(["import-weights", sources[0], other, str(tmp_path / "mixed")]) == 2
     assert "several files make one ensemble" in capsys.readouterr().err
-    assert import_weights.main([other, str(tmp_path / "no"), "--add-labels", "7"]) == 2
+    assert ohlora(["import-weights", other, str(tmp_path / "no"), "--add-labels", "7"]) == 2
     assert "takes no labels" in capsys.readouterr().err
     state = torch.load(other, weights_only=True)
     torch.save(state | {"fc1.0.weight": torch.zeros(512, 100)}, tmp_path / "odd.pt")
-    assert import_weights.main([str(tmp_path / "odd.pt"), str(tmp_path / "no")]) == 2
+    assert ohlora(["import-weights", str(tmp_path / "odd.pt"), str(tmp_path / "no")]) == 2
     assert "no filter CNN has these layers (fc1 (512, 100))" in capsys.readouterr().err
     assert not (tmp_path / "no").exists() and not (tmp_path / "mixed").exists()
 
 
 def test_drawn_faces_in_files(tmp_path: Path) -> None:
     words = ["--count", "4", "--first", "2", "--seed", "3", "--resolution", "32", "--glass", "1"]
-    assert draw_faces.main([str(tmp_path / "drawn"), *words]) == 0
+    assert ohlora(["draw-faces", str(tmp_path / "drawn"), *words]) == 0
     rows = read_rows(tmp_path / "drawn" / "manifest.csv")
     assert [row["index"] for row in rows] == ["2", "3", "4", "5"] and all(row["glass"] == "1" for row in rows)
     truth = drawing.sample_truth(3, 4, {"glass": 1.0})
@@ -121,7 +121,7 @@ def test_drawn_faces_in_files(tmp_path: Path) -> None:
         with Image.open(tmp_path / "drawn" / rows[2][column]) as picture:
             assert (np.asarray(picture) == pixels).all()
     assert all(float(rows[2][name]) == pytest.approx(truth.attributes[name], abs=1e-4) for name in MEASURED + FILTERS)
-    assert draw_faces.main([str(tmp_path / "drawn"), "--glass", "2"]) == 2
+    assert ohlora(["draw-faces", str(tmp_path / "drawn"), "--glass", "2"]) == 2
 
 
 def test_results_are_a_table_and_a_few_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,5 @@
 """Writes latents of the evaluation of edits, or one of the original's, as character files.
 
-python scripts/export_character.py tested artifacts/evaluate_v8 best artifacts/characters/mina.safetensors
-python scripts/export_character.py chosen artifacts/evaluate_v9 artifacts/characters
-python scripts/export_character.py original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors \
-    --generator artifacts/original_v8/generator.safetensors --directions artifacts/original_v8/directions.safetensors
-
 A tested latent is calibrated: strength 1 moves an attribute by one standard deviation, as its test measured it. An
 original one keeps the original's units (1 is one unit vector), turned upwards.
 """
@@ -12,22 +7,16 @@ original one keeps the original's units (1 is one unit vector), turned upwards.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from ohlora.characters.character import Character
-from ohlora.characters.reports import Report
-from ohlora.datamodules.images import check_columns, numbers_in
-from ohlora.directions.edits import Grid
 from ohlora.errors import ConfigError, DataError
-from ohlora.formats import network_files
-from ohlora.formats.direction_files import load_directions
-from ohlora.networks.codes import Codes, Space
 from ohlora.pipeline import require
-from ohlora.utils.commands import command
+from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import read_rows, shortened
+
+if TYPE_CHECKING:
+    from ohlora.characters.character import Character
 
 
 def original(latents: Path, group_names: Path, case: int, generator: Path, directions: Path) -> Character:
@@ -37,6 +26,15 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         DataError: If the tables do not fit each other, the generator or the directions.
         ConfigError: If there is no such case.
     """
+    import torch
+
+    from ohlora.characters.character import Character
+    from ohlora.datamodules.images import check_columns, numbers_in
+    from ohlora.directions.edits import Grid
+    from ohlora.formats import network_files
+    from ohlora.formats.direction_files import load_directions
+    from ohlora.networks.codes import Codes, Space
+
     for path in (latents, group_names):
         require(path)
     groups = read_rows(group_names)
@@ -79,33 +77,44 @@ def case(word: str) -> int | str:
     return word if word == "best" else int(word)
 
 
-@command("export_character")
+@command("ohlora export-character")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description="Writes a latent as a character file.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = arguments(
+        "export-character",
+        "Writes latents as character files: of the evaluation of edits, or the original's.",
+        "tested artifacts/evaluate_v9 best artifacts/characters/mina.safetensors",
+        "chosen artifacts/evaluate_v9 artifacts/characters",
+        "original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors "
+        "--generator generator.safetensors --directions directions.safetensors",
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     tested = argparse.ArgumentParser(add_help=False)
     tested.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation")
     for name in ("generator", "directions"):
-        tested.add_argument(f"--{name}", type=Path, help=f"the {name} that was tested (default: as the report says)")
-    command = commands.add_parser("tested", parents=[tested], help="a latent of the evaluation of edits")
-    command.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")
-    command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
-    command = commands.add_parser("chosen", parents=[tested], help="all that were kept in the studio (choices.csv)")
-    command.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to, a file per character")
-    command = commands.add_parser("original", help="one of the original's latents")
-    command.add_argument("latents", type=Path, metavar="Z_CSV", help="ohlora_z_vectors.csv")
-    command.add_argument("groups", type=Path, metavar="GROUPS_CSV", help="ohlora_w_group_names.csv")
-    command.add_argument("case", type=int, metavar="CASE", help="number of the latent")
-    command.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+        tested.add_argument(
+            f"--{name}", type=Path, metavar="FILE", help=f"the {name} that was tested (default: as the report says)"
+        )
+    kind = kinds.add_parser("tested", parents=[tested], help="a latent of the evaluation of edits")
+    kind.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")
+    kind.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+    kind = kinds.add_parser("chosen", parents=[tested], help="all that were kept in the studio (choices.csv)")
+    kind.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to, a file per character")
+    kind = kinds.add_parser("original", help="one of the original's latents")
+    kind.add_argument("latents", type=Path, metavar="Z_CSV", help="ohlora_z_vectors.csv")
+    kind.add_argument("groups", type=Path, metavar="GROUPS_CSV", help="ohlora_w_group_names.csv")
+    kind.add_argument("case", type=int, metavar="CASE", help="number of the latent")
+    kind.add_argument("target", type=Path, metavar="OUT", help="the file to write")
     for name in ("generator", "directions"):
-        command.add_argument(f"--{name}", type=Path, required=True, help=f"the imported {name}")
+        kind.add_argument(f"--{name}", type=Path, required=True, metavar="FILE", help=f"the imported {name}")
     given = parser.parse_args(args)
-    if given.command == "original":
+    if given.kind == "original":
         found = {given.target: original(given.latents, given.groups, given.case, given.generator, given.directions)}
     else:
+        from ohlora.characters.reports import Report
+
         report = Report.load(given.report, given.generator, given.directions)
-        if given.command == "tested":
+        if given.kind == "tested":
             found = {given.target: report.character(report.place_of(given.case))}
         else:
             cases = report.chosen()
@@ -115,7 +124,3 @@ def main(args: list[str] | None = None) -> None:
     for path, character in found.items():
         said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
         print(f"{path}: {said} ({character.card['unit']})")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

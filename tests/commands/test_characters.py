@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.errors import ConfigError, DataError
@@ -20,7 +21,6 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Generator
 from ohlora.utils import images
 from ohlora.utils.files import read_rows
-from scripts import animate_character, export_character, import_directions, select_characters
 from tests.conftest import tiny_networks
 from tests.toy_tables import report_of_latents
 
@@ -38,7 +38,7 @@ def test_candidates_are_ranked_and_shown(
     report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(report), str(tmp_path / "chosen"), "--count", "2"]  # the report remembers the rest
-    assert select_characters.main(words) == 0
+    assert ohlora(["select", *words]) == 0
     assert "3 of 4 latents pass" in capsys.readouterr().out
     rows = read_rows(tmp_path / "chosen" / "candidates.csv")
     assert [(row["rank"], row["case"]) for row in rows] == [("1", "11"), ("2", "13"), ("3", "10")]
@@ -46,11 +46,11 @@ def test_candidates_are_ranked_and_shown(
         assert sheet.width > 7 * 128 and sheet.height > 2 * 128
     other, _ = tiny_networks(seed=5)
     network_files.save_network(other, tmp_path / "other.safetensors")
-    assert select_characters.main([*words, "--generator", str(tmp_path / "other.safetensors")]) == 2
+    assert ohlora(["select", *words, "--generator", str(tmp_path / "other.safetensors")]) == 2
     assert "is not the generator that" in capsys.readouterr().err
     table = (report / "test_result.csv").read_text().replace(",true,", ",false,")
     (report / "test_result.csv").write_text(table)
-    assert select_characters.main(words) == 2
+    assert ohlora(["select", *words]) == 2
     assert "none of 4 latents" in capsys.readouterr().err
 
 
@@ -58,13 +58,13 @@ def test_what_was_chosen_by_eye_is_exported(
     report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["chosen", str(report), str(tmp_path / "characters"), "--generator", str(weights[0])]
-    assert export_character.main(words) == 2
+    assert ohlora(["export-character", *words]) == 2
     assert "choices.csv does not exist; it is made by: ohlora studio" in capsys.readouterr().err
     Report.load(report, weights[0]).write_choices({10: "star", 11: "reject"})
-    assert export_character.main(words) == 0
+    assert ohlora(["export-character", *words]) == 0
     assert [path.name for path in (tmp_path / "characters").iterdir()] == ["0010.safetensors"]
     best = ["tested", str(report), "best", str(tmp_path / "best.safetensors"), "--generator", str(weights[0])]
-    assert export_character.main(best) == 0
+    assert ohlora(["export-character", *best]) == 0
     assert Character.load(tmp_path / "best.safetensors").card["case"] == 11
 
 
@@ -81,15 +81,15 @@ def test_a_tested_latent_is_calibrated(
 ) -> None:
     out = tmp_path / "mina.safetensors"
     words = ["tested", str(report), "11", str(out), "--generator", str(weights[0])]
-    assert export_character.main(words) == 0
+    assert ohlora(["export-character", *words]) == 0
     assert "eyes -0.60 … +0.60, mouth -1.80 … +1.80, pose -0.90 … +2.70" in capsys.readouterr().out
     mina, found = Character.load(out), load_directions(report / "directions.safetensors")
     # One unit was half a standard deviation for the eyes: a whole one takes two units.
     torch.testing.assert_close(mina.steps.values[0], 2 * found.units[1, 0] * found.vectors[1, 0])
     assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97
-    assert export_character.main(["tested", str(report), "12", *words[3:]]) == 2
+    assert ohlora(["export-character", "tested", str(report), "12", *words[3:]]) == 2
     assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
-    assert export_character.main(["tested", str(report), "99", *words[3:]]) == 2
+    assert ohlora(["export-character", "tested", str(report), "99", *words[3:]]) == 2
     assert "has no case 99" in capsys.readouterr().err
 
 
@@ -124,13 +124,13 @@ def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tup
 
 def test_a_gif_sweeps_and_rests(report: Path, tmp_path: Path, weights: tuple[Path, Path]) -> None:
     out = tmp_path / "mina.safetensors"
-    assert export_character.main(["tested", str(report), "11", str(out), "--generator", str(weights[0])]) == 0
+    assert ohlora(["export-character", "tested", str(report), "11", str(out), "--generator", str(weights[0])]) == 0
     words = [str(out), str(tmp_path / "mina.gif"), "--steps", "3", "--idle", "6"]
-    assert animate_character.main(words) == 0
+    assert ohlora(["animate", *words]) == 0
     with Image.open(tmp_path / "mina.gif") as film:
         assert film.format == "GIF" and film.info["duration"] == 50 and film.size == (256, 256)
         assert 9 <= film.n_frames <= 15  # type: ignore[attr-defined]  # equal frames in a row become one
-    assert animate_character.main([*words, "--fps", "0"]) == 2
+    assert ohlora(["animate", *words, "--fps", "0"]) == 2
 
 
 # --- the original's files
@@ -148,7 +148,7 @@ def labelled_generator(path: Path) -> Generator:
 @pytest.fixture
 def original_directions(tmp_path: Path) -> Path:
     words = [str(PUBLISHED / "directions"), str(tmp_path / "v8.safetensors")]
-    assert import_directions.main([*words, "--medians", str(PUBLISHED / "medians.csv")]) == 0
+    assert ohlora(["import-directions", *words, "--medians", str(PUBLISHED / "medians.csv")]) == 0
     return tmp_path / "v8.safetensors"
 
 
@@ -179,7 +179,7 @@ def test_an_original_latent_moves_as_published(case: int, original_directions: P
     g = labelled_generator(tmp_path / "g.safetensors")
     tables = [str(PUBLISHED / "ohlora_z_vectors.csv"), str(PUBLISHED / "ohlora_w_group_names.csv")]
     words = ["--generator", str(tmp_path / "g.safetensors"), "--directions", str(original_directions)]
-    assert export_character.main(["original", *tables, str(case), str(tmp_path / "c.safetensors"), *words]) == 0
+    assert ohlora(["export-character", "original", *tables, str(case), str(tmp_path / "c.safetensors"), *words]) == 0
     character = Character.load(tmp_path / "c.safetensors")
     assert character.ranges == {
         "eyes": (-1.2, 1.2),
@@ -206,20 +206,20 @@ def test_original_files_that_do_not_fit(
     tables = [str(PUBLISHED / "ohlora_z_vectors.csv"), str(PUBLISHED / "ohlora_w_group_names.csv")]
     words = ["--directions", str(original_directions), "--generator"]
     out = str(tmp_path / "c.safetensors")
-    assert export_character.main(["original", *tables, "83", out, *words, str(weights[0])]) == 2
+    assert ohlora(["export-character", "original", *tables, "83", out, *words, str(weights[0])]) == 2
     assert "has 519 columns" in capsys.readouterr().err
     labelled_generator(tmp_path / "g.safetensors")
-    assert export_character.main(["original", *tables, "84", out, *words, str(tmp_path / "g.safetensors")]) == 2
+    assert ohlora(["export-character", "original", *tables, "84", out, *words, str(tmp_path / "g.safetensors")]) == 2
     assert "has no case 84; it has 83, 143" in capsys.readouterr().err
     folder = tmp_path / "csv"
     folder.mkdir()
-    assert import_directions.main([str(folder), out]) == 2
+    assert ohlora(["import-directions", str(folder), out]) == 2
     assert "holds no file such as" in capsys.readouterr().err
     header = ",0,1\n"
     for name in ("eyes", "mouth"):
         for group in ("hh", "hl", "lh", "ll"):
             (folder / f"{name}_change_w_vector_{group}.csv").write_text(f"{header}0,0.6,0.8\n")
-    assert import_directions.main([str(folder), out]) == 0
+    assert ohlora(["import-directions", str(folder), out]) == 0
     assert "cannot find the group" in capsys.readouterr().out
     two = load_directions(out)
     assert two.groups.attributes == ("hair_color", "hair_length") and two.vectors[0, 0].tolist() == pytest.approx(
@@ -233,11 +233,11 @@ def test_original_files_that_do_not_fit(
         (",0\n0,1\n", "lengths"),
     ):
         odd.write_text(text)
-        assert import_directions.main([str(folder), out]) == 2
+        assert ohlora(["import-directions", str(folder), out]) == 2
         assert message in capsys.readouterr().err
     odd.unlink()
-    assert import_directions.main([str(folder), out]) == 2
+    assert ohlora(["import-directions", str(folder), out]) == 2
     assert "eyes_change_w_vector_hl.csv missing" in capsys.readouterr().err
     (folder / "eyes_change_w_vector_h.csv").write_text(f"{header}0,1,2\n")
-    assert import_directions.main([str(folder), out]) == 2
+    assert ohlora(["import-directions", str(folder), out]) == 2
     assert "letters" in capsys.readouterr().err

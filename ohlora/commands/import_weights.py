@@ -1,33 +1,28 @@
 """Converts GenForce or original Oh-LoRA checkpoints into ohlora's network files.
 
-python scripts/import_weights.py stylegan_celeba_partial256x256.pth artifacts/original
-python scripts/import_weights.py stylegan_celeba_partial256x256.pth artifacts/original_labelled --add-labels 7
-python scripts/import_weights.py gender_model_0.pt artifacts/imported
-python scripts/import_weights.py gender_model_{0,1,2,3,4}.pt artifacts/filter_gender
-
 Several files of one filter CNN become one file, the ensemble that averages them.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ohlora.errors import ConfigError
-from ohlora.formats import foreign, network_files
-from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
-from ohlora.networks.generator import Generator
-from ohlora.networks.surgery import add_labels
-from ohlora.utils.commands import command
+from ohlora.utils.commands import arguments, command
+
+if TYPE_CHECKING:
+    from ohlora.formats import foreign
 
 
 def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> None:
     """Reads all of a foreign checkpoint, then writes its networks."""
+    import torch
+
+    from ohlora.formats import foreign, network_files
+    from ohlora.networks.generator import Generator
+
     found = foreign.read_foreign(source, raw)
     networks: Mapping[str, foreign.ForeignNetwork] = found.networks
     provenance = {**_origin([source]), "averaged": found.averaged}
@@ -51,6 +46,9 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
     Raises:
         ConfigError: If the files do not hold the same attribute CNN.
     """
+    from ohlora.formats import foreign, network_files
+    from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+
     digests = [network_files.fingerprint(source) for source in sources]
     for source, digest in zip(sources, digests, strict=True):
         if (first := sources[digests.index(digest)]) is not source:
@@ -70,30 +68,42 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
 
 
 def _origin(sources: Sequence[Path]) -> dict[str, Any]:
+    from ohlora.formats import network_files
+
     names, digests = [s.name for s in sources], [network_files.fingerprint(s) for s in sources]
     return {"source": ", ".join(names), "sha256": ", ".join(digests)}
 
 
 def _labelled(network: foreign.ForeignNetwork, labels: int) -> foreign.ForeignNetwork:
+    from ohlora.networks.attribute_cnn import AttributeCNN
+    from ohlora.networks.surgery import add_labels
+
     if isinstance(network, AttributeCNN):
         raise ConfigError("an attribute CNN takes no labels; leave --add-labels out")
     return add_labels(network, labels)
 
 
 def _sizes(network: foreign.ForeignNetwork) -> str:
+    from ohlora.networks.attribute_cnn import AttributeCNN
+
     what = ", ".join(network.outputs) if isinstance(network, AttributeCNN) else f"{network.c_dim} label values"
     return f"{network.resolution}×{network.resolution}, {what}"
 
 
-@command("import_weights")
+@command("ohlora import-weights")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description="Converts GenForce or Oh-LoRA checkpoints into ohlora's files.")
+    parser = arguments(
+        "import-weights",
+        "Converts GenForce or Oh-LoRA checkpoints into ohlora's files; several of one filter CNN make an ensemble.",
+        "stylegan_celeba_partial256x256.pth artifacts/original_labelled --add-labels 7",
+        "gender_model_0.pt gender_model_1.pt gender_model_2.pt artifacts/imported_v1",
+    )
     parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="the .pth or .pt file; or several")
     parser.add_argument("destination", type=Path, metavar="DEST_DIR", help="folder for what is in it")
     parser.add_argument("--raw", action="store_true", help="take 'generator' even where 'generator_smooth' is present")
     parser.add_argument("--add-labels", type=int, default=0, metavar="K", help="add K label inputs to both networks")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the new label embedding (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
     if len(given.sources) > 1:
         if given.raw or given.add_labels:
@@ -101,7 +111,3 @@ def main(args: list[str] | None = None) -> None:
         convert_ensemble(given.sources, given.destination)
     else:
         convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

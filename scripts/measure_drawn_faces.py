@@ -2,9 +2,9 @@ r"""Measures how well the scores of drawn faces agree with their true attribute 
 
 Usage::
 
-    python scripts/score_drawn_faces.py
-    python scripts/score_drawn_faces.py --resolution 64
-    python scripts/score_drawn_faces.py --resolution 64 --seed 1 --first 6000 --count 1000 \
+    python scripts/measure_drawn_faces.py
+    python scripts/measure_drawn_faces.py --resolution 64
+    python scripts/measure_drawn_faces.py --resolution 64 --seed 1 --first 6000 --count 1000 \
         --parser ohlora/weights/toy/parser.safetensors
 
 Scores are measured from the images and, by default, from the true parsing maps; their Spearman correlation with the
@@ -26,7 +26,7 @@ from ohlora.toy.accuracy import correlations, intersections_over_unions
 from ohlora.utils.commands import command
 
 
-@command("score_drawn_faces")
+@command("measure_drawn_faces")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(

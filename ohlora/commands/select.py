@@ -1,23 +1,21 @@
 """Ranks the latents that passed the evaluation of edits, and shows them for choosing by eye.
 
-python scripts/select_characters.py artifacts/evaluate_v8 artifacts/characters
-
-writes ``candidates.csv`` (first those whose worst correlation is highest, then by leakage) and ``candidates.png``, a
+Writes ``candidates.csv`` (first those whose worst correlation is highest, then by leakage) and ``candidates.png``, a
 row per candidate: as it is, then eyes, mouth and pose at their lowest and highest tested strength.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ohlora.characters.reports import Report
-from ohlora.utils import images
-from ohlora.utils.commands import command
+from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import write_rows
+
+if TYPE_CHECKING:
+    from ohlora.characters.reports import Report
 
 
 def select(report: Report, target: Path, count: int) -> None:
@@ -26,6 +24,8 @@ def select(report: Report, target: Path, count: int) -> None:
     Raises:
         ConfigError: If none does.
     """
+    from ohlora.utils import images
+
     ranked = report.ranked()
     shown = ranked[:count]
     write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])
@@ -35,18 +35,24 @@ def select(report: Report, target: Path, count: int) -> None:
     print(f"the first {len(shown)} to look at: {target / 'candidates.png'}")
 
 
-@command("select_characters")
+@command("ohlora select")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description="Ranks the latents that passed the evaluation of edits.")
+    parser = arguments(
+        "select",
+        "Ranks the latents that passed the evaluation of edits, and shows them: candidates.csv and candidates.png.",
+        "artifacts/evaluate_v9 artifacts/characters --count 8",
+    )
     parser.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation of edits")
     parser.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to")
-    parser.add_argument("--generator", type=Path, help="the generator that was tested (default: as the report says)")
-    parser.add_argument("--directions", type=Path, help="the directions that were tested (default: as the report says)")
-    parser.add_argument("--count", type=int, default=20, help="candidates shown (default: 20)")
+    parser.add_argument(
+        "--generator", type=Path, metavar="FILE", help="the generator that was tested (default: as the report says)"
+    )
+    parser.add_argument(
+        "--directions", type=Path, metavar="FILE", help="the directions that were tested (default: as the report says)"
+    )
+    parser.add_argument("--count", type=int, metavar="N", default=20, help="candidates shown (default: 20)")
     given = parser.parse_args(args)
+    from ohlora.characters.reports import Report
+
     select(Report.load(given.report, given.generator, given.directions), given.target, max(1, given.count))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from ohlora.__main__ import main as ohlora
 from ohlora.formats import foreign, network_files
 from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.networks.surgery import with_projection
-from scripts import export_weights, import_weights
 from tests import golden
 from tests.conftest import assert_same, network_state, tiny_networks
 
 
 def imported(source: Path, folder: Path) -> tuple[Path, Path]:
-    assert import_weights.main([str(source), str(folder)]) == 0
+    assert ohlora(["import-weights", str(source), str(folder)]) == 0
     return folder / "generator.safetensors", folder / "discriminator.safetensors"
 
 
@@ -26,7 +26,7 @@ def test_what_was_exported_is_imported_bit_for_bit(tmp_path: Path) -> None:
     torch.save(states, source)
     first = imported(source, tmp_path / "first")
     exported = tmp_path / "exported.pth"
-    assert export_weights.main([*map(str, first), str(exported)]) == 0
+    assert ohlora(["export-weights", *map(str, first), str(exported)]) == 0
     second = imported(exported, tmp_path / "second")
     for before, after in zip(first, second, strict=True):
         assert_same(network_state(before), network_state(after))
@@ -43,7 +43,7 @@ def test_what_was_exported_is_imported_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_generator_can_go_alone(tmp_path: Path, weights: tuple[Path, Path]) -> None:
-    assert export_weights.main([str(weights[0]), str(tmp_path / "out.pth")]) == 0
+    assert ohlora(["export-weights", str(weights[0]), str(tmp_path / "out.pth")]) == 0
     assert torch.load(tmp_path / "out.pth", weights_only=True).keys() == {"generator", "generator_smooth"}
 
 
@@ -52,8 +52,8 @@ def test_what_has_no_place_in_the_layout_is_refused(
 ) -> None:
     path = tmp_path / "projecting.safetensors"
     network_files.save_network(with_projection(tiny_networks(c_dim=2)[1]), path)
-    assert export_weights.main([str(weights[0]), str(path), str(tmp_path / "out.pth")]) == 2
+    assert ohlora(["export-weights", str(weights[0]), str(path), str(tmp_path / "out.pth")]) == 2
     assert "projection head, for which GenForce's layout has no place" in capsys.readouterr().err
-    assert export_weights.main([str(weights[1]), str(tmp_path / "out.pth")]) == 2
+    assert ohlora(["export-weights", str(weights[1]), str(tmp_path / "out.pth")]) == 2
     assert "holds a stylegan_discriminator; expected a generator" in capsys.readouterr().err
     assert not (tmp_path / "out.pth").exists()

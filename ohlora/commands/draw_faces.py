@@ -1,10 +1,5 @@
 """Draws faces with known attribute values into files; the toy world uses them in place of images annotated by hand.
 
-Usage::
-
-    python scripts/draw_faces.py artifacts/toy/drawn
-    python scripts/draw_faces.py artifacts/toy/drawn_test --count 1000 --first 6000
-
 Writes ``images/000000.png`` …, ``masks/000000.png`` … (parsing maps: class ids 0…10), ``manifest.csv`` (index, path,
 mask and the true value of every attribute) and ``normalization.json`` (the scale of the true values: mean 0, standard
 deviation 1).
@@ -12,9 +7,7 @@ deviation 1).
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +15,7 @@ from ohlora.attributes import MEASURED
 from ohlora.errors import ConfigError
 from ohlora.faces.scoring import Normalization
 from ohlora.toy import drawing
-from ohlora.utils import images
-from ohlora.utils.commands import command
+from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import replacing, write_rows
 
 
@@ -41,6 +33,8 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
     Raises:
         ValueError: If the resolution, seed, first number or a rate is out of its range.
     """
+    from ohlora.utils import images
+
     rows: list[dict[str, Any]] = []
     for index in range(first, first + count):
         truth = drawing.sample_truth(seed, index, rates)
@@ -64,20 +58,25 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
     print(f"{count} faces in {folder}, with masks, manifest.csv and normalization.json")
 
 
-@command("draw_faces")
+@command("ohlora draw-faces")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        description="Draws faces with known attribute values, and their parsing maps, into a folder."
+    parser = arguments(
+        "draw-faces",
+        "Draws faces with known attribute values, and their parsing maps, into a folder.",
+        "artifacts/toy/drawn",
+        "artifacts/toy/drawn_test --count 1000 --first 6000",
     )
     parser.add_argument("folder", type=Path, metavar="OUT", help="folder of the files")
-    parser.add_argument("--count", type=int, default=6000, help="number of faces (default: 6000)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first face (default: 0)")
-    parser.add_argument("--resolution", type=int, default=64, help="height and width in pixels (default: 64)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the faces (default: 1)")
+    parser.add_argument("--count", type=int, metavar="N", default=6000, help="number of faces (default: 6000)")
+    parser.add_argument("--first", type=int, metavar="I", default=0, help="number of the first face (default: 0)")
+    parser.add_argument(
+        "--resolution", type=int, metavar="PX", default=64, help="height and width in pixels (default: 64)"
+    )
+    parser.add_argument("--seed", type=int, metavar="S", default=1, help="seed of the faces (default: 1)")
     for name, rate in drawing.DEFAULT_RATES.items():
         parser.add_argument(
-            f"--{name}", type=float, default=rate, help=f"probability that {name} is 1 (default: {rate})"
+            f"--{name}", type=float, default=rate, metavar="P", help=f"probability that {name} is 1 (default: {rate})"
         )
     given = parser.parse_args(args)
     rates = {name: getattr(given, name) for name in drawing.DEFAULT_RATES}
@@ -85,7 +84,3 @@ def main(args: list[str] | None = None) -> None:
         draw(given.folder, given.count, given.resolution, given.seed, given.first, rates)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

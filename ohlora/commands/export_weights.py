@@ -1,22 +1,15 @@
-"""Writes ohlora's network files in the layout of GenForce's checkpoints.
-
-python scripts/export_weights.py artifacts/finetune_v8/generator.safetensors generator.pth
-python scripts/export_weights.py artifacts/finetune_v8/generator.safetensors \
-    artifacts/finetune_v8/discriminator.safetensors stylegan.pth
-"""
+"""Writes ohlora's network files in the layout of GenForce's checkpoints."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from ohlora.formats import foreign, network_files
-from ohlora.utils.commands import command
+from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def export(generator: Path, discriminator: Path | None, destination: Path) -> dict[str, dict[str, Tensor]]:
@@ -28,6 +21,10 @@ def export(generator: Path, discriminator: Path | None, destination: Path) -> di
     Returns:
         What was written: entry → state dict.
     """
+    import torch
+
+    from ohlora.formats import foreign, network_files
+
     network = network_files.load_generator(generator)
     if len(network.label_table):
         count = len(network.label_table)
@@ -41,17 +38,17 @@ def export(generator: Path, discriminator: Path | None, destination: Path) -> di
     return entries
 
 
-@command("export_weights")
+@command("ohlora export-weights")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description="Writes network files in the layout of GenForce's checkpoints.")
+    parser = arguments(
+        "export-weights",
+        "Writes network files in the layout of GenForce's checkpoints.",
+        "artifacts/finetune_v8/generator.safetensors artifacts/finetune_v8/discriminator.safetensors stylegan.pth",
+    )
     parser.add_argument("generator", type=Path, metavar="GENERATOR", help="a generator's .safetensors")
     parser.add_argument("discriminator", type=Path, nargs="?", metavar="DISCRIMINATOR", help="a discriminator's, too")
     parser.add_argument("destination", type=Path, metavar="OUT.pth", help="the file to write")
     given = parser.parse_args(args)
     entries = export(given.generator, given.discriminator, given.destination)
     print(f"{given.destination}: {', '.join(entries)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,26 +1,20 @@
 """Keeps the images whose scores pass every rule, and says what each rule costs.
 
-python scripts/filter_images.py artifacts/score_v1/scores.csv artifacts/filter_v1/manifest.csv \
-    --keep "gender >= 0.92" --keep "quality >= 0.9" --keep "age <= 0.008" --keep "glass <= 0.01" --from-index 2000
-
 The table has a header, a column that numbers the images (index or img_no), and a column per attribute, named by it with
 or without ``_score``. The result has the same columns, one row per kept image, paths relative to itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from ohlora.datamodules.images import attribute_column, image_numbers, numbers_in, paths_of
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.rules import Rule
-from ohlora.utils.commands import command
+from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import Row, read_rows, shortened, write_rows
 
 
@@ -30,6 +24,8 @@ def passing(source: Path, rows: list[Row], rules: list[Rule]) -> np.ndarray:
     Raises:
         DataError: If the table lacks a rule's column, or a value is not a number.
     """
+    from ohlora.datamodules.images import attribute_column, numbers_in
+
     columns = [attribute_column(source, rows[0], rule.attribute) for rule in rules]
     missing = [rule.attribute for rule, found in zip(rules, columns, strict=True) if found is None]
     if missing:
@@ -41,6 +37,8 @@ def passing(source: Path, rows: list[Row], rules: list[Rule]) -> np.ndarray:
 
 def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> None:
     """Writes the rows that pass, and prints what each rule costs."""
+    from ohlora.datamodules.images import image_numbers, paths_of
+
     require(source)
     rows = read_rows(source)
     numbers = image_numbers(source, rows)
@@ -71,10 +69,15 @@ def moved(row: Row, source: Path, target: Path) -> dict[str, str]:
     return row | {"path": Path(os.path.relpath(source / row["path"], target)).as_posix()}
 
 
-@command("filter_images")
+@command("ohlora filter")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description="Keeps the images whose scores pass every rule.")
+    parser = arguments(
+        "filter",
+        "Keeps the images whose scores pass every rule, and says what each rule costs.",
+        "artifacts/score_v1/scores.csv artifacts/filter_v1/manifest.csv "
+        "--keep 'gender >= 0.92' --keep 'age <= 0.008' --from-index 2000",
+    )
     parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="table of scores")
     parser.add_argument("output", type=Path, metavar="OUT.csv", help="manifest to write")
     parser.add_argument("--keep", action="append", required=True, metavar="RULE", help="for example 'gender >= 0.92'")
@@ -85,7 +88,3 @@ def main(args: list[str] | None = None) -> None:
     except ValueError as error:
         raise ConfigError(f"--keep: {error}") from error
     filter_images(given.scores, given.output, rules, given.from_index)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The commands of ``ohlora``: a file for each that neither trains nor predicts, and the table of all.
+
+The table imports nothing, so that ``ohlora --help`` and a mistyped command are answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A command of the table.
+
+    Attributes:
+        module: The module whose ``main`` runs it with the words after its name; that of a stage's command also gets the
+            name.
+        about: What it does, in one line.
+        group: The heading under which it is listed.
+    """
+
+    module: str
+    about: str
+    group: str
+
+
+STAGES, IMAGES, FILES, CHARACTERS, AROUND = (
+    "stages",
+    "images and networks",
+    "weights of other projects",
+    "characters",
+    "overview",
+)
+
+COMMANDS: Mapping[str, Entry] = {
+    "fit": Entry("ohlora.cli", "train a stage", STAGES),
+    "validate": Entry("ohlora.cli", "measure a stage on validation data", STAGES),
+    "test": Entry("ohlora.cli", "measure a stage on test data", STAGES),
+    "predict": Entry("ohlora.cli", "make or score images", STAGES),
+    "draw-faces": Entry("ohlora.commands.draw_faces", "draw annotated faces", IMAGES),
+    "filter": Entry("ohlora.commands.filter", "keep the images whose scores pass rules", IMAGES),
+    "merge": Entry("ohlora.commands.merge", "join attribute networks into one", IMAGES),
+    "select": Entry("ohlora.commands.select", "rank the faces that follow their edits, and show them", CHARACTERS),
+    "export-character": Entry("ohlora.commands.export_character", "write a face as a character file", CHARACTERS),
+    "animate": Entry("ohlora.commands.animate", "play a character into a GIF", CHARACTERS),
+    "import-weights": Entry("ohlora.commands.import_weights", "read GenForce or Oh-LoRA checkpoints", FILES),
+    "export-weights": Entry("ohlora.commands.export_weights", "write a checkpoint in GenForce's layout", FILES),
+    "import-directions": Entry("ohlora.commands.import_directions", "read the original's directions", FILES),
+    "demo": Entry("ohlora.commands.demo", "run the chain at a small size; ends with a page", AROUND),
+    "doctor": Entry("ohlora.doctor", "say what is installed, what has been made, and what to run next", AROUND),
+    "pipeline": Entry("ohlora.generated", "list the stages of a world and their commands; write dvc.yaml", AROUND),
+    "studio": Entry("ohlora.studio.server", "annotate, choose and steer in the browser", AROUND),
+}
+"""Name → command, in the order in which they are listed."""

@@ -1,0 +1,140 @@
+"""The demo, as a stranger runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ohlora import pipeline
+from ohlora.__main__ import main as ohlora
+from ohlora.characters.character import Character
+from ohlora.commands import demo
+from ohlora.formats import network_files
+from ohlora.utils.files import read_rows, write_rows
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that the demo ran. Its commands are real; stages leave files of no content, and v1 is refused."""
+    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
+    found: list[list[str]] = []
+
+    def run(words: list[str]) -> int:
+        found.append(words)
+        world = pipeline.world("demo")
+        if words[0] not in ("fit", "predict", "test"):
+            return ohlora(words)
+        if words[1] == "finetune_v1":
+            return 2
+        for path in world.makes(world.stages[words[1]]):
+            path.mkdir(parents=True) if not path.suffix else path.parent.mkdir(parents=True, exist_ok=True)
+            scores = dict.fromkeys(("gender_score", "quality_score"), 1) | dict.fromkeys(
+                ("age_score", "glass_score"), 0
+            )
+            write_rows(path, [{"index": 0, **scores}]) if path.suffix else None
+        return 0
+
+    monkeypatch.setattr(demo, "ohlora", run)
+    return found
+
+
+def refused(*words: str) -> int | str | None:
+    """The exit code of a demo that ends at fine-tune v1."""
+    with pytest.raises(SystemExit) as ended:
+        ohlora(["demo", *words])
+    return ended.value.code
+
+
+def test_a_stopped_demo_goes_on(ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused() == 2
+    assert [words[1] for words in ran[:2]] == ["generate_original", "score_original"] and len(ran) == 5
+    said = capsys.readouterr().out
+    assert "\n# step 1 of 15 · Make 1,000 images with the toy StyleGAN that ships · about 2 min left\n$ python" in said
+    assert "→ 1 of 1 images pass all four rules." in said
+    # The steps before took next to nothing here.
+    assert re.search("\n# step 5 of 15 · Fine-tune v1 on them · about [789]0 s left\n", said)
+    checkpoint = tmp_path / "demo" / "finetune_v1" / "runs" / "0001" / "checkpoints" / "images-000001000.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    ran.clear()
+    assert refused() == 2
+    assert ran == [["fit", "finetune_v1", "--world", "demo", "--ckpt_path", "last"]]
+    assert capsys.readouterr().out.startswith("\nsteps 1 to 4 are done already\n\n# step 5 of 15 · ")
+    (tmp_path / "demo" / "filter_original" / "manifest.csv").unlink()
+    ran.clear()
+    assert refused() == 2
+    assert [words[0] for words in ran] == ["filter", "fit"], "what is missing is made again, and no more"
+
+
+def test_only_what_a_demo_made_is_removed_and_only_when_asked(
+    ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused() == 2
+    own = [tmp_path / "demo" / name for name in ("labels/labels_2k.csv", "characters/own.safetensors", "notes.txt")]
+    chosen = tmp_path / "demo" / "evaluate_v9" / "choices.csv"
+    for path in (*own, chosen):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*")}
+    ran.clear()
+    for words, code in ((["--help"], 0), (["--freshly"], 2)):
+        assert refused(*words) == code
+    assert ohlora(["demo", "--seed", "3"]) == 2
+    assert (
+        "ohlora demo: " in (said := capsys.readouterr().err) and "holds a demo of seed 0: go on with --seed 0" in said
+    )
+    assert not ran and before == {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*")}
+    assert refused("--fresh", "--seed", "3") == 2
+    assert "removed generate_original, score_original," in capsys.readouterr().out
+    assert ran[0][-2:] == ["--model.init_args.seed", "3"] and len(ran) == 5
+    assert not chosen.exists() and all(path.is_file() for path in own)
+
+
+def test_a_demo_that_was_stopped_at_once_keeps_its_seed(
+    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "ohlora", lambda words: 143)
+    assert refused("--seed", "3") == refused("--seed", "3") == 143
+    assert ohlora(["demo"]) == 2 and "a demo of seed 3" in capsys.readouterr().err
+
+
+def test_the_demo_can_go_elsewhere(ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "some where"
+    assert refused("--output", str(other)) == 2
+    assert (other / "demo" / "filter_original" / "manifest.csv").is_file() and not (tmp_path / "demo").exists()
+    assert f"$ OHLORA_ARTIFACTS='{other}' python -m ohlora predict generate_original" in capsys.readouterr().out
+    assert refused() == 2 and (tmp_path / "demo" / "filter_original").is_dir(), "the next call is not changed"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_leaves_a_page_and_a_character(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
+    assert ohlora(["demo"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n→ ") == said.count("\n# step ") == 15 and "of 48 faces follow in all three" in said
+    page = (tmp_path / "demo" / "index.html").read_text()
+    assert page.count("<img ") == page.count('src="data:image/') == 9
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", page), "the page stands alone"
+    assert all(command in page for command in ("ohlora filter ", "--ckpt_path last", "ohlora animate "))
+    assert len(read_rows(tmp_path / "demo" / "generate_original" / "manifest.csv")) == 1000
+    made = network_files.read_metadata(tmp_path / "demo" / "finetune_v8" / "generator.safetensors")
+    assert made["provenance"]["images_seen"] == 4000
+    face = Character.load(tmp_path / "demo" / "characters" / "mina.safetensors")
+    assert face.render(mouth=0.5).size == (64, 64)
+    # Resumed once, in the same run.
+    assert [p.name for p in (tmp_path / "demo" / "finetune_v8" / "runs").iterdir()] == ["0001"]
+    # A second call does nothing again, and leaves alone what was chosen in between.
+    chosen = tmp_path / "demo" / "evaluate_v9" / "choices.csv"
+    chosen.write_text("case,choice,latents\n")
+    (tmp_path / "demo" / "characters" / "mina.gif").unlink()
+    assert ohlora(["demo"]) == 0
+    said = capsys.readouterr().out
+    assert "steps 1 to 14 are done already" in said and said.count("\n→ ") == 1
+    assert "# step 15 of 15 · Play it · about 10 s left" in said and chosen.is_file()
+    again = (tmp_path / "demo" / "index.html").read_text()
+    assert again.count(" s)</span>") == page.count(" s)</span>") == 15
