@@ -216,7 +216,7 @@ class RunLogger(Logger):
         path = Path(self.run_dir) / "metrics.csv" if self.run_dir is not None else None
         if path is None or not path.is_file():
             return []
-        return [{k: float(v) for k, v in row.items() if v} for row in read_rows(path) if row.get(name)]
+        return [{k: float(v) for k, v in row.items() if v} for row in read_rows(path, cut=True) if row.get(name)]
 
     @rank_zero_only
     def rewind(self) -> None:
@@ -225,7 +225,7 @@ class RunLogger(Logger):
             return
         path = Path(self.run_dir) / "metrics.csv"
         if path.is_file():
-            write_rows(path, [row for row in read_rows(path) if float(row[CLOCK]) <= self.kimg + 1e-9])
+            write_rows(path, [row for row in read_rows(path, cut=True) if float(row[CLOCK]) <= self.kimg + 1e-9])
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
