@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
@@ -405,20 +405,3 @@ def recipe() -> Vocabulary:
     """The vocabulary of the recipe, which ships."""
     path = shipped("configs/worlds/celeba256.yaml")
     return Vocabulary.read(path, yaml.safe_load(path.read_text(encoding="utf-8"))["attributes"])
-
-
-def column(header: Iterable[str], name: str) -> str | None:
-    """Finds the column of a table that holds an attribute.
-
-    Args:
-        header: The table's columns.
-        name: Name of the attribute.
-
-    Returns:
-        ``<name>``, ``<name>_score`` or the column that is declared as its source; None if the table has none of them.
-
-    Raises:
-        ConfigError: If there is no such attribute.
-    """
-    there = set(header)
-    return next((found for found in vocabulary()[name].columns if found in there), None)

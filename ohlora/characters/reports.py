@@ -88,7 +88,7 @@ class Report:
     """
 
     folder: Path
-    rows: list[dict[str, str]]
+    rows: Sequence[Mapping[str, str]]
     passed: list[bool]
     measured: Mapping[str, Tensor]
     codes: Codes
@@ -133,7 +133,7 @@ class Report:
             if network_files.fingerprint(path) != about[what]:
                 raise DataError(f"{path} is not the {what} that {folder} was tested with; name that one")
         rows = read_rows(folder / RESULTS)
-        if [int(row["case"]) for row in rows] != tensors["case"].tolist():
+        if [row.get("case") for row in rows] != [str(case) for case in tensors["case"].tolist()]:
             raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
         found = load_directions(str(paths["directions"]))
         names = found.attributes
@@ -200,12 +200,12 @@ class Report:
             return {}
         found: dict[int, Choice] = {}
         cases = {row["case"] for row in self.rows}
-        for k, row in enumerate(read_rows(path)):
+        for row in read_rows(path):
             if row.get("latents") != self.fingerprint:
                 raise DataError(f"{path} was chosen from another test than the one there; remove it, and choose anew")
             if row.get("case") not in cases or row.get("choice") not in get_args(Choice):
                 raise DataError(
-                    f"{path}, row {k + 2}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
+                    f"{path}, {row}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
                     f"of {', '.join(get_args(Choice))}"
                 )
             found[int(row["case"])] = cast(Choice, row["choice"])

@@ -49,6 +49,11 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
     with replacing(folder / "normalization.json") as part:
         part.write_text(json.dumps(normalization.to_dict(), indent=2) + "\n", encoding="utf-8")
     write_rows(folder / "manifest.csv", rows)
+    others = len(images.images_in(folder / "images")[0]) - count
+    if others:
+        print(
+            f"{folder / 'images'} also holds {others:,} images that were there before; manifest.csv does not name them"
+        )
     print(f"{count} faces in {folder}, with masks, manifest.csv and normalization.json")
 
 

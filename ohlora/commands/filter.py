@@ -12,27 +12,26 @@ from pathlib import Path
 import numpy as np
 
 from ohlora import pipeline
-from ohlora.attributes import column
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.rules import Rule, concept
 from ohlora.utils.commands import arguments, command
-from ohlora.utils.files import read_rows, write_rows
+from ohlora.utils.files import Row, read_rows, shortened, write_rows
 from ohlora.worlds import DEFAULT, SHIPPED
 
 
-def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.ndarray:
+def passing(source: Path, rows: list[Row], rules: list[Rule]) -> np.ndarray:
     """Which rows pass which rules: rows × rules, boolean.
 
     Raises:
         DataError: If the table lacks a rule's column, or a value is not a number.
     """
-    from ohlora.datamodules.images import numbers_in
+    from ohlora.datamodules.images import attribute_column, numbers_in
 
-    columns = [column(rows[0], rule.attribute) for rule in rules]
+    columns = [attribute_column(source, rows[0], rule.attribute) for rule in rules]
     missing = [rule.attribute for rule, found in zip(rules, columns, strict=True) if found is None]
     if missing:
-        raise DataError(f"{source} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
+        raise DataError(f"{source} has no column for {', '.join(missing)}; the header has {shortened(rows[0], ', ')}")
     # In double precision, since limits such as 0.01 are compared with printed decimals.
     values = numbers_in(source, rows, [c for c in columns if c is not None], np.float64)
     return np.stack([rule.holds(values[:, k]) for k, rule in enumerate(rules)], axis=1)
@@ -40,13 +39,15 @@ def passing(source: Path, rows: list[dict[str, str]], rules: list[Rule]) -> np.n
 
 def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> None:
     """Writes the rows that pass, and prints what each rule costs."""
-    from ohlora.datamodules.images import image_numbers
+    from ohlora.datamodules.images import image_numbers, paths_of
 
     require(source)
     rows = read_rows(source)
     numbers = image_numbers(source, rows)
     if numbers is None:
         raise DataError(f"{source} has no column that numbers the images; expected index or img_no")
+    if "path" in rows[0]:
+        paths_of(source, rows)
     considered = [row for row, number in zip(rows, numbers, strict=True) if number >= from_index]
     if not considered:
         raise DataError(f"{source}: none of {len(rows)} images has an index of {from_index} or more")
@@ -63,7 +64,7 @@ def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int
     print(f"{len(result)} images kept: {target}")
 
 
-def moved(row: dict[str, str], source: Path, target: Path) -> dict[str, str]:
+def moved(row: Row, source: Path, target: Path) -> dict[str, str]:
     """A row whose paths are relative to another folder."""
     if "path" not in row:
         return row

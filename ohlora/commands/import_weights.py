@@ -51,6 +51,10 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
     from ohlora.formats import foreign, network_files
     from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 
+    digests = [network_files.fingerprint(source) for source in sources]
+    for source, digest in zip(sources, digests, strict=True):
+        if (first := sources[digests.index(digest)]) is not source:
+            raise ConfigError(f"{source} holds the same as {first}; an ensemble needs each of its members once")
     members: list[AttributeCNN] = []
     names: list[str] = []
     for source in sources:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.attributes import NEGATES, column, vocabulary
+from ohlora.attributes import NEGATES, vocabulary
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.epochs import EpochImages
-from ohlora.datamodules.images import ImageFileDataset, image_numbers, numbers_in
+from ohlora.datamodules.images import ImageFileDataset, attribute_column, image_numbers, numbers_in, paths_of
 from ohlora.errors import ConfigError, DataError, FormatError, MissingArtifactError
 from ohlora.faces.scoring import Normalization
 from ohlora.pipeline import require
 from ohlora.utils.clock import Clock
-from ohlora.utils.files import read_rows
+from ohlora.utils.files import read_rows, shortened
 
 NORMALIZATION = "normalization.json"
 """Name of the file that holds a table's scale; it lies beside the table."""
@@ -79,6 +81,10 @@ class ScoredImages(EpochImages):
         if not self.attributes:
             raise ConfigError("the attributes to learn are not known; set data.init_args.attributes")
         parts = [self._listed(manifest) for manifest in self.manifests]
+        times = Counter(os.path.normpath(path) for part in parts for path in part.paths)
+        double = [path for path, count in times.items() if count > 1]
+        if double:
+            raise DataError(f"{len(double):,} images are in several manifests: {shortened(double)}; expected each once")
         self._standardize([part.arrays for part in parts])
         listed = self.files(
             self.manifests[0],
@@ -97,14 +103,16 @@ class ScoredImages(EpochImages):
         rows = read_rows(manifest)
         if not rows or "path" not in rows[0]:
             raise DataError(f"{manifest} has no rows or no column 'path'; expected a table of scores")
-        columns = [column(rows[0], name) for name in self.attributes]
+        columns = [attribute_column(manifest, rows[0], name) for name in self.attributes]
         missing = [name for name, found in zip(self.attributes, columns, strict=True) if found is None]
         if missing:
-            raise DataError(f"{manifest} has no column for {', '.join(missing)}; the header has {', '.join(rows[0])}")
+            raise DataError(
+                f"{manifest} has no column for {', '.join(missing)}; the header has {shortened(rows[0], ', ')}"
+            )
         labels = numbers_in(manifest, rows, [c for c in columns if c is not None])
         for k, name in enumerate(self.attributes):
             self._check_levels(manifest, name, labels[:, k])
-        paths = [manifest.parent / row["path"] for row in rows]
+        paths = paths_of(manifest, rows)
         mirrored = self._mirror(manifest, labels) if self.flip else labels
         return self.files(manifest, paths, image_numbers(manifest, rows), label=labels, mirrored_label=mirrored)
 

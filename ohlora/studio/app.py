@@ -173,14 +173,18 @@ def annotation_session(settings: Settings) -> AnnotationSession:
         DataError: If the table of annotations cannot be used.
     """
     require(settings.images, folder=True)
-    pictures = [inside(settings.root, path) for path in images.paths_in(settings.images)]
+    found, left_out = images.images_in(settings.images)
+    pictures = [inside(settings.root, path) for path in found]
+    without = images.left_out_as(left_out, settings.images)
     if not pictures:
-        raise MissingArtifactError(f"{settings.images} holds no images; {pipeline.hint(settings.images)}")
+        reason = f"left out: {without}" if without else pipeline.hint(settings.images)
+        raise MissingArtifactError(f"{settings.images} holds no images; {reason}")
+    left_out_note = f"{settings.images}: took {len(pictures):,} images, left out {without}" if without else ""
     rules = {rule.attribute: rule for rule in concept()}
     # The proposed annotation is the one of the concept, so that most images take a single key.
     fits = {name: int(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0 for name in settings.attributes}
     file = AnnotationFile(settings.annotations, pictures, settings.attributes, settings.highest)
-    return AnnotationSession(file, fits)
+    return AnnotationSession(file, fits, note=left_out_note)
 
 
 def ensemble_scores(
@@ -303,7 +307,8 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
 
     def started() -> list[Any]:
         try:
-            return view(annotation_session(settings))
+            tab = annotation_session(settings)
+            return view(tab, tab.note)
         except OhloraError as error:
             off = [gr.Button(interactive=False) for _ in toggles]
             return [None, None, "", *off, _warning(error)]

@@ -38,7 +38,7 @@ def pictures(tmp_path: Path) -> list[Path]:
     folder = tmp_path / "images"
     for k in range(12):
         images.save_png(np.full((16, 16, 3), 20 * k, np.uint8), folder / f"{k:06d}.png")
-    return images.paths_in(folder)
+    return images.images_in(folder)[0]
 
 
 def annotating(pictures: list[Path], table: Path, **settings: object) -> AnnotationSession:
@@ -157,7 +157,7 @@ def test_ensembles_score_the_images(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for k in range(3):
         images.save_png(np.full((64, 64, 3), 80 * k, np.uint8), folder / f"{k}.png")
-    pictures = images.paths_in(folder)
+    pictures = images.images_in(folder)[0]
     torch.manual_seed(0)
     ensemble = AttributeEnsemble.of([attribute_cnn("glass", "small", 64) for _ in range(2)]).eval()
     network_files.save_network(ensemble, tmp_path / "glass.safetensors")
