@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ohlora import renamed, worlds
+from ohlora import attributes, renamed, worlds
 from ohlora.errors import MissingArtifactError
 from ohlora.worlds import Stage, World
 
@@ -52,7 +52,7 @@ _DECLARED = (
     _stage("original_labelled", "0", "the original StyleGAN with seven label inputs",
            "라벨 입력을 일곱 개 더한 원본 StyleGAN",
            f"import-weights {PUBLISHED} {{original_labelled}}", f"./{PUBLISHED}",
-           f"original_labelled/{NETWORKS}", options="--add-labels 7"),
+           f"original_labelled/{NETWORKS}", options="--add-labels"),
     _stage("generate_original", "1", "images of the original StyleGAN", "원본 StyleGAN의 이미지", "predict",
            "original/generator.safetensors", f"generate_original/{GENERATED}"),
     *(_stage(f"imported_{name}", "2", f"the published ensemble of stage 2, {name}", f"공개된 2단계 앙상블, {name}",
@@ -159,8 +159,14 @@ def world(given: str) -> World:
 
 
 def use(of: World) -> None:
-    """Makes a world the one that hints of missing inputs speak of first."""
+    """Makes a world the one whose attributes are meant, and that hints of missing inputs speak of first."""
     _in_use[:] = [of]
+    attributes.use(of.attributes)
+
+
+def path(name: str) -> Path:
+    """Where the world in use has a file or folder; see :meth:`ohlora.worlds.World.path`."""
+    return (_in_use[0] if _in_use else world(worlds.DEFAULT)).path(name)
 
 
 def hint(path: str | Path) -> str | None:

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.attributes import attribute
-
-AT_HALF = ("gender >= 0.5", "quality >= 0.5", "age <= 0.5", "glass <= 0.5")
-"""The rules of the concept (young woman, no glasses, good image quality) at thresholds of 0.5."""
+from ohlora.attributes import vocabulary
+from ohlora.errors import ConfigError
 
 COMPARISONS: dict[str, Callable[[Any, float], Any]] = {
     ">=": operator.ge,
@@ -43,13 +41,18 @@ class Rule:
         """Parses a rule; the attribute's name may end in ``_score``.
 
         Raises:
-            ValueError: If the text is not ``ATTRIBUTE COMPARISON NUMBER``, or the attribute is unknown.
+            ConfigError: If the text is not ``ATTRIBUTE COMPARISON NUMBER``, or the world has no such attribute.
         """
         match = re.fullmatch(r"\s*(\w+?)(?:_score)?\s*(>=|<=|>|<)\s*(\S+)\s*", text)
-        if match is None:
-            raise ValueError(f"{text!r} is no rule; expected for example 'gender >= 0.92' (with >=, <=, > or <)")
-        attribute(match[1])
-        return cls(match[1], match[2], float(match[3]))
+        try:
+            if match is None:
+                raise ValueError
+            return cls(vocabulary()[match[1]].name, match[2], float(match[3]))
+        except ConfigError:
+            raise
+        except ValueError:
+            expected = "expected for example 'gender >= 0.92' (with >=, <=, > or <)"
+            raise ConfigError(f"{text!r} is no rule; {expected}") from None
 
     def holds(self, values: np.ndarray) -> np.ndarray:
         """Evaluates the condition element by element: values of any shape in, booleans of that shape out."""
@@ -72,5 +75,6 @@ def all_hold(rules: Iterable[Rule], scores: Mapping[str, np.ndarray]) -> np.ndar
     return np.asarray(np.logical_and.reduce([rule.holds(scores[rule.attribute]) for rule in rules]))
 
 
-CONCEPT = tuple(Rule.parse(rule).attribute for rule in AT_HALF)
-"""The filters whose scores decide whether an image fits the concept."""
+def concept() -> list[Rule]:
+    """The rules of the concept of the world in use, as its file declares them; none where it declares none."""
+    return [Rule.parse(rule) for rule in vocabulary().concept]

@@ -161,6 +161,8 @@ class RunLogger(Logger):
             )
             self._run.define_metric(CLOCK)
             self._run.define_metric("*", step_metric=CLOCK)
+            if self.mode == "offline":
+                print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(self._run.dir).parent)}")
         return self._run
 
     @rank_zero_only
@@ -214,7 +216,7 @@ class RunLogger(Logger):
         path = Path(self.run_dir) / "metrics.csv" if self.run_dir is not None else None
         if path is None or not path.is_file():
             return []
-        return [{k: float(v) for k, v in row.items() if v} for row in read_rows(path) if row.get(name)]
+        return [{k: float(v) for k, v in row.items() if v} for row in read_rows(path, cut=True) if row.get(name)]
 
     @rank_zero_only
     def rewind(self) -> None:
@@ -223,15 +225,12 @@ class RunLogger(Logger):
             return
         path = Path(self.run_dir) / "metrics.csv"
         if path.is_file():
-            write_rows(path, [row for row in read_rows(path) if float(row[CLOCK]) <= self.kimg + 1e-9])
+            write_rows(path, [row for row in read_rows(path, cut=True) if float(row[CLOCK]) <= self.kimg + 1e-9])
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Closes the W&B run, so that the next run in this process starts its own."""
         if self._run is None:
             return
-        folder = self._run.dir
         self._run.finish(exit_code=0 if status == "success" else 1)
         self._run = None
-        if self.mode == "offline" and folder:
-            print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(folder).parent)}")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ohlora.attributes import Vocabulary, recipe
 from ohlora.errors import ConfigError
 from ohlora.utils.files import artifacts_root, seen_from, shipped
 
@@ -26,6 +27,8 @@ DEFAULT = "celeba256"
 """The world of a command that names none."""
 VERBS = ("fit", "validate", "test", "predict")
 """The commands of the entry point that run a stage."""
+ASKING = ("filter", "import-weights")
+"""Commands without a configuration that ask for a world's attributes, and are told which world."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class World:
             directory, an absolute path, or another name of this world.
         hints: Files that no stage makes → how to come by them.
         stages: The stages it runs, in order, by name.
+        attributes: The attributes it declares, with those of the world it builds on.
         artifacts: The artifacts root, if it is not the one in use.
     """
 
@@ -87,6 +91,7 @@ class World:
     names: Mapping[str, str]
     hints: Mapping[str, str]
     stages: Mapping[str, Stage]
+    attributes: Vocabulary = field(default_factory=Vocabulary)
     artifacts: Path | None = None
 
     @property
@@ -123,7 +128,13 @@ class World:
         """The short command that runs a stage of this world, as it is typed in a shell."""
         if stage.configured:
             return typed([stage.command, stage.name, *([] if self.given == DEFAULT else ["--world", self.given])])
-        return typed(self.words(f"{stage.command} {stage.options}"))
+        return typed(self.unconfigured(stage))
+
+    def unconfigured(self, stage: Stage) -> list[str]:
+        """The words of a stage without a configuration."""
+        words = self.words(f"{stage.command} {stage.options}")
+        asks = words[0] in ASKING and self.given != DEFAULT
+        return [*words, "--world", self.given] if asks else words
 
     def needs(self, stage: Stage) -> list[Path]:
         """What a stage reads, as paths."""
@@ -170,7 +181,12 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
         there = shipped("scripts").is_dir()
         stages = {name: stage for name, stage in stages.items() if there or not _script(stage.command)}
     names, hints = {**base.names, **(said.get("names") or {})}, {**base.hints, **(said.get("hints") or {})}
-    return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages)
+    attributes = base.attributes
+    if "attributes" in said:
+        attributes = Vocabulary.read(path, said["attributes"], base.attributes)
+    elif "base" not in said:
+        attributes = recipe()
+    return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages, attributes)
 
 
 @cache
@@ -179,7 +195,7 @@ def _said(path: Path) -> dict[str, Any]:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
-    keys = ("about", "base", "root", "overlays", "names", "hints", "stages")
+    keys = ("about", "base", "root", "overlays", "names", "hints", "attributes", "stages")
     if not isinstance(said, dict):
         raise ConfigError(f"{path} holds {type(said).__name__}; expected settings: {', '.join(keys)}")
     _known(path, "setting", said, keys)

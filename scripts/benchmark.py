@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ohlora.attributes import EXPRESSIONS
+from ohlora.attributes import recipe
 from ohlora.characters.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.datamodules.latents import Latents
@@ -598,7 +598,8 @@ def render(given: argparse.Namespace) -> dict[str, float]:
         generator = generator.to(given.device)
         w = Codes(torch.randn(1, generator.w_dim, device=given.device), Space.W)
         steps = Codes(torch.randn(3, generator.w_dim, device=given.device), Space.W)
-        character = Character(generator, w, EXPRESSIONS, steps, dict.fromkeys(EXPRESSIONS, (-1.0, 1.0)))
+        names = recipe().names("expression")
+        character = Character(generator, w, names, steps, dict.fromkeys(names, (-1.0, 1.0)))
         works: dict[str, Callable[[], object]] = {
             "render": partial(character.render, eyes=0.1, mouth=0.1, pose=0.1),
             "studio": partial(SteeringSession(character).image, [0.1, 0.1, 0.1]),

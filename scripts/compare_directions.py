@@ -25,7 +25,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from ohlora import commandline, pipeline, worlds
 from ohlora.__main__ import main as ohlora
-from ohlora.attributes import EXPRESSIONS
+from ohlora.attributes import vocabulary
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.errors import ConfigError
 from ohlora.utils import figures, images
@@ -120,7 +120,7 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     (found,) = read_rows(folder / STATISTICS)
     row: Row = {"method": name, "budget": budget or "", "seed": seed, "pass_rate": float(found["passed_ratio"])}
     for what, column in PER_ATTRIBUTE.items():
-        row |= {f"{what}_{a}": float(found.get(f"{a}_{column}", "nan")) for a in EXPRESSIONS}
+        row |= {f"{what}_{a}": float(found.get(f"{a}_{column}", "nan")) for a in vocabulary().names("expression")}
     drift = [float(value) for key, value in found.items() if key.startswith("drift_")]
     row |= {"drift": round(float(np.mean(drift)), 4), "realism_change": float(found.get("realism_change", "nan"))}
     images_used = {"images": used, "images_per_latent": per_latent}
@@ -157,7 +157,7 @@ def drawn(rows: list[Row], methods: Sequence[str]) -> np.ndarray:
     }
     figure = Figure(figsize=(16, 8), layout="constrained")
     for k, (title, what) in enumerate(panels.items()):
-        columns = [f"{what}_{a}" for a in EXPRESSIONS] if what in PER_ATTRIBUTE else [what]
+        columns = [f"{what}_{a}" for a in vocabulary().names("expression")] if what in PER_ATTRIBUTE else [what]
         axes = figure.add_subplot(2, 4, k + 1)
         for m, name in enumerate(methods):
             budgets = sorted({row["budget"] for row in rows if row["method"] == name}, key=lambda b: b or 0)

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ohlora.attributes import MEASURED
+from ohlora import pipeline
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import network_files
 from ohlora.networks.sampling import counted_images, scored
-from ohlora.rules import CONCEPT
 from ohlora.toy import drawing
 from ohlora.toy.accuracy import correlations, intersections_over_unions
+from ohlora.toy.drawing import MEASURED
 from ohlora.utils import images
 from ohlora.utils.commands import Row, measuring
 from ohlora.utils.files import shipped
@@ -55,7 +55,7 @@ def filter_rows(runs: Path, generated: Tensor) -> list[Row]:
     """Measures the filters: AUROC out of fold, and agreement with independently trained ones on generated images."""
     rows: list[Row] = []
     agreements: list[Row] = []
-    for name in CONCEPT:
+    for name in pipeline.world("toy").attributes.names("filter"):
         path = runs / f"filter_{name}" / f"{name}.safetensors"
         pooled = network_files.read_metadata(path)["provenance"]["out_of_fold"]["out_of_fold/auroc"]
         rows.append((f"{name} filter, pooled out-of-fold AUROC", 0.99, pooled))

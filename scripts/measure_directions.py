@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ohlora.attributes import EXPRESSIONS
+from ohlora import pipeline
 from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.pipeline import require
 from ohlora.utils.commands import Row, measuring
@@ -41,7 +41,9 @@ def rows_of(method: str, folder: Path) -> list[Row]:
         ("leakage, mean of latents", "leakage_mean"),
         ("leakage, systematic", "systematic_leakage"),
     ):
-        columns |= {f"{what}: {name}": f"{name}_{column}" for name in EXPRESSIONS}
+        columns |= {
+            f"{what}: {name}": f"{name}_{column}" for name in pipeline.world("toy").attributes.names("expression")
+        }
     drifts = [key for key in statistics if key.startswith("drift_")]
     columns |= {f"drift of {key.removeprefix('drift_').removesuffix('_mean')}": key for key in drifts}
     return [(f"{method}, {what}", "as found", float(statistics[column])) for what, column in columns.items()]

@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ohlora.attributes import EXPRESSIONS, LABELS
+from ohlora import pipeline
 from ohlora.errors import FormatError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance
 from ohlora.formats import network_files
 from ohlora.networks.sampling import BATCH, batched, counted_images, scored
 from ohlora.pipeline import require
-from ohlora.rules import AT_HALF, CONCEPT, Rule, all_hold
+from ohlora.rules import Rule, all_hold
 from ohlora.utils.commands import Row, measuring
 from ohlora.utils.files import shipped
 
+TOY = pipeline.world("toy").attributes
+"""What the toy world declares."""
 COUNT = 2000
 """Number of images of each generator."""
 SEED = 4242
@@ -49,7 +51,7 @@ class Judge:
     """
 
     def __init__(self, runs: Path) -> None:
-        paths = [runs / f"judge_{name}" / f"{name}.safetensors" for name in CONCEPT]
+        paths = [runs / f"judge_{name}" / f"{name}.safetensors" for name in TOY.names("filter")]
         self.filters = [network_files.load_attributes(path) for path in paths]
         self.network = network_files.load_attribute_cnn(runs / "judge_cnn" / "judge.safetensors")
         self.features = Penultimate(self.network)
@@ -57,7 +59,7 @@ class Judge:
     def concept(self, pictures: Tensor) -> tuple[dict[str, np.ndarray], float]:
         """Scores images with the filters: attribute → N scores, and the share of images that fit the concept."""
         scores = {name: values for ensemble in self.filters for name, values in scored(ensemble, pictures).items()}
-        return scores, float(all_hold([Rule.parse(rule) for rule in AT_HALF], scores).mean())
+        return scores, float(all_hold([Rule.parse(rule) for rule in TOY.concept], scores).mean())
 
     def diversity(self, pictures: Tensor) -> float:
         """Computes the mean pairwise distance of the hidden features of images N×3×R×R."""
@@ -82,11 +84,12 @@ def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what
     """
     if labels is None:
         raise FormatError(
-            f"{what}: the generator has no labels; expected one that is conditioned on {', '.join(LABELS)}"
+            f"{what}: the generator has no labels; expected one that is conditioned on {', '.join(TOY.names('label'))}"
         )
     scores = scored(judge.network, pictures)
-    table = label_correlations(labels, np.stack([scores[name] for name in LABELS], axis=1))
-    mean = float(np.mean([table[LABELS.index(name), LABELS.index(name)] for name in EXPRESSIONS]))
+    names = TOY.names("label")
+    table = label_correlations(labels, np.stack([scores[name] for name in names], axis=1))
+    mean = float(np.mean([table[names.index(name), names.index(name)] for name in TOY.names("expression")]))
     return f"{what}: label-to-property correlation, mean of eyes, mouth, pose", target, mean
 
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
 
-from ohlora.attributes import EXPRESSIONS, FILTERS, LABELS
+from ohlora import pipeline, worlds
+from ohlora.attributes import Vocabulary
 from ohlora.errors import ConfigError
 from ohlora.tracking import CLOCK
 from ohlora.utils.accounts import wandb_key_found
@@ -35,40 +37,43 @@ class Panel(NamedTuple):
     kind: str = "lines"
 
 
-SECTIONS: dict[str, tuple[Panel, ...]] = {
-    "Concept": (
-        Panel("share of images that fit the concept", ("watch/concept_rate", "watch/concept_rate_recipe")),
-        Panel("diversity, relative to the start", ("watch/diversity",)),
-        Panel("mean filter scores", tuple(f"watch/{name}" for name in FILTERS)),
-        Panel("at the end, on 2,000 images", ("final/concept_rate", "final/diversity"), "bars"),
-    ),
-    "Fine-tuning": (
-        Panel("losses", ("loss/generator", "loss/discriminator", "loss/r1")),
-        Panel("discriminator, AUROC of real against fake", ("auroc/real_fake",)),
-        Panel("correlation of label and attribute", tuple(f"watch/label_correlation/{name}" for name in LABELS)),
-        Panel("leakage of labels to other attributes", tuple(f"watch/label_leakage/{name}" for name in LABELS)),
-        Panel("images per second", ("images_per_second",)),
-        Panel("learning rates", ("learning_rate/generator", "learning_rate/discriminator")),
-    ),
-    "Pictures": (
-        Panel("training images", ("reals",), "pictures"),
-        Panel("the same latents over time", ("fakes",), "pictures"),
-        Panel("concept rate and diversity over time", ("watch",), "pictures"),
-    ),
-    "Networks": (
-        Panel("validation loss", ("loss/validation",)),
-        Panel("correlation with the truth", tuple(f"pearson/{name}" for name in (*LABELS, "hairstyle"))),
-        Panel("predictions and targets", ("scatter", "parsing", "roc"), "pictures"),
-        Panel("filters out of fold, AUROC", ("out_of_fold/auroc",), "bars"),
-    ),
-    "Directions": (
-        Panel("correlation of strength and score", tuple(f"test/{name}_corr_mean" for name in EXPRESSIONS), "bars"),
-        Panel("share of latents that pass", ("test/passed_ratio",), "bars"),
-        Panel("leakage to other attributes", tuple(f"test/{name}_leakage_mean" for name in EXPRESSIONS), "bars"),
-        Panel("correlations", ("correlations", "score_correlations"), "pictures"),
-    ),
-}
-"""Title of a section → its panels."""
+def sections_of(vocabulary: Vocabulary) -> dict[str, tuple[Panel, ...]]:
+    """Title of a section → its panels, for the attributes of a world."""
+    filters, labels, expressions = (vocabulary.names(role) for role in ("filter", "label", "expression"))
+    predicted = [attribute.name for attribute in vocabulary.predicted_by("merged")]
+    return {
+        "Concept": (
+            Panel("share of images that fit the concept", ("watch/concept_rate", "watch/concept_rate_recipe")),
+            Panel("diversity, relative to the start", ("watch/diversity",)),
+            Panel("mean filter scores", tuple(f"watch/{name}" for name in filters)),
+            Panel("at the end, on 2,000 images", ("final/concept_rate", "final/diversity"), "bars"),
+        ),
+        "Fine-tuning": (
+            Panel("losses", ("loss/generator", "loss/discriminator", "loss/r1")),
+            Panel("discriminator, AUROC of real against fake", ("auroc/real_fake",)),
+            Panel("correlation of label and attribute", tuple(f"watch/label_correlation/{name}" for name in labels)),
+            Panel("leakage of labels to other attributes", tuple(f"watch/label_leakage/{name}" for name in labels)),
+            Panel("images per second", ("images_per_second",)),
+            Panel("learning rates", ("learning_rate/generator", "learning_rate/discriminator")),
+        ),
+        "Pictures": (
+            Panel("training images", ("reals",), "pictures"),
+            Panel("the same latents over time", ("fakes",), "pictures"),
+            Panel("concept rate and diversity over time", ("watch",), "pictures"),
+        ),
+        "Networks": (
+            Panel("validation loss", ("loss/validation",)),
+            Panel("correlation with the truth", tuple(f"pearson/{name}" for name in predicted)),
+            Panel("predictions and targets", ("scatter", "parsing", "roc"), "pictures"),
+            Panel("filters out of fold, AUROC", ("out_of_fold/auroc",), "bars"),
+        ),
+        "Directions": (
+            Panel("correlation of strength and score", tuple(f"test/{name}_corr_mean" for name in expressions), "bars"),
+            Panel("share of latents that pass", ("test/passed_ratio",), "bars"),
+            Panel("leakage to other attributes", tuple(f"test/{name}_leakage_mean" for name in expressions), "bars"),
+            Panel("correlations", ("correlations", "score_correlations"), "pictures"),
+        ),
+    }
 
 
 def built(panel: Panel) -> panels.LinePlot | panels.BarPlot | panels.MediaBrowser:
@@ -81,11 +86,11 @@ def built(panel: Panel) -> panels.LinePlot | panels.BarPlot | panels.MediaBrowse
     return panels.LinePlot(title=panel.title, x=CLOCK, y=[*names], title_x="thousands of images seen")
 
 
-def workspace(entity: str, project: str) -> workspaces.Workspace:
-    """Builds the workspace; it is not saved yet."""
+def workspace(entity: str, project: str, of: Mapping[str, Sequence[Panel]]) -> workspaces.Workspace:
+    """Builds the workspace of some sections; it is not saved yet."""
     sections = [
         workspaces.Section(name=name, panels=[built(panel) for panel in content], is_open=True)
-        for name, content in SECTIONS.items()
+        for name, content in of.items()
     ]
     return workspaces.Workspace(entity=entity, project=project, name="ohlora", sections=sections)
 
@@ -97,18 +102,20 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--entity", help="your W&B user or team")
     parser.add_argument("--project", default="ohlora", help="W&B project (default: ohlora, where runs log)")
     parser.add_argument("--dry-run", action="store_true", help="print the sections instead")
+    parser.add_argument("--world", default=worlds.DEFAULT, help=f"whose attributes (default: {worlds.DEFAULT})")
     given = parser.parse_args(args)
+    sections = sections_of(pipeline.world(given.world).attributes)
     if given.dry_run:
-        for section in workspace(given.entity or "YOU", given.project).sections:
+        for section in workspace(given.entity or "YOU", given.project, sections).sections:
             print(section.name)
-            for panel in SECTIONS[section.name]:
+            for panel in sections[section.name]:
                 print(f"  {panel.title} ({panel.kind}): {', '.join(panel.names)}")
         return
     if not given.entity:
         raise ConfigError("--entity is missing; expected your W&B user or team, or --dry-run")
     if not wandb_key_found():
         raise ConfigError("no W&B key was found; store one with `wandb login`, or use --dry-run")
-    print(workspace(given.entity, given.project).save().url)
+    print(workspace(given.entity, given.project, sections).save().url)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 
 os.environ.setdefault("WANDB_MODE", "offline")
 
+from ohlora import attributes
 from ohlora.__main__ import main
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.formats import network_files
@@ -38,9 +39,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Takes back what a test sets."""
+    """Takes back what a test sets: threads, and the world in use."""
     yield
     torch.set_num_threads(1)
+    attributes.use(None)
 
 
 @pytest.fixture

@@ -33,6 +33,12 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
     return re.findall(rf"^```{language}([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
 
 
+def titled(page: Path) -> list[tuple[str, str]]:
+    """The files that a page shows: name and content."""
+    found = [block for language in ("yaml", "python") for block in blocks(page, language)]
+    return [(title[1], text) for about, text in found if (title := re.search(r'title="(.*)"', about))]
+
+
 def of_block(page: str, text: str) -> list[Command]:
     """The commands of a block: continued lines are joined, loops are unrolled once."""
     lines = text.replace("\\\n", " ").splitlines()

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.attributes import FILTERS
 from ohlora.formats.network_files import save_network
+from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS as FILTERS
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, attribute_cnn
 from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.utils import images

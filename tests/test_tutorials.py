@@ -13,8 +13,9 @@ import pytest
 
 from ohlora.characters.character import Character
 from ohlora.formats import network_files
+from ohlora.formats.direction_files import load_directions
 from ohlora.utils.files import read_rows
-from tests.documented import ROOT, blocks, of_block
+from tests.documented import ROOT, blocks, of_block, titled
 
 SMALL = {
     "filter_": ["--trainer.max_epochs", "1"],
@@ -64,7 +65,7 @@ def shell(command: str, project: Path) -> str:
 
 def shortened(command: str) -> str:
     """A command of the docs, at the size of the demo."""
-    stage = re.search(r"ohlora \w+ (\w+) --world toy", command)
+    stage = re.search(r"ohlora \w+ (\w+) --world \S+", command)
     words = next((words for part, words in SMALL.items() if stage and part in stage[1]), [])
     if "draw-faces" in command:
         words = ["--count", "300"]
@@ -98,28 +99,17 @@ def test_the_first_character(project: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_an_attribute_is_added(project: Path) -> None:
     page = ROOT / "docs" / "add_an_attribute.md"
-    parts = {re.search(r'title="(.*)"', title)[1]: text for title, text in blocks(page, "python")}  # type: ignore[index]
-    source = project / "ohlora" / "attributes.py"
-    head = "ATTRIBUTES: tuple[Attribute, ...] = (\n"
-    text = source.read_text()
-    assert text.count(head) == 1
-    source.write_text(text.replace(head, head + parts["ohlora/attributes.py"]))
-    (project / "label.py").write_text(parts["label.py"])
-    for stage in ("merged", "judge_cnn", "finetune_v8"):  # of the first tutorial
-        (project / "artifacts" / "toy" / stage).mkdir(parents=True)
-    weights = ROOT / "ohlora" / "weights" / "toy"
-    for target, name in (
-        ("merged/merged", "merged"),
-        ("judge_cnn/judge", "judge"),
-        ("finetune_v8/generator", "generator"),
-    ):
-        shutil.copy(weights / f"{name}.safetensors", project / "artifacts" / "toy" / f"{target}.safetensors")
+    for name, text in titled(page):
+        (project / name).write_text(text)
     run_page(page.name, project, r"nothing is skipped")
-    toy = project / "artifacts" / "toy"
-    assert network_files.read_metadata(toy / "filter_laughing" / "laughing.safetensors")["kind"] == "attribute_ensemble"
-    (scores,) = {len(read_rows(toy / "score_laughing" / "scores.csv"))}
-    assert 0 < len(read_rows(toy / "laughing" / "manifest.csv")) < scores == 300
-    assert (toy / "vectorfind_hair" / "directions.safetensors").is_file()
+    mine = project / "artifacts" / "mine"
+    assert (
+        network_files.read_metadata(mine / "filter_laughing" / "laughing.safetensors")["kind"] == "attribute_ensemble"
+    )
+    (scores,) = {len(read_rows(mine / "score_laughing" / "scores.csv"))}
+    assert 0 < len(read_rows(mine / "laughing" / "manifest.csv")) < scores == 300
+    found = load_directions(mine / "vectorfind_v9" / "directions.safetensors")
+    assert found.attributes == ("brightness", "hair_length")
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ohlora.attributes import FILTERS
 from ohlora.characters.reports import MEASURED, write_report
 from ohlora.directions.edits import Directions, Grid
 from ohlora.directions.groups import Groups
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import save_directions
+from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS as FILTERS
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.utils import images
 from ohlora.utils.files import write_rows

@@ -9,14 +9,14 @@ import lightning as L
 import numpy as np
 from torch import Tensor
 
-from ohlora.attributes import FILTERS
+from ohlora.attributes import vocabulary
 from ohlora.callbacks.grids import Averaging, LooksAtGenerator
 from ohlora.callbacks.writers import save_product
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
 from ohlora.networks.sampling import batched, counted_images, scored
-from ohlora.rules import AT_HALF, Rule, all_hold
+from ohlora.rules import Rule, all_hold, concept
 from ohlora.tracking import run_loggers
 from ohlora.utils import figures, images
 
@@ -24,14 +24,14 @@ from ohlora.utils import figures, images
 class Watch(LooksAtGenerator):
     """Measures the averaged generator before the first step, every so many kimg, and thoroughly at the end.
 
-    Metrics: the filters' mean scores; the **concept rate**, the share of images that pass all rules (at 0.5 and at the
-    recipe's limits); **diversity**, the mean pairwise distance in the property network's hidden features, relative to
-    the start; for a generator with labels that are attributes, the correlation of each label with the measured
-    attribute and its leakage, the mean absolute correlation with the others. At the end also Fréchet and kernel
-    distance to the training images on those features.
+    Metrics: the filters' mean scores; the **concept rate**, the share of images that pass all rules (those of the
+    concept, as the world declares them, and the recipe's); **diversity**, the mean pairwise distance in the property
+    network's hidden features, relative to the start; for a generator with labels that are attributes, the correlation
+    of each label with the measured attribute and its leakage, the mean absolute correlation with the others. At the end
+    also Fréchet and kernel distance to the training images on those features.
 
     The generator with the highest concept rate whose diversity is above the floor is kept as
-    ``best_generator.safetensors``, beside the last.
+    ``best_generator.safetensors``, beside the last. Without filters there is no concept, and none is kept.
 
     Args:
         filters: Files of the filter ensembles; the concept is judged by what they predict.
@@ -62,24 +62,30 @@ class Watch(LooksAtGenerator):
         super().__init__(every_kimg)
         self.filters = [network_files.load_attributes(path) for path in filters]
         self.concept = [name for network in self.filters for name in network.outputs]
-        if not self.concept or len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(FILTERS):
-            expected = ", ".join(FILTERS)
-            raise ConfigError(f"the filters predict {', '.join(self.concept)}; expected some of {expected}, each once")
+        known = vocabulary().names("filter")
+        if len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(known):
+            expected = f"expected some of {', '.join(known) or 'none'}, each once"
+            raise ConfigError(f"the filters predict {', '.join(self.concept)}; {expected}")
         self.properties = network_files.load_attribute_cnn(properties)
         self.features = Penultimate(self.properties)
-        rules = {"concept_rate": AT_HALF, "concept_rate_recipe": recipe or AT_HALF}
-        self.rules = {name: self._applicable(given) for name, given in rules.items()}
+        given = list(map(Rule.parse, recipe or []))
+        declared = [rule for rule in concept() if rule.attribute in self.concept]
+        rules = {"concept_rate": declared or given, "concept_rate_recipe": given or declared}
+        self.rules = {name: self._applicable(found) for name, found in rules.items()} if self.concept else {}
         self.fixed, self.fresh, self.final = fixed, fresh, final
         self.diversity_floor, self.seed, self.batch_size = diversity_floor, seed, batch_size
         self._start_distance: float | None = None
         self._best_rate = -1.0
 
-    def _applicable(self, rules: Iterable[str]) -> list[Rule]:
+    def _applicable(self, rules: Iterable[Rule]) -> list[Rule]:
         """The rules whose attribute is measured; insists on one at least."""
-        found = [rule for rule in map(Rule.parse, rules) if rule.attribute in self.concept]
+        found = [rule for rule in rules if rule.attribute in self.concept]
         if not found:
-            concept = ", ".join(self.concept)
-            raise ConfigError(f"no rule of {', '.join(rules)} is about {concept}; expected at least one")
+            said = ", ".join(map(str, rules)) or "none"
+            raise ConfigError(
+                f"no rule of {said} is about {', '.join(self.concept)}; expected at least one, in recipe or as keep in "
+                f"{vocabulary().where}"
+            )
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,10 +124,11 @@ class Watch(LooksAtGenerator):
         if final:
             reals = images.to_float(stage.data.training_images(self.final, self.seed, "watch/reals"))
             shown |= set_distances(batched(self.features, reals, device), features)
+            stage.headlines = [f"{name.replace('_', ' ')} {shown[name]:.3g}" for name in ("concept_rate", "diversity")]
             pictures = self._curves(trainer)
             for logger in run_loggers(trainer):
                 logger.record(pictures, {"label_correlations": table} if table else {})
-        if shown["concept_rate"] > self._best_rate and shown["diversity"] >= self.diversity_floor:
+        if shown.get("concept_rate", -1.0) > self._best_rate and shown["diversity"] >= self.diversity_floor:
             self._best_rate = shown["concept_rate"]
             provenance = {name: round(shown[name], 4) for name in ("concept_rate", "diversity")}
             save_product(trainer, "best_generator.safetensors", generator, {"images_seen": now, **provenance})
@@ -150,8 +157,9 @@ class Watch(LooksAtGenerator):
     def _curves(self, trainer: L.Trainer) -> dict[str, np.ndarray]:
         """The run's course as a picture, from the table in its folder."""
         for logger in run_loggers(trainer):
-            rows = logger.history("watch/concept_rate")
+            rows = logger.history("watch/diversity")
             if rows:
-                names = ["watch/concept_rate", "watch/diversity", *(f"watch/{name}" for name in self.concept)]
+                rates = ["watch/concept_rate"] if self.concept else []
+                names = [*rates, "watch/diversity", *(f"watch/{name}" for name in self.concept)]
                 return {"watch": figures.curves(rows, names)}
         return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ohlora.attributes import Motion, recipe
 from ohlora.characters import motion
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import network_files, tensor_files
@@ -42,6 +43,8 @@ class Character:
             calibrated character a unit is one standard deviation of the attribute.
         ranges: Attribute → lowest and highest strength that was tested.
         card: What the character is and where it comes from.
+        meanings: Attribute → what a larger value means.
+        motions: Attribute → how it moves at rest, of those that do.
     """
 
     generator: Generator
@@ -50,6 +53,8 @@ class Character:
     steps: Codes
     ranges: Mapping[str, tuple[float, float]]
     card: Mapping[str, Any] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    motions: Mapping[str, Motion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.code.batch != (1,) or self.steps.batch != (len(self.attributes),):
@@ -81,6 +86,9 @@ class Character:
             generator = network_files.rebuilt(about, state, str(path))
             if not isinstance(generator, Generator):
                 raise ValueError(f"its network is a {about['kind']}")
+            meanings, motions = recipe().described(about["attributes"])  # of characters that do not say so themselves
+            if "motions" in about:
+                motions = {name: Motion(**values) for name, values in about["motions"].items()}
             return cls(
                 generator.to(device),
                 Codes(tensors["code"].to(device), Space(about["space"])),
@@ -88,6 +96,8 @@ class Character:
                 Codes(tensors["steps"].to(device), Space(about["steps_space"])),
                 {name: (low, high) for name, (low, high) in about["ranges"].items()},
                 about["card"],
+                about.get("meanings", meanings),
+                motions,
             )
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
@@ -106,6 +116,8 @@ class Character:
             attributes=list(self.attributes),
             ranges={name: list(limits) for name, limits in self.ranges.items()},
             card=dict(self.card),
+            meanings=dict(self.meanings),
+            motions={name: asdict(values) for name, values in self.motions.items()},
         )
 
     def render(self, strict: bool = False, **strengths: float) -> Image.Image:
@@ -150,17 +162,26 @@ class Character:
         codes = Codes(start + shift, self.steps.space)
         return np.concatenate([images.to_uint8(self.generator.synthesize(part)) for part in codes.split(batch_size)])
 
+    def idle(self, frames: int, frames_per_second: float = 20.0, seed: int = 0) -> np.ndarray:
+        """Strengths of the character at rest, N×P; see :func:`ohlora.characters.motion.idle`."""
+        return motion.idle(self.attributes, self.ranges, self.motions, frames, frames_per_second, seed)
+
+    def shown(self, steps: int = 20, frames: int = 100, frames_per_second: float = 20.0, seed: int = 0) -> np.ndarray:
+        """Strengths that show the character, N×P; see :func:`ohlora.characters.motion.shown`."""
+        return motion.shown(self.attributes, self.ranges, self.motions, steps, frames, frames_per_second, seed)
+
     def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:
         """A row of ``steps`` images per attribute, from its lowest to its highest strength, the others at 0.
 
         Images are enlarged to at most ``size`` pixels. The sheet is H×W×3 uint8.
         """
         pictures = images.enlarge(self.frames(motion.sweep(self.attributes, self.ranges, steps)), size)
-        rows = []
-        for row, name in zip(np.split(pictures, len(self.attributes)), self.attributes, strict=True):
-            low, high = self.ranges[name]
-            rows.append(figures.captioned(images.grid(row, steps), [f"{name} {low:+.2f} … {high:+.2f}"]))
-        return np.concatenate(rows)
+        rows = dict(zip(self.attributes, np.split(pictures, len(self.attributes)), strict=True))
+        return figures.strips({f"{name} {self._said(name)}": row for name, row in rows.items()})
+
+    def _said(self, name: str) -> str:
+        low, high = self.ranges[name]
+        return f"{low:+.2f} … {high:+.2f}"
 
     def _within(self, strengths: Tensor, strict: bool) -> Tensor:
         if not torch.isfinite(strengths).all():

@@ -1,7 +1,7 @@
 """How a character moves: rows of strengths over time.
 
-The original's motion is given in its own units, in which eyes reach from −1.2 to 1.2 and mouth and tilt up to 1.8; here
-it is scaled to each character's tested range.
+How an attribute moves at rest is declared in the strengths of its grid; here it is scaled to each character's tested
+range.
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ohlora.directions.edits import GRID, tested_as
+from ohlora.attributes import Motion
 from ohlora.utils import counted
 
-BASE = {"eyes": 0.2, "mouth": 1.0, "pose": 0.0}
-"""Where idle motion wanders about, in the original's units."""
-WALK = {"eyes": 0.035, "mouth": 0.025, "pose": 0.045}
-"""Largest change from one frame to the next."""
-REACH = {"eyes": 0.25, "mouth": 0.15, "pose": 0.4}
-"""Farthest from the base."""
 BLINK_CHANCE = 0.025
 """Per frame, once a second has passed since the last blink."""
+CLOSED = 1.2
+"""Strength at which the original's eyes are closed; blinks are as deep in proportion to any highest strength."""
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -34,11 +30,17 @@ def sweep(attributes: Sequence[str], ranges: Ranges, steps: int = 20) -> np.ndar
 
 
 def idle(
-    attributes: Sequence[str], ranges: Ranges, frames: int, frames_per_second: float = 20.0, seed: int = 0
+    attributes: Sequence[str],
+    ranges: Ranges,
+    motions: Mapping[str, Motion],
+    frames: int,
+    frames_per_second: float = 20.0,
+    seed: int = 0,
 ) -> np.ndarray:
-    """A face at rest: a slow random walk about the base strengths, and blinks.
+    """A character at rest: a slow random walk about the base strengths, and blinks.
 
-    A blink takes 4 to 6 frames and closes the eyes by 1.1 to 1.5 times a bow whose peak is 0.7 to 0.8.
+    A blink takes 4 to 6 frames; it closes eyes, whose highest strength is 1.2, by 1.1 to 1.5 times a bow whose peak is
+    0.7 to 0.8.
 
     Returns:
         A row per frame and a column per attribute, within ``ranges``; attributes without a motion of their own stay
@@ -46,18 +48,18 @@ def idle(
     """
     rows = np.zeros((frames, len(attributes)))
     for k, name in enumerate(attributes):
-        kind = tested_as(name)
-        if kind not in BASE:
+        if name not in motions:
             continue
-        random = counted.generator(seed, f"idle/{kind}", 0)
-        value, walk = BASE[kind], []
-        for change in random.uniform(-WALK[kind], WALK[kind], frames):
-            value = float(np.clip(value + change, BASE[kind] - REACH[kind], BASE[kind] + REACH[kind]))
+        own = motions[name]
+        random = counted.generator(seed, f"idle/{name}", 0)
+        value, walk = own.base, []
+        for change in random.uniform(-own.walk, own.walk, frames):
+            value = float(np.clip(value + change, own.base - own.reach, own.base + own.reach))
             walk.append(value)
         rows[:, k] = walk
-        if kind == "eyes":
-            rows[:, k] -= _blinks(frames, frames_per_second, seed)
-        rows[:, k] *= ranges[name][1] / max(GRID[kind])
+        if own.blinks:
+            rows[:, k] -= _blinks(frames, frames_per_second, seed) * (own.highest / CLOSED)
+        rows[:, k] *= ranges[name][1] / own.highest
     low, high = (np.array([ranges[name][k] for name in attributes]) for k in (0, 1))
     return np.clip(rows, low, high)
 
@@ -65,18 +67,19 @@ def idle(
 def shown(
     attributes: Sequence[str],
     ranges: Ranges,
+    motions: Mapping[str, Motion],
     steps: int = 20,
     frames: int = 100,
     frames_per_second: float = 20.0,
     seed: int = 0,
 ) -> np.ndarray:
     """What shows a character: :func:`sweep`, then :func:`idle`."""
-    moving = sweep(attributes, ranges, steps), idle(attributes, ranges, frames, frames_per_second, seed)
+    moving = sweep(attributes, ranges, steps), idle(attributes, ranges, motions, frames, frames_per_second, seed)
     return np.concatenate(moving)
 
 
 def _blinks(frames: int, frames_per_second: float, seed: int) -> np.ndarray:
-    """How far the eyes are closed in each frame, in the original's units: (N,)."""
+    """How far eyes are closed in each frame, in the original's units: (N,)."""
     random = counted.generator(seed, "idle/blinks", 0)
     closed = np.zeros(frames)
     last = frame = 0

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ohlora.attributes import Motion, recipe
 from ohlora.characters.character import Character
 from ohlora.errors import ConfigError, DataError, MissingArtifactError
 from ohlora.formats import network_files, tensor_files
@@ -55,7 +56,8 @@ def write_report(
             ``steps`` where there are any.
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
-        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``.
+        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``, and
+            ``meanings`` and ``motions`` of the attributes.
     """
     for what, path in (("generator", generator), ("directions", directions)):
         about[what] = network_files.fingerprint(path) if path else ""
@@ -81,10 +83,12 @@ class Report:
         method: How the edits were found.
         generator: The generator.
         levels: The strengths that were tested, by attribute.
+        meanings: See :class:`ohlora.characters.character.Character`.
+        motions: Likewise.
     """
 
     folder: Path
-    rows: list[dict[str, str]]
+    rows: Sequence[Mapping[str, str]]
     passed: list[bool]
     measured: Mapping[str, Tensor]
     codes: Codes
@@ -93,6 +97,8 @@ class Report:
     method: str
     generator: Generator
     levels: Mapping[str, Sequence[float]]
+    meanings: Mapping[str, str]
+    motions: Mapping[str, Motion]
 
     @classmethod
     def load(
@@ -127,10 +133,11 @@ class Report:
             if network_files.fingerprint(path) != about[what]:
                 raise DataError(f"{path} is not the {what} that {folder} was tested with; name that one")
         rows = read_rows(folder / RESULTS)
-        if [int(row["case"]) for row in rows] != tensors["case"].tolist():
+        if [row.get("case") for row in rows] != [str(case) for case in tensors["case"].tolist()]:
             raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
         found = load_directions(str(paths["directions"]))
         names = found.attributes
+        meanings, motions = recipe().described(names)  # of reports that do not say so themselves
         if about["format_version"] == 1:  # only the table holds what was measured
             table = {what: [[float(row[f"{name}_{what}"]) for name in names] for row in rows] for what in MEASURED}
             tensors |= {what: torch.tensor(values, dtype=torch.float64) for what, values in table.items()}
@@ -147,6 +154,8 @@ class Report:
             found.method,
             network_files.load_generator(str(paths["generator"])),
             about["levels"],
+            about.get("meanings", meanings),
+            {name: Motion(**values) for name, values in about["motions"].items()} if "motions" in about else motions,
         )
 
     def ranked(self) -> list[int]:
@@ -191,12 +200,12 @@ class Report:
             return {}
         found: dict[int, Choice] = {}
         cases = {row["case"] for row in self.rows}
-        for k, row in enumerate(read_rows(path)):
+        for row in read_rows(path):
             if row.get("latents") != self.fingerprint:
                 raise DataError(f"{path} was chosen from another test than the one there; remove it, and choose anew")
             if row.get("case") not in cases or row.get("choice") not in get_args(Choice):
                 raise DataError(
-                    f"{path}, row {k + 2}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
+                    f"{path}, {row}: {row.get('case')}, {row.get('choice')}; expected a case of the test and one "
                     f"of {', '.join(get_args(Choice))}"
                 )
             found[int(row["case"])] = cast(Choice, row["choice"])
@@ -269,4 +278,6 @@ class Report:
             "subject": "a synthetic face; it shows no real person",
         }
         code = Codes(self.codes.values[place : place + 1], self.codes.space)
-        return Character(self.generator, code, self.attributes, Codes(steps, self.steps.space), ranges, card)
+        directions = Codes(steps, self.steps.space)
+        told = (ranges, card, self.meanings, self.motions)
+        return Character(self.generator, code, self.attributes, directions, *told)

@@ -28,12 +28,10 @@ def main(args: list[str] | None = None) -> None:
             f"--steps is {given.steps}, --idle {given.idle} and --fps {given.fps}; expected --steps of at least 2, "
             "--idle of at least 0, and --fps above 0 and at most 100"
         )
-    from ohlora.characters import motion
     from ohlora.characters.character import Character
     from ohlora.utils import images
 
     character = Character.load(given.character)
-    names, ranges = character.attributes, character.ranges
-    strengths = motion.shown(names, ranges, given.steps, given.idle, given.fps, given.seed)
+    strengths = character.shown(given.steps, given.idle, given.fps, given.seed)
     images.save_gif(images.enlarge(character.frames(strengths), 256), given.target, given.fps)
-    print(f"{given.target}: {len(strengths)} frames: sweeps of {', '.join(names)}, then the idle motion")
+    print(f"{given.target}: {len(strengths)} frames: sweeps of {', '.join(character.attributes)}, then the idle motion")

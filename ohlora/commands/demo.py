@@ -22,9 +22,7 @@ from statistics import fmean
 
 from ohlora import pipeline, worlds
 from ohlora.__main__ import main as ohlora
-from ohlora.attributes import EXPRESSIONS
 from ohlora.errors import ConfigError
-from ohlora.rules import CONCEPT
 from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import artifacts_root, read_rows, replacing
 from ohlora.worlds import World
@@ -147,7 +145,7 @@ class Demo:
         """The words of a step's command; one that was stopped goes on from its newest checkpoint."""
         stage = self.world.stages[step.stage]
         if not stage.configured:
-            return self.world.words(f"{stage.command} {stage.options}")
+            return self.world.unconfigured(stage)
         words = [stage.command, stage.name, "--world", WORLD, *step.more]
         if self.seed and stage.name in SEED:
             words += [SEED[stage.name], str(self.seed)]
@@ -222,7 +220,9 @@ class Demo:
     def scored(self, of: str) -> str:
         """What the filters found in one of the two generated sets."""
         rows = read_rows(self.root / f"score_{of}" / "scores.csv")
-        means = {name: fmean(float(row[f"{name}_score"]) for row in rows) for name in CONCEPT}
+        means = {
+            name: fmean(float(row[f"{name}_score"]) for row in rows) for name in self.world.attributes.names("filter")
+        }
         return "Mean scores: " + ", ".join(f"{name} {mean:.2f}" for name, mean in means.items()) + "."
 
     def tuned(self, stage: str) -> str:
@@ -238,13 +238,19 @@ class Demo:
 
         (row,) = read_rows(self.root / "evaluate_v9" / STATISTICS)
         count = len(read_rows(self.root / "evaluate_v9" / RESULTS))
-        said = ", ".join(f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in EXPRESSIONS)
-        return f"{row['passed']} of {count} faces follow in all three; correlation of what was asked and seen: {said}."
+        said = ", ".join(
+            f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in self.world.attributes.names("expression")
+        )
+        return (
+            f"{row['passed']} of {count} faces follow in all of them; correlation of what was asked and seen: {said}."
+        )
 
     def best(self) -> str:
         """Which candidate is first."""
         row = read_rows(self.root / "characters" / "candidates.csv")[0]
-        said = ", ".join(f"{name} {float(row[f'{name}_corr']):.3f}" for name in EXPRESSIONS)
+        said = ", ".join(
+            f"{name} {float(row[f'{name}_corr']):.3f}" for name in self.world.attributes.names("expression")
+        )
         return f"Face number {row['case']} follows best: {said}."
 
     def size(self) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from ohlora.attributes import EXPRESSIONS
 from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.utils.files import read_rows, replacing
 
@@ -101,7 +100,8 @@ def edit_table(tested: Path) -> str:
         "change per unit asked (1 is meant)": "slope_mean",
         "share of other attributes in it": "leakage_mean",
     }
-    cells = [[name, *(f"{float(row[f'{name}_{key}']):.3f}" for key in columns.values())] for name in EXPRESSIONS]
+    names = [key.removesuffix("_passed_ratio") for key in row if key.endswith("_passed_ratio")]
+    cells = [[name, *(f"{float(row[f'{name}_{key}']):.3f}" for key in columns.values())] for name in names]
     return table(["edit of", *columns], cells)
 
 

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ohlora.attributes import MEASURED
 from ohlora.errors import ConfigError
 from ohlora.faces.scoring import Normalization
 from ohlora.toy import drawing
@@ -44,12 +43,17 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
             row[column] = f"{kind}/{index:06d}.png"
             images.save_png(pixels, folder / row[column])
         row |= {name: int(truth.attributes[name]) for name in drawing.DEFAULT_RATES}
-        row |= {name: round(truth.attributes[name], 4) for name in MEASURED}
+        row |= {name: round(truth.attributes[name], 4) for name in drawing.MEASURED}
         rows.append(row)
-    normalization = Normalization(dict.fromkeys(MEASURED, 0.0), dict.fromkeys(MEASURED, 1.0))
+    normalization = Normalization(dict.fromkeys(drawing.MEASURED, 0.0), dict.fromkeys(drawing.MEASURED, 1.0))
     with replacing(folder / "normalization.json") as part:
         part.write_text(json.dumps(normalization.to_dict(), indent=2) + "\n", encoding="utf-8")
     write_rows(folder / "manifest.csv", rows)
+    others = len(images.images_in(folder / "images")[0]) - count
+    if others:
+        print(
+            f"{folder / 'images'} also holds {others:,} images that were there before; manifest.csv does not name them"
+        )
     print(f"{count} faces in {folder}, with masks, manifest.csv and normalization.json")
 
 

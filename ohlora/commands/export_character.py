@@ -7,14 +7,13 @@ original one keeps the original's units (1 is one unit vector), turned upwards.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils.commands import arguments, command
-from ohlora.utils.files import read_rows
+from ohlora.utils.files import read_rows, shortened
 
 if TYPE_CHECKING:
     from ohlora.characters.character import Character
@@ -27,10 +26,11 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         DataError: If the tables do not fit each other, the generator or the directions.
         ConfigError: If there is no such case.
     """
-    import numpy as np
     import torch
 
+    from ohlora.attributes import recipe
     from ohlora.characters.character import Character
+    from ohlora.datamodules.images import check_columns, numbers_in
     from ohlora.directions.edits import Grid
     from ohlora.formats import network_files
     from ohlora.formats.direction_files import load_directions
@@ -39,22 +39,24 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     for path in (latents, group_names):
         require(path)
     groups = read_rows(group_names)
-    with latents.open(newline="", encoding="utf-8") as file:
-        vectors = np.array(list(csv.reader(file))[1:], dtype=np.float32)
+    check_columns(group_names, groups, ["case", "group_name"])
+    vectors = read_rows(latents)
     if len(groups) != len(vectors):
         raise DataError(f"{latents} has {len(vectors)} rows and {group_names} {len(groups)}; expected as many")
-    places = [k for k, row in enumerate(groups) if int(row["case"]) == case]
+    places = [k for k, row in enumerate(groups) if row["case"] == str(case)]
     if not places:
-        raise ConfigError(f"{group_names} has no case {case}; it has {', '.join(row['case'] for row in groups)}")
+        cases = shortened((row["case"] for row in groups), ", ")
+        raise ConfigError(f"{group_names} has no case {case}; it has {cases}")
+    if len(places) > 1:
+        double = " and ".join(str(groups[k]) for k in places)
+        raise DataError(f"{group_names} has case {case} on {double}; expected it once")
     network, found = network_files.load_generator(generator), load_directions(directions)
-    if vectors.shape[1] != network.z_dim + network.c_dim:
-        raise DataError(
-            f"{latents} has {vectors.shape[1]} columns; {generator} takes {network.z_dim} + {network.c_dim}"
-        )
+    if len(vectors[0]) != network.z_dim + network.c_dim:
+        raise DataError(f"{latents} has {len(vectors[0])} columns; {generator} takes {network.z_dim} + {network.c_dim}")
     name = groups[places[0]]["group_name"]
     if name not in found.groups.names:
         raise DataError(f"{directions} has no group {name}; it has {', '.join(found.groups.names)}")
-    vector = torch.from_numpy(vectors[places[0] : places[0] + 1])
+    vector = torch.from_numpy(numbers_in(latents, [vectors[places[0]]], list(vectors[0])))
     label = vector[:, network.z_dim :] if network.c_dim else None
     with torch.inference_mode():
         w = network.map(vector[:, : network.z_dim], label).values
@@ -68,7 +70,8 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         "subject": "a synthetic face; it shows no real person",
     }
     steps = Codes(found.steps.values[found.groups.names.index(name)], found.space)
-    return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, ranges, card)
+    told = (ranges, card, *recipe().described(found.attributes))
+    return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, *told)
 
 
 def case(word: str) -> int | str:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ohlora import pipeline
 from ohlora.errors import ConfigError
 from ohlora.utils.commands import arguments, command
+from ohlora.worlds import DEFAULT, SHIPPED
 
 if TYPE_CHECKING:
     from ohlora.formats import foreign
@@ -51,6 +53,10 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
     from ohlora.formats import foreign, network_files
     from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 
+    digests = [network_files.fingerprint(source) for source in sources]
+    for source, digest in zip(sources, digests, strict=True):
+        if (first := sources[digests.index(digest)]) is not source:
+            raise ConfigError(f"{source} holds the same as {first}; an ensemble needs each of its members once")
     members: list[AttributeCNN] = []
     names: list[str] = []
     for source in sources:
@@ -98,15 +104,27 @@ def main(args: list[str] | None = None) -> None:
         "GenForce and Oh-LoRA, told apart by what is in them. Nothing in a file is run. Several of one filter CNN make "
         "an ensemble.",
         "ffhq.pkl artifacts/original",
-        "stylegan_celeba_partial256x256.pth artifacts/original_labelled --add-labels 7",
+        "stylegan_celeba_partial256x256.pth artifacts/original_labelled --add-labels",
         "gender_model_0.pt gender_model_1.pt gender_model_2.pt artifacts/imported_v1",
     )
     parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="the file, of any name; or several")
     parser.add_argument("destination", type=Path, metavar="DEST_DIR", help="folder for what is in it")
     parser.add_argument("--raw", action="store_true", help="take the generator as trained even if there is an average")
-    parser.add_argument("--add-labels", type=int, default=0, metavar="K", help="add K label inputs to both networks")
+    parser.add_argument(
+        "--add-labels",
+        type=int,
+        nargs="?",
+        default=0,
+        metavar="K",
+        help="add K label inputs to both networks (without K: one for each label of the world)",
+    )
+    parser.add_argument(
+        "--world", default=DEFAULT, help=f"whose labels: {', '.join(SHIPPED)}, or a world's file (default: {DEFAULT})"
+    )
     parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
+    if given.add_labels is None:
+        given.add_labels = len(pipeline.world(given.world).attributes.names("label"))
     if len(given.sources) > 1:
         if given.raw or given.add_labels:
             raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")

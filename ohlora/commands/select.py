@@ -1,7 +1,7 @@
 """Ranks the latents that passed the evaluation of edits, and shows them for choosing by eye.
 
 Writes ``candidates.csv`` (first those whose worst correlation is highest, then by leakage) and ``candidates.png``, a
-row per candidate: as it is, then eyes, mouth and pose at their lowest and highest tested strength.
+row per candidate: as it is, then each attribute at its lowest and highest tested strength.
 """
 
 from __future__ import annotations

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-from ohlora.attributes import attribute, column
+from ohlora.attributes import vocabulary
 from ohlora.datamodules.epochs import EpochImages
-from ohlora.datamodules.images import ImageFileDataset, check_columns, image_numbers, number_column
+from ohlora.datamodules.images import ImageFileDataset, attribute_column, image_numbers, number_column, paths_of
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils import images
-from ohlora.utils.files import read_rows
+from ohlora.utils.files import is_readable_file, read_rows, shortened
 
 TRAIN, INNER, OUTER = 0, 1, 2
 """What a sample is to a member of an ensemble: learned from, stopped on, reported on."""
@@ -81,6 +82,8 @@ class AnnotatedImages(EpochImages):
         **settings: Any,
     ) -> None:
         super().__init__(resolution, **settings)
+        if vocabulary()[attribute].kind != "binary":
+            raise ConfigError(f"{attribute} is no attribute of 0 and 1; scores and ordinals are learned by regression")
         self.annotations_path, self.attribute, self.folder = Path(annotations), attribute, folder
         self.folds, self.inner_share = folds, inner_share
 
@@ -100,37 +103,41 @@ class AnnotatedImages(EpochImages):
         source = self.annotations_path
         require(source)
         rows = read_rows(source)
-        header = list(rows[0]) if rows else []
-        attribute(self.attribute)
-        value, number = column(header, self.attribute), number_column(header)
+        if not rows:
+            raise DataError(f"{source} has no rows; expected one per annotated image below the header")
+        header = list(rows[0])
+        value, number = attribute_column(source, header, self.attribute), number_column(source, header)
         if value is None or ("path" not in header and number is None):
             raise DataError(
-                f"{source}: the header has {', '.join(header) or 'nothing'}; expected a column {self.attribute} and "
-                "one that names the image (path, index, idx, img_no or img_name)"
+                f"{source}: the header has {shortened(header, ', ')}; expected a column {self.attribute} "
+                "and one that names the image (path, index, idx, img_no or img_name)"
             )
         if "path" not in header and self.folder is None:
             raise DataError(f"{source} numbers its images; name the folder they are in with 'folder'")
-        named = "path" if "path" in header else str(number)
-        check_columns(source, rows, [named, value])
-        numbers = image_numbers(source, rows) or list(range(len(rows)))
-        numbered: dict[str, Path] = {}  # by the number in their names, without leading zeros
-        if self.folder is not None and "path" not in header:
-            require(self.folder, folder=True)
-            numbered = {path.stem.lstrip("0") or "0": path for path in images.paths_in(self.folder)}
-        listed: dict[Path, tuple[float, int]] = {}
+        numbers = image_numbers(source, rows, once="path" in header) or list(range(len(rows)))
+        left_out: dict[Path, str] = {}
+        if "path" in header:
+            paths: list[Path | None] = [*paths_of(source, rows)]
+            if self.folder is not None:
+                rank_zero_info(f"{source} names its images in its column path; the folder {self.folder} is not used")
+        else:
+            require(str(self.folder), folder=True)
+            found, left_out = images.images_in(str(self.folder))
+            numbered = images.by_number(found)
+            paths = [numbered.get(str(n)) for n in numbers]
+            left_out |= dict.fromkeys(sorted({*found} - {*paths}), f"no row in {source.name}")
         bad: list[str] = []
-        for place, row in enumerate(rows):
-            name = row[named]
-            path = source.parent / name if named == "path" else numbered.get(name.lstrip("0") or "0")
-            if path is None or not path.is_file():
-                bad.append(f"row {place + 2}: there is no image {name}")
-            elif path in listed:
-                bad.append(f"row {place + 2}: image {name} is annotated twice")
+        seen: set[Path] = set()
+        for row, path in zip(rows, paths, strict=True):
+            if path is None or not is_readable_file(path):
+                bad.append(f"{row}: there is no image {row['path' if 'path' in header else str(number)]}")
+            elif path in seen:
+                bad.append(f"{row}: image {row[str(number)]} is annotated twice")
             elif row[value] not in ("0", "1"):
-                bad.append(f"row {place + 2}: {value} is {row[value]!r}, expected 0 or 1")
+                bad.append(f"{row}: {value} is {row[value]!r}, expected 0 or 1")
             else:
-                listed[path] = float(row[value]), numbers[place]
+                seen.add(path)
         if bad:
-            raise DataError(f"{source}: {'; '.join(bad)}")
-        answers = np.array([answer for answer, _ in listed.values()], np.float32)[:, None]
-        return self.files(source, list(listed), [number for _, number in listed.values()], label=answers)
+            raise DataError(f"{source}: {shortened(bad)}")
+        answers = np.array([float(row[value]) for row in rows], np.float32)[:, None]
+        return self.files(source, [path for path in paths if path], numbers, left_out, label=answers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -11,17 +13,19 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from ohlora.attributes import LABELS, column
+from ohlora.attributes import vocabulary
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError
 from ohlora.pipeline import require
 from ohlora.utils import images
-from ohlora.utils.files import read_rows, write_rows
+from ohlora.utils.files import Row, printable, read_rows, shortened, write_rows
 
 CACHE_LIMIT = 4 * 2**30
 """Bytes of decoded images that ``cache: auto`` keeps at most."""
-LISTED = 10
-"""Bad images named in a message; the rest are counted."""
+NUMBERS = ("index", "img_no", "idx", "img_name")
+"""Columns that number images."""
+SKIPPED = "skipped.csv"
+"""Name of the file in the run folder that lists what was left out, with the reasons."""
 
 
 @dataclass(eq=False)
@@ -36,6 +40,7 @@ class ImageFileDataset:
         numbers: What each image is called in tables.
         arrays: What samples hold besides their files' content, N rows by name, such as ``label``.
         cached: What the files hold, decoded, N rows by name; None decodes at each use.
+        left_out: What was found with them but is not among them, with the reason.
     """
 
     source: Path
@@ -45,6 +50,7 @@ class ImageFileDataset:
     numbers: list[int]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     cached: dict[str, np.ndarray] | None = None
+    left_out: dict[Path, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -87,7 +93,7 @@ class ImageFiles(ImageDataModule):
         resolution: Height and width that every image must have, in pixels.
         cache: ``memory`` keeps decoded images (uint8), ``none`` decodes at each use, ``auto`` keeps them up to 4 GiB.
         on_bad_image: ``raise`` lists images that are unreadable, of another size or not RGB, and stops; ``skip`` leaves
-            them out, says how many, and writes ``skipped.csv`` into the run folder.
+            them out. Whatever is left out is counted in a message, and listed in the run folder's ``skipped.csv``.
         resize: Resizes square images of another size (bilinearly) instead of refusing them.
         **settings: See :class:`ohlora.datamodules.base.ImageDataModule`.
     """
@@ -106,57 +112,71 @@ class ImageFiles(ImageDataModule):
         self.resolution, self.cache, self.on_bad_image, self.resize = resolution, cache, on_bad_image, resize
 
     def files(
-        self, source: Path, paths: list[Path], numbers: list[int] | None = None, **arrays: np.ndarray
+        self,
+        source: Path,
+        paths: list[Path],
+        numbers: list[int] | None = None,
+        left_out: dict[Path, str] | None = None,
+        /,
+        **arrays: np.ndarray,
     ) -> ImageFileDataset:
         """Images of this resolution, not yet checked; see :class:`ImageFileDataset`. They are numbered by place."""
         places = list(range(len(paths)))
-        return ImageFileDataset(source, paths, self.resolution, self.resize, numbers or places, arrays)
+        return ImageFileDataset(
+            source, paths, self.resolution, self.resize, numbers or places, arrays, left_out=left_out or {}
+        )
 
     def load(self, listed: AnyFiles) -> AnyFiles:
         """Checks every image, and keeps the decoded ones where they fit; returns those that can be used.
 
         Raises:
-            DataError: If there are no images, or bad ones with ``on_bad_image: raise``.
+            DataError: If there are no images, or bad ones with ``on_bad_image: raise``; or if the files lie in a folder
+                whose name is not UTF-8, for tables could not name them.
         """
         count = len(listed)
         if not count:
-            raise DataError(f"{listed.source} holds no images")
+            found = images.left_out_as(listed.left_out, listed.source)
+            raise DataError(f"{listed.source} holds no images" + (f"; left out: {found}" if found else ""))
+        if printable(where := str(listed.paths[0].parent.absolute())) != where:
+            raise DataError(f"{printable(where)}: the folder's name is not UTF-8; rename it")
         size = count * self.resolution**2 * 3
         keep = self.cache == "memory" or (self.cache == "auto" and size <= CACHE_LIMIT)
         cached: dict[str, np.ndarray] = {}
         good: list[int] = []
-        bad: list[dict[str, str]] = []
+        bad: dict[Path, str] = {}
         for k, path in enumerate(listed.paths):
             try:
                 content = listed.read(k)
             except DataError as error:
-                bad.append({"path": path.as_posix(), "reason": str(error)})
+                bad[path] = str(error)
                 continue
             for name, decoded in content.items() if keep else ():
                 if name not in cached:
                     cached[name] = np.empty((count, *decoded.shape), decoded.dtype)
                 cached[name][len(good)] = decoded
             good.append(k)
-        if bad:
-            self._report(bad, count)
-        if not good:
-            raise DataError(f"{listed.source}: none of {count} images is usable")
+        folder = listed.source if listed.source.is_dir() else listed.source.parent
+        named = shortened(reason.replace(f"{folder}/", "") for reason in bad.values())
+        if bad and (self.on_bad_image == "raise" or not good):
+            advice = "Mend or remove them" + (", or set data.init_args.on_bad_image to skip" if good else "")
+            raise DataError(f"{len(bad):,} of {count:,} images cannot be used: {named}; in {folder}. {advice}")
+        self._say(listed, bad, named)
         loaded = listed.subset(good)
         loaded.cached = {name: rows[: len(good)] for name, rows in cached.items()} if keep else None
         return loaded
 
-    def _report(self, bad: list[dict[str, str]], total: int) -> None:
-        named = shortened([row["reason"] for row in bad])
-        if self.on_bad_image == "raise":
-            raise DataError(
-                f"{len(bad)} of {total} images cannot be used: {named}. Mend or remove them, or set "
-                "data.init_args.on_bad_image to skip"
-            )
-        rank_zero_info(f"skipping {len(bad)} of {total} images: {named}")
-        assert self.trainer is not None
-        folder = self.trainer.log_dir
-        if self.trainer.is_global_zero and folder is not None:
-            write_rows(Path(folder) / "skipped.csv", bad)
+    def _say(self, listed: ImageFileDataset, bad: Mapping[Path, str], named: str) -> None:
+        """Says how many images were taken and what was left out, and lists that in the run folder."""
+        taken, left_out = len(listed) - len(bad), listed.left_out | dict(bad)
+        if not left_out:
+            return
+        parts = [images.left_out_as(listed.left_out, listed.source)] if listed.left_out else []
+        parts += [f"{len(bad):,} (cannot be used): {named}"] if bad else []
+        rank_zero_info(f"{listed.source}: took {taken:,} images, left out {'; '.join(parts)}")
+        folder = self.trainer.log_dir if self.trainer is not None else None
+        if self.trainer is not None and self.trainer.is_global_zero and folder is not None:
+            rows = [{"path": path.as_posix(), "reason": reason} for path, reason in left_out.items()]
+            write_rows(Path(folder) / SKIPPED, rows)
 
 
 class Images(ImageFiles):
@@ -164,10 +184,10 @@ class Images(ImageFiles):
 
     Args:
         resolution: Height and width that every image must have, in pixels.
-        folder: Folder of images (PNG or JPEG, subfolders too); or
+        folder: Folder of images (PNG, JPEG, WebP, BMP or TIFF; subfolders and links to folders too); or
         manifest: CSV with a header and a column ``path``, relative to the manifest; a column ``index`` numbers them.
         label_columns: Columns of the manifest that hold the labels, in the generator's order; a name may lack its
-            ``_score``. ``label`` stands for all attributes of that role (:data:`ohlora.attributes.LABELS`).
+            ``_score``. ``label`` stands for all attributes of that role, in the order of the world.
         **settings: See :class:`ImageFiles`.
     """
 
@@ -185,8 +205,9 @@ class Images(ImageFiles):
         if label_columns and manifest is None:
             raise DataError("'label_columns' needs a 'manifest' that has them")
         self.folder, self.manifest = folder, manifest
-        self.label_columns = [*LABELS] if label_columns == "label" else label_columns or []
-        self.label_names = tuple(name.removesuffix("_score") for name in self.label_columns)
+        known = vocabulary()
+        named = known.names("label") if label_columns == "label" else label_columns or []
+        self.label_names = tuple(known[name.removesuffix("_score")].name for name in named)
 
     def setup(self, stage: str) -> None:
         """Finds, checks and loads the images.
@@ -198,12 +219,15 @@ class Images(ImageFiles):
         source = Path(self.manifest or self.folder or "")
         require(source, folder=not self.manifest)
         if not self.manifest:
-            self.train_set = self.load(self.files(source, images.paths_in(source)))
+            found, left_out = images.images_in(source)
+            self.train_set = self.load(self.files(source, found, None, left_out))
             return
         rows = read_rows(source)
-        wanted = [column(rows[0] if rows else (), name) or name for name in self.label_columns]
+        wanted = [attribute_column(source, rows[0] if rows else (), name) or name for name in self.label_names]
+        if len(set(wanted)) < len(wanted):
+            raise DataError(f"label_columns name {', '.join(wanted)}; expected each column once")
         check_columns(source, rows, ["path", *wanted])
-        paths = [source.parent / row["path"] for row in rows]
+        paths = paths_of(source, rows, once=bool(wanted))
         labels = {"label": numbers_in(source, rows, wanted)} if wanted else {}
         self.train_set = self.load(self.files(source, paths, image_numbers(source, rows), **labels))
 
@@ -212,56 +236,99 @@ class Images(ImageFiles):
         return self.in_order(self.train_set)
 
 
-def check_columns(source: Path, rows: list[dict[str, str]], columns: Sequence[str]) -> None:
-    """Insists on columns of a table, and on a value in every row.
-
-    Raises:
-        DataError: Naming those that are missing and those that are there, or the rows that are too short.
-    """
+def check_columns(source: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Insists on columns of a table; raises a DataError naming those that are missing and those that are there."""
     missing = [c for c in columns if rows and c not in rows[0]]
     if missing:
-        raise DataError(f"{source}: missing columns {', '.join(missing)}; the header has {', '.join(rows[0])}")
-    short = [f"row {k + 2}" for k, row in enumerate(rows) if any(row[c] is None for c in columns)]
-    if short:
-        raise DataError(f"{source}, {shortened(short)}: too few values; expected {', '.join(columns)} in every row")
+        raise DataError(
+            f"{source}: missing columns {shortened(missing, ', ')}; the header has {shortened(rows[0], ', ')}"
+        )
+
+
+def attribute_column(source: Path, header: Iterable[str], name: str) -> str | None:
+    """The column of a table that holds an attribute: one of :attr:`ohlora.attributes.Attribute.columns`, or None.
+
+    Raises:
+        ConfigError: If there is no such attribute.
+        DataError: If the table has two of its columns.
+    """
+    there = set(header)
+    found = [called for called in vocabulary()[name].columns if called in there]
+    if len(found) > 1:
+        raise DataError(f"{source} has both {' and '.join(found[:2])}; rename or remove the one that is not meant")
+    return found[0] if found else None
+
+
+def paths_of(source: Path, rows: Sequence[Row], once: bool = True) -> list[Path]:
+    """The images that a table names in its column ``path``, relative to itself.
+
+    Args:
+        source: The table.
+        rows: Its rows.
+        once: Whether to refuse images that several rows name; otherwise a message tells how many there are.
+
+    Raises:
+        DataError: Naming the rows that name none, or with ``once`` an image that an earlier row names.
+    """
+    empty = [f"{row}: path is empty" for row in rows if not row["path"]]
+    if empty:
+        raise DataError(f"{source}, {shortened(empty)}; expected an image in every row")
+    paths = [source.parent / row["path"] for row in rows]
+    first: dict[str, Row] = {}
+    double: list[str] = []
+    for row, path in zip(rows, paths, strict=True):
+        before = first.setdefault(os.path.normpath(path), row)
+        if before is not row:
+            double.append(f"{row}: {row['path']} was on {before} already")
+    if double and once:
+        raise DataError(f"{source}, {shortened(double)}; expected each image once")
+    if double:
+        rank_zero_info(f"{source}: took {len(double):,} images again that an earlier row names: {shortened(double)}")
+    return paths
 
 
 def numbers_in(
-    source: Path, rows: list[dict[str, str]], columns: list[str], dtype: type[np.floating[Any]] = np.float32
+    source: Path, rows: Sequence[Row], columns: list[str], dtype: type[np.floating[Any]] = np.float32
 ) -> np.ndarray:
-    """Columns of a table as N×K numbers; raises a DataError naming the rows with a value that is not finite."""
-    values = np.empty((len(rows), len(columns)), dtype)
-    bad: list[str] = []
+    """Columns of a table as N×K numbers; raises a DataError naming the lines with a value that is not finite."""
+    exact = np.full((len(rows), len(columns)), np.nan)
     for k, row in enumerate(rows):
         for j, name in enumerate(columns):
-            try:
-                values[k, j] = float(row[name])
-            except (TypeError, ValueError):  # a short row has no value at all
-                values[k, j] = np.nan
-            if not np.isfinite(values[k, j]):
-                bad.append(f"row {k + 2}: {name} is {row[name]!r}")
+            with suppress(ValueError):
+                exact[k, j] = float(row[name])
+    with np.errstate(over="ignore"):
+        values = exact.astype(dtype)
+    bad = [f"{rows[k]}: {columns[j]} is {rows[k][columns[j]]!r}" for k, j in np.argwhere(~np.isfinite(values))]
     if bad:
         raise DataError(f"{source}, {shortened(bad)}; expected a finite number")
     return values
 
 
-def shortened(items: list[str]) -> str:
-    """The first few of a list of complaints, and how many more there are."""
-    more = f"; and {len(items) - LISTED} more" if len(items) > LISTED else ""
-    return "; ".join(items[:LISTED]) + more
+def image_numbers(source: Path, rows: Sequence[Row], once: bool = True) -> list[int] | None:
+    """What a table calls its images, or None where it has no such column.
 
-
-def image_numbers(source: Path, rows: list[dict[str, str]]) -> list[int] | None:
-    """What a table calls its images, or None where it has no such column; raises a DataError naming bad rows."""
-    found = number_column(rows[0]) if rows else None
+    Raises:
+        DataError: Naming rows that have no number, or with ``once`` the number of an earlier row's other image.
+    """
+    found = number_column(source, rows[0]) if rows else None
     if found is None:
         return None
-    bad = [f"row {k + 2}: {found} is {row[found]!r}" for k, row in enumerate(rows) if not str(row[found]).isdecimal()]
+    bad = [f"{row}: {found} is {row[found]!r}" for row in rows if not row[found].isdecimal() or len(row[found]) > 18]
     if bad:
         raise DataError(f"{source}, {shortened(bad)}; expected the image's number")
+    first: dict[int, Row] = {}
+    for row in rows:
+        before = first.setdefault(int(row[found]), row)
+        if once and before is not row and ("path" not in row or row["path"] != before["path"]):
+            bad.append(f"{row}: {found} {row[found]} was on {before} already")
+    if bad:
+        raise DataError(f"{source}, {shortened(bad)}; expected each number once")
     return [int(row[found]) for row in rows]
 
 
-def number_column(header: Iterable[str]) -> str | None:
-    """The column that numbers images, in our tables (``index``) or in the original's."""
-    return next((name for name in ("index", "img_no", "idx", "img_name") if name in header), None)
+def number_column(source: Path, header: Iterable[str]) -> str | None:
+    """The column that numbers images, in our tables (``index``) or in the original's; a DataError if there are two."""
+    found = [name for name in header if name in NUMBERS]
+    if len(found) > 1:
+        raise DataError(f"{source} numbers its images in {' and in '.join(found)}; remove the column not meant")
+    return found[0] if found else None

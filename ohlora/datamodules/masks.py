@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.epochs import EpochImages
-from ohlora.datamodules.images import ImageFileDataset, check_columns, shortened
+from ohlora.datamodules.images import ImageFileDataset, check_columns, paths_of
 from ohlora.errors import DataError
 from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, MIRRORED
 from ohlora.faces.parsing import sides_by_place
 from ohlora.pipeline import require
 from ohlora.utils import images
-from ohlora.utils.files import read_rows
+from ohlora.utils.files import read_rows, shortened
 
 MaskFiles = Path | list[tuple[Path, int]]
 """The files that tell the classes of one image's pixels: a picture whose grey levels or palette indices are class ids,
@@ -37,7 +37,10 @@ def read_mask(files: MaskFiles, resolution: int) -> np.ndarray:
         return _square(_class_ids(files), files, resolution)
     mask = np.zeros((resolution, resolution), np.uint8)
     for path, number in files:
-        part = np.asarray(images.decode(path).convert("L")) > 127  # the published files are grey RGB
+        grey = np.asarray(images.decode(path).convert("L"))  # the published files are grey RGB
+        if 0 < grey.max() <= 127:
+            raise DataError(f"{path}: no grey level is above {grey.max()}; expected black (0) and white (255)")
+        part = grey > 127
         mask[_square(part.astype(np.uint8), path, resolution) > 0] = number
     return sides_by_place(torch.from_numpy(mask)[None])[0].numpy()
 
@@ -133,37 +136,58 @@ class MaskedImages(EpochImages):
             require(source)
             rows = read_rows(source)
             check_columns(source, rows, ["path", "mask"])
-            paths = [source.parent / row["path"] for row in rows]
+            paths, left_out = paths_of(source, rows), dict[Path, str]()
             masks: list[MaskFiles] = [source.parent / row["mask"] for row in rows]
         else:
             for folder in self.sources.values():
                 require(folder, folder=True)
             source, where = self.sources["folder"], self.sources.get("masks") or self.sources["parts"]
-            paths = images.paths_in(source)
+            paths, left_out = images.images_in(source)
+            files, others = images.images_in(where, (".png",))
             if "masks" in self.sources:
-                found: Mapping[str, MaskFiles] = {path.stem: path for path in images.paths_in(where, (".png",))}
-                names = [path.stem for path in paths]
+                found: Mapping[str, MaskFiles] = _by_stem(files)
+                names = list(_by_stem(paths))
             else:
-                found = part_masks(where)
-                names = [path.stem.lstrip("0") or "0" for path in paths]
+                numbered = {path: number for number, path in images.by_number(paths).items()}
+                names = [numbered.get(path, path.stem) for path in paths]
+                found = part_masks(where, files)
             without = [f"{path} has no mask" for path, name in zip(paths, names, strict=True) if name not in found]
             if without:
                 raise DataError(f"{len(without)} of {len(paths)} images have no mask in {where}: {shortened(without)}")
             masks = [found[name] for name in names]
+            alone = [found[name] for name in found if name not in set(names)]
+            loose = [path for mask in alone for path in ([mask] if isinstance(mask, Path) else [p for p, _ in mask])]
+            left_out |= dict.fromkeys(loose, f"no image in {source}") | others
         numbers = list(range(len(paths)))
-        return MaskedDataset(source, paths, self.resolution, self.resize, numbers, masks=masks)
+        return MaskedDataset(source, paths, self.resolution, self.resize, numbers, left_out=left_out, masks=masks)
 
 
-def part_masks(folder: Path) -> Mapping[str, MaskFiles]:
-    """Part masks in CelebAMask-HQ's layout, by the image's number; raises a DataError naming files of other layouts."""
+def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names without suffix; raises a DataError naming two with the same."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if found.setdefault(path.stem, path) is not path:
+            raise DataError(f"{found[path.stem]} and {path} have the same name; images and masks belong together by it")
+    return found
+
+
+def part_masks(folder: Path, files: Sequence[Path]) -> Mapping[str, MaskFiles]:
+    """The part masks of a folder in CelebAMask-HQ's layout, by the image's number.
+
+    Raises:
+        DataError: Naming files of other layouts, or parts of which there are two files.
+    """
     order = {part: rank for rank, part in enumerate(CELEBAMASK_CLASSES)}
     found: dict[str, list[tuple[int, Path, int]]] = {}
+    first: dict[tuple[int, str], Path] = {}
     bad = []
-    for path in images.paths_in(folder, (".png",)):
+    for path in files:
         number, _, part = path.stem.partition("_")
-        if not number.isdigit() or part not in order:
+        if not number.isdecimal() or part not in order:
             bad.append(str(path))
             continue
+        if first.setdefault((int(number), part), path) is not path:
+            raise DataError(f"{first[int(number), part]} and {path} are the same part of the same image; remove one")
         class_id = CLASSES.index(CELEBAMASK_CLASSES[part])
         found.setdefault(str(int(number)), []).append((order[part], path, class_id))
     if bad:

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from functools import cached_property
+from itertools import pairwise, product
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ohlora.attributes import vocabulary
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
 from ohlora.networks.codes import Codes, Space
 
-GRID: dict[str, tuple[float, ...]] = {
-    "mouth": (-1.8, -0.9, 0.0, 0.9, 1.8),
-    "eyes": (-1.2, 1.2),
-    "pose": (-0.6, 0.0, 0.6, 1.2, 1.8),
-}
-"""The recipe's strengths, upwards; the first attribute changes slowest. The original's "pose" is the tilt, ``roll``."""
-LIMITS = {"eyes": 0.92, "mouth": 0.88, "pose": 0.88}
-"""A latent passes the evaluation of edits where every correlation is at least this."""
-TILT = {"roll": "pose"}
-"""Attributes that are tested as another is."""
-
-
-def tested_as(name: str) -> str:
-    """The attribute whose strengths and limit apply to an attribute."""
-    return TILT.get(name, name)
+FULL_GRID = 50
+"""Edits of the largest full grid by default: as many as the original makes of its three attributes."""
 
 
 class Edits(Protocol):
@@ -173,34 +163,84 @@ class Directions:
 
 @dataclass(frozen=True)
 class Grid:
-    """A full grid of strengths: attribute → its levels, rising; the first attribute changes slowest."""
+    """A grid of strengths.
+
+    All combinations of the levels, the first attribute changing slowest, where these are at most ``largest`` edits.
+    Otherwise each attribute changes alone, the others at 0, and all change together in as few edits as balance: each
+    attribute is at its highest level in half of them, and so is any other in half of those (rows of a Hadamard matrix).
+    The first kind grows with the product of the numbers of levels, the second with their sum.
+
+    Attributes:
+        levels: Attribute → its levels, rising.
+        largest: Edits of the largest full grid.
+    """
 
     levels: Mapping[str, tuple[float, ...]]
+    largest: int = FULL_GRID
 
     @classmethod
-    def of(cls, attributes: Sequence[str], levels: Mapping[str, Sequence[float]] = GRID) -> Grid:
-        """The grid of some attributes, in the order of ``levels``.
+    def of(
+        cls,
+        attributes: Sequence[str],
+        levels: Mapping[str, Sequence[float]] | None = None,
+        largest: int = FULL_GRID,
+    ) -> Grid:
+        """The grid of some attributes.
+
+        Args:
+            attributes: The attributes.
+            levels: Attribute → levels; those of other attributes are what the world declares. Attributes come in this
+                order, then in that of the world.
+            largest: Edits of the largest full grid.
 
         Raises:
             ConfigError: If an attribute has no levels, or fewer than two.
         """
-        chosen = {
-            name: tuple(float(v) for v in levels[key])
-            for key in levels
-            for name in attributes
-            if key in (name, tested_as(name)) and (name not in levels or key == name)
-        }
-        missing = [name for name in attributes if len(set(chosen.get(name, ()))) < 2]
+        known = {**(levels or {}), **{k: v for k, v in vocabulary().grid.items() if k not in (levels or {})}}
+        missing = [name for name in attributes if len(set(known.get(name, ()))) < 2]
         if missing:
-            raise ConfigError(f"the grid has fewer than two strengths for {', '.join(missing)}; it has {dict(levels)}")
-        return cls(chosen)
+            raise ConfigError(
+                f"the grid has fewer than two strengths for {', '.join(missing)}; it has {dict(known)}. Give them in "
+                "model.init_args.grid, or as grid of the attribute in the world's file"
+            )
+        return cls({key: tuple(map(float, known[key])) for key in known if key in attributes}, largest)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Levels per attribute, in the order of ``levels``."""
-        return tuple(len(v) for v in self.levels.values())
+    def full(self) -> bool:
+        """Whether it is all combinations."""
+        return math.prod(len(levels) for levels in self.levels.values()) <= self.largest
+
+    @cached_property
+    def edits(self) -> dict[tuple[float, ...], int]:
+        """Strengths of each edit, in the order of ``levels`` → its place."""
+        levels = list(self.levels.values())
+        if self.full:
+            return {row: place for place, row in enumerate(product(*levels))}
+        rows = [tuple(v if k == p else 0.0 for k in range(len(levels))) for p, own in enumerate(levels) for v in own]
+        signs = torch.ones(1, 1)
+        while len(signs) <= len(levels):
+            signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+        for row in signs[:, 1 : 1 + len(levels)].tolist():
+            rows.append(tuple(max(own) if sign > 0 else min(own) for sign, own in zip(row, levels, strict=True)))
+        return {row: place for place, row in enumerate(dict.fromkeys(rows))}
 
     def strengths(self, attributes: Sequence[str]) -> Tensor:
         """All edits, E×P: a column per attribute asked for."""
-        rows = torch.tensor(list(product(*self.levels.values())))
-        return rows[:, [list(self.levels).index(name) for name in attributes]]
+        return torch.tensor(list(self.edits))[:, [list(self.levels).index(name) for name in attributes]]
+
+    def neighbours(self, attribute: str) -> Tensor:
+        """Pairs of edits that differ in one attribute by one level, the higher one second: M×2 places."""
+        place, levels = list(self.levels).index(attribute), self.levels[attribute]
+        above = dict(pairwise(levels))
+        pairs = []
+        for row, edit in self.edits.items():
+            higher = (*row[:place], above.get(row[place], math.nan), *row[place + 1 :])
+            if higher in self.edits:
+                pairs.append((edit, self.edits[higher]))
+        return torch.tensor(pairs)
+
+    def alone(self, attribute: str) -> list[int]:
+        """Places of the edits in which one attribute rises and the others are at 0; a full grid may have none."""
+        place = list(self.levels).index(attribute)
+        found = {row[place]: k for row, k in self.edits.items() if not any(row[:place] + row[place + 1 :])}
+        return [found[level] for level in sorted(found)]

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ohlora.attributes import EXPRESSIONS
-from ohlora.directions.edits import GRID, Directions
+from ohlora.attributes import vocabulary
+from ohlora.directions.edits import Directions
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -43,7 +43,7 @@ class Source:
         generator: Makes images, frozen.
         network: Scores them: the search CNN, frozen.
         medians: Median of each score, by which groups are told apart.
-        grid: Attribute → strengths that edits are later used at.
+        grid: Attribute → strengths that edits are later used at; of others, those that the world declares.
         batch_size: Images made at once.
     """
 
@@ -51,7 +51,7 @@ class Source:
     generator: Generator | None = None
     network: AttributeCNN | AttributeEnsemble | None = None
     medians: Mapping[str, float] = field(default_factory=dict)
-    grid: Mapping[str, Sequence[float]] = field(default_factory=lambda: GRID)
+    grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
     batch_size: int = 100
 
     @property
@@ -74,9 +74,9 @@ class Finder(ABC):
     """Base of the finders.
 
     Args:
-        targets: What the directions move; by default eyes, mouth and pose.
+        targets: What the directions move; by default the world's expressions.
         group_by: By which attributes latents are grouped; an empty list finds one direction for all. By default the
-            recipe's four for samples, none for gradients.
+            world's grouping attributes for samples, none for gradients.
         layers: Where directions act: ``all`` style layers alike; ``each`` layer by a part of its own (finders that take
             gradients); ``sweep`` is ``all``, with a table of every range of layers; ``auto`` takes, for each attribute,
             the range of that table that leaks least; or first and last layer, counted from 0.
@@ -85,7 +85,7 @@ class Finder(ABC):
     """
 
     uses_samples: ClassVar[bool] = False
-    grouped_by_default: ClassVar[tuple[str, ...]] = ()
+    grouped_by_default: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -97,9 +97,17 @@ class Finder(ABC):
     ) -> None:
         if not isinstance(layers, str) and (len(layers) != 2 or not 0 <= layers[0] <= layers[1]):
             raise ConfigError(f"layers is {list(layers)}; expected first and last, counted from 0")
-        self.targets = tuple(EXPRESSIONS if targets is None else targets)
-        self.group_by = self.grouped_by_default if group_by is None else tuple(group_by)
+        known = vocabulary()
+        grouped = known.names("grouping") if self.grouped_by_default else ()
+        self.targets = self._known(known.names("expression") if targets is None else targets)
+        self.group_by = self._known(grouped if group_by is None else group_by)
+        if not self.targets:
+            raise ConfigError(f"there is nothing to search: {known.where} declares no expression; name some as targets")
         self.layers, self.sweep_count, self.seed = layers, sweep_count, seed
+
+    @staticmethod
+    def _known(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(vocabulary()[name].name for name in names)
 
     @property
     def name(self) -> str:

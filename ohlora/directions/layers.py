@@ -102,7 +102,7 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
                 measured = {
                     "r": correlations(alone, judged)[:, 0, k].mean(),
                     "slope": slope[:, k].mean(),
-                    "leakage": (reach.sum() - reach[k]) / (len(outputs) - 1) / reach[k],
+                    "leakage": (reach.sum() - reach[k]) / max(1, len(outputs) - 1) / reach[k],
                     "drift": (judged - unedited[:, None]).abs()[..., staying].mean(),
                 }
                 row: Row = {"attribute": name, "first": first, "last": last}

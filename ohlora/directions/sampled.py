@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.attributes import GROUPING
 from ohlora.directions import layers
 from ohlora.directions.covariance import covariance_of, held_names
 from ohlora.directions.edits import Directions
@@ -18,6 +17,7 @@ from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import UNGROUPED
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import counted
+from ohlora.utils.progress import tracked
 
 
 def class_size(count: int, fraction: float) -> int:
@@ -104,7 +104,7 @@ class SampleFinder(Finder):
     """
 
     uses_samples = True
-    grouped_by_default = GROUPING
+    grouped_by_default = True
     noted: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, small_groups: Literal["ungrouped", "raise"] = "ungrouped", **common: Any) -> None:
@@ -146,7 +146,7 @@ class SampleFinder(Finder):
         of_all = self.solve(whole) if small else None
         found: list[Tensor] = []
         rows: list[Row] = []
-        for g, (name, chosen) in enumerate(members.items()):
+        for g, (name, chosen) in enumerate(tracked(list(members.items()), "groups")):
             if of_all is None or name not in small:
                 own = codes[torch.from_numpy(chosen)]
                 steps, shown = self.solve(replace(whole, name=name, number=g, codes=own, scores=scores[chosen]))

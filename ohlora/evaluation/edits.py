@@ -1,6 +1,6 @@
 """How well edits do what was asked.
 
-With strengths s (E×P, a full grid) and scores y (K attributes, in standard deviations over the samples) of a latent's
+With strengths s (E×P, a grid) and scores y (K attributes, in standard deviations over the samples) of a latent's
 E edits: r is Pearson's correlation of s and y of the same attribute; the slope of y by s says by how many standard
 deviations a unit of strength moves it; the leakage of an edit is the mean absolute slope of the other attributes over
 that of its own.
@@ -27,18 +27,20 @@ def correlations(strengths: Tensor, scores: Tensor) -> Tensor:
 
 
 def slopes(strengths: Tensor, scores: Tensor) -> Tensor:
-    """Change of each score per unit of each strength, by least squares on a full grid: N×P×K from E×P and N×E×K."""
+    """Change of each score per unit of each strength, by least squares: N×P×K from E×P and N×E×K."""
     s = strengths - strengths.mean(dim=0)
-    return torch.einsum("ep,nek->npk", s / s.square().sum(dim=0), scores)
+    return torch.einsum("pe,nek->npk", torch.linalg.solve(s.T @ s, s.T), scores)
 
 
-def monotone_shares(scores: Tensor, shape: Sequence[int], axis: int) -> Tensor:
-    """Share of neighbours along an axis of the grid where the higher strength has the higher score: (N,), 0…1.
+def monotone_shares(scores: Tensor, neighbours: Tensor) -> Tensor:
+    """Share of neighbours on the grid where the higher strength has the higher score: (N,), 0…1.
 
-    Scores are N×E, with E in the order of a grid of ``shape`` levels.
+    Args:
+        scores: N×E.
+        neighbours: Pairs of edits, the one with the higher strength second: M×2.
     """
-    rising = scores.reshape(-1, *shape).diff(dim=axis + 1) > 0
-    return rising.flatten(1).double().mean(dim=1)
+    lower, higher = neighbours.to(scores.device).T
+    return (scores[:, higher] > scores[:, lower]).double().mean(dim=1)
 
 
 class EditReport(torchmetrics.Metric):
@@ -47,19 +49,15 @@ class EditReport(torchmetrics.Metric):
     Args:
         attributes: The P attributes that edits move.
         outputs: The K attributes that are scored.
-        shape: Levels of the grid, slowest first.
-        axes: The grid's axis of each attribute.
+        neighbours: Per attribute, its neighbours on the grid; see :func:`monotone_shares`.
     """
 
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(
-        self, attributes: Sequence[str], outputs: Sequence[str], shape: Sequence[int], axes: Sequence[int]
-    ) -> None:
+    def __init__(self, attributes: Sequence[str], outputs: Sequence[str], neighbours: Sequence[Tensor]) -> None:
         super().__init__()
-        self.attributes, self.outputs = tuple(attributes), tuple(outputs)
-        self.shape, self.axes = tuple(shape), tuple(axes)
+        self.attributes, self.outputs, self.neighbours = tuple(attributes), tuple(outputs), tuple(neighbours)
         self.own = [self.outputs.index(name) for name in attributes]
         self.staying = [k for k, name in enumerate(outputs) if name not in self.attributes]
         self.add_state("rows", default=[], dist_reduce_fx="cat")
@@ -71,9 +69,9 @@ class EditReport(torchmetrics.Metric):
         r = correlations(strengths, scores)[:, each, self.own]
         slope = slopes(strengths, scores)
         own = slope[:, each, self.own]
-        monotone = [monotone_shares(scores[..., k], self.shape, a) for k, a in zip(self.own, self.axes, strict=True)]
+        monotone = [monotone_shares(scores[..., k], near) for k, near in zip(self.own, self.neighbours, strict=True)]
         others = slope.abs().sum(dim=2) - own.abs()
-        leakage = others / (len(self.outputs) - 1) / own.abs()
+        leakage = others / max(1, len(self.outputs) - 1) / own.abs()  # with one output there is nothing to leak to
         drift = (scores - unedited[:, None]).abs().mean(dim=1)[:, self.staying]
         about = torch.stack([index, group], dim=1).to(scores)
         parts = [about, r, own, torch.stack(monotone, dim=1), leakage, drift, slope.flatten(1)]
@@ -111,5 +109,5 @@ def summary(
     for name in attributes:
         found[f"{name}_passed_ratio"] = float((table[f"{name}_corr"] >= limits[name]).double().mean())
         others = [abs(means[f"slope_{name}_{other}"]) for other in outputs if other != name]
-        found[f"{name}_systematic_leakage"] = sum(others) / len(others) / abs(means[f"slope_{name}_{name}"])
+        found[f"{name}_systematic_leakage"] = sum(others) / max(1, len(others)) / abs(means[f"slope_{name}_{name}"])
     return found | {f"{key}_mean": value for key, value in means.items()}

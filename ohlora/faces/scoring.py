@@ -30,8 +30,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ohlora.attributes import MEASURED
-
 SIZE = 224
 """Height and width, in pixels, at which all scores are measured."""
 
@@ -105,7 +103,7 @@ def score(
         variants: Attribute → variant, see :data:`SCORERS`; attributes that are left out use ``"ohlora"``.
 
     Returns:
-        A raw score for every name in :data:`ohlora.attributes.MEASURED`, in that order. Where the region that an
+        A raw score for every name in :data:`SCORERS`, in that order. Where the region that an
         attribute is measured from is missing, the score is a constant: hair_color 127.5, hairstyle 0.45,
         background_mean 192, all others 0.
 
@@ -114,7 +112,7 @@ def score(
         ValueError: If a shape or class id is wrong, or an attribute or variant is unknown.
     """
     check_variants(variants or {})
-    chosen = dict.fromkeys(MEASURED, DEFAULT_VARIANT) | dict(variants or {})
+    chosen = dict.fromkeys(SCORERS, DEFAULT_VARIANT) | dict(variants or {})
     frame = prepare(image, parsing)
     return {name: SCORERS[name][variant](frame) for name, variant in chosen.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ohlora.attributes import GROUPING
 from ohlora.directions.edits import Directions, LocalBasis
 from ohlora.directions.groups import Groups
 from ohlora.errors import DataError, FormatError, MissingArtifactError
@@ -27,6 +25,8 @@ BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
 BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
+ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle")
+"""What the letters of the original's group names stand for."""
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
@@ -96,14 +96,15 @@ def read_original(folder: str | Path, medians: str | Path | None = None) -> Dire
     found: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for path in sorted(folder.glob("*_change_w_vector_*.csv")):
         match = re.fullmatch(r"(\w+)_change_w_vector_([hl]+)\.csv", path.name)
-        if match is not None:
-            found[match[1]][match[2]] = _vector(path)
+        if match is None:
+            raise DataError(f"{path}: expected a group of the letters h and l at the end of the name, such as hhlh")
+        found[match[1]][match[2]] = _vector(path)
     if not found:
         raise MissingArtifactError(f"{folder} holds no file such as eyes_change_w_vector_hhhh.csv")
     letters = {len(name) for by_group in found.values() for name in by_group}
-    if len(letters) != 1 or max(letters) > len(GROUPING):
+    if len(letters) != 1 or max(letters) > len(ORIGINAL_GROUPING):
         raise DataError(f"{folder}: group names have {sorted(letters)} letters; expected one number, up to four")
-    group_by = GROUPING[: letters.pop()]
+    group_by = ORIGINAL_GROUPING[: letters.pop()]
     groups = Groups(group_by, _medians(medians, group_by) if medians else (float("nan"),) * len(group_by))
     absent = [f"{a}_change_w_vector_{g}.csv" for a in found for g in groups.names if g not in found[a]]
     if absent:
@@ -119,12 +120,11 @@ def read_original(folder: str | Path, medians: str | Path | None = None) -> Dire
 
 
 def _vector(path: Path) -> np.ndarray:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if len(rows) != 2 or len(rows[0]) != len(rows[1]) or rows[0][0]:
+    rows = read_rows(path)
+    if len(rows) != 1 or next(iter(rows[0])):
         raise DataError(f"{path}: expected a header with an empty first name, and one row (one SVM) of the same length")
     try:
-        vector = np.array(rows[1][1:], dtype=np.float64)
+        vector = np.array([*rows[0].values()][1:], dtype=np.float64)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
     if not np.isfinite(vector).all() or not vector.any():
@@ -141,4 +141,10 @@ def _medians(path: str | Path, group_by: tuple[str, ...]) -> tuple[float, ...]:
     missing = [name for name in group_by if name not in row]
     if missing:
         raise DataError(f"{path} has no column for {', '.join(missing)}")
-    return tuple(float(row[name]) for name in group_by)
+    try:
+        medians = tuple(float(row[name]) for name in group_by)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if not np.isfinite(medians).all():
+        raise DataError(f"{path}: the medians are {medians}; expected finite numbers")
+    return medians

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ohlora.attributes import FILTERS
 from ohlora.errors import FormatError
 from ohlora.formats import network_files, nvidia_networks, rosinality_networks
 from ohlora.formats.foreign_files import ForeignFile, Kind, read_nvidia, read_rosinality, read_states, recognize
 from ohlora.formats.layouts import Layout, Shapes, channel_plan, filled, need, numbers, sizes
 from ohlora.networks import generator
-from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
+from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS, AttributeCNN, published
 from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
 
 ForeignNetwork = generator.Generator | generator.Discriminator | AttributeCNN
@@ -90,7 +89,8 @@ def original_cnn_layout(network: AttributeCNN) -> Layout:
             prefix = f"{called}_score_cnn."
         windows: Any = branch.windows
         parts = [""] if len(windows) == 1 else ["bottom_left_cnn.", "bottom_right_cnn."]
-        names = {f"{here}dense": "fc1.0", f"{here}score": "fc_final.0" if name in FILTERS else "fc_final"}
+        spec: Any = branch.branch
+        names = {f"{here}dense": "fc1.0", f"{here}score": "fc_final.0" if spec.probability else "fc_final"}
         for k, (part, window) in enumerate(zip(parts, windows, strict=True)):
             names |= {f"{here}windows.{k}.{c}": f"{part}{c}.0" for c in dict(window.named_children()) if "conv" in c}
         for ours, theirs in names.items():
@@ -104,7 +104,7 @@ class ForeignCheckpoint:
 
     Attributes:
         networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under
-            its name (see :func:`ohlora.networks.attribute_cnn.attribute_cnn`).
+            its name (see :func:`ohlora.networks.attribute_cnn.published`).
         averaged: Whether the generator is the running average of training, where the file says so.
         source: What the file is, and in which entry the generator was.
         notes: What else the user should know, a sentence each.
@@ -292,16 +292,16 @@ def _cnn_like(state: Mapping[str, Any], where: str) -> tuple[str, AttributeCNN]:
     """The original's CNN that a state dict belongs to, by its keys and, among the filters, by its shapes."""
     if any("_score_cnn." in key for key in state):
         name = "merged" if any(key.startswith("hairstyle_") for key in state) else "property"
-        specs = attribute_cnn(name).specs
+        specs = published(name).specs
         outputs = [tuple("roll" if output == "pose" else output for output in spec.outputs) for spec in specs]
         return name, AttributeCNN([replace(spec, outputs=o) for spec, o in zip(specs, outputs, strict=True)])
     if any(key.startswith("bottom_left_cnn.") for key in state):
-        return "hairstyle", attribute_cnn("hairstyle")
+        return "hairstyle", published("hairstyle")
     dense = "fc1.0.weight"
     found = tuple(state[dense].shape) if dense in state else None
     known: Shapes = {}
-    for name in FILTERS:
-        network = attribute_cnn(name)
+    for name in PUBLISHED_FILTERS:
+        network = published(name)
         shapes = original_cnn_layout(network).shapes(network)
         known[name] = shapes[dense]
         if found == known[name] and not any(key.startswith("conv") for key in state.keys() ^ shapes.keys()):

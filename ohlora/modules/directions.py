@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ohlora.characters.reports import DIRECTIONS
 from ohlora.datamodules.samples import Samples
-from ohlora.directions.edits import GRID, Directions
+from ohlora.directions.edits import Directions
 from ohlora.directions.finder import Finder, Notes, Source
 from ohlora.errors import ConfigError
 from ohlora.formats import direction_files, network_files, sample_files
@@ -34,7 +34,8 @@ class DirectionSearch(Stage[Samples]):
         generator: Generator weights, for finders that need them.
         network: The search CNN, likewise.
         medians: The medians that group, as sampling wrote them; by default those beside the samples.
-        grid: Strengths at which edits are used later, attribute → levels; by default the recipe's.
+        grid: Strengths at which edits are used later, attribute → levels; by default those that the world
+            declares.
         image_batch_size: Images made at once.
     """
 
@@ -54,7 +55,7 @@ class DirectionSearch(Stage[Samples]):
         super().__init__()
         self.output, self.finder, self.medians = Path(output), finder, medians
         self.paths = {"generator": generator, "network": network}
-        self.levels: Mapping[str, Sequence[float]] = grid or GRID
+        self.levels: Mapping[str, Sequence[float]] = grid or {}
         self.image_batch_size = image_batch_size
         self.automatic_optimization = False
         # Strategies for several processes insist on a parameter.

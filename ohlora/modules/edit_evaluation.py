@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.attributes import LABELS
+from ohlora.attributes import vocabulary
 from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.latents import Latents as CountedLatents
 from ohlora.datamodules.latents import pieces
-from ohlora.directions.edits import GRID, LIMITS, Edits, Grid, Latents, added, tested_as
+from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, added
 from ohlora.directions.groups import Groups
 from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import EditReport, correlations, passes, slopes, summary
+from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
-from ohlora.faces.scoring import score
 from ohlora.formats import direction_files, network_files
 from ohlora.modules.base import Stage
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -29,6 +31,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.utils import figures, images
+from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
 
@@ -46,8 +49,10 @@ class EditEvaluation(Stage[CountedLatents]):
         judge: The judge CNN, which had no part in the search.
         directions: The directions to evaluate.
         labels: Attributes to move by the generator's label inputs, in place of directions.
-        grid: Strengths, attribute → levels, the first changing slowest; by default the recipe's.
-        limits: Attribute → correlation from which on a latent passes; by default the recipe's.
+        grid: Strengths, attribute → levels, the first changing slowest; of others, those that the world declares.
+        full_grid: Edits of the largest full grid. Where all combinations of strengths are more, each attribute changes
+            alone, and all together at their ends: see :class:`ohlora.directions.edits.Grid`.
+        limits: Attribute → correlation from which on a latent passes; of others, those that the world declares.
         seed: Seed of the latents.
         calibrate: Latents on which strengths are first scaled so that a unit moves an attribute by one of the judge's
             standard deviations on average; 0 leaves the units.
@@ -75,6 +80,7 @@ class EditEvaluation(Stage[CountedLatents]):
         directions: str | None = None,
         labels: Sequence[str] | None = None,
         grid: dict[str, list[float]] | None = None,
+        full_grid: int = FULL_GRID,
         limits: dict[str, float] | None = None,
         seed: int = 0,
         calibrate: int = 0,
@@ -91,8 +97,10 @@ class EditEvaluation(Stage[CountedLatents]):
         self.output, self.seed, self.calibrate = Path(output), seed, calibrate
         self.paths = {"generator": generator, "network": network, "judge": judge}
         self.directions_path, self.labels = directions, tuple(labels or ())
-        self.levels: Mapping[str, Sequence[float]] = grid or GRID
-        self.limits_given, self.scale_count = LIMITS if limits is None else limits, scale_count
+        self.levels: Mapping[str, Sequence[float]] = grid or {}
+        self.full_grid, self.limits_given, self.scale_count = full_grid, limits or {}, scale_count
+        for name in (*self.labels, *self.levels, *self.limits_given):
+            _ = vocabulary()[name]  # refuses unknown ones before anything is loaded
         self.parser_path, self.closer_count, self.discriminator_path = parser, closer_count, discriminator
         self.sheets, self.image_batch_size = sheets, image_batch_size
 
@@ -114,20 +122,21 @@ class EditEvaluation(Stage[CountedLatents]):
         if self.directions_path is not None:
             self._use_directions(self.directions_path)
         else:
-            unlabelled = [name for name in self.labels if name not in LABELS[: self.generator.c_dim]]
+            labels = vocabulary().names("label")
+            unlabelled = [name for name in self.labels if name not in labels[: self.generator.c_dim]]
             if unlabelled:
                 raise ConfigError(f"the generator has no label for {', '.join(unlabelled)}")
             self.edited, self.groups = self.labels, Groups()
-            self.edits = LabelEdits(self.edited, self.generator, LABELS)
+            self.edits = LabelEdits(self.edited, self.generator, labels)
         outputs = self.judge.outputs
         unseen = [name for name in self.edited if name not in outputs]
         if unseen:
             raise ConfigError(f"the judge has no output {', '.join(unseen)}; it has {', '.join(outputs)}")
-        self.grid, limits = Grid.of(self.edited, self.levels), self.limits_given
-        self.limits = {name: limits.get(name, limits.get(tested_as(name), 0.0)) for name in self.edited}
+        self.grid = Grid.of(self.edited, self.levels, self.full_grid)
+        self.limits = self._limits()
         self.strengths = self.grid.strengths(self.edited).to(self.device)
-        axes = [list(self.grid.levels).index(name) for name in self.edited]
-        self.report = EditReport(self.edited, outputs, self.grid.shape, axes).to(self.device)
+        neighbours = [self.grid.neighbours(name) for name in self.edited]
+        self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
         self.units = torch.ones(len(self.edited), device=self.device)
         self.discriminator = self.parser = None
         if self.discriminator_path is not None:
@@ -140,9 +149,22 @@ class EditEvaluation(Stage[CountedLatents]):
                 )
         if self.parser_path is not None:
             self.parser = load_parser(self.parser_path)
+            readable = [a for a in vocabulary().scored if a.name in self.edited]
+            self.read = Scores(readable)
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
         self._tested_steps: list[tuple[int, Tensor]] = []
+
+    def _limits(self) -> dict[str, float]:
+        """The correlation from which on each attribute passes."""
+        known = {a.name: a.limit for a in vocabulary() if a.limit is not None} | self.limits_given
+        missing = [name for name in self.edited if name not in known]
+        if missing:
+            raise ConfigError(
+                f"there is no limit for {', '.join(missing)}; set model.init_args.limits, or limit of the attribute in "
+                f"{vocabulary().where}"
+            )
+        return {name: known[name] for name in self.edited}
 
     def _use_directions(self, path: str) -> None:
         found = direction_files.load_directions(path)
@@ -158,7 +180,8 @@ class EditEvaluation(Stage[CountedLatents]):
     def on_test_start(self) -> None:
         """Measures the judge's mean and standard deviation over samples of their own, then calibrates if asked to."""
         parts = self._mine(self.scale_count, self.image_batch_size)
-        seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in parts]
+        of_parts = tracked(parts, "the judge's scale")
+        seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in of_parts]
         scores = torch.cat(gathered(seen)).double()
         self.scale = (scores.mean(dim=0).to(self.device), scores.std(dim=0, correction=0).to(self.device))
         for _ in range(2 if self.calibrate else 0):
@@ -168,7 +191,7 @@ class EditEvaluation(Stage[CountedLatents]):
         """Sets units so that strength 1 is one of the judge's standard deviations, on latents of their own."""
         own = [self.judge.outputs.index(name) for name in self.edited]
         parts = []
-        for part in self._mine(self.calibrate, self.data.batch_size):
+        for part in tracked(self._mine(self.calibrate, self.data.batch_size), "calibrating"):
             judged = self._edited(self.latents("calibration", part))[2]
             parts.append(slopes(self.strengths.double(), judged)[:, range(len(own)), own].cpu())
         mean = torch.cat(gathered(parts)).mean(dim=0)
@@ -232,11 +255,12 @@ class EditEvaluation(Stage[CountedLatents]):
         self._realism.append((table[:, 0].cpu(), table[:, 1:].mean(dim=1).cpu()))
 
     def _read_parsed(self, parser: FaceParser, codes: Codes) -> None:
-        """Correlations of strengths with scores read off parsed maps, N×P; NaN where a face part is not seen."""
+        """Correlations of strengths with scores read off parsed maps, N×P; NaN of what is not scored so."""
         for of_latent in codes.values:
             pictures = self._pictures(Codes(of_latent, codes.space))
-            rows = [score(picture, found) for picture, found in zip(pictures, parsed(parser, pictures), strict=True)]
-            table = torch.tensor([[row[name] for name in self.edited] for row in rows], dtype=torch.float64)
+            rows = [self.read(p, found) for p, found in zip(pictures, parsed(parser, pictures), strict=True)]
+            scores = [[row.get(name, math.nan) for name in self.edited] for row in rows]
+            table = torch.tensor(scores, dtype=torch.float64)
             r = correlations(self.strengths.cpu().double(), table[None])[0]
             self._parsed.append(torch.diagonal(r)[None])
 
@@ -255,7 +279,8 @@ class EditEvaluation(Stage[CountedLatents]):
             extra["realism_change"] = float((edited - plain).mean() / plain.std())
         if self.parser is not None:
             means = torch.cat(gathered(self._parsed)).nanmean(dim=0)
-            extra |= {f"{name}_parsed_corr_mean": float(v) for name, v in zip(self.edited, means, strict=True)}
+            read = zip(self.edited, means.tolist(), strict=True)
+            extra |= {f"{name}_parsed_corr_mean": v for name, v in read if name in self.read.names}
         steps = dict(gathered(self._tested_steps))
         if self.trainer.is_global_zero:
             self._report(rows, extra, steps)
@@ -287,12 +312,12 @@ class EditEvaluation(Stage[CountedLatents]):
             tensors["steps"] = torch.stack([steps[case] for case in cases])
         about: dict[str, Any] = {"space": str(latents.codes.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
+        about["meanings"], motions = vocabulary().described(edited)
+        about["motions"] = {name: asdict(motion) for name, motion in motions.items()}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
         by_name = {name: np.array([row[f"{name}_corr"] for row in rows]) for name in edited}
         pictures = {"correlations": figures.histograms(by_name, self.limits, "correlation of strength and score")}
-        tables: dict[str, Any] = {"test_result": results}
-        if len(edited) == 3:
-            tables["sheets"] = self._sheets(results, latents, group)
+        tables: dict[str, Any] = {"test_result": results, "sheets": self._sheets(results, latents, group)}
         for logger in self.loggers:
             logger.log_metrics({f"test/{key}": float(value) for key, value in rounded.items()})
         self.show(pictures, tables)
@@ -318,8 +343,18 @@ class EditEvaluation(Stage[CountedLatents]):
             row = results[place]
             measured = [f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}" for n in edited]
             title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
-            lines = [title, "   ".join(measured)]
-            sheet = figures.edit_sheet(self._pictures(codes.flat()), self.grid.levels, lines)
+            lines = [title, *("   ".join(measured[k : k + 3]) for k in range(0, len(measured), 3))]
+            sheet = self._sheet(self._pictures(codes.flat()), lines)
             images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
             shown.append({"which": what, "sheet": sheet, **row})
         return shown
+
+    def _sheet(self, pictures: np.ndarray, lines: list[str]) -> np.ndarray:
+        """All edits of a full grid; of any other, those in which one attribute changes alone."""
+        if self.grid.full:
+            return figures.edit_sheet(pictures, self.grid.levels, lines)
+        rows = {
+            f"{name} {levels[0]:+.2f} … {levels[-1]:+.2f}": images.enlarge(pictures[self.grid.alone(name)], 80)
+            for name, levels in self.grid.levels.items()
+        }
+        return figures.captioned(figures.strips(rows), lines)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -22,6 +22,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError
@@ -97,6 +98,7 @@ class GAN(Stage[ImageDataModule]):
         frozen_blocks: How many parts of the discriminator's trunk, from the image on, do not train whatever their
             names; from-RGB is the first part, then each block is one (FreezeD, Mo et al., 2020).
         add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
+            ``label`` gives one for each label of the world.
         label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
             one, which changes no score before the first step.
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
@@ -129,6 +131,8 @@ class GAN(Stage[ImageDataModule]):
     data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
     steps: Tensor
     path_length: Tensor
+    headlines: Sequence[str] = ()
+    """What a callback has measured of the generator at the end, in a few words."""
 
     def __init__(
         self,
@@ -142,7 +146,7 @@ class GAN(Stage[ImageDataModule]):
         trainable_generator: Sequence[str] = ("*",),
         trainable_discriminator: Sequence[str] = ("*",),
         frozen_blocks: int = 0,
-        add_labels: int = 0,
+        add_labels: int | Literal["label"] = 0,
         label_head: LabelHead | None = None,
         mbstd_group_size: int | None = None,
         labels: Labels = "none",
@@ -180,7 +184,7 @@ class GAN(Stage[ImageDataModule]):
         self._optimizer_factories, self._schedule = (generator_optimizer, discriminator_optimizer), schedule
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture)
-        self.configure_labels(add_labels, label_head)
+        self.configure_labels(len(vocabulary().names("label")) if add_labels == "label" else add_labels, label_head)
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
         self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
@@ -508,8 +512,9 @@ class GAN(Stage[ImageDataModule]):
         """Writes the averaged generator and the discriminator to the run folder and, as the product, the stage's."""
         provenance = {"images_seen": self.clock(), **{f"from_{name}": path for name, path in self._sources.items()}}
         if self.trainer.is_global_zero:
-            save_product(self.trainer, "generator.safetensors", self.G_ema, provenance)
             save_product(self.trainer, "discriminator.safetensors", self.discriminator, provenance)
+            headline = ", ".join([f"{self.clock() / 1000:.6g} kimg", *self.headlines])
+            save_product(self.trainer, "generator.safetensors", self.G_ema, provenance, headline)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for the label table, whose size the checkpoint decides."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,12 @@ class PropertyRegression(Supervised[ScoredImages]):
     """Trains an attribute CNN on scores; mean squared error over all outputs.
 
     Args:
-        network: ``property`` (the seven labels), ``hairstyle``, or ``merged`` (both).
+        network: ``property`` (the world's labels), ``merged`` (labels, expressions and grouping attributes), the name
+            of an attribute, or a list of them.
         plan: ``original`` (256×256) or ``small`` (64×64).
         resolution: Height and width of the images.
         stop_without: Outputs left out of the validation loss by which training stops and the best epoch is chosen.
-        save_as: Name of the product, a safetensors file; by default that of the network.
+        save_as: Name of the product, a safetensors file; by default that of the network, ``property`` for a list.
         seed: Seed of weights and dropout.
         **settings: See :class:`ohlora.modules.supervised.Epochs`.
     """
@@ -38,7 +39,7 @@ class PropertyRegression(Supervised[ScoredImages]):
 
     def __init__(
         self,
-        network: Literal["property", "hairstyle", "merged"] = "property",
+        network: list[str] | str = "property",
         plan: Plan = "original",
         resolution: int = 256,
         stop_without: Sequence[str] = (),
@@ -52,7 +53,8 @@ class PropertyRegression(Supervised[ScoredImages]):
         unknown = [name for name in stop_without if name not in cnn.outputs]
         if unknown or len(stop_without) == len(cnn.outputs):
             raise ConfigError(f"stop_without is {list(stop_without)}; expected some, not all, of {list(cnn.outputs)}")
-        super().__init__(cnn, f"{save_as or network}.safetensors", seed=seed, **settings)
+        product = f"{save_as or (network if isinstance(network, str) else 'property')}.safetensors"
+        super().__init__(cnn, product, seed=seed, **settings)
         self.save_hyperparameters()
         self.outputs, self.resolution = cnn.outputs, resolution
         self._deciding = [k for k, name in enumerate(cnn.outputs) if name not in stop_without]
@@ -90,6 +92,10 @@ class PropertyRegression(Supervised[ScoredImages]):
             f"{metric}/{name}": float(v[k]) for metric, v in metrics.items() for k, name in enumerate(self.outputs)
         }
         return {MONITOR: loss, **named}
+
+    def told(self) -> dict[str, Any]:
+        """Mean and standard deviation by which levels of ordinals became z-scores."""
+        return {f"scale/{name}": [round(value, 6) for value in scale] for name, scale in self.data.scale.items()}
 
     def report(self, measured: Mapping[str, float]) -> None:
         """A table of the metrics, and a scatter plot per output."""

@@ -10,13 +10,14 @@ import lightning as L
 import torch
 from torch import nn
 
-from ohlora.attributes import MEASURED
+from ohlora import pipeline
+from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import Scores, TableWriter
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.datamodules.scores import NORMALIZATION, read_normalization
 from ohlora.errors import ConfigError, DataError
-from ohlora.faces import scoring
+from ohlora.faces.measuring import Scores as Measured
 from ohlora.faces.parsing import load_parser
 from ohlora.faces.scoring import Normalization
 from ohlora.formats import network_files
@@ -53,13 +54,19 @@ class AttributeScores(ImageScores):
     """Scores images with attribute networks or ensembles.
 
     Args:
-        networks: Files of attribute CNNs or ensembles; together they predict each attribute once.
         output: The table to write (CSV).
+        networks: Files of attribute CNNs or ensembles; together they predict each attribute once. None takes those that
+            the world names as sources of its attributes.
     """
 
-    def __init__(self, networks: list[str], output: str) -> None:
+    def __init__(self, output: str, networks: list[str] | None = None) -> None:
         super().__init__()
         self.output = Path(output)
+        if networks is None:
+            named = dict.fromkeys(a.source.name for a in vocabulary() if a.source.kind == "network")
+            networks = [str(pipeline.path(name)) for name in named]
+        if not networks:
+            raise ConfigError("there is nothing to score with; set model.init_args.networks")
         self.networks = nn.ModuleList(network_files.load_attributes(path) for path in networks)
         self.outputs = [name for network in self.networks for name in network.outputs]  # type: ignore[union-attr]
         resolutions = {int(network.resolution) for network in self.networks}  # type: ignore[arg-type]
@@ -89,17 +96,18 @@ class AttributeScores(ImageScores):
 
 
 class ScoreProperties(ImageScores):
-    """Parses images and scores what they show.
+    """Scores images for every attribute of the world that is read off parsing maps or computed by a function.
 
-    Writes into ``output``: ``raw_scores.csv`` and ``scores.csv`` (z-scores), both with the columns ``index``, ``path``
-    (relative to the table) and ``<attribute>_score`` for every attribute of :data:`ohlora.attributes.MEASURED`; and
-    ``normalization.json``, the scale that turned the one into the other.
+    Writes into ``output``: ``raw_scores.csv`` and ``scores.csv`` (z-scores; of 0/1 attributes the same values), both
+    with the columns ``index``, ``path`` (relative to the table) and ``<attribute>_score``; and ``normalization.json``,
+    the scale that turned the one into the other.
 
     Args:
-        parser: The parser: a file of our U-Net, or the folder of a Hugging Face semantic-segmentation checkpoint.
         output: Folder to fill.
+        parser: The parser: a file of our U-Net, or the folder of a Hugging Face semantic-segmentation checkpoint. None
+            where all scores are functions that need no maps.
         classes: Label, or id, of a Hugging Face checkpoint → our class; by default those of CelebAMask-HQ.
-        variants: Which algorithm to use, by attribute; by default ``ohlora``. See
+        variants: Which algorithm to use, by attribute, in place of the declared one. See
             :data:`ohlora.faces.scoring.SCORERS`.
         normalization: Stored scale to use; None takes mean and deviation of the images at hand.
         keep_maps: Whether to keep the maps as ``masks/<index>.png``, whose grey levels are class ids.
@@ -107,18 +115,24 @@ class ScoreProperties(ImageScores):
 
     def __init__(
         self,
-        parser: str,
         output: str,
+        parser: str | None = None,
         classes: dict[str, str] | None = None,
         variants: dict[str, str] | None = None,
         normalization: str | None = None,
         keep_maps: bool = False,
     ) -> None:
         super().__init__()
-        self.parser = load_parser(parser, classes)
-        self.output, self.variants, self.keep_maps = Path(output), variants, keep_maps
-        scoring.check_variants(variants or {})
-        self._scale = read_normalization(Path(normalization), MEASURED) if normalization is not None else None
+        self.parser = load_parser(parser, classes) if parser is not None else None
+        self.output, self.keep_maps = Path(output), keep_maps
+        known = vocabulary()
+        self.scores = Measured(known.scored, variants, parsed=parser is not None)
+        self.continuous = [name for name in self.scores.names if known[name].kind != "binary"]
+        if not self.scores.names:
+            raise ConfigError(f"{known.where} declares no attribute with a parsing or function to score")
+        if keep_maps and parser is None:
+            raise ConfigError("keep_maps needs a parser")
+        self._scale = read_normalization(Path(normalization), self.continuous) if normalization is not None else None
 
     def setup(self, stage: str) -> None:
         """Checks that there is a population where one is needed."""
@@ -131,10 +145,11 @@ class ScoreProperties(ImageScores):
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> dict[int, Scores]:
         """Parses a batch, and returns the raw scores by place in the data."""
-        maps, pixels = self.parser(batch["image"]).cpu().numpy(), images.to_uint8(batch["image"])
+        pixels = images.to_uint8(batch["image"])
+        maps = [None] * len(pixels) if self.parser is None else self.parser(batch["image"]).cpu().numpy()
         raw = {}
         for place, image, parsing in zip(batch["index"], pixels, maps, strict=True):
-            raw[place] = scoring.score(image, parsing, self.variants)
+            raw[place] = self.scores(image, parsing)
             if self.keep_maps:  # at once: maps of all images would not fit into memory
                 images.save_png(parsing, self.output / "masks" / f"{self.data.train_set.numbers[place]:06d}.png")
         return raw
@@ -142,7 +157,8 @@ class ScoreProperties(ImageScores):
     def write(self, scores: dict[int, Scores]) -> None:
         """Writes scale and tables; the z-scores last, which say that all is there."""
         try:
-            scale = self._scale or Normalization.fit(list(scores.values()))
+            continuous = [{name: row[name] for name in self.continuous} for row in scores.values()]
+            scale = self._scale or Normalization.fit(continuous)
         except ValueError as error:
             raise DataError(
                 f"{len(scores)} images have no scale of their own ({error}); look at their maps "
@@ -150,6 +166,8 @@ class ScoreProperties(ImageScores):
             ) from error
         write_json(self.output / NORMALIZATION, scale.to_dict())
         write_scores(self.output / "raw_scores.csv", self.data.train_set, scores)
-        normalized = {place: scale.apply(row) for place, row in scores.items()}
+        normalized = {
+            place: row | scale.apply({name: row[name] for name in self.continuous}) for place, row in scores.items()
+        }
         write_scores(self.output / "scores.csv", self.data.train_set, normalized)
-        print(f"{len(scores)} images scored for {', '.join(MEASURED)}: {self.output / 'scores.csv'}")
+        print(f"{len(scores)} images scored for {', '.join(self.scores.names)}: {self.output / 'scores.csv'}")

@@ -194,6 +194,10 @@ class Supervised(Epochs[Data]):
         """Takes over what :meth:`on_save_checkpoint` added."""
         self._best = checkpoint["best"]
 
+    def told(self) -> dict[str, Any]:
+        """What else the product says of itself."""
+        return {}
+
     def on_fit_end(self) -> None:
         """Saves the best weights as the product, with what was measured with them, and reports on them."""
         if not self.trainer.is_global_zero:
@@ -203,5 +207,8 @@ class Supervised(Epochs[Data]):
         self.load_state_dict(self._best["state"])
         measured: dict[str, float] = self._best["measured"]
         rounded = {name: round(value, 4) for name, value in measured.items()}
-        save_product(self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded})
         self.report(measured)
+        headline = f"validation loss {measured[MONITOR]:.4g} after epoch {measured['epoch']}"
+        save_product(
+            self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded, **self.told()}, headline
+        )

@@ -2,7 +2,8 @@
 
 All of them are instances of one configurable network. It has one branch per attribute, or per group of attributes that
 share their windows. A branch crops its windows from the image, applies a stack of convolutions to each, and ends in two
-dense layers. :func:`attribute_cnn` builds the original's networks and smaller ones by name.
+dense layers. :func:`attribute_cnn` builds networks of a world's attributes, :func:`published` those of the original.
+A network is rebuilt from its own arguments, of whatever world its attributes are.
 
 Shapes: N images, R = resolution, K outputs.
 """
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ohlora.attributes import FILTERS, LABELS, Crop, attribute
+from ohlora.attributes import WHOLE, Attribute, Crop, vocabulary
 from ohlora.networks.operations import check_images
 
 LEAK = 0.01
@@ -147,7 +148,8 @@ class AttributeCNN(nn.Module):
         outputs: Names of the K predicted attributes.
 
     Raises:
-        ValueError: If there is no output, one occurs twice or is unknown, or a plan does not fit the resolution.
+        ValueError: If there is no output, one occurs twice or has a name that torch needs, or a plan does not fit the
+            resolution.
     """
 
     def __init__(self, branches: Sequence[Branch | Mapping[str, Any]], resolution: int = 256) -> None:
@@ -156,8 +158,9 @@ class AttributeCNN(nn.Module):
         self.outputs = tuple(name for spec in specs for name in spec.outputs)
         if not specs or len(set(self.outputs)) < len(self.outputs):
             raise ValueError(f"outputs are {', '.join(self.outputs) or 'none'}; expected at least one, each once")
-        for name in self.outputs:
-            attribute(name)
+        taken = [spec.outputs[0] for spec in specs if hasattr(nn.ModuleDict, spec.outputs[0])]
+        if taken:
+            raise ValueError(f"a branch cannot be called {', '.join(taken)}, as torch's own attributes; rename it")
         self.resolution = resolution
         self.branches = nn.ModuleDict({spec.outputs[0]: BranchNetwork(spec, resolution) for spec in specs})
         self.apply(_initialize)
@@ -258,34 +261,39 @@ def cut(images: Tensor, crop: Crop) -> Tensor:
 
 # --- named instances --------------------------------------------------------------------------------------------------
 
-
-def _branch(outputs: tuple[str, ...], plan: str, **settings: Any) -> Branch:
-    return Branch(outputs, attribute(outputs[0]).crops, plan, **settings)
-
-
-def _filter(name: str, plan: str) -> Branch:
-    return _branch((name,), plan, hidden=512, unit_range=True, probability=True)
-
-
+_TOP_HALF = Crop(0, 1 / 2, 0, 1)
 _WIDE = "32 64 pool 64 pool 128 pool 128 pool 128"
 
-_ORIGINAL: tuple[Branch, ...] = (
-    _filter("gender", "32 64 pool 128 pool 128 pool 256 pool 256 pool"),
-    _filter("quality", "32 64 pool 128 pool 128 pool 256"),
-    _filter("age", "32 64 pool 128 pool 128 pool 256 pool 256"),
-    _filter("glass", "32 64 pool 128 pool 128 pool 256"),
-    _branch(("eyes",), "32 64 pool 64 pool 128 pool"),
-    _branch(("hair_color",), f"{_WIDE} pool"),
-    _branch(("hair_length",), _WIDE),
-    _branch(("mouth",), "32 64 pool 64 pool 128 pool"),
-    _branch(("pose",), "32 64 pool 64 pool 128 128"),
-    _branch(("background_mean", "background_std"), _WIDE),
-    _branch(("hairstyle",), "32 64 pool 64 pool 96 pool 128 128", hidden=512, dropout=0.25),
-)
 
-# Filters that the original does not have. Convolutions with strides and padding fit windows of any size.
-_ANY_WINDOW = "32/2 64/2 128/2 256/2"
-_ORIGINAL += tuple(_filter(name, _ANY_WINDOW) for name in FILTERS if name not in [b.outputs[0] for b in _ORIGINAL])
+def _filter(outputs: tuple[str, ...], crops: tuple[Crop, ...], plan: str) -> Branch:
+    return Branch(outputs, crops, plan, hidden=512, unit_range=True, probability=True)
+
+
+# The published layers, with the windows that they were published for.
+_PUBLISHED: tuple[Branch, ...] = (
+    _filter(("gender",), (WHOLE,), "32 64 pool 128 pool 128 pool 256 pool 256 pool"),
+    _filter(("quality",), (Crop(0, 1 / 4, 1 / 4, 3 / 4),), "32 64 pool 128 pool 128 pool 256"),
+    _filter(("age",), (_TOP_HALF,), "32 64 pool 128 pool 128 pool 256 pool 256"),
+    _filter(("glass",), (Crop(5 / 16, 1 / 2, 1 / 4, 3 / 4),), "32 64 pool 128 pool 128 pool 256"),
+    Branch(("eyes",), (Crop(3 / 8, 9 / 16, 1 / 4, 3 / 4),), "32 64 pool 64 pool 128 pool"),
+    Branch(("hair_color",), (WHOLE,), f"{_WIDE} pool"),
+    Branch(("hair_length",), (Crop(1 / 2, 1, 0, 1),), _WIDE),
+    Branch(("mouth",), (Crop(5 / 8, 13 / 16, 3 / 8, 5 / 8),), "32 64 pool 64 pool 128 pool"),
+    Branch(("pose",), (Crop(7 / 16, 5 / 8, 11 / 32, 21 / 32),), "32 64 pool 64 pool 128 128"),
+    Branch(("background_mean", "background_std"), (_TOP_HALF,), _WIDE),
+    Branch(
+        ("hairstyle",),
+        (Crop(1 / 2, 1, 0, 3 / 8), Crop(1 / 2, 1, 5 / 8, 1)),
+        "32 64 pool 64 pool 96 pool 128 128",
+        hidden=512,
+        dropout=0.25,
+    ),
+)
+PUBLISHED_FILTERS = tuple(branch.outputs[0] for branch in _PUBLISHED if branch.probability)
+"""The filters that the original published, or describes."""
+
+# Attributes and windows that the original does not have. Convolutions with strides and padding fit windows of any size.
+_ANY_WINDOW = {"original": "32/2 64/2 128/2 256/2", "small": "16/2 32/2 48/2 64/2"}
 
 # For 64×64, where a window may be a dozen pixels high: padding, and strides instead of pooling. They take a fortieth of
 # the operations.
@@ -303,38 +311,70 @@ _SMALL_PLANS = {
     "hairstyle": "24/1 48/2 64/2 64/2",
 }
 
-_INSTANCES: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in FILTERS},
-    "property": LABELS,
-    "hairstyle": ("hairstyle",),
-    "merged": (*LABELS, "hairstyle"),
-}
+
+def _branch(outputs: tuple[str, ...], crops: tuple[Crop, ...], binary: bool, plan: Plan) -> Branch:
+    """A branch with the layers tuned for its first output and these windows, or with those that fit any window."""
+    tuned = [b for b in _PUBLISHED if (b.outputs[0], b.crops, b.probability) == (outputs[0], crops, binary)]
+    if tuned:
+        branch, small = replace(tuned[0], outputs=outputs), _SMALL_PLANS[outputs[0]]
+    else:
+        branch = (_filter if binary else Branch)(outputs, crops, _ANY_WINDOW["original"])
+        small = _ANY_WINDOW["small"]
+    if plan == "original":
+        return branch
+    dropout = 0.3 if binary else 0.0
+    return replace(branch, plan=small, hidden=32, conv_dropout=0.0, dropout=dropout, unit_range=False)
 
 
-def _small(branch: Branch) -> Branch:
-    plan, dropout = _SMALL_PLANS.get(branch.outputs[0], "16/2 24/2 48/2"), 0.3 if branch.probability else 0.0
-    return replace(branch, plan=plan, hidden=32, conv_dropout=0.0, dropout=dropout, unit_range=False)
+def built(attributes: Sequence[Attribute], plan: Plan = "original", resolution: int = 256) -> AttributeCNN:
+    """A network of some attributes, with random weights from torch's global generator.
 
-
-def attribute_cnn(name: str, plan: Plan = "original", resolution: int = 256) -> AttributeCNN:
-    """A network by name, with random weights from torch's global generator.
+    Attributes that share their windows share a branch; those that are 0 or 1 are predicted as probabilities, in
+    branches of their own.
 
     Args:
-        name: A filter, such as ``gender`` (one probability), ``property`` (the attributes of
-            :data:`ohlora.attributes.LABELS`), ``hairstyle``, or ``merged`` (property and hairstyle).
-        plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64.
+        attributes: The attributes.
+        plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64. Where an attribute or
+            its window is none of the original's, its layers are general ones of that size.
         resolution: Height and width of the images.
 
     Raises:
-        ValueError: If there is no such network or plan, or the plan does not fit the resolution.
+        ValueError: If there is no attribute or no such plan, or the plan does not fit the resolution.
     """
-    if name not in _INSTANCES or plan not in ("original", "small"):
-        raise ValueError(
-            f"no attribute network {name!r} with plan {plan!r}; expected one of {', '.join(_INSTANCES)} and a plan of "
-            "original, small"
-        )
-    chosen = [branch for branch in _ORIGINAL if branch.outputs[0] in _INSTANCES[name]]
-    return AttributeCNN([_small(b) if plan == "small" else b for b in chosen], resolution)
+    if plan not in _ANY_WINDOW:
+        raise ValueError(f"there is no plan {plan!r}; expected one of {', '.join(_ANY_WINDOW)}")
+    sharing: dict[tuple[tuple[Crop, ...], bool], list[str]] = {}
+    for attribute in attributes:
+        sharing.setdefault((attribute.windows, attribute.kind == "binary"), []).append(attribute.name)
+    branches = [_branch(tuple(names), crops, binary, plan) for (crops, binary), names in sharing.items()]
+    return AttributeCNN(branches, resolution)
+
+
+def attribute_cnn(network: str | Sequence[str], plan: Plan = "original", resolution: int = 256) -> AttributeCNN:
+    """A network of the attributes of the world in use.
+
+    Args:
+        network: The name of an attribute, or of several; ``property`` for the labels, or ``merged`` for labels,
+            expressions and grouping attributes.
+        plan: See :func:`built`.
+        resolution: Height and width of the images.
+
+    Raises:
+        ConfigError: If the world declares no such attribute.
+        ValueError: See :func:`built`.
+    """
+    return built(vocabulary().predicted_by(network), plan, resolution)
+
+
+def published(name: str) -> AttributeCNN:
+    """A network of the original, at 256×256, with random weights from torch's global generator.
+
+    Args:
+        name: One of :data:`PUBLISHED_FILTERS`, ``property``, ``hairstyle``, or ``merged``, which is both.
+    """
+    scores = tuple(branch.outputs[0] for branch in _PUBLISHED if not branch.probability)
+    chosen = {"property": scores[:-1], "merged": scores}.get(name, (name,))
+    return AttributeCNN([branch for branch in _PUBLISHED if branch.outputs[0] in chosen])
 
 
 def merge(networks: Sequence[AttributeCNN]) -> AttributeCNN:

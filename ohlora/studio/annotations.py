@@ -1,4 +1,4 @@
-"""Annotating images with 0 or 1: the table of the annotations, and the state of one browser tab."""
+"""Annotating images with 0 or 1, or with levels: the table of the annotations, and the state of one browser tab."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from typing import Literal
 
 import numpy as np
 
-from ohlora.datamodules.images import number_column
+from ohlora.datamodules.images import attribute_column, number_column
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import images
-from ohlora.utils.files import content_stamp, read_rows, rewriting, write_rows
+from ohlora.utils.files import content_stamp, read_rows, rewriting, shortened, write_rows
 
 Order = Literal["file", "uncertain", "disputed"]
 """Order in which images are offered, see :meth:`AnnotationSession.arrange`."""
 
 Annotation = dict[str, int]
-"""Attribute → 0 or 1."""
+"""Attribute → 0 or 1, or its level."""
 
 
 class AnnotationFile:
     """The table of annotations that filters are trained on: one row per annotated image.
 
-    The whole table is written atomically after every annotation. A new table has the columns ``idx``, ``path``
-    (relative to the table) and one per attribute. An existing table keeps its columns, so that tables of the original
-    (``idx,gender,quality,age,glass``) can be continued.
+    The whole table is written atomically after every annotation. A new table has the columns ``idx`` (if the images'
+    names are numbers, each once), ``path`` (relative to the table) and one per attribute. An existing table keeps its
+    columns, so that tables of the original (``idx,gender,quality,age,glass``) can be continued.
 
     Args:
         path: The CSV file; it need not exist yet.
         pictures: The images, in the order in which they are offered.
         attributes: The attributes that are annotated.
+        highest: The highest annotation; the lowest is 0.
 
     Attributes:
         annotations: Index of an image in ``pictures`` → its annotation.
@@ -44,11 +45,12 @@ class AnnotationFile:
         DataError: If the table has other attributes, or annotates an image that is not among ``pictures``.
     """
 
-    def __init__(self, path: Path, pictures: Sequence[Path], attributes: Sequence[str]) -> None:
-        self.path, self.pictures, self.attributes = path, list(pictures), tuple(attributes)
+    def __init__(self, path: Path, pictures: Sequence[Path], attributes: Sequence[str], highest: int = 1) -> None:
+        self.path, self.pictures, self.attributes, self.highest = path, list(pictures), tuple(attributes), highest
         self._by_path = {picture.resolve(): k for k, picture in enumerate(self.pictures)}
-        self._by_number = {picture.stem.lstrip("0") or "0": k for k, picture in enumerate(self.pictures)}
-        self.columns = ["idx", "path", *self.attributes]
+        self.columns = ["path", *self.attributes]
+        if self._numbered():
+            self.columns.insert(0, "idx")
         self.annotations: dict[int, Annotation] = {}
         self._rows: dict[int, dict[str, str]] = {}  # as read, with the columns that are not annotated here
         self.reload()
@@ -67,29 +69,41 @@ class AnnotationFile:
         rows = read_rows(self.path) if seen is not None else []
         kept: dict[int, dict[str, str]] = {}
         header = list(rows[0]) if rows else self.columns
-        missing = [name for name in self.attributes if name not in header]
-        number = number_column(header)
+        by_number = {}
+        named = {name: attribute_column(self.path, header, name) or "" for name in self.attributes}
+        missing = [name for name, there in named.items() if not there]
+        number = number_column(self.path, header)
         if missing or ("path" not in header and number is None):
             raise DataError(
-                f"{self.path}: the header has {', '.join(header)}; expected {', '.join(self.attributes)} and a column "
-                "that names the image (path or idx)"
+                f"{self.path}: the header has {shortened(header, ', ')}; expected {', '.join(self.attributes)} and a "
+                "column that names the image (path or idx)"
             )
-        for k, row in enumerate(rows):
+        if "path" not in header:
+            places = {picture: k for k, picture in enumerate(self.pictures)}
+            by_number = {number: places[picture] for number, picture in images.by_number(self.pictures).items()}
+        elif number is not None and not self._numbered():
+            raise DataError(
+                f"{self.path} numbers its images in {number}, but the names of the images are not numbers, each once; "
+                f"remove the column {number}"
+            )
+        for row in rows:
             if "path" in header:
                 name = row["path"]
                 index = self._by_path.get((self.path.parent / name).resolve())
             else:
                 name = row[str(number)]
-                index = self._by_number.get(name.lstrip("0") or "0")
+                index = by_number.get(name.lstrip("0") or "0")
             if index is None:
-                raise DataError(f"{self.path}, row {k + 2}: there is no image {name} among those to annotate")
+                raise DataError(f"{self.path}, {row}: there is no image {name} among those to annotate")
             if index in annotations:
-                raise DataError(f"{self.path}, row {k + 2}: image {name} is annotated twice")
-            if any(row[a] not in ("0", "1") for a in self.attributes):
-                raise DataError(f"{self.path}, row {k + 2}: expected 0 or 1 for {', '.join(self.attributes)}")
-            annotations[index] = {a: int(row[a]) for a in self.attributes}
+                raise DataError(f"{self.path}, {row}: image {name} is annotated twice")
+            if any(row[there] not in map(str, range(self.highest + 1)) for there in named.values()):
+                expected = "0 or 1" if self.highest == 1 else f"0 to {self.highest}"
+                raise DataError(f"{self.path}, {row}: expected {expected} for {', '.join(self.attributes)}")
+            annotations[index] = {a: int(row[there]) for a, there in named.items()}
             kept[index] = row
         self.seen, self.columns, self.annotations, self._rows = seen, header, annotations, kept
+        self._named = named
 
     def write(self, index: int, annotation: Annotation | None) -> None:
         """Sets or removes the annotation of an image, and writes the table.
@@ -111,13 +125,17 @@ class AnnotationFile:
                 self.path.unlink(missing_ok=True)
             self.annotations, self.seen = annotations, content_stamp(self.path)
 
+    def _numbered(self) -> bool:
+        """Whether the names of the images are numbers, each once."""
+        return len({int(p.stem) for p in self.pictures if p.stem.isdecimal()}) == len(self.pictures)
+
     def _row(self, index: int, annotation: Annotation) -> dict[str, str]:
         picture = self.pictures[index]
         row = {"path": Path(os.path.relpath(picture.resolve(), self.path.parent.resolve())).as_posix()}
-        number = number_column(self.columns)
+        number = number_column(self.path, self.columns)
         if number is not None:
             row[number] = picture.stem.lstrip("0") or "0"
-        row |= self._rows.get(index, {}) | {name: str(value) for name, value in annotation.items()}
+        row |= self._rows.get(index, {}) | {self._named[name]: str(value) for name, value in annotation.items()}
         return {column: row.get(column, "") for column in self.columns}
 
 
@@ -133,6 +151,7 @@ class AnnotationSession:
         order: Indices of images, in the order in which they are offered.
         position: Position in ``order`` of the image that is shown.
         kind: Which order it is.
+        note: What was left out of the folder of images.
     """
 
     file: AnnotationFile
@@ -141,6 +160,7 @@ class AnnotationSession:
     order: list[int] = field(default_factory=list)
     position: int = 0
     kind: Order = "file"
+    note: str = ""
     _undo: list[tuple[int, Annotation | None]] = field(default_factory=list)
     _times: list[float] = field(default_factory=list)
 
@@ -175,6 +195,10 @@ class AnnotationSession:
             DataError: If the image cannot be read.
         """
         self._save({**self.annotation, attribute: 1 - self.annotation[attribute]})
+
+    def grade(self, attribute: str, level: int) -> None:
+        """Sets an ordinal attribute of the annotation to a level, and saves it; errors as for :meth:`toggle`."""
+        self._save({**self.annotation, attribute: level})
 
     def confirm(self) -> None:
         """Saves the annotation that is shown, and moves to the next image; errors as for :meth:`toggle`."""

@@ -21,23 +21,24 @@ import gradio as gr
 import numpy as np
 
 from ohlora import pipeline, worlds
-from ohlora.attributes import attribute
+from ohlora.attributes import vocabulary
 from ohlora.characters.character import FORMAT as CHARACTER
+from ohlora.characters.character import FORMAT_VERSION as CHARACTER_VERSION
 from ohlora.characters.character import Character
 from ohlora.characters.reports import RESULTS, Report
-from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.errors import ConfigError, FormatError, MissingArtifactError, OhloraError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.networks.sampling import scored
 from ohlora.pipeline import require
-from ohlora.rules import AT_HALF, Rule
+from ohlora.rules import concept
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order
 from ohlora.studio.choices import ChoiceSession
 from ohlora.studio.steering import FRAMES_PER_SECOND, SteeringSession
 from ohlora.utils import images
 
-MAX_SLIDERS = 6
-"""Largest number of attributes that can be steered."""
+MIN_SLIDERS = 6
+"""Sliders that are there at least; more if a character below the root needs them when the studio starts."""
 BATCH = 64
 """Number of images that the filter ensembles score at once."""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -98,6 +99,11 @@ class Settings:
     test: Path
     generator: Path
 
+    @property
+    def highest(self) -> int:
+        """The highest annotation: 1, or the highest level of an ordinal, which is annotated alone."""
+        return max(vocabulary()[name].levels or 1 for name in self.attributes)
+
     @classmethod
     def of(cls, given: argparse.Namespace) -> Settings:
         """Completes the command line with the paths at which the stages write.
@@ -108,20 +114,16 @@ class Settings:
         world = pipeline.world(given.world)
         pipeline.use(world)
         root = world.folder
-        for name in given.attributes:
-            try:
-                attribute(name)
-            except ValueError as error:
-                raise ConfigError(f"--attributes: {error}") from error
+        names = _annotated(given.attributes)
         generated = root / "generate_v1" / "images"
         tested = next((f for f in ("evaluate_v9", "evaluate_v8") if (root / f / RESULTS).is_file()), "evaluate_v9")
-        trained = [world.path(f"filter_{name}/{name}.safetensors") for name in given.attributes]
+        trained = [world.path(f"filter_{name}/{name}.safetensors") for name in names]
         found = cls(
             root,
             given.world,
             given.images or (generated if generated.is_dir() else root / "generate_original" / "images"),
             given.annotations or root / "labels" / "labels_2k.csv",  # as in the filters' configs
-            tuple(given.attributes),
+            names,
             tuple([path for path in trained if path.is_file()] if given.filters is None else given.filters),
             given.test or root / tested,
             given.generator or root / "finetune_v8" / "generator.safetensors",
@@ -129,6 +131,27 @@ class Settings:
         for path in (found.images, found.annotations, *(given.filters or ()), found.test, found.generator):
             inside(root, path)
         return found
+
+
+def _annotated(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The attributes to annotate: those given, or the filters of the world in use.
+
+    Raises:
+        ConfigError: If one is unknown or cannot be annotated, or an ordinal is not alone.
+    """
+    known = vocabulary()
+    names = known.names("filter") if given is None else tuple(given)
+    kinds = {name: known[name] for name in names}
+    unfit = [name for name, of in kinds.items() if of.kind != "binary" and not of.levels]
+    if not names or unfit:
+        what = f"{', '.join(unfit)} cannot be annotated" if unfit else f"{known.where} declares no filter"
+        raise ConfigError(f"{what}; name binary attributes, or one ordinal with levels, in --attributes")
+    if len(names) > 1 and any(of.levels for of in kinds.values()):
+        ordinal = next(name for name, of in kinds.items() if of.levels)
+        raise ConfigError(
+            f"{ordinal} has levels, which take all number keys; annotate it alone: --attributes {ordinal}"
+        )
+    return names
 
 
 def inside(root: Path, path: Path) -> Path:
@@ -150,13 +173,18 @@ def annotation_session(settings: Settings) -> AnnotationSession:
         DataError: If the table of annotations cannot be used.
     """
     require(settings.images, folder=True)
-    pictures = [inside(settings.root, path) for path in images.paths_in(settings.images)]
+    found, left_out = images.images_in(settings.images)
+    pictures = [inside(settings.root, path) for path in found]
+    without = images.left_out_as(left_out, settings.images)
     if not pictures:
-        raise MissingArtifactError(f"{settings.images} holds no images; {pipeline.hint(settings.images)}")
-    rules = {rule.attribute: rule for rule in map(Rule.parse, AT_HALF)}
+        reason = f"left out: {without}" if without else pipeline.hint(settings.images)
+        raise MissingArtifactError(f"{settings.images} holds no images; {reason}")
+    left_out_note = f"{settings.images}: took {len(pictures):,} images, left out {without}" if without else ""
+    rules = {rule.attribute: rule for rule in concept()}
     # The proposed annotation is the one of the concept, so that most images take a single key.
     fits = {name: int(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0 for name in settings.attributes}
-    return AnnotationSession(AnnotationFile(settings.annotations, pictures, settings.attributes), fits)
+    file = AnnotationFile(settings.annotations, pictures, settings.attributes, settings.highest)
+    return AnnotationSession(file, fits, note=left_out_note)
 
 
 def ensemble_scores(
@@ -228,8 +256,11 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
         with gr.Column(scale=2):
             status = gr.Markdown(elem_id="annotate-status")
             with gr.Column(elem_classes="toggles"):
+                # Keys toggle attributes from 1 on, or are the levels of an ordinal.
+                ordinal = settings.highest > 1
                 toggles = [
-                    gr.Button(name, elem_id=f"annotate-key-{k + 1}") for k, name in enumerate(settings.attributes)
+                    gr.Button(str(k), elem_id=f"annotate-key-{k if ordinal else k + 1}")
+                    for k in range(settings.highest + 1 if ordinal else len(settings.attributes))
                 ]
             confirm = gr.Button("Save and next  [Enter]", variant="primary", elem_id="annotate-key-Enter")
             with gr.Row():
@@ -252,9 +283,13 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
     def view(tab: AnnotationSession, note: str = "") -> list[Any]:
         annotation, predictions = tab.annotation, tab.predictions()
         buttons = []
-        for k, name in enumerate(settings.attributes):
+        for k in range(len(toggles) if ordinal else 0):
+            (name,) = settings.attributes
+            text = f"[{k}]  {name}: {k} of {settings.highest} · more is {vocabulary()[name].meaning}"
+            buttons.append(gr.Button(text, variant="primary" if annotation[name] == k else "secondary"))
+        for k, name in enumerate(() if ordinal else settings.attributes):
             predicted = f" (filter: {predictions[name]:.2f})" if name in predictions else ""
-            text = f"[{k + 1}]  {name}: {annotation[name]}{predicted} · 1 is {attribute(name).meaning}"
+            text = f"[{k + 1}]  {name}: {annotation[name]}{predicted} · 1 is {vocabulary()[name].meaning}"
             buttons.append(gr.Button(text, variant="primary" if annotation[name] else "secondary"))
         done, count = len(tab.file.annotations), len(tab.file.pictures)
         pace = tab.pace()
@@ -272,9 +307,10 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
 
     def started() -> list[Any]:
         try:
-            return view(annotation_session(settings))
+            tab = annotation_session(settings)
+            return view(tab, tab.note)
         except OhloraError as error:
-            off = [gr.Button(name, interactive=False) for name in settings.attributes]
+            off = [gr.Button(interactive=False) for _ in toggles]
             return [None, None, "", *off, _warning(error)]
 
     def arrange(tab: AnnotationSession | None, kind: Order, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
@@ -290,8 +326,11 @@ def _annotate_tab(page: gr.Blocks, settings: Settings) -> None:
     acted = partial(_acted, started, view)
 
     page.load(started, None, shown)
-    for button, name in zip(toggles, settings.attributes, strict=True):
-        _on(button, acted(lambda tab, name=name: tab.toggle(name)), session, shown)  # type: ignore[misc]
+    for k, button in enumerate(toggles):
+        if ordinal:
+            _on(button, acted(lambda tab, k=k: tab.grade(settings.attributes[0], k)), session, shown)  # type: ignore[misc]
+        else:
+            _on(button, acted(lambda tab, k=k: tab.toggle(settings.attributes[k])), session, shown)  # type: ignore[misc]
     _on(confirm, acted(lambda tab: tab.confirm()), session, shown)
     _on(back, acted(lambda tab: tab.step(-1)), session, shown)
     _on(ahead, acted(lambda tab: tab.step(1)), session, shown)
@@ -387,6 +426,19 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
 # --- steer
 
 
+def _sliders_needed(root: Path) -> int:
+    """As many as any character below a folder has attributes, or a few more."""
+    found, _ = tensor_files.files_of(root, CHARACTER)
+    counts = [MIN_SLIDERS]
+    for path in found:
+        try:
+            about = tensor_files.read_metadata(path, CHARACTER, CHARACTER_VERSION, "a character")
+        except FormatError:
+            continue  # of a newer version; it says so when it is opened
+        counts.append(len(about["attributes"]))
+    return max(counts)
+
+
 def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
     session = gr.State(None)
     with gr.Row():
@@ -398,7 +450,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
             directions = gr.Dropdown([], label="Compare with other directions", elem_id="steer-directions")
             sliders = [
                 gr.Slider(-1, 1, 0, step=0.01, label="–", visible=False, elem_id=f"steer-{k}")
-                for k in range(MAX_SLIDERS)
+                for k in range(_sliders_needed(settings.root))
             ]
             with gr.Row():
                 idle = gr.Checkbox(False, label="Idle motion", elem_id="steer-idle")
@@ -443,9 +495,13 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         except OhloraError as error:
             return [None, *shown, None, gr.Image(visible=False), "", _warning(error)]
         names, ranges = tab.character.attributes, tab.character.ranges
-        for k, steered in enumerate(names[:MAX_SLIDERS]):
+        meanings = tab.character.meanings
+        labels = {name: f"{name}: {meanings[name]}" if name in meanings else name for name in names}
+        if len(names) > len(sliders):
+            return [None, *shown, None, gr.Image(visible=False), "", f"⚠️ {name} needs {len(names)} sliders: start anew"]
+        for k, steered in enumerate(names):
             low, high = math.ceil(100 * ranges[steered][0]) / 100, math.floor(100 * ranges[steered][1]) / 100
-            shown[k] = gr.Slider(low, high, 0, label=f"{steered}: {attribute(steered).meaning}", visible=True)
+            shown[k] = gr.Slider(low, high, 0, label=labels[steered], visible=True)
         note = f"A strength of 1 is {tab.character.card['unit']}." if "unit" in tab.character.card else ""
         return [tab, *shown, *drawn(tab, False, *[0.0] * len(names)), note]
 
@@ -499,7 +555,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         slider.input(drawn, [session, idle, *sliders], seen, **quick)
     idle.input(lambda on: gr.Timer(active=on), idle, clock, **QUIET)
     clock.tick(drawn, [session, idle, *sliders], seen, **quick)
-    zeros = [0.0] * MAX_SLIDERS
+    zeros = [0.0] * len(sliders)
     centre.click(lambda tab: [*zeros, *drawn(tab, False, *zeros)], session, [*sliders, *seen], **quick)
     for kind, button in saves.items():
         button.click(kept(kind), [session, *sliders], [message, saved], api_visibility="private")

@@ -7,7 +7,6 @@ import os
 import tempfile
 from pathlib import Path
 
-from ohlora.attributes import FILTERS
 from ohlora.errors import ConfigError, MissingArtifactError
 from ohlora.utils.commands import command
 from ohlora.worlds import SHIPPED
@@ -39,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--annotations", type=Path, help="table of annotations (default: labels/labels_2k.csv below the artifacts)"
     )
-    found.add_argument("--attributes", nargs="+", default=[*FILTERS], metavar="NAME", help="attributes to annotate")
+    found.add_argument("--attributes", nargs="+", metavar="NAME", help="attributes to annotate (default: the filters)")
     found.add_argument("--filters", nargs="*", type=Path, help="filter ensembles for the orders uncertain and disputed")
     found.add_argument("--test", type=Path, help="folder of the evaluation of edits to choose from")
     found.add_argument("--generator", type=Path, help="the generator that was tested")

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
@@ -46,7 +45,7 @@ class SteeringSession:
 
     def __post_init__(self) -> None:
         # Computed once: the browser asks for a frame twelve times a second.
-        self._idle = motion.idle(self.character.attributes, self.character.ranges, IDLE_FRAMES, FRAMES_PER_SECOND)
+        self._idle = self.character.idle(IDLE_FRAMES, FRAMES_PER_SECOND)
 
     def compare(self, path: Path | None) -> None:
         """Compares the character's directions with those of a file.
@@ -122,7 +121,7 @@ class SteeringSession:
                 path.touch(exist_ok=False)  # reserves the name against other tabs and servers
                 break
         if kind == "gif":
-            rows = motion.shown(self.character.attributes, self.character.ranges)
+            rows = self.character.shown()
             images.save_gif(images.enlarge(self.character.frames(rows), 256), path, 20.0)
         else:
             images.save_png(self.character.sheet() if kind == "sheet" else self._of(self.character, strengths), path)

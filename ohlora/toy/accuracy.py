@@ -7,10 +7,10 @@ import torch
 from torchmetrics.functional import spearman_corrcoef
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from ohlora.attributes import MEASURED
 from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
 from ohlora.toy import drawing
+from ohlora.toy.drawing import MEASURED
 
 
 def correlations(truths: list[drawing.Truth], images: np.ndarray, maps: np.ndarray) -> dict[str, float]:

@@ -23,8 +23,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ohlora.attributes import ATTRIBUTES, MEASURED
-
 FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
 ByteArray = npt.NDArray[np.uint8]
@@ -33,8 +31,21 @@ ByteArray = npt.NDArray[np.uint8]
 DEFAULT_RATES: Mapping[str, float] = MappingProxyType({"gender": 0.55, "quality": 0.95, "age": 0.08, "glass": 0.10})
 """0/1 attribute → probability that it is 1."""
 
-DRAWN = tuple(a.name for a in ATTRIBUTES if a.name in (*DEFAULT_RATES, *MEASURED))
-"""The attributes from which a face is drawn, in the order of :data:`ohlora.attributes.ATTRIBUTES`."""
+MEASURED = (
+    "eyes",
+    "hair_color",
+    "hair_length",
+    "mouth",
+    "pose",
+    "background_mean",
+    "background_std",
+    "hairstyle",
+    "roll",
+)
+"""The continuous attributes of a face, z-scores; the order is that in which they are drawn at random."""
+
+DRAWN = (*DEFAULT_RATES, *MEASURED)
+"""The attributes from which a face is drawn; ``configs/worlds/toy.yaml`` declares the same."""
 
 NUISANCES: tuple[str, ...] = (
     "skin",

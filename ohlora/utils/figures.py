@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -122,24 +123,40 @@ def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.n
     return np.asarray(sheet)
 
 
-def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], lines: Sequence[str]) -> np.ndarray:
-    """Arranges the edits of one latent over a grid of three attributes.
+def strips(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows of pictures, one below the other, each with a caption above it: caption → N×H×W×3 uint8, all of one size."""
+    longest = max(len(pictures) for pictures in rows.values())
+    padded = {
+        caption: np.pad(pictures, [(0, longest - len(pictures)), *[(0, 0)] * 3], constant_values=255)
+        for caption, pictures in rows.items()
+    }
+    return np.concatenate([captioned(images.grid(p, longest), [caption]) for caption, p in padded.items()])
 
-    The sheet has one block per strength of the second attribute; within a block, the first attribute changes from row
-    to row and the third from column to column.
+
+def edit_sheet(pictures: np.ndarray, levels: Mapping[str, Sequence[float]], lines: Sequence[str]) -> np.ndarray:
+    """Arranges the edits of one latent over a full grid of any number of attributes.
+
+    The last attribute changes from column to column, the one before it from row to row; the sheet has one block per
+    combination of the others.
 
     Args:
         pictures: E×H×W×3 uint8, in the order of the grid.
-        levels: Attribute → its strengths, for three attributes; the first one changes slowest.
+        levels: Attribute → its strengths; the first one changes slowest.
         lines: Lines of text above the sheet.
     """
-    rows, blocks, columns = (list(strengths) for strengths in levels.values())
-    down, across, right = levels
-    by_place = pictures.reshape(len(rows), len(blocks), len(columns), *pictures.shape[1:])
+    *across, right = levels
+    columns = list(levels[right])
+    axes = f"right: {right} {columns[0]:+.2f} … {columns[-1]:+.2f}"
+    rows = 1
+    if across:
+        down = across.pop()
+        rows = len(levels[down])
+        axes = f"down: {down} {levels[down][0]:+.2f} … {levels[down][-1]:+.2f}   {axes}"
     sheets = []
-    for b, strength in enumerate(blocks):
-        block = images.grid(by_place[:, b].reshape(-1, *pictures.shape[1:]), len(columns))
-        sheet = captioned(images.enlarge(block, 400), [f"{across} {strength:+.2f}"])
+    of_blocks = pictures.reshape(-1, rows * len(columns), *pictures.shape[1:])
+    for block, strengths in zip(of_blocks, product(*(levels[name] for name in across)), strict=True):
+        sheet = images.enlarge(images.grid(block, len(columns)), 400)
+        said = ", ".join(f"{name} {strength:+.2f}" for name, strength in zip(across, strengths, strict=True))
+        sheet = captioned(sheet, [said]) if across else sheet
         sheets.append(np.pad(sheet, ((0, 0), (0, 8), (0, 0)), constant_values=255))
-    axes = f"down: {down} {rows[0]:+.2f} … {rows[-1]:+.2f}   right: {right} {columns[0]:+.2f} … {columns[-1]:+.2f}"
     return captioned(np.concatenate(sheets, axis=1), [*lines, axes])

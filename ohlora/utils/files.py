@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import bisect
+import codecs
 import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, DataError
 
 UMASK = os.umask(0)
 """The file mode creation mask. It can only be read by setting it, so it is read once, before threads start."""
 os.umask(UMASK)
+SHOWN = 280
+"""Characters of a list that a message shows; the rest is counted."""
+
+
+class Row(dict[str, str]):
+    """A row of a table, by column; ``line`` is the line of the file on which it begins, as an editor counts."""
+
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"row {self.line}"
 
 
 def artifacts_root() -> Path:
@@ -124,10 +142,149 @@ def content_stamp(path: str | Path) -> str | None:
         return None
 
 
-def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """Reads the rows of a UTF-8 CSV file with a header; every value is a string."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def shortened(items: Iterable[str], separator: str = "; ") -> str:
+    """The first few items of a list for a message, each cut where it is long, and how many more there are."""
+    items = [item if len(item) <= SHOWN else f"{item[: SHOWN // 2]}…{item[-SHOWN // 2 :]}" for item in items]
+    ends = list(accumulate(len(item) + len(separator) for item in items))
+    count = max(1, bisect.bisect_right(ends, SHOWN + len(separator)))
+    more = f"{separator}and {len(items) - count:,} more" if len(items) > count else ""
+    return separator.join(items[:count]) + more
+
+
+def printable(text: object) -> str:
+    r"""A text that can be written as UTF-8: bytes of file names that are not become ``\xNN``."""
+    return os.fsencode(str(text)).decode("utf-8", "backslashreplace")
+
+
+def readable_file(path: str | Path) -> Path:
+    """Insists on a regular file, since opening others (a pipe, a device) may wait forever.
+
+    Raises:
+        DataError: If there is nothing of that name, or something else.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        hint = "; separate folders by /" if "\\" in str(path) else ""
+        raise DataError(f"{printable(path)}: no such file{hint}") from error
+    except (OSError, ValueError) as error:  # a name with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{printable(path)}: unreadable ({reason})") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise DataError(f"{printable(path)}: {kind}; expected a file")
+    return path
+
+
+def is_readable_file(path: str | Path) -> bool:
+    """Whether :func:`readable_file` would take it."""
+    try:
+        readable_file(path)
+    except DataError:
+        return False
+    return True
+
+
+def read_rows(path: str | Path, cut: bool = False) -> list[Row]:
+    """Reads the rows of a CSV file: UTF-8 with or without a byte order mark, commas, a header without double names.
+
+    Args:
+        path: The file.
+        cut: Accepts rows that are too short, as a full disk leaves them in a file that is appended to.
+
+    Returns:
+        The rows that are not blank; every value is a string.
+
+    Raises:
+        DataError: If there is no such file, or it is not such a table; the message says what was seen, on which line,
+            and what was expected.
+    """
+    path = readable_file(path)
+    try:
+        lines = _lines(_text(path))
+        _, header = next(lines, (1, []))
+        _check_header(header)
+        rows: list[Row] = []
+        for line, values in lines:
+            if len(values) > len(header) or (len(values) < len(header) and not cut):
+                much = "many" if len(values) > len(header) else "few"
+                raise ValueError(f"row {line}: too {much} values; expected {shortened(header, ', ')}")
+            row = Row(zip(header, values, strict=False))
+            row.line = line
+            rows.append(row)
+    except OSError as error:
+        raise DataError(f"{path}: unreadable ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return rows
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file that are not blank, with the numbers of their first lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"row {line} cannot be read ({error}); look at its quotes") from error
+        if values:
+            yield line, values
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith(b"PK\3\4"):
+        raise ValueError("a zip archive, as Excel's workbooks are; export the sheet as CSV (UTF-8)")
+    if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" not in content:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+    else:
+        line = content.count(b"\n", 0, content.find(b"\0")) + 1
+    likely = _likely_encoding(content)
+    if likely is None:
+        raise ValueError(f"row {line} is no text; expected a CSV table in UTF-8")
+    raise ValueError(
+        f"row {line} is not UTF-8, but probably {likely}; save the table as UTF-8 (iconv -f {likely} -t UTF-8)"
+    )
+
+
+def _likely_encoding(content: bytes) -> str | None:
+    """An encoding in which a text that is not UTF-8 reads like one; None for what is no text."""
+    if b"\0" in content:
+        names = ["UTF-32"] if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) else []
+        names += ["UTF-16"] if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else []
+        names = names or ["UTF-16LE", "UTF-16BE"]
+    else:
+        names = ["CP949", "CP932", "CP1252", "LATIN1"]
+    for name in names:
+        with suppress(UnicodeDecodeError):
+            text = content.decode(name)
+            if "," in text and "\0" not in text and not (name == "CP949" and not re.search("[가-힣]", text)):
+                return name
+    return None
+
+
+def _check_header(header: list[str]) -> None:
+    """Raises a ValueError if this is not the header of a table separated by commas."""
+    said = shortened(header, ",")
+    if header and (header[0].startswith("#") or header[0].lower().startswith("sep=")):
+        raise ValueError(f"begins with {said!r}; expected the header as the first line. Remove the lines above it")
+    if len(header) == 1:
+        other = next((mark for mark in (";", "\t", "|") if mark in header[0]), None)
+        if other:
+            raise ValueError(f"its columns are separated by {other!r}: {said!r}; expected commas")
+    double = [name or "(no name)" for name, count in Counter(header).items() if count > 1]
+    if double:
+        raise ValueError(f"several columns are called {shortened(double, ', ')}; expected each name once")
+    spaced = [repr(name) for name in header if name != name.strip()]
+    if spaced:
+        raise ValueError(f"the header has blanks around {shortened(spaced, ', ')}; remove them")
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -139,7 +296,10 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        try:
+            writer.writerows(rows)
+        except UnicodeEncodeError as error:
+            raise DataError(f"{printable(path)}: {printable(error.object)} is not UTF-8; rename the file") from error
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -158,4 +318,4 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         with path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, columns, restval="").writerow(row)
     else:
-        write_rows(path, [*(read_rows(path) if columns else []), dict(row)])
+        write_rows(path, [*(read_rows(path, cut=True) if columns else []), dict(row)])

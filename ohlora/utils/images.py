@@ -5,16 +5,24 @@ Networks take and return float tensors N×3×H×W in [−1, 1]; files and plots 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ohlora.errors import DataError
-from ohlora.utils.files import replacing
+from ohlora.utils.files import printable, readable_file, replacing, shortened
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
+"""Suffixes of image files, in lower case; files may have them in capitals."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""What is decoded, in PIL's names, whatever the suffix."""
+HIDDEN = (".", "@eaDir", "__MACOSX")
+"""How names begin that programs give to previews and notes of their own."""
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -48,18 +56,30 @@ def save_gif(frames: np.ndarray, path: str | Path, frames_per_second: float) -> 
 
 
 def decode(path: str | Path) -> Image.Image:
-    """Decodes an image file of any mode and size.
+    """Decodes an image file of any size, turned upright as its EXIF orientation says.
 
     Raises:
-        DataError: If the file is missing or cannot be decoded.
+        DataError: If the file is missing, cannot be decoded, holds several pictures (an animation, pages), or has more
+            than 8 bits per channel.
     """
+    readable_file(path)
+    name = printable(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            # An MPO is a JPEG of a camera, with a preview or a second view as well.
+            count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             image.load()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: unreadable ({error})") from error
+            ImageOps.exif_transpose(image, in_place=True)
+    except UnidentifiedImageError as error:
+        what = "no known format" if Path(path).stat().st_size else "empty"
+        raise DataError(f"{name}: unreadable ({what})") from error
+    except Exception as error:  # decoders raise RuntimeError, SyntaxError, struct.error and more on damaged files
+        reason = str(error).replace(str(path), "the file") or type(error).__name__
+        raise DataError(f"{name}: unreadable ({shortened([' '.join(reason.split())])})") from error
+    if count > 1:
+        raise DataError(f"{name}: holds {count} pictures; expected one")
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{name}: mode {image.mode}; expected 8 bits per channel")
     return image
 
 
@@ -108,8 +128,74 @@ def enlarge(pictures: np.ndarray, shortest: int = 512) -> np.ndarray:
     return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
-def paths_in(folder: str | Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> list[Path]:
-    """Lists the image files of a folder and its subfolders, sorted by relative path; hidden files are left out."""
+def images_in(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[Path], dict[Path, str]]:
+    """Lists the image files of a folder and its subfolders, links to folders included.
+
+    Returns:
+        What is named like an image, sorted by relative path; and what is left out, with the reason: hidden files and
+        folders, other suffixes, broken links, and a link to a folder that is listed anyway.
+
+    Raises:
+        DataError: If a folder cannot be read, or names are not UTF-8, which tables could not hold.
+    """
     root = Path(folder)
-    found = (p for p in root.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
-    return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+    found: list[Path] = []
+    left_out: dict[Path, str] = {}
+    foreign: list[str] = []
+    listed: set[Path] = set()
+    folders, links = [root], list[Path]()
+    while folders or links:
+        place = (folders or links).pop(0)  # links last: what is there itself keeps its own name
+        real = place.resolve()
+        if real in listed:
+            left_out[place] = "a link to a folder that is listed anyway"
+            continue
+        if place != root and place.parent.resolve().is_relative_to(real):
+            left_out[place] = "a link to a folder in which it lies"
+            continue
+        listed.add(real)
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{printable(place)}: the folder cannot be read ({error.strerror})") from error
+        for entry in entries:
+            path = place / entry.name
+            if entry.name != printable(entry.name):
+                foreign.append(printable(path))
+            elif entry.name.startswith(HIDDEN):
+                left_out[path] = "hidden"
+            elif path.suffix.lower() in suffixes:
+                found.append(path)
+            elif entry.is_symlink() and not os.access(path, os.F_OK):
+                left_out[path] = "a link that leads nowhere"
+            elif entry.is_dir():
+                (links if entry.is_symlink() else folders).append(path)
+            else:
+                left_out[path] = f"another suffix than {' '.join(suffixes)}"
+    if foreign:
+        raise DataError(f"{len(foreign):,} names are not UTF-8: {shortened(sorted(foreign))}; rename them")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix()), dict(sorted(left_out.items()))
+
+
+def by_number(paths: Sequence[Path]) -> dict[str, Path]:
+    """The images whose names are numbers, by number without leading zeros.
+
+    Raises:
+        DataError: If two have the same number.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem.isdecimal():
+            number = str(int(path.stem))
+            if found.setdefault(number, path) is not path:
+                raise DataError(f"{found[number]} and {path} have the same number; remove or rename one of them")
+    return found
+
+
+def left_out_as(left_out: Mapping[Path, str], folder: Path) -> str:
+    """What was left out, for a message: per reason the number and the first names."""
+    names: dict[str, list[str]] = {}
+    for path, reason in left_out.items():
+        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        names.setdefault(reason, []).append(name)
+    return shortened([f"{len(some):,} ({reason}): {shortened(some, ', ')}" for reason, some in names.items()])

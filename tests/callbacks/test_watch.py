@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.attributes import FILTERS, LABELS
+from ohlora.attributes import recipe
 from ohlora.evaluation.features import Penultimate, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import attribute_cnn
@@ -19,6 +19,7 @@ from tests.conftest import tiny_networks
 from tests.toy_tables import watching
 
 Run = Callable[..., int]
+FILTERS, LABELS = recipe().names("filter"), recipe().names("label")
 
 
 @pytest.fixture

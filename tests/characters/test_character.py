@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ohlora.attributes import recipe
 from ohlora.characters import motion
 from ohlora.characters.character import Character
-from ohlora.directions.edits import GRID
 from ohlora.errors import ConfigError, FormatError, MissingArtifactError
 from ohlora.networks.codes import Codes, Space
 from ohlora.utils import images
@@ -116,8 +116,9 @@ def test_a_sweep_moves_one_attribute_at_a_time() -> None:
 
 def test_idle_motion_is_the_original_s() -> None:
     """In the original's own ranges: walk, limits and blinks as published (there with the sign turned)."""
-    ranges = {name: (min(levels), max(levels)) for name, levels in GRID.items()}
-    rows = motion.idle(NAMES, ranges, 4000, frames_per_second=20, seed=3)
+    ranges = {name: (min(levels), max(levels)) for name, levels in recipe().grid.items()}
+    motions = recipe().described(NAMES)[1]
+    rows = motion.idle(NAMES, ranges, motions, 4000, frames_per_second=20, seed=3)
     eyes, mouth, pose = rows.T
     assert mouth.min() >= 0.85 - 1e-9 and mouth.max() <= 1.15 + 1e-9 and np.abs(np.diff(mouth)).max() <= 0.025
     assert np.abs(pose).max() <= 0.4 + 1e-9 and np.abs(np.diff(pose)).max() <= 0.045
@@ -127,8 +128,8 @@ def test_idle_motion_is_the_original_s() -> None:
     assert 20 < len(starts) < 100 and np.diff(starts).min() >= 20  # a second apart at least
     lengths = np.flatnonzero(~closed[1:] & closed[:-1])[: len(starts)] - starts[: len(starts)]
     assert lengths.max() <= 6
-    assert (rows == motion.idle(NAMES, ranges, 4000, frames_per_second=20, seed=3)).all()
+    assert (rows == motion.idle(NAMES, ranges, motions, 4000, frames_per_second=20, seed=3)).all()
     half = {name: (low / 2, high / 2) for name, (low, high) in ranges.items()}
-    assert np.allclose(motion.idle(NAMES, half, 4000, frames_per_second=20, seed=3), rows / 2)
-    tilted = motion.idle(("roll", "hairstyle"), {"roll": (-0.6, 1.8), "hairstyle": (-1, 1)}, 50, seed=3)
-    assert (tilted[:, 0] == pose[:50]).all() and not tilted[:, 1].any()
+    assert np.allclose(motion.idle(NAMES, half, motions, 4000, frames_per_second=20, seed=3), rows / 2)
+    still = motion.idle(("pose", "hairstyle"), {"pose": (-0.6, 1.8), "hairstyle": (-1, 1)}, motions, 50, seed=3)
+    assert (still[:, 0] == pose[:50]).all() and not still[:, 1].any()

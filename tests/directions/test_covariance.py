@@ -78,16 +78,16 @@ def samples(count: int, seed: int) -> tuple[np.random.Generator, torch.Tensor, n
 def found(finder: Finder, w: torch.Tensor, scores: np.ndarray, names: tuple[str, ...]) -> torch.Tensor:
     """Steps of both groups."""
     given = SampleSet(names, Codes(w, Space.W), scores.astype(np.float32))
-    return finder.find(Source(given, medians={"group": 0.0}), Notes()).steps.values
+    return finder.find(Source(given, medians={"hair_color": 0.0}), Notes()).steps.values
 
 
 def test_ridges_of_groups() -> None:
     rng, w, side = samples(900, 1)
     true = torch.from_numpy(rng.standard_normal((2, 5, 3))).float()
     scores = torch.einsum("nd,ndk->nk", w, true[(side < 0).astype(int)])
-    finder = Ridge(penalty=0.0, targets=["b"], hold=["a", "c"], group_by=["group"])
+    finder = Ridge(penalty=0.0, targets=["mouth"], hold=["eyes", "pose"], group_by=["hair_color"])
     table = np.concatenate([scores.numpy(), side[:, None]], axis=1)
-    steps = found(finder, w, table, ("a", "b", "c", "group")).float()
+    steps = found(finder, w, table, ("eyes", "mouth", "pose", "hair_color")).float()
     # Noiseless: the step changes score b of its own group by one of its standard deviations, and no other.
     deviation = float(scores[:, 1].std(correction=0))
     for g in range(2):
@@ -97,8 +97,8 @@ def test_ridges_of_groups() -> None:
 def test_mean_differences() -> None:
     rng, w, side = samples(600, 2)
     scores = rng.standard_normal(600).astype(np.float32)
-    finder = MeanDifference(targets=["a"], group_by=["group"])
-    steps = found(finder, w, np.stack([scores, side], axis=1), ("a", "group"))
+    finder = MeanDifference(targets=["eyes"], group_by=["hair_color"])
+    steps = found(finder, w, np.stack([scores, side], axis=1), ("eyes", "hair_color"))
     inside = side < 0
     order = np.argsort(scores[inside])
     expected = w[inside][order[-60:]].mean(dim=0) - w[inside][order[:60]].mean(dim=0)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torchmetrics.functional import pearson_corrcoef
 
+from ohlora.attributes import recipe
 from ohlora.directions.covariance import covariance_of
-from ohlora.directions.edits import LIMITS, Directions, Grid, Latents
+from ohlora.directions.edits import Directions, Grid, Latents
 from ohlora.directions.groups import Groups
 from ohlora.evaluation.edits import EditReport, correlations, monotone_shares, passes, slopes, summary
 from ohlora.networks.codes import Codes, Space
@@ -18,6 +19,7 @@ from ohlora.utils.files import read_rows
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
 EDITED = ("eyes", "mouth", "pose")
+LIMITS = {name: float(recipe()[name].limit or 0) for name in EDITED}
 
 
 def test_groups_are_named_by_letters() -> None:
@@ -36,13 +38,38 @@ def test_groups_are_named_by_letters() -> None:
 def test_the_grid_is_the_recipe() -> None:
     grid = Grid.of(EDITED)
     rows = grid.strengths(EDITED)
-    assert grid.shape == (5, 2, 5) and rows.shape == (50, 3)
+    assert grid.full and rows.shape == (50, 3)
     assert rows[0].tolist() == pytest.approx([-1.2, -1.8, -0.6])
     assert rows[1].tolist() == pytest.approx([-1.2, -1.8, 0.0])  # the pose changes fastest
-    assert rows[5].tolist() == pytest.approx([1.2, -1.8, -0.6]) and rows[10, 1].item() == pytest.approx(-0.9)
-    assert list(Grid.of(("roll", "eyes", "mouth")).levels) == ["mouth", "eyes", "roll"]
+    assert rows[5].tolist() == pytest.approx([-1.2, -0.9, -0.6]) and rows[25, 0].item() == pytest.approx(1.2)
+    assert list(Grid.of(("roll", "eyes", "mouth")).levels) == ["eyes", "mouth", "roll"]
+    assert list(Grid.of(("eyes", "mouth"), {"mouth": (-1, 1)}).levels) == ["mouth", "eyes"]
+    assert Grid.of(("mouth",)).strengths(("mouth",))[:, 0].tolist() == pytest.approx([-1.8, -0.9, 0, 0.9, 1.8])
     with pytest.raises(ValueError, match="fewer than two strengths for hairstyle"):
         Grid.of(("eyes", "hairstyle"))
+
+
+def test_many_attributes_do_not_multiply_the_edits() -> None:
+    """Six of five levels: each alone, and eight corners, in which every attribute and every pair is balanced."""
+    names = tuple("abcdef")
+    levels = dict.fromkeys(names, (-1.0, -0.5, 0.0, 0.5, 2.0))
+    grid = Grid.of(names, levels)
+    rows = grid.strengths(names).double()
+    assert not grid.full and len(rows) == 6 * 4 + 1 + 8 and len(set(map(tuple, rows.tolist()))) == len(rows)
+    corners = rows[(rows != 0).all(dim=1)]
+    high = (corners == 2.0).double()
+    assert len(corners) == 8 and high.sum(dim=0).eq(4).all()
+    together = high.T @ high
+    assert together[~torch.eye(6, dtype=torch.bool)].eq(2).all()
+    assert [rows[k, 1].item() for k in grid.alone("b")] == [-1.0, -0.5, 0.0, 0.5, 2.0]
+    assert all((rows[b] - rows[a])[1] > 0 for a, b in grid.neighbours("b").tolist())
+    slope = torch.randn(6, 3, dtype=torch.double)
+    torch.testing.assert_close(slopes(rows, (rows @ slope)[None])[0], slope)
+    report = EditReport(names, names, [grid.neighbours(name) for name in names])
+    report.update(torch.tensor([0]), torch.tensor([0]), rows, rows[None], torch.zeros(1, 6))
+    (row,) = report.compute()
+    assert all(row[f"{name}_corr"] == pytest.approx(1) and row[f"{name}_monotone"] == 1 for name in names)
+    assert Grid.of(names[:2], levels).full and len(Grid.of(names, levels, 5**6).strengths(names)) == 5**6
 
 
 def test_edits_add_the_directions_of_the_group() -> None:
@@ -101,8 +128,10 @@ def test_correlations_slopes_and_monotony() -> None:
     slope = torch.tensor([[1.0, 0.0, 0.2, 0.0], [0.0, 0.5, 0.0, 0.0], [0.0, 0.0, -1.0, 0.3]]).double()
     strengths, scores = edits(slope, 0.0)
     torch.testing.assert_close(slopes(strengths, scores), slope.expand(30, 3, 4))
-    assert monotone_shares(scores[..., 0], (5, 2, 5), 1).eq(1).all()
-    assert monotone_shares(scores[..., 2], (5, 2, 5), 2).eq(0).all()
+    grid = Grid.of(EDITED)
+    assert len(grid.neighbours("eyes")) == 25 and len(grid.neighbours("pose")) == 40
+    assert monotone_shares(scores[..., 0], grid.neighbours("eyes")).eq(1).all()
+    assert monotone_shares(scores[..., 2], grid.neighbours("pose")).eq(0).all()
     strengths, scores = edits(slope, 0.5)
     r = correlations(strengths, scores)
     for p in range(3):
@@ -116,7 +145,7 @@ def test_the_report_over_batches() -> None:
     outputs = ("eyes", "mouth", "pose", "hair_color")
     slope = torch.tensor([[1.0, 0.1, 0.0, 0.2], [0.0, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.3]]).double()
     strengths, scores = edits(slope, 0.0)
-    report = EditReport(EDITED, outputs, (5, 2, 5), (1, 0, 2))
+    report = EditReport(EDITED, outputs, [Grid.of(EDITED).neighbours(name) for name in EDITED])
     unedited = torch.zeros(30, 4)
     for part in (range(20, 30), range(20)):
         places = torch.tensor([*part])

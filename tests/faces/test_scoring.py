@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import spearmanr
 
-from ohlora.attributes import MEASURED
 from ohlora.faces.scoring import DEFAULT_VARIANT, SCORERS, SIZE, Normalization, prepare, score
-from ohlora.toy.drawing import Truth, draw, sample_truth
+from ohlora.toy.drawing import MEASURED, Truth, draw, sample_truth
 
 Bytes = npt.NDArray[np.uint8]
 FACES = 500

@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora.attributes import MEASURED
 from ohlora.commands.draw_faces import draw
 from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
 from ohlora.faces.parsing import load_parser
 from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
-from ohlora.toy.drawing import DEFAULT_RATES
+from ohlora.toy.drawing import DEFAULT_RATES, MEASURED
 from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state
 from tests.test_two_processes import TWO

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ohlora.attributes import MEASURED
 from ohlora.faces.classes import CLASSES
+from ohlora.toy.drawing import MEASURED
 from scripts import measure_drawn_faces
 
 PARSER = Path(__file__).parents[2] / "ohlora/weights/toy/parser.safetensors"

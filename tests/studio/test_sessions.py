@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ohlora import attributes
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.datamodules.annotations import AnnotatedImages
@@ -37,7 +38,7 @@ def pictures(tmp_path: Path) -> list[Path]:
     folder = tmp_path / "images"
     for k in range(12):
         images.save_png(np.full((16, 16, 3), 20 * k, np.uint8), folder / f"{k:06d}.png")
-    return images.paths_in(folder)
+    return images.images_in(folder)[0]
 
 
 def annotating(pictures: list[Path], table: Path, **settings: object) -> AnnotationSession:
@@ -156,7 +157,7 @@ def test_ensembles_score_the_images(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for k in range(3):
         images.save_png(np.full((64, 64, 3), 80 * k, np.uint8), folder / f"{k}.png")
-    pictures = images.paths_in(folder)
+    pictures = images.images_in(folder)[0]
     torch.manual_seed(0)
     ensemble = AttributeEnsemble.of([attribute_cnn("glass", "small", 64) for _ in range(2)]).eval()
     network_files.save_network(ensemble, tmp_path / "glass.safetensors")
@@ -304,3 +305,14 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     assert network_files.fingerprint(saved[0]) == network_files.fingerprint(saved[1])
     saved[0].unlink()
     assert session.save("png", asked, tmp_path / "out").name == "png-0003.png"  # numbers are not used again
+
+
+def test_levels_of_an_ordinal(pictures: list[Path], tmp_path: Path) -> None:
+    said = {"curl": {"meaning": "curlier", "kind": "ordinal", "levels": 3}}
+    attributes.use(attributes.Vocabulary.read(Path("mine.yaml"), said))
+    tab = AnnotationSession(AnnotationFile(tmp_path / "t.csv", pictures, ("curl",), 3), {"curl": 0})
+    tab.grade("curl", 3)
+    assert read_rows(tmp_path / "t.csv") == [{"idx": "0", "path": "images/000000.png", "curl": "3"}]
+    write_rows(tmp_path / "t.csv", [{"idx": "0", "path": "images/000000.png", "curl": "4"}])
+    with pytest.raises(DataError, match="row 2: expected 0 to 3 for curl"):
+        tab.file.reload()

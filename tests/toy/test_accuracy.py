@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from ohlora.attributes import MEASURED
 from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
 from ohlora.toy import accuracy, drawing
+from ohlora.toy.drawing import MEASURED
 
 
 def test_correlations_are_spearmans_with_ties() -> None:

@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ohlora.attributes import ATTRIBUTES, FILTERS, MEASURED, Crop, attribute
+from ohlora import pipeline
+from ohlora.attributes import Crop
 from ohlora.faces.classes import CLASSES
-from ohlora.toy.drawing import DEFAULT_RATES, MIN_RESOLUTION, NUISANCES, DrawnFace, Truth, draw, sample_truth
+from ohlora.toy.drawing import DEFAULT_RATES, MEASURED, MIN_RESOLUTION, NUISANCES, DrawnFace, Truth, draw, sample_truth
 
 SIZE = 128
 GOOD = {"quality": 1.0, "glass": 0.0, "age": 0.0}
+TOY = pipeline.world("toy").attributes
+FILTERS = TOY.names("filter")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_truth_is_a_function_of_seed_and_index() -> None:
 
 def test_truth_names_everything() -> None:
     truth = sample_truth(0, 0)
-    assert tuple(truth.attributes) == tuple(a.name for a in ATTRIBUTES)
+    assert tuple(truth.attributes) == tuple(TOY.declared)
     assert tuple(truth.nuisances) == NUISANCES
     assert pickle.loads(pickle.dumps(truth)) == truth
 
@@ -161,10 +164,10 @@ def test_extremes_keep_every_class(name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("classes", "window", "share"),
     [
-        ((4, 5), attribute("eyes").crops[0], 0.99),
-        ((6,), attribute("pose").crops[0], 0.97),
+        ((4, 5), TOY["eyes"].windows[0], 0.99),
+        ((6,), TOY["pose"].windows[0], 0.97),
         # An open mouth of a head that is turned and tilted reaches slightly beyond its narrow window.
-        ((7, 8, 9), attribute("mouth").crops[0], 0.9),
+        ((7, 8, 9), TOY["mouth"].windows[0], 0.9),
     ],
 )
 def test_parts_lie_in_the_windows_of_the_networks(
@@ -246,9 +249,9 @@ def test_waves_leave_the_middle_of_the_face_unchanged() -> None:
     ("name", "window", "share"),
     [
         ("gender", Crop(0.0, 1.0, 0.0, 1.0), 0.05),
-        ("quality", attribute("quality").crops[0], 0.75),
-        ("age", attribute("age").crops[0], 0.015),
-        ("glass", attribute("glass").crops[0], 0.08),
+        ("quality", TOY["quality"].windows[0], 0.75),
+        ("age", TOY["age"].windows[0], 0.015),
+        ("glass", TOY["glass"].windows[0], 0.08),
     ],
 )
 @pytest.mark.parametrize("index", range(4))
