@@ -95,7 +95,7 @@ class GAN(Stage[ImageDataModule]):
         schedule: Learning-rate schedule of both, stepped once per kimg; None keeps the rate constant.
         trainable_generator: Name patterns of the generator's parameters that train, such as ``mapping.*``.
         trainable_discriminator: Likewise for the discriminator, such as ``epilogue.*`` (its end).
-        frozen_blocks: How many parts of the discriminator's trunk, from the image on, do not train whatever their
+        frozen_blocks: Number of parts of the discriminator's trunk, from the image on, that do not train whatever their
             names; from-RGB is the first part, then each block is one (FreezeD, Mo et al., 2020).
         add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
             ``label`` gives one for each label of the world.
@@ -118,11 +118,11 @@ class GAN(Stage[ImageDataModule]):
         style_mixing: Probability that an image's style codes come from two latents.
         path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
             between the path lengths of half a batch and their running mean; 2 in StyleGAN2, 0 leaves it out.
-        path_length_interval: It is a phase of its own every so many steps, multiplied by the interval, with the
-            optimizer's rate and betas corrected for it.
+        path_length_interval: Path-length regularisation every so many steps, as a phase of its own that is multiplied
+            by the interval, with the optimizer's rate and betas corrected for it.
         ema_kimg: Half-life of the averaged generator, in kimg.
-        ema_rampup: While training is young, the half-life is this share of the images seen, if that is less; 0.05 in
-            StyleGAN2, 0 for none.
+        ema_rampup: Share of the images seen that limits the half-life while training is young; 0.05 in StyleGAN2, 0 for
+            none.
         w_avg_beta: Decay of the running mean of w per step.
         log_every: Interval over which metrics are averaged and logged, in kimg, to the nearest step; 0 logs none.
         seed: Seed of latents, labels, noise and mixing.
