@@ -21,7 +21,7 @@ from ohlora.attributes import Vocabulary, recipe
 from ohlora.errors import ConfigError
 from ohlora.utils.files import artifacts_root, seen_from, shipped
 
-SHIPPED = ("toy", "demo", "celeba256")
+SHIPPED = ("toy", "demo", "celeba256", "stylegan2")
 """The worlds that come with ohlora, in the order in which they are shown."""
 DEFAULT = "celeba256"
 """The world of a command that names none."""

@@ -69,7 +69,7 @@ def test_mistakes_are_one_readable_line(
         (["fit", "generate_v1", "--world", "toy"], "run by: python -m ohlora predict generate_v1 --world toy"),
         (["fit", "merged", "--world", "toy"], "it is run by: python -m ohlora merge artifacts/toy/property_cnn"),
         (["fit", "finetune_v9", "--world", "toy"], "the world toy has no stage finetune_v9; expected one of"),
-        (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256"),
+        (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256, stylegan2"),
     ],
 )
 def test_stages_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ def test_a_world_of_one_s_own(
         ("stages: {finetune_v8: {input: []}}", "no setting of finetune_v8 'input'"),
         ("routes: mine", "no setting 'routes'; expected one of about, base"),
         ("- toy", "holds list; expected settings"),
-        ("base: toys", "there is no world toys; expected toy, demo, celeba256"),
+        ("base: toys", "there is no world toys; expected toy, demo, celeba256, stylegan2"),
     ],
 )
 def test_a_world_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:
