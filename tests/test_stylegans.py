@@ -1,4 +1,4 @@
-"""The whole chain on StyleGAN2 and StyleGAN3: the recipe by configuration alone, and the page on a StyleGAN of one's own.
+"""The whole chain on StyleGAN2 and StyleGAN3: the recipe by configuration alone, and the page on one's own StyleGAN.
 
 Networks are tiny and stages take a few steps: what is tested is that every stage takes networks of these families and
 hands them on.
@@ -83,7 +83,7 @@ SMALL = {
     ],
     "evaluate_v9": [
         *("--data.init_args.count", "4", "--model.init_args.scale_count", "20"),
-        *("--model.init_args.limits", "{brightness: -1, warmth: -1}"),
+        *("--model.init_args.limits", "{brightness: 0, warmth: 0}"),
     ],
 }
 """Settings that make a stage small, by the end of its name."""
