@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ohlora.directions import svm_direction
 from ohlora.directions.covariance import covariance_solved, ridge_gradients
+from ohlora.evaluation.edits import slopes
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
@@ -391,15 +392,16 @@ def test_a_single_channel_moves_its_attribute(
             place = g.style_offsets[int(row["layer"])] + int(row["channel"])
             assert place == int(relevance.abs().argmax())
             assert float(row["relevance"]) == pytest.approx(float(relevance[place]), rel=1e-3)
-    # A unit of strength moves the score by about one standard deviation, upwards.
+    # Over the range that was verified, a unit of strength moves the score by one standard deviation.
     network = network_files.load_attributes(tmp_path / "merged.safetensors")
     start, scale = (styles_of(weights[0], stream, n) for stream, n in (("verify", 4), ("scale", 500)))
-    seen = scores_of_codes(g, [network], Codes(scale, Space.S), 100)[0].std(dim=0)
+    deviations = scores_of_codes(g, [network], Codes(scale, Space.S), 100)[0].double().std(dim=0, correction=0)
     for p, (row, k) in enumerate(zip([row for row in rows if row["chosen"] == "True"], places, strict=True)):
-        reach = 3 * abs(float(row["slope"]))
-        step = found.steps.values[0, p]
-        ends = [scores_of_codes(g, [network], Codes(start + s * step, Space.S), 100)[0] for s in (-reach, reach)]
-        assert float(((ends[1] - ends[0]) / seen)[:, k].mean()) > 0
+        strengths = torch.linspace(-3, 3, 5).double() * float(row["slope"])
+        moved = start[:, None] + (strengths[:, None] * found.steps.values[0, p]).float()
+        (seen,) = scores_of_codes(g, [network], Codes(moved, Space.S).flat(), 100)
+        measured = slopes(strengths[:, None], (seen.double() / deviations).reshape(4, 5, -1))
+        assert float(measured[:, 0, k].mean()) == pytest.approx(1, rel=1e-2)
 
 
 def test_settings_that_do_not_fit_style_channels(by_gradients: Run, capsys: pytest.CaptureFixture[str]) -> None:
