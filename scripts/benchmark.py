@@ -280,6 +280,9 @@ class Watch(L.Callback):
             self.seconds.append(now() - self._started)
         if self.beside_reference:
             self._step_of_reference(pl_module, batch["image"], batch_idx)
+        of = f"step {batch_idx + 1} of {batch_idx + 1 + pl_module.steps_left}, R1 every {pl_module.r1_interval}"
+        said = "ours and the reference's" if self.beside_reference else "ours"
+        print(f"{of}, {said}: {now() - self._started:.3g} s", file=sys.stderr, flush=True)
 
     def _step_of_reference(self, module: GAN, reals: Tensor, batch_idx: int) -> None:
         size = len(reals)
@@ -619,11 +622,11 @@ def render(given: argparse.Namespace) -> dict[str, float]:
 
 
 LENGTHS = {
-    "finetune": "about 10 minutes on two CPU cores, without a word before the end",
+    "finetune": "about 10 minutes on two CPU cores; shows each step as it is done",
     "sample": "about a minute on two CPU cores",
-    "directions": "about 3 minutes on two CPU cores",
+    "directions": "about 4 minutes on two CPU cores",
     "render": "about half a minute on two CPU cores",
-    "stylegan2": "about 30 minutes on two CPU cores; shows each part as it is done",
+    "stylegan2": "about half an hour on two CPU cores; shows each part as it is done",
 }
 """How long each takes at its default sizes."""
 

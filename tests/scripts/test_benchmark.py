@@ -17,7 +17,9 @@ from tests import golden
 
 def test_finetune_ends_with_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["finetune", "--resolution", "16", "--batch", "2", "--steps", "1"]) == 0
-    metrics = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    out, err = capsys.readouterr()
+    assert "step 1 of 2, R1 every 1, ours and the reference's: " in err
+    metrics = json.loads(out.strip().splitlines()[-1])
     assert metrics["ratio"] > 0 and metrics["ratio_every_step"] > 0
     assert metrics["gradient_difference"] <= 1e-5
     assert 0.5 <= metrics["required_share"] <= 1
