@@ -116,7 +116,7 @@ def main(args: list[str] | None = None) -> None:
         nargs="?",
         default=0,
         metavar="K",
-        help="add K label inputs to both networks (without K: one for each label of the world)",
+        help="add K label inputs to both networks of a StyleGAN or StyleGAN2 (without K: one for each label of the world)",
     )
     parser.add_argument(
         "--world", default=DEFAULT, help=f"whose labels: {', '.join(SHIPPED)}, or a world's file (default: {DEFAULT})"
