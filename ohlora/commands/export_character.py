@@ -95,7 +95,10 @@ def main(args: list[str] | None = None) -> None:
     tested.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation")
     for name in ("generator", "directions"):
         tested.add_argument(
-            f"--{name}", type=Path, metavar="FILE", help=f"the {name} that was tested (default: as the report says)"
+            f"--{name}",
+            type=Path,
+            metavar="FILE",
+            help=f"{name} that the evaluation used (default: as the report says)",
         )
     kind = kinds.add_parser("tested", parents=[tested], help="a latent of the evaluation of edits")
     kind.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")
