@@ -66,3 +66,12 @@ def commands() -> list[Command]:
             if re.match(TYPED, text) and "…" not in text:
                 found.setdefault((page.name, text), Command(page.name, text, "inline"))
     return list(found.values())
+
+
+def where(command: Command, folder: Path) -> Path:
+    """Where a command is run: in the source tree, or, where its page shows files, in a folder with these."""
+    page = next(path for path in PAGES if path.name == command.page)
+    files = titled(page)
+    for name, text in files:
+        (folder / name).write_text(text)
+    return folder if files else ROOT

@@ -32,15 +32,6 @@ class ParsedError(Exception):
     """Raised in place of a command's work."""
 
 
-def where(command: Command, folder: Path) -> Path:
-    """Where a command is run: in the source tree, or, where its page shows files, in a folder with these."""
-    page = next(path for path in PAGES if path.name == command.page)
-    files = documented.titled(page)
-    for name, text in files:
-        (folder / name).write_text(text)
-    return folder if files else ROOT
-
-
 def test_there_are_commands_to_test() -> None:
     assert len(ENTRY) > 40 and {c.page for c in DOCUMENTED} >= {"README.md", "README.ko.md", "first_character.md"}
 
@@ -49,7 +40,7 @@ def test_there_are_commands_to_test() -> None:
 def test_a_documented_configuration_resolves(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(where(command, tmp_path))
+    monkeypatch.chdir(documented.where(command, tmp_path))
     words = command.words[3:]
     for word in ("--ckpt_path", "last"):
         if word in words:
@@ -69,7 +60,7 @@ def test_a_documented_configuration_resolves(
     ids=lambda c: f"{c.page}: {c.text[:80]}",
 )
 def test_any_other_documented_command_is_one(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(where(command, tmp_path))
+    monkeypatch.chdir(documented.where(command, tmp_path))
     words = command.words
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]

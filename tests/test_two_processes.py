@@ -20,6 +20,7 @@ from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.utils.files import read_rows
 from tests.conftest import CONF
+from tests.networks.test_stylegan2 import tiny as stylegan2_networks
 from tests.toy_tables import brightness_table, sample_set
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_find_unused_parameters_true"]
@@ -83,6 +84,28 @@ def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], 
     alone = torch.load(tmp_path / "one" / "runs" / "0001" / "rank0.pt", weights_only=True)
     for key, value in alone.items():
         torch.testing.assert_close(ranks[0][key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_two_processes_train_stylegan2_as_one(tmp_path: Path, fine_tune: list[str]) -> None:
+    """Path lengths are measured on half of the images of all processes, and their running mean is one."""
+    settings: dict[str, object] = {}
+    for name, network in zip(("generator", "discriminator"), stylegan2_networks(), strict=True):
+        settings[f"model.init_args.{name}"] = tmp_path / f"{name}.safetensors"
+        network_files.save_network(network, tmp_path / f"{name}.safetensors")
+    settings |= {
+        "model.init_args.path_length_weight": 2.0,
+        "model.init_args.path_length_interval": 2,
+        "model.init_args.ema_rampup": 0.05,
+        # Path lengths make the gradients of a tiny network large.
+        "model.init_args.generator_optimizer.init_args.lr": 0.0001,
+    }
+    kept = []
+    for name, words in (("two", TWO), ("one", [])):
+        run(*fine_tune, *options(settings), *words, "--trainer.default_root_dir", str(tmp_path / name))
+        kept.append(torch.load(tmp_path / name / "runs" / "0001" / "rank0.pt", weights_only=True))
+    assert float(kept[1]["path_length"]) > 0
+    for key, value in kept[1].items():
+        torch.testing.assert_close(kept[0][key], value, atol=1e-5, rtol=1e-3, msg=key)
 
 
 def test_two_nodes_train_as_one(tmp_path: Path, fine_tune: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Converts GenForce or original Oh-LoRA checkpoints into ohlora's network files.
+"""Converts weights of StyleGAN, StyleGAN2 and StyleGAN3 in files of others into ohlora's network files.
 
 Several files of one filter CNN become one file, the ensemble that averages them.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> None:
-    """Reads all of a foreign checkpoint, then writes its networks."""
+    """Reads all of a file of weights, then writes its networks."""
     import torch
 
     from ohlora.formats import foreign, network_files
@@ -27,7 +27,7 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
 
     found = foreign.read_foreign(source, raw)
     networks: Mapping[str, foreign.ForeignNetwork] = found.networks
-    provenance = {**_origin([source]), "averaged": found.averaged}
+    provenance = {**_origin([source]), "entry": found.source, "averaged": found.averaged}
     if labels:
         try:
             torch.manual_seed(seed)
@@ -39,7 +39,9 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
         path = destination / f"{name}.safetensors"
         network_files.save_network(network, path, provenance)
         kind = "averaged weights" if isinstance(network, Generator) and found.averaged else "weights"
-        print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name}")
+        print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name} ({found.source})")
+    for note in found.notes:
+        print(f"{source}: {note}")
 
 
 def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
@@ -88,8 +90,9 @@ def _labelled(network: foreign.ForeignNetwork, labels: int) -> foreign.ForeignNe
 def _sizes(network: foreign.ForeignNetwork) -> str:
     from ohlora.networks.attribute_cnn import AttributeCNN
 
-    what = ", ".join(network.outputs) if isinstance(network, AttributeCNN) else f"{network.c_dim} label values"
-    return f"{network.resolution}×{network.resolution}, {what}"
+    if isinstance(network, AttributeCNN):
+        return f"{network.resolution}×{network.resolution}, {', '.join(network.outputs)}"
+    return f"{network.kind}, {network.resolution}×{network.resolution}, {network.c_dim} label values"
 
 
 @command("ohlora import-weights")
@@ -97,13 +100,16 @@ def main(args: list[str] | None = None) -> None:
     """Runs the command."""
     parser = arguments(
         "import-weights",
-        "Converts GenForce or Oh-LoRA checkpoints into ohlora's files; several of one filter CNN make an ensemble.",
+        "Converts weights into ohlora's files: NVIDIA's .pkl (StyleGAN2, StyleGAN3), rosinality's .pt, checkpoints of "
+        "GenForce and Oh-LoRA, told apart by what is in them. Nothing in a file is run. Several of one filter CNN make "
+        "an ensemble.",
+        "ffhq.pkl artifacts/original",
         "stylegan_celeba_partial256x256.pth artifacts/original_labelled --add-labels",
         "gender_model_0.pt gender_model_1.pt gender_model_2.pt artifacts/imported_v1",
     )
-    parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="the .pth or .pt file; or several")
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="the file, of any name; or several")
     parser.add_argument("destination", type=Path, metavar="DEST_DIR", help="folder for what is in it")
-    parser.add_argument("--raw", action="store_true", help="take 'generator' even where 'generator_smooth' is present")
+    parser.add_argument("--raw", action="store_true", help="take the generator as trained even if there is an average")
     parser.add_argument(
         "--add-labels",
         type=int,

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import tokenize
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.errors import FormatError, MissingArtifactError
+from ohlora.directions.edits import Directions
+from ohlora.directions.groups import Groups
+from ohlora.errors import ConfigError, FormatError, MissingArtifactError
+from ohlora.networks.codes import Space
+from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import counted_latents
+
+LatentSpace = Literal["w", "z"]
+LATENTS = 2000
+"""Latents whose change of w stands for a direction in Z."""
+NOT_IN_A_NAME = {"boundary", "boundaries", "stylegan", "stylegan2", "pggan", "ffhq", "celebahq", "w", "z", "c"}
+"""Words of a boundary's file name that do not name its attribute."""
 
 
 def read_boundary(path: str | Path, size: int | None = None) -> Tensor:
@@ -56,3 +70,62 @@ def read_boundary(path: str | Path, size: int | None = None) -> Tensor:
     if not torch.isfinite(direction).all() or not direction.norm() > 0:
         raise FormatError(f"{path} holds a direction that is zero or not finite; {expected}")
     return direction
+
+
+def attribute_of(path: Path) -> str:
+    """The attribute that the name of a boundary's file tells: ``age`` of ``stylegan_ffhq_age_w_boundary.npy``.
+
+    Raises:
+        ConfigError: If it tells none.
+    """
+    words = [word for word in re.split(r"[^0-9a-z]+", path.stem.lower()) if word and word not in NOT_IN_A_NAME]
+    if not words:
+        raise ConfigError(f"the name of {path} tells no attribute; say which with --attributes")
+    return "_".join(words)
+
+
+def read_boundaries(
+    paths: Sequence[Path], attributes: Sequence[str], generator: Generator, space: LatentSpace
+) -> tuple[Directions, dict[str, float]]:
+    """Boundaries of InterFaceGAN as directions in W for one generator.
+
+    A unit of strength is InterFaceGAN's: one unit of length along the boundary's normal, upwards. A direction in Z has
+    no counterpart in W, which bends; its place takes the mean change of w, over counted latents, from one unit below to
+    one unit above, halved.
+
+    Args:
+        paths: Files, one per attribute.
+        attributes: Their attributes.
+        generator: The generator whose latents they are directions of.
+        space: Where they live.
+
+    Returns:
+        The directions, and for those in Z how well one direction in W stands for them: the mean cosine between it and
+        the changes of single latents, by attribute.
+
+    Raises:
+        ConfigError: If there are not as many attributes as files, or one is named twice.
+        FormatError: If a file is no boundary, or does not fit the generator.
+    """
+    if len(attributes) != len(paths) or len(set(attributes)) != len(attributes):
+        raise ConfigError(f"{len(paths)} boundaries for {', '.join(attributes)}; expected one each, each once")
+    size = generator.w_dim if space == "w" else generator.z_dim
+    normals = torch.cat([read_boundary(path, size) for path in paths])
+    steps, cosines = normals, dict[str, float]()
+    if space == "z":
+        steps, similar = _in_w(generator, normals)
+        cosines = dict(zip(attributes, similar.tolist(), strict=True))
+    units = steps.norm(dim=1)
+    provenance = {"imported_from": [path.name for path in paths], "space": space}
+    vectors = (steps / units[:, None])[None]
+    return Directions(tuple(attributes), vectors, units[None], Groups(), "interfacegan", provenance, Space.W), cosines
+
+
+@torch.no_grad()
+def _in_w(generator: Generator, normals: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean changes of w along directions in Z (P×Z), P×D, and how similar those of single latents are, (P,)."""
+    z, label = counted_latents(generator, 0, range(LATENTS), "boundary/")
+    changes = [(generator.map(z + n, label).values - generator.map(z - n, label).values) / 2 for n in normals.to(z)]
+    means = torch.stack([change.mean(dim=0) for change in changes])
+    similar = [torch.cosine_similarity(c, mean[None]).mean() for c, mean in zip(changes, means, strict=True)]
+    return means.cpu(), torch.stack(similar).cpu()

@@ -1,45 +1,29 @@
-"""Foreign checkpoints: GenForce's and the original Oh-LoRA's, read without running code.
+"""Networks in files of others, by the content of the file; GenForce's and the original Oh-LoRA's layouts.
 
-They are checked key by key and shape by shape, and converted; their key names occur here and nowhere else.
+They are checked key by key and shape by shape, and converted; GenForce's and the original's key names occur here and
+nowhere else.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ohlora.errors import FormatError, MissingArtifactError
-from ohlora.formats import network_files
+from ohlora.errors import FormatError
+from ohlora.formats import network_files, nvidia_networks, rosinality_networks
+from ohlora.formats.foreign_files import ForeignFile, Kind, read_nvidia, read_rosinality, read_states, recognize
+from ohlora.formats.layouts import Layout, Shapes, channel_plan, filled, need, numbers, sizes
+from ohlora.networks import generator
 from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS, AttributeCNN, published
 from ohlora.networks.stylegan import LABEL_EMBEDDING, Discriminator, Generator, block_resolutions, channels
 
-ForeignNetwork = Generator | Discriminator | AttributeCNN
-
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-class Layout(NamedTuple):
-    """A foreign state dict: its keys → ours; and the shapes of what has no use here, by key.
-
-    Those are blur kernels, the level of detail, and to- and from-RGB layers of other levels.
-    """
-
-    keys: dict[str, str]
-    unused: Shapes
-
-    def shapes(self, network: ForeignNetwork) -> Shapes:
-        """The shapes that a network's foreign state dict has."""
-        ours = network.state_dict()
-        return self.unused | {foreign: tuple(ours[key].shape) for foreign, key in self.keys.items()}
+ForeignNetwork = generator.Generator | generator.Discriminator | AttributeCNN
 
 
 def genforce_generator_layout(generator: Generator) -> Layout:
@@ -114,74 +98,159 @@ def original_cnn_layout(network: AttributeCNN) -> Layout:
     return Layout(keys, {})
 
 
-class ForeignCheckpoint(NamedTuple):
-    """What a foreign checkpoint holds: networks, and whether the generator is GenForce's average ``generator_smooth``.
+@dataclass(frozen=True)
+class ForeignCheckpoint:
+    """What a file of weights holds.
 
-    The networks are in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under its name
-    (see :func:`ohlora.networks.attribute_cnn.published`).
+    Attributes:
+        networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under
+            its name (see :func:`ohlora.networks.attribute_cnn.published`).
+        averaged: Whether the generator is the running average of training, where the file says so.
+        source: What the file is, and in which entry the generator was.
+        notes: What else the user should know, a sentence each.
     """
 
     networks: dict[str, ForeignNetwork]
     averaged: bool
+    source: str
+    notes: tuple[str, ...] = ()
 
 
 def read_foreign(path: str | Path, raw: bool = False) -> ForeignCheckpoint:
-    """Reads a GenForce or original Oh-LoRA checkpoint.
+    """Reads the networks of a file of weights, whatever it is called; nothing in it is run.
 
     The original's property and merged CNNs have an output "pose" that measures the tilt of the eye line; it is called
     ``roll`` here.
 
     Args:
-        path: GenForce's ``.pth`` with the entries ``generator``, ``discriminator`` and perhaps ``generator_smooth``, or
-            Oh-LoRA's ``.pth`` or ``.pt`` with the state dict of one network: generator, discriminator, a filter CNN,
-            the property, hairstyle or merged CNN.
-        raw: Takes ``generator`` even where the averaged ``generator_smooth`` is present.
+        path: A pickle of NVIDIA's stylegan2-ada-pytorch or stylegan3 repositories, a checkpoint of rosinality's
+            stylegan2-pytorch or of GenForce, a network file of ohlora, or the original Oh-LoRA's state dict of one
+            network: generator, discriminator, a filter CNN, the property, hairstyle or merged CNN.
+        raw: Takes the generator of training even where its running average is there.
 
     Returns:
         The networks found.
 
     Raises:
         MissingArtifactError: If there is no such file.
-        FormatError: If the file is truncated, needs code to be read, or holds something else; the message lists every
-            key that is missing, unexpected or misshapen.
+        FormatError: If the file is damaged, not finite, or holds something else; the message lists every key that is
+            missing, unexpected or misshapen.
     """
-    path = Path(path)
-    content = _unpickle(path)
-    if any("fc_final." in key for key in content):
-        name, cnn = _cnn_like(content, str(path))
-        _fill(cnn, content, f"{name} CNN in {path}")
-        return ForeignCheckpoint({name: cnn.eval()}, averaged=False)
-    if "generator" in content or "discriminator" in content or "generator_smooth" in content:
-        averaged = "generator_smooth" in content and not raw
-        sources = {
-            "generator": "generator_smooth" if averaged else "generator",
-            "discriminator": "discriminator",
-        }
-        entries = {name: content[entry] for name, entry in sources.items() if entry in content}
-        mbstd_group_size = 4  # what GenForce trains with
-    else:
-        averaged = False
-        entries = {"generator" if any(key.startswith("synthesis.") for key in content) else "discriminator": content}
-        mbstd_group_size = 16  # what Oh-LoRA trains with
+    file = recognize(path)
+    readers: Mapping[Kind, Callable[[ForeignFile, bool], ForeignCheckpoint]] = {
+        Kind.OHLORA: _ours,
+        Kind.NVIDIA: _nvidia,
+        Kind.ROSINALITY: _rosinality,
+        Kind.GENFORCE: _genforce,
+        Kind.ORIGINAL: _original,
+    }
+    return readers[file.kind](file, raw)
+
+
+def _ours(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
+    network = network_files.load_network(file.path)
+    if isinstance(network, generator.Generator):
+        return ForeignCheckpoint({"generator": network}, False, "ohlora")
+    if isinstance(network, generator.Discriminator):
+        return ForeignCheckpoint({"discriminator": network}, False, "ohlora")
+    raise FormatError(f"{file.path} is a file of ohlora; of those, only generators and discriminators are imported")
+
+
+def _nvidia(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
+    entry = _entry(file, ("G",) if raw else ("G_ema", "G"))
+    entries = tuple(name for name in (entry, "D") if name is not None)
+    found = read_nvidia(file, entries)
+    if entry in found.refused:
+        raise FormatError(f"{file.path}: {found.refused[entry]}")
     networks: dict[str, ForeignNetwork] = {}
-    for name, state in entries.items():
-        where = f"{name} in {path}"
-        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise FormatError(f"{where}: expected a state dict of tensors, found {type(state).__name__}")
-        network: ForeignNetwork
-        try:
-            if name == "generator":
-                network = Generator(**_generator_sizes(state, where))
-            else:
-                network = Discriminator(**_discriminator_sizes(state, where), mbstd_group_size=mbstd_group_size)
-        except ValueError as error:
-            raise FormatError(f"{where}: {error}") from error
-        _fill(network, state, where)
-        networks[name] = network.eval()
-    return ForeignCheckpoint(networks, averaged)
+    if entry is not None:
+        networks["generator"] = nvidia_networks.generator_of(found.networks[entry], f"{entry} in {file.path}")
+
+    def discriminator() -> ForeignNetwork:
+        if "D" in found.refused:
+            raise FormatError(found.refused["D"])
+        return nvidia_networks.discriminator_of(found.networks["D"], f"D in {file.path}")
+
+    has_discriminator = "D" in found.networks or "D" in found.refused
+    notes = _with_discriminator(networks, discriminator if has_discriminator else None)
+    return ForeignCheckpoint(networks, entry == "G_ema", f"NVIDIA, {entry or 'D'}", notes)
 
 
-def foreign_layout(network: ForeignNetwork) -> Layout:
+def _rosinality(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
+    entry = _entry(file, ("g",) if raw else ("g_ema", "g"))
+    found = read_rosinality(file, tuple(name for name in (entry, "d") if name is not None))
+    networks: dict[str, ForeignNetwork] = {}
+    notes: tuple[str, ...] = ()
+    if entry is not None:
+        where = f"{entry} in {file.path}"
+        networks["generator"] = rosinality_networks.generator_of(found.networks[entry], found.latent_avg, where)
+        if found.latent_avg is None:
+            count = rosinality_networks.MEAN_LATENTS
+            notes = (f"the file has no latent_avg: w_avg is the mean of {count:,} latents",)
+    state = found.networks.get("d")
+    make = None if state is None else partial(rosinality_networks.discriminator_of, state, f"d in {file.path}")
+    notes += _with_discriminator(networks, make)
+    return ForeignCheckpoint(networks, entry == "g_ema", f"rosinality, {entry or 'd'}", notes)
+
+
+def _entry(file: ForeignFile, names: tuple[str, ...]) -> str | None:
+    """The first of a file's entries that is there; None where it has no generator at all."""
+    assert file.content is not None
+    there = [name for name, value in file.content.root.items() if value is not None and isinstance(name, str)]
+    found = next((name for name in names if name in there), None)
+    if found is None and not {"D", "d"} & set(there):
+        raise FormatError(f"{file.path} has no {names[0]}; it has {', '.join(map(str, there[:8]))}. Leave --raw out")
+    return found
+
+
+def _with_discriminator(
+    networks: dict[str, ForeignNetwork], make: Callable[[], ForeignNetwork] | None
+) -> tuple[str, ...]:
+    """Adds the discriminator, and says so if there is none; one that does not fit does not bar the generator."""
+    if make is None:
+        return ("there is no discriminator in the file: fine-tuning needs one",)
+    try:
+        networks["discriminator"] = make()
+    except FormatError as error:
+        if not networks:
+            raise
+        return (f"the discriminator is left out: {error}",)
+    return ()
+
+
+def _genforce(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
+    states = read_states(file)
+    averaged = "generator_smooth" in states and not raw
+    sources = {"generator": "generator_smooth" if averaged else "generator", "discriminator": "discriminator"}
+    networks: dict[str, ForeignNetwork] = {}
+    for name, entry in sources.items():
+        if entry in states:
+            where = f"{name} in {file.path}"
+            # GenForce trains with groups of 4.
+            networks[name] = (
+                _generator(states[entry], where) if name == "generator" else _discriminator(states[entry], 4, where)
+            )
+    if not networks:
+        raise FormatError(f"{file.path} has no generator; it has {', '.join(states)}. Leave --raw out")
+    return ForeignCheckpoint(networks, averaged, "GenForce")
+
+
+def _original(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
+    (state,) = read_states(file).values()
+    where = str(file.path)
+    if any("fc_final." in key for key in state):
+        name, cnn = _cnn_like(state, where)
+        network = filled(lambda: AttributeCNN(cnn.specs), original_cnn_layout, state, f"{name} CNN in {where}")
+        return ForeignCheckpoint({name: network}, False, "Oh-LoRA")
+    if any(key.startswith("synthesis.") for key in state):
+        return ForeignCheckpoint({"generator": _generator(state, f"generator in {where}")}, False, "Oh-LoRA")
+    # Oh-LoRA trains with groups of 16.
+    return ForeignCheckpoint(
+        {"discriminator": _discriminator(state, 16, f"discriminator in {where}")}, False, "Oh-LoRA"
+    )
+
+
+def foreign_layout(network: Generator | Discriminator | AttributeCNN) -> Layout:
     """The layout of a network's foreign files: GenForce's, or the original's for attribute CNNs."""
     if isinstance(network, Generator):
         return genforce_generator_layout(network)
@@ -202,7 +271,7 @@ def to_foreign(network: nn.Module) -> dict[str, Tensor]:
     if not isinstance(network, (Generator, Discriminator)):
         raise FormatError(
             f"the network is a {network_files.description(network)['kind']}; expected a {Generator.kind} generator or "
-            "discriminator, for which GenForce's layout is made"
+            "discriminator, for which GenForce's layout is made, or one of stylegan2, for rosinality's"
         )
     if isinstance(network, Discriminator) and network.label_head == "projection":
         raise FormatError(
@@ -217,19 +286,6 @@ def to_foreign(network: nn.Module) -> dict[str, Tensor]:
         if key.endswith("blur.kernel"):
             value.copy_(tap[:, None] * tap)
     return exported | unused
-
-
-def _fill(network: ForeignNetwork, state: Mapping[str, Tensor], where: str) -> None:
-    layout = foreign_layout(network)
-    network_files.check_state(state, layout.shapes(network), frozenset(layout.unused), where)
-    for key in layout.unused.keys() & state.keys():
-        if key.endswith("lod") and float(state[key]) != 0:
-            raise FormatError(
-                f"{where}: {key} is {float(state[key])}; expected 0, since only fully grown networks are read"
-            )
-    converted = {ours: state[foreign].float() for foreign, ours in layout.keys.items()}
-    rest = {key: value for key, value in network.state_dict().items() if key == "label_table"}
-    network.load_state_dict(converted | rest)
 
 
 def _cnn_like(state: Mapping[str, Any], where: str) -> tuple[str, AttributeCNN]:
@@ -253,66 +309,56 @@ def _cnn_like(state: Mapping[str, Any], where: str) -> tuple[str, AttributeCNN]:
     raise FormatError(f"{where}: no filter CNN has these layers (fc1 {found}); expected fc1 of one of {known}")
 
 
-def _generator_sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """The constructor's arguments, as a foreign state dict's shapes tell them."""
-    layers = _numbers(state, r"synthesis\.layer(\d+)\.style\.weight")
-    dense = _numbers(state, r"mapping\.dense(\d+)\.weight")
-    if not layers or 0 not in dense:
-        raise FormatError(
-            f"{where}: expected GenForce's StyleGAN generator; found style layers {layers}, mapping {dense}"
-        )
-    label, first = state.get("mapping.label_weight"), state["mapping.dense0.weight"]
-    counts = {4 * 2 ** (k // 2): state[f"synthesis.layer{k}.style.weight"].shape[0] // 2 for k in layers}
-    return {
-        "resolution": max(counts),
-        "z_dim": first.shape[1] - (0 if label is None else LABEL_EMBEDDING),
-        "w_dim": first.shape[0],
-        "c_dim": 0 if label is None else label.shape[0],
-        "mapping_layers": max(dense) + 1,
-        **_channel_plan(counts),
-        "labels": "none" if label is None else "normal",
-    }
+def _generator(state: Mapping[str, Tensor], where: str) -> Generator:
+    """GenForce's generator, of the size that a state dict's shapes tell."""
+    layers = numbers(state, r"synthesis\.layer(\d+)\.style\.weight")
+    dense = numbers(state, r"mapping\.dense(\d+)\.weight")
+    need(state, ("mapping.dense0.weight", "mapping.dense0.bias", "synthesis.layer0.const"), where)
+    if not layers:
+        raise FormatError(f"{where}: no style layers found; expected GenForce's StyleGAN generator")
+    c_dim = sizes(state, "mapping.label_weight", 2, where)[0] if "mapping.label_weight" in state else 0
+    count = {4 << k // 2: sizes(state, f"synthesis.layer{k}.style.weight", 2, where)[0] // 2 for k in layers}
+    base, maximum = channel_plan(count, where)
+    _check_lod(state, "synthesis.lod", where)
+    build = partial(
+        Generator,
+        resolution=max(count),
+        z_dim=sizes(state, "mapping.dense0.weight", 2, where)[1] - (LABEL_EMBEDDING if c_dim else 0),
+        w_dim=sizes(state, "mapping.dense0.bias", 1, where)[0],
+        c_dim=c_dim,
+        mapping_layers=len(dense),
+        channel_base=base,
+        channel_max=maximum,
+        labels="normal" if c_dim else "none",
+    )
+    return filled(build, genforce_generator_layout, state, where)
 
 
-def _discriminator_sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """The constructor's arguments but ``mbstd_group_size``, likewise."""
-    levels, layers = _numbers(state, r"input(\d+)\.weight"), _numbers(state, r"layer(\d+)\.weight")
-    last = max(layers, default=0)
-    if not levels or last < 4 or last - 1 not in layers:
-        raise FormatError(
-            f"{where}: expected GenForce's StyleGAN generator or discriminator; found inputs {levels}, layers {layers}"
-        )
-    resolution = 4 * 2 ** ((last - 2) // 2)
-    return {
-        "resolution": resolution,
-        "c_dim": state[f"layer{last}.weight"].shape[1] - state[f"layer{last - 1}.weight"].shape[0],
-        **_channel_plan({resolution >> b: state[f"input{b}.weight"].shape[0] for b in levels}),
-    }
+def _discriminator(state: Mapping[str, Tensor], mbstd_group_size: int, where: str) -> Discriminator:
+    """GenForce's discriminator, of the size that a state dict's shapes tell."""
+    levels = numbers(state, r"input(\d+)\.weight")
+    layers = numbers(state, r"layer(\d+)\.weight")
+    if not layers or layers[-1] < 4:
+        raise FormatError(f"{where}: expected GenForce's StyleGAN generator or discriminator; found neither's keys")
+    need(state, ("input0.weight",), where)
+    resolution = 2 << layers[-1] // 2
+    base, maximum = channel_plan(
+        {resolution >> b: sizes(state, f"input{b}.weight", 4, where)[0] for b in levels}, where
+    )
+    features = sizes(state, f"layer{layers[-1] - 1}.weight", 2, where)[0]
+    _check_lod(state, "lod", where)
+    build = partial(
+        Discriminator,
+        resolution=resolution,
+        c_dim=sizes(state, f"layer{layers[-1]}.weight", 2, where)[1] - features,
+        channel_base=base,
+        channel_max=maximum,
+        mbstd_group_size=mbstd_group_size,
+    )
+    return filled(build, genforce_discriminator_layout, state, where)
 
 
-def _channel_plan(count: Mapping[int, int]) -> dict[str, int]:
-    """Base and maximum with count[r] = min(base / r, maximum), from the feature maps found at each resolution."""
-    maximum = max(count.values())
-    base = max(r * c for r, c in count.items() if c < maximum or r == max(count))
-    return {"channel_base": base, "channel_max": maximum}
-
-
-def _numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:
-    return sorted(int(match[1]) for key in state if (match := re.fullmatch(pattern, key)))
-
-
-def _unpickle(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise MissingArtifactError(f"{path} does not exist; expected a GenForce or Oh-LoRA checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FormatError(
-            f"{path} is not a plain file of tensors: reading it would run code, which ohlora refuses. Expected a state "
-            "dict saved by torch (StyleGAN2/3 pickles are not supported)"
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
-        raise FormatError(f"{path} is truncated or not a torch file ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise FormatError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
-    return content
+def _check_lod(state: Mapping[str, Tensor], key: str, where: str) -> None:
+    if key in state and state[key].any():
+        value = state[key].flatten()[0]
+        raise FormatError(f"{where}: {key} is {float(value)}; expected 0, since only fully grown networks are read")

@@ -40,6 +40,7 @@ MAX_ATTRIBUTE_VALUES = 64
 """Values of a list that is kept as an attribute of a layer."""
 NVIDIA_ENTRIES = ("G_ema", "G", "D")
 ROSINALITY_ENTRIES = ("g_ema", "g", "d")
+GENFORCE_ENTRIES = ("generator_smooth", "generator", "discriminator")
 
 
 class Kind(StrEnum):
@@ -215,8 +216,7 @@ def _kind(content: PickleFile) -> Kind | None:
         return Kind.NVIDIA
     if any(_has(root.get(name), "input.input", "final_linear.0.weight") for name in ROSINALITY_ENTRIES):
         return Kind.ROSINALITY
-    genforce = ("generator_smooth", "generator", "discriminator")
-    if any(_has(root.get(name), "synthesis.layer0.const", "input0.weight") for name in genforce):
+    if any(_has(root.get(name), "synthesis.layer0.const", "input0.weight") for name in GENFORCE_ENTRIES):
         return Kind.GENFORCE
     if _has(root, "synthesis.layer0.const", "input0.weight") or any("fc_final." in key for key in _tensor_names(root)):
         return Kind.ORIGINAL
@@ -328,6 +328,26 @@ def read_rosinality(path: str | Path | ForeignFile, entries: tuple[str, ...] = R
         args = args.state
     settings = plain(args, f"args in {where}") if isinstance(args, dict) else {}
     return RosinalityFile(networks, latent_avg, settings, content.unknown)
+
+
+def read_states(file: ForeignFile) -> dict[str, dict[str, Tensor]]:
+    """The state dicts of a GenForce checkpoint by entry, or that of an original's file under "".
+
+    Tensors' names are without ``module.`` and ``_orig_mod.``; floating point is float32.
+
+    Raises:
+        FormatError: If it is another file, or an entry holds something else than tensors.
+    """
+    assert file.content is not None
+    root, size = file.content.root, file.content.size
+    if file.kind is Kind.ORIGINAL:
+        return {"": _materialised(_state_dict(root, str(file.path)), size, str(file.path))}
+    states: dict[str, dict[str, Tensor]] = {}
+    for name in GENFORCE_ENTRIES:
+        if root.get(name) is not None:
+            where = f"{name} in {file.path}"
+            states[name] = _materialised(_state_dict(root[name], where), size, where)
+    return states
 
 
 def _of_kind(path: str | Path | ForeignFile, kind: Kind) -> tuple[ForeignFile, PickleFile]:

@@ -28,13 +28,23 @@ from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage, check_finite
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
-from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
+from ohlora.networks.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from ohlora.networks.registry import Architecture, random_networks
 from ohlora.networks.surgery import add_labels, with_projection
-from ohlora.networks.training import correct_for_lazy_regularization, mix_styles, select_trainable, update_average
+from ohlora.networks.training import (
+    correct_for_lazy_regularization,
+    freeze_blocks,
+    mix_styles,
+    select_trainable,
+    update_average,
+)
 from ohlora.utils import counted
+
+PATH_LENGTH_RATE = 0.01
+"""Share of a batch's mean in the running mean of path lengths, as in StyleGAN2."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,8 @@ class GAN(Stage[ImageDataModule]):
         schedule: Learning-rate schedule of both, stepped once per kimg; None keeps the rate constant.
         trainable_generator: Name patterns of the generator's parameters that train, such as ``mapping.*``.
         trainable_discriminator: Likewise for the discriminator, such as ``epilogue.*`` (its end).
+        frozen_blocks: Number of parts of the discriminator's trunk, from the image on, that do not train whatever their
+            names; from-RGB is the first part, then each block is one (FreezeD, Mo et al., 2020).
         add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
             ``label`` gives one for each label of the world.
         label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
@@ -104,7 +116,13 @@ class GAN(Stage[ImageDataModule]):
         repeat_ratio: The generator's update repeats, with fresh latents, until its loss is below this times the
             discriminator's loss of the step.
         style_mixing: Probability that an image's style codes come from two latents.
+        path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
+            between the path lengths of half a batch and their running mean; 2 in StyleGAN2, 0 leaves it out.
+        path_length_interval: Path-length regularisation every so many steps, as a phase of its own that is multiplied
+            by the interval, with the optimizer's rate and betas corrected for it.
         ema_kimg: Half-life of the averaged generator, in kimg.
+        ema_rampup: Share of the images seen that limits the half-life while training is young; 0.05 in StyleGAN2, 0 for
+            none.
         w_avg_beta: Decay of the running mean of w per step.
         log_every: Interval over which metrics are averaged and logged, in kimg, to the nearest step; 0 logs none.
         seed: Seed of latents, labels, noise and mixing.
@@ -112,6 +130,7 @@ class GAN(Stage[ImageDataModule]):
 
     data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
     steps: Tensor
+    path_length: Tensor
     headlines: Sequence[str] = ()
     """What a callback has measured of the generator at the end, in a few words."""
 
@@ -126,6 +145,7 @@ class GAN(Stage[ImageDataModule]):
         schedule: LRSchedulerCallable | None = None,
         trainable_generator: Sequence[str] = ("*",),
         trainable_discriminator: Sequence[str] = ("*",),
+        frozen_blocks: int = 0,
         add_labels: int | Literal["label"] = 0,
         label_head: LabelHead | None = None,
         mbstd_group_size: int | None = None,
@@ -137,7 +157,10 @@ class GAN(Stage[ImageDataModule]):
         max_generator_updates: int = 4,
         repeat_ratio: float = 2.0,
         style_mixing: float = 0.0,
+        path_length_weight: float = 0.0,
+        path_length_interval: int = 4,
         ema_kimg: float = 10.0,
+        ema_rampup: float = 0.0,
         w_avg_beta: float = 0.995,
         log_every: float = 1.0,
         seed: int = 0,
@@ -145,9 +168,10 @@ class GAN(Stage[ImageDataModule]):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        if r1_interval < 1 or max_generator_updates < 1:
+        if min(r1_interval, max_generator_updates, path_length_interval) < 1:
             raise ConfigError(
-                f"r1_interval is {r1_interval} and max_generator_updates {max_generator_updates}; expected at least 1"
+                f"r1_interval is {r1_interval}, path_length_interval {path_length_interval} and max_generator_updates "
+                f"{max_generator_updates}; expected at least 1"
             )
         if shuffled_labels > 0 and labels != "dataset":
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
@@ -155,6 +179,8 @@ class GAN(Stage[ImageDataModule]):
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
         self.r1_gamma, self.r1_interval, self.repeat_ratio = r1_gamma, r1_interval, repeat_ratio
         self.style_mixing, self.ema_kimg, self.w_avg_beta = style_mixing, ema_kimg, w_avg_beta
+        self.path_length_weight, self.path_length_interval = path_length_weight, path_length_interval
+        self.ema_rampup = ema_rampup
         self._optimizer_factories, self._schedule = (generator_optimizer, discriminator_optimizer), schedule
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture)
@@ -164,16 +190,22 @@ class GAN(Stage[ImageDataModule]):
         self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
+        freeze_blocks(self.discriminator, frozen_blocks)
         self.trunk_frozen = not any(p.requires_grad for p in self.discriminator.trunk_parameters())
         self.kept_features: FeatureCache | None = None
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
         if r1_interval > 1 and r1_gamma > 0:
             self.phases.append(Phase("R1", "discriminator", self.r1_phase, interval=r1_interval))
+        if path_length_weight > 0:
+            self.register_buffer("path_length", torch.zeros(()))  # the running mean
+            self.phases.append(Phase("path length", "generator", self.path_phase, interval=path_length_interval))
         self.phases.append(Phase("generator", "generator", self.generator_phase, repeats=max_generator_updates))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         names = ["loss/discriminator", "loss/generator", "loss/r1", "score/real", "score/fake", "generator_updates"]
         if shuffled_labels > 0:
             names += ["loss/shuffled", "score/shuffled"]
+        if path_length_weight > 0:
+            names += ["loss/path_length", "path_length"]
         self._means = {name: torchmetrics.MeanMetric() for name in names}
         self.mean_metrics = nn.ModuleList(self._means.values())  # registered, so that they move to the device
         self.auroc = torchmetrics.classification.BinaryAUROC()
@@ -188,6 +220,11 @@ class GAN(Stage[ImageDataModule]):
         if generator is not None and discriminator is not None and architecture is None:
             self.generator = network_files.load_generator(generator).train()
             self.discriminator = network_files.load_discriminator(discriminator).train()
+            if not self.generator.trains:
+                raise ConfigError(
+                    f"{generator} holds a {self.generator.kind} generator, which is not trained here: it can be "
+                    "sampled, scored, searched and steered"
+                )
         elif generator is None and discriminator is None and architecture is not None:
             self.generator, self.discriminator = random_networks(architecture, self.seed)
         else:
@@ -228,6 +265,8 @@ class GAN(Stage[ImageDataModule]):
         )
         if any(phase.name == "R1" for phase in self.phases):
             correct_for_lazy_regularization(discriminator, self.r1_interval)
+        if any(phase.name == "path length" for phase in self.phases):
+            correct_for_lazy_regularization(generator, self.path_length_interval)
         return self.scheduled([generator, discriminator], self._schedule)
 
     # --- one step
@@ -252,8 +291,8 @@ class GAN(Stage[ImageDataModule]):
                     break
         self._means["generator_updates"].update(float(repetition + 1))  # the generator's phase is the last
         self.generator.update_w_avg(self._mean_over_ranks(self._last_w_mean), self.w_avg_beta)
-        update_average(self.G_ema, self.generator, 0.5 ** (size * world / (self.ema_kimg * 1000)))
         self.images_seen += size * world
+        update_average(self.G_ema, self.generator, 0.5 ** (size * world / self._half_life()))
         self.steps += 1
         self._seconds += time.perf_counter() - started
         schedules: Any = [config.scheduler for config in self.trainer.lr_scheduler_configs]
@@ -329,6 +368,24 @@ class GAN(Stage[ImageDataModule]):
         penalty = r1_penalty(self.discriminator(reals, batch.label), reals)
         return self.r1_interval * self.r1_gamma / 2 * self._note("loss/r1", penalty)
 
+    def path_phase(self, batch: Batch, repetition: int) -> Tensor:
+        """Path-length regularisation on fakes of half the batch, multiplied by its interval."""
+        half = max(1, len(batch.indices) // 2)
+        indices, label = batch.indices[:half], None if batch.label is None else batch.label[:half]
+        part = Batch(batch.images[:half], label, indices, batch.keys[:half])
+        codes = self._codes("path", part).in_space(Space.W_BY_LAYER, self.generator.num_ws)
+        if not codes.values.requires_grad:  # where the mapping is frozen
+            codes = Codes(codes.values.clone().requires_grad_(), codes.space)
+        noise = counted.generators(self.seed, "path/noise", indices)
+        images = self.generator.synthesize(codes, "random", noise)
+        directions = counted.normal(self.seed, "path/directions", indices, images[0].numel()).to(images)
+        lengths = path_lengths(images, codes.values, directions.view_as(images))
+        mean = self._mean_over_ranks(lengths.detach().mean())
+        self.path_length.lerp_(mean.to(self.path_length), PATH_LENGTH_RATE)
+        self._note("path_length", lengths.mean())
+        penalty = self._note("loss/path_length", (lengths - self.path_length).square().mean())
+        return self.path_length_interval * self.path_length_weight * penalty
+
     def generator_phase(self, batch: Batch, repetition: int) -> Tensor:
         """Non-saturating loss on fresh fakes."""
         scores = self.discriminator(self._fakes(f"generator{repetition}", batch), batch.label)
@@ -336,6 +393,11 @@ class GAN(Stage[ImageDataModule]):
 
     def _fakes(self, stream: str, batch: Batch) -> Tensor:
         """Fakes for a batch; latents, mixing and noise are counted by the images' global indices."""
+        noise = counted.generators(self.seed, f"{stream}/noise", batch.indices)
+        return self.generator.synthesize(self._codes(stream, batch), "random", noise)
+
+    def _codes(self, stream: str, batch: Batch) -> Codes:
+        """The fakes' style codes, mixed where that is set; keeps their mean for ``w_avg``."""
         g = self.generator
         z = counted.normal(self.seed, f"{stream}/z", batch.indices, g.z_dim).to(batch.images)
         w = g.map(z, batch.label)
@@ -343,7 +405,12 @@ class GAN(Stage[ImageDataModule]):
         if self.style_mixing > 0:
             draws = counted.generators(self.seed, f"{stream}/mixing", batch.indices)
             w = mix_styles(g, w, batch.label, self.style_mixing, draws)
-        return g.synthesize(w, "random", counted.generators(self.seed, f"{stream}/noise", batch.indices))
+        return w
+
+    def _half_life(self) -> float:
+        """Half-life of the averaged generator, in images."""
+        whole = self.ema_kimg * 1000
+        return min(whole, max(self.ema_rampup * self.clock(), 1e-9)) if self.ema_rampup > 0 else whole
 
     def _drawn_labels(self, stream: str, indices: list[int]) -> Tensor | None:
         return self.generator.draw_labels(counted.generators(self.seed, stream, indices))

@@ -39,6 +39,7 @@ class Generator(nn.Module, ABC):
 
     Attributes:
         kind: The family's name in the registry.
+        trains: Whether the family is trained here.
         num_ws: Number L of style codes that the synthesis takes; set by the family.
         style_sizes: Number of style channels of each style layer, from coarse to fine; likewise. Their sum is C.
         w_avg: Running mean of w, shape (D,).
@@ -46,6 +47,7 @@ class Generator(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    trains: ClassVar[bool] = True
     num_ws: int
     style_sizes: tuple[int, ...]
     w_avg: Tensor

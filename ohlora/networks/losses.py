@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ohlora.networks.operations import gradients_of_inputs_only
 
 
 def generator_loss(fake_scores: Tensor) -> Tensor:
@@ -22,8 +26,26 @@ def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
 
     The scores (N,) must have been computed from ``images``, N×3×H×W, which require gradients.
     """
-    (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
+    with gradients_of_inputs_only():
+        (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def path_lengths(images: Tensor, codes: Tensor, directions: Tensor) -> Tensor:
+    """Path lengths (Karras et al., 2020, section 3.2): how far images move per step of their codes, (N,).
+
+    Args:
+        images: N×3×H×W, computed from ``codes``.
+        codes: Codes by layer, N×L×D, which require gradients.
+        directions: Random images N×3×H×W of N(0, 1), along which the images' movement is measured.
+
+    Returns:
+        Norms of the gradients by a code, root mean square over the layers; with graph.
+    """
+    pixels = images.shape[2] * images.shape[3]
+    with gradients_of_inputs_only():
+        (gradient,) = torch.autograd.grad((images * directions).sum() / math.sqrt(pixels), codes, create_graph=True)
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 
 def dice_loss(scores: Tensor, target: Tensor) -> Tensor:

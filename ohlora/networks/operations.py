@@ -9,6 +9,8 @@ Shapes: N images, C channels, H×W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -181,6 +183,221 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: in
         return F.conv2d(x, weight, bias, stride, padding)
     y: Tensor = _FrozenConv.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
     return y
+
+
+_inputs_only = False
+
+
+@contextmanager
+def gradients_of_inputs_only() -> Iterator[None]:
+    """Leaves out the gradients of :func:`convolution` by kernel and bias.
+
+    For :func:`torch.autograd.grad` by images or codes: a function written out here cannot see that they are not asked
+    for. Gradients of the gradients are complete.
+    """
+    global _inputs_only
+    before, _inputs_only = _inputs_only, True
+    try:
+        yield
+    finally:
+        _inputs_only = before
+
+
+class _Convolution(torch.autograd.Function):
+    """:func:`convolution`, whose gradients are convolutions, too, however often it is differentiated.
+
+    Autograd's own second derivative takes a kernel's gradient as a convolution with a kernel as large as the image. As
+    in StyleGAN2-ADA (Karras et al., 2020), the gradient by x is the transposed convolution here, and the gradient by
+    the kernel an operation of its own.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, transposed: bool) -> Tensor:
+        function = F.conv_transpose2d if transposed else F.conv2d
+        return function(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, *ctx.settings = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding, transposed = ctx.settings
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _Convolution.apply(gradient, weight, None, stride, padding, not transposed)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1] and not _inputs_only:
+            of_weight = _KernelGradient.apply(gradient, x, weight.shape, stride, padding, transposed)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[2] and not _inputs_only:
+            of_bias = gradient.sum(dim=(0, 2, 3))
+        return of_x, of_weight, of_bias, None, None, None
+
+
+class _KernelGradient(torch.autograd.Function):
+    """The gradient of :func:`convolution` by its kernel, linear in the output's gradient and in x."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int, transposed: bool) -> Tensor:
+        weight = x.new_empty(shape)  # of which nothing is used but its shape
+        if x.device.type == "cpu":  # where this takes up to three times as long channels-last
+            gradient, x = gradient.contiguous(), x.contiguous()
+        of_weight: Tensor = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, [False, True, False]
+        )[1]
+        return of_weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        gradient, x, _, *ctx.settings = inputs
+        ctx.save_for_backward(gradient, x)
+
+    @staticmethod
+    def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, x = ctx.saved_tensors
+        stride, padding, transposed = ctx.settings
+        of_gradient = of_x = None
+        if ctx.needs_input_grad[0]:
+            of_gradient = _Convolution.apply(x, of_output, None, stride, padding, transposed)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            of_x = _Convolution.apply(gradient, of_output, None, stride, padding, not transposed)  # type: ignore[no-untyped-call]
+        return of_gradient, of_x, None, None, None, None
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    transposed: bool = False,
+) -> Tensor:
+    """A convolution of N×C×H×W with C'×C×k×k, or a transposed one with C×C'×k×k, that is cheap to differentiate twice.
+
+    Stride and padding must fit H and W without a rest.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    y: Tensor = _Convolution.apply(x, weight, bias, stride, padding, transposed)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Fir(torch.autograd.Function):
+    """:func:`fir`. The filter is symmetric, so its gradient is the same filter with the other padding."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, padding: int, gain: float) -> Tensor:
+        return F.conv2d(x, _fir_kernel(x, gain), padding=padding, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, float], output: Tensor) -> None:
+        _, ctx.padding, ctx.gain = inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return fir(gradient, 3 - ctx.padding, ctx.gain), None, None
+
+
+class _FirDown(torch.autograd.Function):
+    """:func:`fir_down`, whose gradient is :func:`fir_up`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, gain: float) -> Tensor:
+        return F.conv2d(x, _fir_kernel(x, gain), stride=2, padding=1, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.gain = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return fir_up(gradient, ctx.gain), None
+
+
+class _FirUp(torch.autograd.Function):
+    """:func:`fir_up`, whose gradient is :func:`fir_down`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, gain: float) -> Tensor:
+        return F.conv_transpose2d(x, _fir_kernel(x, gain), stride=2, padding=1, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.gain = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return fir_down(gradient, ctx.gain), None
+
+
+def _fir_kernel(x: Tensor, gain: float) -> Tensor:
+    tap = x.new_tensor([0.125, 0.375, 0.375, 0.125])
+    return (tap[:, None] * tap[None, :] * gain).expand(x.shape[1], 1, 4, 4)
+
+
+def fir(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
+    """Depth-wise 4×4 filter [1, 3, 3, 1]ᵀ [1, 3, 3, 1] / 64, with P = ``padding`` zeros (0 to 3) around N×C×H×W.
+
+    The result has H + 2P − 3 rows and W + 2P − 3 columns.
+    """
+    y: Tensor = _Fir.apply(x, padding, gain)  # type: ignore[no-untyped-call]
+    return y
+
+
+def fir_down(x: Tensor, gain: float = 1.0) -> Tensor:
+    """:func:`fir`, of which every second value is kept: N×C×2H×2W → N×C×H×W."""
+    y: Tensor = _FirDown.apply(x, gain)  # type: ignore[no-untyped-call]
+    return y
+
+
+def fir_up(x: Tensor, gain: float = 1.0) -> Tensor:
+    """:func:`fir` of values with zeros between them: N×C×H×W → N×C×2H×2W; with gain 4 their mean stays the same."""
+    y: Tensor = _FirUp.apply(x, gain)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _ClampedLeakyReLU(torch.autograd.Function):
+    """:func:`clamped_leaky_relu`, which keeps its output alone for the gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, limit: float | None) -> Tensor:
+        y = F.leaky_relu(x, LEAK)
+        return y if limit is None else y.clamp_(-limit, limit)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float | None], output: Tensor) -> None:
+        ctx.limit = inputs[1]
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        y = ctx.saved_tensors[0].detach()  # pieces are straight: autograd would add up zeros
+        if ctx.limit is not None:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -ctx.limit, ctx.limit)
+        return torch.ops.aten.leaky_relu_backward(gradient, y, LEAK, True), None
+
+
+def clamped_leaky_relu(x: Tensor, limit: float | None) -> Tensor:
+    """Leaky ReLU, then a clamp to ±limit, if any. ``x`` must not be used afterwards: it may be overwritten."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        y = F.leaky_relu_(x, LEAK)
+        return y if limit is None else y.clamp_(-limit, limit)
+    activated: Tensor = _ClampedLeakyReLU.apply(x, limit)  # type: ignore[no-untyped-call]
+    return activated
 
 
 def minibatch_std(x: Tensor, group: int) -> Tensor:

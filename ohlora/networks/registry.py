@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ohlora.errors import ConfigError
-from ohlora.networks import stylegan
+from ohlora.networks import stylegan, stylegan2, stylegan3
 from ohlora.networks.generator import Discriminator, Generator
 
-GENERATORS: Mapping[str, Callable[..., Generator]] = {cls.kind: cls for cls in (stylegan.Generator,)}
+GENERATORS: Mapping[str, Callable[..., Generator]] = {
+    cls.kind: cls for cls in (stylegan.Generator, stylegan2.Generator, stylegan3.Generator)
+}
 """Kind → class; to be called with the family's constructor arguments."""
-DISCRIMINATORS: Mapping[str, Callable[..., Discriminator]] = {cls.kind: cls for cls in (stylegan.Discriminator,)}
-"""Likewise for discriminators."""
+DISCRIMINATORS: Mapping[str, Callable[..., Discriminator]] = {
+    cls.kind: cls for cls in (stylegan.Discriminator, stylegan2.Discriminator)
+}
+"""Likewise for discriminators; a family that is not trained here has none."""
 
 
 @dataclass
@@ -39,12 +43,13 @@ def random_networks(architecture: Architecture, seed: int) -> tuple[Generator, D
     """A generator and a discriminator whose random weights are a function of the seed.
 
     Raises:
-        ConfigError: If the kind is unknown.
+        ConfigError: If the kind is unknown, or not trained here.
     """
     sizes = asdict(architecture)
     kind = sizes.pop("kind")
-    if kind not in GENERATORS:
-        raise ConfigError(f"architecture.kind is {kind!r}; expected {', '.join(GENERATORS)}")
+    if kind not in DISCRIMINATORS:
+        why = ", which is not trained here" if kind in GENERATORS else ""
+        raise ConfigError(f"architecture.kind is {kind!r}{why}; expected {', '.join(DISCRIMINATORS)}")
     of_generator = {key: sizes.pop(key) for key in ("z_dim", "w_dim", "mapping_layers")}
     of_discriminator = {"mbstd_group_size": sizes.pop("mbstd_group_size")}
     with torch.random.fork_rng(devices=[]):

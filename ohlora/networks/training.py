@@ -13,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ohlora.errors import ConfigError
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.generator import Generator
+from ohlora.networks.generator import Discriminator, Generator
 
 
 def select_trainable(network: nn.Module, patterns: Iterable[str], argument: str) -> None:
@@ -32,6 +32,27 @@ def select_trainable(network: nn.Module, patterns: Iterable[str], argument: str)
         chosen.update(fitting)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in chosen)
+
+
+def freeze_blocks(discriminator: Discriminator, count: int) -> None:
+    """Freezes the first parts of a discriminator's trunk, from the image on (FreezeD, Mo et al., 2020).
+
+    From-RGB is one part, and each block is one.
+
+    Raises:
+        ConfigError: If the trunk has fewer parts.
+    """
+    trunk = {id(p) for p in discriminator.trunk_parameters()}
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in discriminator.named_parameters():
+        if id(parameter) in trunk:
+            words = name.split(".")[:-1]
+            parts.setdefault(".".join(words[:2]), []).append(parameter)
+    if not 0 <= count <= len(parts):
+        raise ConfigError(f"frozen_blocks is {count}; the trunk has {len(parts)} parts: {', '.join(parts)}")
+    for parameters in list(parts.values())[:count]:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
 
 
 def correct_for_lazy_regularization(optimizer: Optimizer, interval: int) -> None:

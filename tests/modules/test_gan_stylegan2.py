@@ -1,0 +1,155 @@
+"""GAN training of StyleGAN2, and the settings that came with it, against plain references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ohlora.errors import ConfigError
+from ohlora.formats import network_files
+from ohlora.networks.stylegan2 import Discriminator, Generator
+from ohlora.utils import counted
+from ohlora.utils.files import read_rows
+from tests.conftest import assert_same, network_state
+from tests.modules.test_gan import Recording, build, fit
+from tests.networks.test_stylegan2 import tiny
+
+Run = Callable[..., int]
+FAMILY = [
+    *("--model.init_args.architecture.kind", "stylegan2", "--model.init_args.ema_rampup", "0.5"),
+    *("--model.init_args.path_length_weight", "2", "--model.init_args.path_length_interval", "2"),
+    *("--model.init_args.frozen_blocks", "1"),
+]
+
+
+class RecordingAll(Recording):
+    """Also keeps the gradients of earlier steps."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters)
+        self.all: list[list[Tensor]] = []
+
+    def step(self, closure: Any = None) -> Any:
+        """Notes the gradients, then steps."""
+        done = super().step(closure)
+        self.all.append(self.gradients)
+        return done
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> tuple[Path, Path]:
+    """Files of a tiny StyleGAN2 generator and discriminator."""
+    paths = tmp_path / "weights" / "generator.safetensors", tmp_path / "weights" / "discriminator.safetensors"
+    for network, path in zip(tiny(), paths, strict=True):
+        network_files.save_network(network, path)
+    return paths
+
+
+def test_path_length_regularisation_has_the_gradients_of_a_plain_reference(networks: tuple[Path, Path]) -> None:
+    g = network_files.load_generator(networks[0]).train()
+    assert isinstance(g, Generator)
+    z = counted.normal(0, "path/z", range(4), 8)
+    w = g.mapping(z, None)[:, None].repeat(1, g.num_ws, 1)
+    noise = g.draw_noise("random", counted.generators(0, "path/noise", range(4)), 4)
+    images = g.compute_images(g.compute_styles(w), noise)
+    drawn = counted.normal(0, "path/directions", range(4), 3 * 16 * 16).view(4, 3, 16, 16)
+    (slope,) = torch.autograd.grad((images * drawn).sum() / 16, w, create_graph=True)
+    lengths = slope.pow(2).sum(dim=2).mean(dim=1).sqrt()
+    mean = 0.01 * lengths.detach().mean()
+    expected = torch.autograd.grad(4 * 2.0 * (lengths - mean).pow(2).mean(), list(g.parameters()), allow_unused=True)
+
+    module = build(networks, path_length_weight=2.0, generator_optimizer=RecordingAll)
+    optimizer = fit(module).optimizers[0]
+    assert isinstance(optimizer, RecordingAll) and len(optimizer.all) == 2
+    torch.testing.assert_close(module.path_length, mean)
+    # Some biases move no path length.
+    given = [name for (name, _), wanted in zip(g.named_parameters(), expected, strict=True) if wanted is not None]
+    assert len(optimizer.all[0]) == len(given)
+    for name, gradient in zip(given, optimizer.all[0], strict=True):
+        wanted = expected[[name for name, _ in g.named_parameters()].index(name)]
+        assert wanted is not None
+        assert float((gradient - wanted).abs().max()) <= 1e-4 * max(0.01, float(wanted.abs().max())), name
+
+
+def test_lazy_path_lengths_correct_the_generators_adam(networks: tuple[Path, Path]) -> None:
+    def adam(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=0.01, betas=(0.0, 0.99))
+
+    module = build(networks, path_length_weight=2.0, path_length_interval=4, generator_optimizer=adam, kimg=0.04)
+    group = fit(module).optimizers[0].param_groups[0]
+    assert group["lr"] == pytest.approx(0.01 * 4 / 5) and group["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
+    assert [phase.name for phase in module.phases] == ["discriminator", "path length", "generator"]
+    plain = build(networks)
+    assert not hasattr(plain, "path_length")
+
+
+def test_a_frozen_mapping_has_path_lengths_too(networks: tuple[Path, Path]) -> None:
+    module = build(networks, path_length_weight=2.0, trainable_generator=["synthesis.*"])
+    fit(module)
+    assert float(module.path_length) > 0
+
+
+def test_the_first_blocks_can_be_frozen(networks: tuple[Path, Path]) -> None:
+    before = network_state(networks[1])
+    module = build(networks, frozen_blocks=2)
+    fit(module)
+    changed = {key for key, value in module.discriminator.state_dict().items() if not torch.equal(value, before[key])}
+    assert not {key for key in changed if key.startswith(("from_rgb", "blocks.block16"))}
+    assert {"blocks.block8.layer0.weight", "blocks.block8.skip", "epilogue.score.weight"} <= changed
+    assert not module.trunk_frozen and build(networks, frozen_blocks=3).trunk_frozen
+    with pytest.raises(ConfigError, match="frozen_blocks is 4; the trunk has 3 parts: from_rgb, "):
+        build(networks, frozen_blocks=4)
+
+
+def test_the_average_is_short_while_training_is_young(networks: tuple[Path, Path]) -> None:
+    module = build(networks, ema_kimg=0.1, ema_rampup=0.5)
+    fit(module)  # one step of 8 images: the half-life is 4 of them
+    key = "mapping.layers.dense0.bias"
+    before, after = network_state(networks[0])[key], module.generator.state_dict()[key]
+    torch.testing.assert_close(module.G_ema.state_dict()[key], before * 0.25 + after * 0.75)
+    module.images_seen += 1000
+    assert module._half_life() == 100.0
+
+
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, ohlora: Run) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ohlora("fit", "pretrain", *FAMILY, stage_dir=whole) == 0
+    assert ohlora("fit", "pretrain", *FAMILY, "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
+    folder = parts / "runs" / "0001" / "checkpoints"
+    (folder / "images-0000000024.ckpt").rename(folder / ".images-0000000024.ckpt.part")  # killed while saving
+    torch.manual_seed(1234)  # nothing may hang on torch's global generator
+    assert ohlora("fit", "pretrain", *FAMILY, "--ckpt_path", "last", stage_dir=parts) == 0
+    assert isinstance(network_files.load_generator(whole / "generator.safetensors"), Generator)
+    assert isinstance(network_files.load_discriminator(whole / "discriminator.safetensors"), Discriminator)
+    last = [torch.load(d / "runs/0001/checkpoints/images-0000000048.ckpt", weights_only=True) for d in (whole, parts)]
+    assert "path_length" in last[0]["state_dict"]
+    assert_same(last[0]["state_dict"], last[1]["state_dict"])
+    rows = read_rows(whole / "runs" / "0001" / "metrics.csv")
+    assert float(rows[0]["loss/path_length"]) > 0 and rows[1]["loss/path_length"] in ("", "nan")
+
+
+@pytest.mark.parametrize("head", ["linear", "projection"])
+def test_labels_train_with_either_head(head: str, tmp_path: Path, ohlora: Run) -> None:
+    words = ["--model.init_args.architecture.c_dim", "2", "--model.init_args.labels", "normal"]
+    words += ["--model.init_args.kimg", "0.016"]
+    assert ohlora("fit", "pretrain", *FAMILY, *words, "--model.init_args.label_head", head) == 0
+    d = network_files.load_discriminator(tmp_path / "stage" / "discriminator.safetensors")
+    assert (d.c_dim, d.label_head) == (2, head)
+
+
+def test_mixed_precision_trains(tmp_path: Path, ohlora: Run) -> None:
+    words = ["--trainer.precision", "bf16-mixed", "--model.init_args.kimg", "0.016"]
+    assert ohlora("fit", "pretrain", *FAMILY, *words) == 0
+    made = network_files.load_generator(tmp_path / "stage" / "generator.safetensors")
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in made.parameters())
+    w = made.map(torch.randn(2, 8))
+    exact = made.synthesize(w)
+    with torch.autocast("cpu", torch.bfloat16):
+        images = made.synthesize(w)
+    assert images.dtype == torch.float32
+    torch.testing.assert_close(images, exact, atol=0.05 * float(exact.detach().abs().max()), rtol=0)
