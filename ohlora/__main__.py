@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -45,7 +46,7 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program's name; None takes the process's.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend.
+        The exit code: 0 when done, 2 for an error the user can mend, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if args is None else args)
     while len(given) > 1 and given[0] == "--traceback":
@@ -74,7 +75,13 @@ def main(args: list[str] | None = None) -> int:
         print(f"ohlora: there is no command {name}; {meant} commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     entry = COMMANDS[name]
-    code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+    try:
+        code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+    except KeyboardInterrupt:
+        if "--traceback" in given:
+            raise
+        print(f"ohlora {name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return code
 
 

@@ -209,6 +209,10 @@ def run(words: list[str], world: World, traceback: bool) -> int:
         CLI(save_config_callback=SaveConfig, seed_everything_default=0, parser_kwargs=PARSER, args=words)
     except SIGTERMException:
         return 128 + signal.SIGTERM
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning has closed the run, and would exit with 1
+            raise KeyboardInterrupt from end
+        raise
     except Exception as error:
         readable = _readable(error)
         if traceback or readable is None:

@@ -97,6 +97,7 @@ def test_a_demo_that_was_stopped_at_once_keeps_its_seed(
 ) -> None:
     monkeypatch.setattr(demo, "ohlora", lambda words: 143)
     assert refused("--seed", "3") == refused("--seed", "3") == 143
+    assert capsys.readouterr().err.endswith("stopped at step 1: the same command goes on from there\n")
     assert ohlora(["demo"]) == 2 and "a demo of seed 3" in capsys.readouterr().err
 
 
