@@ -10,6 +10,7 @@ import pytest
 from ohlora import pipeline
 from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
+from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.commands import demo, demo_page
 from ohlora.formats import network_files
 from ohlora.utils.files import read_rows, write_rows
@@ -110,10 +111,10 @@ def test_the_demo_can_go_elsewhere(ran: list[list[str]], tmp_path: Path, capsys:
 
 
 def test_the_page_shows_who_follows_best_and_worst(tmp_path: Path) -> None:
-    write_rows(tmp_path / demo_page.STATISTICS, [{"latents": 3, "eyes_passed_ratio": 1, "mouth_passed_ratio": 1}])
+    write_rows(tmp_path / STATISTICS, [{"latents": 3, "eyes_passed_ratio": 1, "mouth_passed_ratio": 1}])
     corr = {0: (0.99, 0.95), 3: (0.98, 0.98), 35: (0.99, 0.9), 40: (0.99, 0.89)}
     rows = [{"case": case, "eyes_corr": eyes, "mouth_corr": mouth} for case, (eyes, mouth) in corr.items()]
-    write_rows(tmp_path / demo_page.RESULTS, rows)
+    write_rows(tmp_path / RESULTS, rows)
     sheets = [
         tmp_path / "sheets" / f"{name}.png"
         for name in ("best_case_0000", "best_case_0003", "worst_case_0035", "worst_case_0040")
