@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -12,7 +13,7 @@ from ohlora.commands import COMMANDS, STAGES
 USAGE = """\
 usage: ohlora [--help] [--version] [--traceback] COMMAND ...
 
-From a StyleGAN and a few thousand labels to a virtual character.
+From a StyleGAN and a few thousand annotations to a virtual character.
 
 {commands}
   ohlora fit finetune_v8 --world toy    trains a stage of the toy world
@@ -45,12 +46,12 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program's name; None takes the process's.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend.
+        The exit code: 0 when done, 2 for an error the user can mend, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if args is None else args)
     while len(given) > 1 and given[0] == "--traceback":
         given.append(given.pop(0))
-    if not given or given[0] in ("-h", "--help"):
+    if given in ([], ["--traceback"]) or given[0] in ("-h", "--help"):
         print(usage(), end="")
         return 0
     if given[0] == "--version":
@@ -60,14 +61,27 @@ def main(args: list[str] | None = None) -> int:
         return 0
     name, *words = given
     if name.startswith("-"):  # settings before the command: only those of stages can stand there
+        if not any(word in COMMANDS and COMMANDS[word].group == STAGES for word in words):
+            near = get_close_matches(name, ("--help", "--version", "--traceback"), n=1)
+            print(
+                f"ohlora: there is no option {name}; " + (f"did you mean {near[0]}?" if near else "see ohlora --help"),
+                file=sys.stderr,
+            )
+            return 2
         name, words = "fit", given
     if name not in COMMANDS:
         near = get_close_matches(name.replace("_", "-"), COMMANDS, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        print(f"ohlora: there is no command {name}; {meant}The commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        meant = f"did you mean {near[0]}? The" if near else "the"
+        print(f"ohlora: there is no command {name}; {meant} commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     entry = COMMANDS[name]
-    code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+    try:
+        code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+    except KeyboardInterrupt:
+        if "--traceback" in given:
+            raise
+        print(f"ohlora {name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return code
 
 

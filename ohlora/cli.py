@@ -29,7 +29,7 @@ from ohlora.utils.files import replacing
 from ohlora.worlds import World
 
 OF_EACH: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False}
-PARSER: dict[str, Any] = OF_EACH | dict.fromkeys(worlds.VERBS, OF_EACH)
+PARSER: dict[str, Any] = OF_EACH | {"prog": "ohlora"} | dict.fromkeys(worlds.VERBS, OF_EACH)
 """How the parser and those of the commands read: settings are not abbreviated."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -209,6 +209,10 @@ def run(words: list[str], world: World, traceback: bool) -> int:
         CLI(save_config_callback=SaveConfig, seed_everything_default=0, parser_kwargs=PARSER, args=words)
     except SIGTERMException:
         return 128 + signal.SIGTERM
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning has closed the run, and would exit with 1
+            raise KeyboardInterrupt from end
+        raise
     except Exception as error:
         readable = _readable(error)
         if traceback or readable is None:
@@ -258,7 +262,7 @@ def _quiet() -> None:
 def _no_advice(record: logging.LogRecord) -> bool:
     """Whether Lightning says more than configuration and ``ohlora doctor`` do; it has no switch for these lines."""
     return not re.search(
-        r"litlogger|`weights_only` was not set|Seed set to|[GTH]PU available|`Trainer\.\w+` stopped|"
-        r"LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES",
+        r"litlogger|`weights_only` was not set|Restored all states|Seed set to|[GTH]PU available|"
+        r"`Trainer\.\w+` stopped|LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES",
         record.getMessage(),
     )

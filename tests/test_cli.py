@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ import yaml
 from ohlora import tracking
 from ohlora.__main__ import main
 from ohlora.callbacks.checkpoint import read_checkpoint
+from ohlora.modules.gan import GAN
 from tests.conftest import CONF
 from tests.toy_tables import brightness_table
 
@@ -68,7 +70,16 @@ def test_mistakes_are_one_readable_line(
         (["test", "--config", "configs/vectorfind_v9.yaml"], "is now: ohlora test evaluate_v9"),
         (["fit", "generate_v1", "--world", "toy"], "run by: python -m ohlora predict generate_v1 --world toy"),
         (["fit", "merged", "--world", "toy"], "it is run by: python -m ohlora merge artifacts/toy/property_cnn"),
-        (["fit", "finetune_v9", "--world", "toy"], "the world toy has no stage finetune_v9; expected one of"),
+        (
+            ["fit", "finetune_v9", "--world", "toy"],
+            "the world toy has no stage finetune_v9; did you mean finetune_v8? fit",
+        ),
+        (
+            ["predict", "xyzzy"],
+            "the world celeba256 has no stage xyzzy; predict runs generate_original, score_original",
+        ),
+        (["fit", "--world", "toy"], "fit needs a stage, or --config FILE; fit runs filter_gender, "),
+        (["test"], "test needs a stage, or --config FILE; test runs evaluate_v8, evaluate_v9"),
         (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256"),
     ],
 )
@@ -148,6 +159,10 @@ def test_a_checkpoint_with_unknown_settings_is_refused(
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
     assert "there is no command fitt; did you mean fit? The commands are fit, " in capsys.readouterr().err
+    assert main(["--versio"]) == 2
+    assert capsys.readouterr().err == "ohlora: there is no option --versio; did you mean --version?\n"
+    assert main(["--", "fitt"]) == 2
+    assert capsys.readouterr().err == "ohlora: there is no option --; see ohlora --help\n"
 
 
 def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:
@@ -284,3 +299,19 @@ def log_records(content: bytes) -> Iterator[bytes]:
         if kind in (1, 4):
             yield parts
             parts = b""
+
+
+def test_ctrl_c_is_one_line(ohlora: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(GAN, "training_step", interrupted)
+    try:
+        assert ohlora("fit", "pretrain") == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores the next ones
+    assert capsys.readouterr().err.splitlines()[-1] == "ohlora fit: interrupted"
+    monkeypatch.setattr("ohlora.commandline.expanded", interrupted)
+    assert main(["fit", "pretrain"]) == 130
+    assert capsys.readouterr().err == "ohlora fit: interrupted\n"
