@@ -26,7 +26,11 @@ from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 from ohlora.modules.base import Stage
 from ohlora.utils.files import replacing
+from ohlora.worlds import World
 
+OF_EACH: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False}
+PARSER: dict[str, Any] = OF_EACH | dict.fromkeys(worlds.VERBS, OF_EACH)
+"""How the parser and those of the commands read: settings are not abbreviated."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -152,20 +156,28 @@ class CLI(LightningCLI):
             raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Adds the progress bar on the kimg clock, unless bars are off or the user chose another."""
+        """Adds the line of progress, unless it is off or the user chose another; it is the first to hear of each step."""
         settings = self._get(self.config_init, "trainer")
         callbacks = settings.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if settings.get("enable_progress_bar") is not False and not chosen:
-            kwargs["callbacks"] = [*callbacks, Progress()]
+            kwargs["callbacks"] = [Progress(), *callbacks]
         return super().instantiate_trainer(**kwargs)
+
+    def after_validate(self) -> None:
+        """Says what was measured: no stage does, since a validation is part of its training."""
+        measured = self.trainer.callback_metrics
+        if self.trainer.is_global_zero:
+            print(", ".join(f"{name} {float(value):.4g}" for name, value in measured.items()))
 
     def before_instantiate_classes(self) -> None:
         """Gives the run its folder: a new one, or the one of the checkpoint it goes on from."""
         config = self.config[str(self.config.subcommand)]
         if self.config.subcommand == "predict":
             config.return_predictions = False  # they are in files, and all together may not fit into memory
+        elif self.config.subcommand in ("validate", "test"):
+            config.verbose = False  # Lightning's table of everything, below which the result would be lost
         logger = config.trainer.logger
         logged = isinstance(logger, Namespace) and str(logger.get("class_path")).endswith("RunLogger")
         if not logged or getattr(rank_zero_only, "rank", 0) != 0:
@@ -176,29 +188,22 @@ class CLI(LightningCLI):
         logger.init_args.run_dir = str(run_dir or tracking.new_run(config.trainer.default_root_dir or "."))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs one command of the entry point.
+def run(words: list[str], world: World, traceback: bool) -> int:
+    """Runs one command of a stage.
 
     Args:
-        args: Command line without the program's name; None takes the process's.
+        words: Its long form, see :func:`ohlora.commandline.expanded`.
+        world: The world it speaks of.
+        traceback: Whether errors that the user can mend are raised as well.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend, shown as one line (``--traceback`` shows all), and
-        143 for a run that SIGTERM stopped.
+        The exit code: 0 when done, 2 for an error the user can mend, shown as one line, and 143 for a run that SIGTERM
+        stopped.
     """
-    given = list(sys.argv[1:] if args is None else args)
-    traceback = "--traceback" in given
-    how: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False}
     _quiet()
     try:
-        words, world = commandline.expanded([word for word in given if word != "--traceback"])
         commandline.use(world)
-        CLI(
-            save_config_callback=SaveConfig,
-            seed_everything_default=0,
-            parser_kwargs=how | dict.fromkeys(worlds.VERBS, how),
-            args=words,
-        )
+        CLI(save_config_callback=SaveConfig, seed_everything_default=0, parser_kwargs=PARSER, args=words)
     except SIGTERMException:
         return 128 + signal.SIGTERM
     except Exception as error:
@@ -238,6 +243,7 @@ def _quiet() -> None:
         r".*does not have many workers.*",  # images are held decoded in memory: loader processes would only copy them
         r".*Total length of `DataLoader` across ranks is zero.*",  # a finished set has nothing left to predict
         r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",  # Lightning's own call of torch
+        r"Metric `.*` will save all .* in buffer.*",  # of set distances: a few thousand images' features are few MB
     ):
         warnings.filterwarnings("ignore", message=message)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls
@@ -247,4 +253,9 @@ def _quiet() -> None:
 
 
 def _no_advice(record: logging.LogRecord) -> bool:
-    return not any(words in record.getMessage() for words in ("litlogger", "`weights_only` was not set"))
+    """Whether a line of Lightning's says more than the configuration and ``ohlora doctor``; none can be switched off."""
+    return not re.search(
+        r"litlogger|`weights_only` was not set|Seed set to|[GTH]PU available|`Trainer\.\w+` stopped|"
+        r"LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES",
+        record.getMessage(),
+    )

@@ -1,18 +1,48 @@
-"""The words of a command before they are parsed: which world is meant, and which configurations a stage has."""
+"""The words of a command before they are parsed: which world is meant, which configurations a stage has, mistakes."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from omegaconf import OmegaConf
 
-from ohlora import pipeline, renamed, worlds
-from ohlora.errors import ConfigError
+from ohlora import pipeline, renamed, settings, usage, worlds
+from ohlora.errors import ConfigError, OhloraError
 from ohlora.utils.files import config_file, seen_from, shipped
 from ohlora.worlds import World
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one command of a stage; mistakes that the settings' schema shows are told before anything heavy is imported.
+
+    Args:
+        args: Command line without the program's name; None takes the process's.
+
+    Returns:
+        The exit code, see :func:`ohlora.cli.run`.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    traceback = "--traceback" in given
+    try:
+        asked = {word for word in given if word in ("-h", "--help", "--help-all")}
+        words, world = expanded([word for word in given if word != "--traceback" and word not in asked])
+        if words and words[0] in worlds.VERBS:
+            said = settings.check(words)
+            if asked - {"--help-all"}:
+                stage = given[1] if not given[1].startswith("-") else None
+                print(usage.text(words[0], stage, world, said), end="")
+                return 0
+    except OhloraError as error:
+        if traceback:
+            raise
+        print(f"ohlora: {error}", file=sys.stderr)
+        return 2
+    from ohlora import cli
+
+    return cli.run([*words, "--help"] if asked else words, world, traceback)
 
 
 def expanded(given: list[str]) -> tuple[list[str], World]:
@@ -49,6 +79,8 @@ def use(world: World) -> None:
 
     Interpolation is resolved file by file, so that the world must be known before the first is read.
     """
+    from omegaconf import OmegaConf
+
     pipeline.use(world)
     here = Path.cwd()  # the parser works in the folder of each configuration
     OmegaConf.register_resolver("world", lambda name: str(seen_from(here, world.path(name))), replace=True)

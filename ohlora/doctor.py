@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from ohlora import __version__, pipeline
 from ohlora.utils.accounts import wandb_key_found
@@ -53,18 +56,45 @@ def _wandb() -> str:
     return "no key: runs are logged offline, and say how to upload them; `wandb login` stores one"
 
 
-def _made(world: World) -> list[str]:
+def _made(world: World) -> dict[str, Any]:
+    """What of a world has been made, and its next stage: the command, or what it needs first and how to come by it."""
     left = [stage for stage in world.stages.values() if not world.done(stage)]
-    lines = [f"{world.about}: {len(world.stages) - len(left)} of {len(world.stages)} stages done"]
-    if len(left) < len(world.stages):
-        lines += [f"  {' ' if s in left else 'x'} {s.name:24} {s.about}" for s in world.stages.values()]
+    found: dict[str, Any] = {"world": world.name, "about": world.about}
+    found["stages"] = [{"name": s.name, "about": s.about, "done": s not in left} for s in world.stages.values()]
     missing = [[path for path in world.needs(stage) if not path.exists()] for stage in left]
     if [] in missing:
-        lines += ["  next:", f"    {world.command(left[missing.index([])])}"]
+        found["next"] = world.command(left[missing.index([])])
     elif left:
-        lines += [f"  next is {left[0].name}, which needs:"]
-        lines += [f"    {path}" + (f" ({how})" if (how := pipeline.hint(path)) else "") for path in missing[0]]
+        needs = [{"path": path.as_posix(), "hint": pipeline.hint(path)} for path in missing[0]]
+        found["blocked"] = {"stage": left[0].name, "needs": needs}
+    return found
+
+
+def _lines(made: dict[str, Any], briefly: bool) -> list[str]:
+    """The same as text."""
+    stages = made["stages"]
+    done = sum(stage["done"] for stage in stages)
+    if briefly and not done and made["world"] == "demo":
+        return ["the demo was not run: ohlora demo"]
+    lines = [f"{made['about']}: {done} of {len(stages)} stages done"]
+    if done:
+        lines += [f"  {'✓' if stage['done'] else ' '} {stage['name']:24} {stage['about']}" for stage in stages]
+    if "next" in made:
+        lines += ["  next:", f"    {made['next']}"]
+    elif "blocked" in made:
+        lines += [f"  next is {made['blocked']['stage']}, which needs:"]
+        lines += [f"    {n['path']}" + (f" ({n['hint']})" if n["hint"] else "") for n in made["blocked"]["needs"]]
     return lines
+
+
+def _shown(text: str) -> str:
+    """The text, with plain letters for what the terminal's encoding does not have."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("✓", "x").replace("×", "x")
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 @command("ohlora")
@@ -75,6 +105,7 @@ def main(args: list[str] | None = None) -> None:
         description="Says what is installed, what it can use, what has been made, and what is next.",
     )
     parser.add_argument("--world", help=f"look at one world only: {', '.join(SHIPPED)}, or the path of a world's file")
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
     given = parser.parse_args(args)
     if given.world:
         pipeline.use(pipeline.world(given.world))
@@ -86,12 +117,11 @@ def main(args: list[str] | None = None) -> None:
         "Devices": _devices(),
         "Weights & Biases": [_wandb()],
         "Disk": [f"{root}: {free:.1f} GiB free; the recipe at 256×256 fills about 10 GiB, the toy world half of one"],
-        "Made": [],
     }
-    for world in map(pipeline.world, [given.world] if given.world else SHIPPED):
-        if world.given == "demo" and not given.world and not any(map(world.done, world.stages.values())):
-            sections["Made"].append("the demo was not run: ohlora demo")
-        else:
-            sections["Made"] += _made(world)
+    made = [_made(pipeline.world(name)) for name in ([given.world] if given.world else SHIPPED)]
+    if given.json:
+        print(json.dumps({**sections, "Made": made}, indent=2))
+        return
+    sections["Made"] = [line for one in made for line in _lines(one, briefly=not given.world)]
     for title, lines in sections.items():
-        print(f"{title}\n" + "\n".join(f"  {line}" for line in lines))
+        print(_shown(f"{title}\n" + "\n".join(f"  {line}" for line in lines)))

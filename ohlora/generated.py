@@ -119,7 +119,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
 
 def everything() -> dict[Path, str]:
     """All generated files of a source tree, which is the working directory, with their text."""
-    files = {Path("dvc.yaml"): dvc(worlds.SHIPPED)}
+    from ohlora import schema  # it imports everything
+
+    files = {Path("dvc.yaml"): dvc(worlds.SHIPPED), Path("ohlora/settings.json"): schema.schema()}
     for page in map(Path, PAGES):
         files[page] = re.sub(
             r"(<!-- stages: (\w+) -->\n).*?(<!-- end -->)",

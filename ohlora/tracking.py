@@ -161,6 +161,8 @@ class RunLogger(Logger):
             )
             self._run.define_metric(CLOCK)
             self._run.define_metric("*", step_metric=CLOCK)
+            if self.mode == "offline":
+                print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(self._run.dir).parent)}")
         return self._run
 
     @rank_zero_only
@@ -230,8 +232,5 @@ class RunLogger(Logger):
         """Closes the W&B run, so that the next run in this process starts its own."""
         if self._run is None:
             return
-        folder = self._run.dir
         self._run.finish(exit_code=0 if status == "success" else 1)
         self._run = None
-        if self.mode == "offline" and folder:
-            print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(folder).parent)}")

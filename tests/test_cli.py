@@ -39,11 +39,6 @@ assert not slow, slow
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--model.init_args.kimgg", "3"], ["ohlora.modules.gan.GAN", "Option 'kimgg' is not accepted"]),
-        (["--model.init_args.kimg", "much"], ["kimg", "float", "much"]),
-        (["--trainer.devicess", "2"], ["unrecognized arguments: --trainer.devicess"]),
-        (["--model", "ohlora.modules.gan.GANN"], ["ohlora.modules.gan.GANN", "no attribute 'GANN'"]),
-        (["--config", "nowhere.yaml"], ["File does not exist", "nowhere.yaml"]),
         (["--model.init_args.architecture.resolution", "63"], ["resolution is 63; expected a power of two"]),
         (["--model.init_args.trainable_generator", "[maping.*]"], ["'maping.*' fits no parameter"]),
         (["--data.init_args.rates.genderr", "1"], ["unknown rate 'genderr'"]),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,10 +36,21 @@ def test_it_says_what_is_there_and_what_is_next(
     said = capsys.readouterr().out
     assert (
         f"3 of {len(toy.stages)} stages done" in said
-        and "    x generate_original" in said
+        and "    ✓ generate_original" in said
         and "      score_original" in said
     )
     assert "next:\n      python -m ohlora fit filter_gender --world toy" in said
     assert "256" not in said.split("Made")[1]
+    assert main(["doctor", "--world", "toy", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (made,) = told["Made"]
+    assert [stage["name"] for stage in made["stages"] if stage["done"]] == ["drawn", "drawn_judge", "generate_original"]
+    assert made["next"] == "python -m ohlora fit filter_gender --world toy" and "torch 2." in told["Installed"][1]
+    ascii_only = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", ascii_only)
+        assert main(["doctor", "--world", "toy"]) == 0
+    ascii_only.seek(0)
+    assert "    x generate_original" in ascii_only.read()
     assert main(["doctor", "--world", "tyo"]) == 2
     assert "there is no world tyo; expected toy, demo, celeba256" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -18,10 +19,11 @@ from ohlora.utils.clock import crossed, images_seen
 
 @runtime_checkable
 class Averaging(Protocol):
-    """A stage that trains a generator, as callbacks see it: the training images and the averaged generator."""
+    """A stage that trains a generator, as callbacks see it: training images, averaged generator, what it says last."""
 
     data: ImageDataModule
     G_ema: Generator
+    headlines: Sequence[str]
 
 
 class LooksAtGenerator(L.Callback):

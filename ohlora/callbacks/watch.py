@@ -118,6 +118,7 @@ class Watch(LooksAtGenerator):
         if final:
             reals = images.to_float(stage.data.training_images(self.final, self.seed, "watch/reals"))
             shown |= set_distances(batched(self.features, reals, device), features)
+            stage.headlines = [f"{name.replace('_', ' ')} {shown[name]:.3g}" for name in ("concept_rate", "diversity")]
             pictures = self._curves(trainer)
             for logger in run_loggers(trainer):
                 logger.record(pictures, {"label_correlations": table} if table else {})

@@ -113,10 +113,15 @@ class TableWriter(BasePredictionWriter):
             self.write(scores)
 
 
-def save_product(trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
-    """Saves a network into the run's folder and the stage's, noting stage and provenance; for rank zero."""
+def save_product(
+    trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any], headline: str = ""
+) -> None:
+    """Saves a network into the run's folder and the stage's, noting stage and provenance; for rank zero.
+
+    Says so, and the ``headline``: what it has reached.
+    """
     stage = Path(trainer.default_root_dir)
     # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
     for folder in dict.fromkeys([*(Path(logger.run_dir or stage) for logger in run_loggers(trainer)), stage]):
         network_files.save_network(network, folder / file, {"stage": stage.name, **provenance})
-    print(f"wrote {stage / file}")
+    print(f"wrote {stage / file}" + (f": {headline}" if headline else ""))

@@ -33,10 +33,10 @@ STAGES, IMAGES, FILES, CHARACTERS, AROUND = (
 )
 
 COMMANDS: Mapping[str, Entry] = {
-    "fit": Entry("ohlora.cli", "train a stage", STAGES),
-    "validate": Entry("ohlora.cli", "measure a stage on validation data", STAGES),
-    "test": Entry("ohlora.cli", "measure a stage on test data", STAGES),
-    "predict": Entry("ohlora.cli", "make or score images", STAGES),
+    "fit": Entry("ohlora.commandline", "train a stage", STAGES),
+    "validate": Entry("ohlora.commandline", "measure a stage on validation data", STAGES),
+    "test": Entry("ohlora.commandline", "measure a stage on test data", STAGES),
+    "predict": Entry("ohlora.commandline", "make or score images", STAGES),
     "draw-faces": Entry("ohlora.commands.draw_faces", "draw annotated faces", IMAGES),
     "filter": Entry("ohlora.commands.filter", "keep the images whose scores pass rules", IMAGES),
     "merge": Entry("ohlora.commands.merge", "join attribute networks into one", IMAGES),
@@ -50,5 +50,6 @@ COMMANDS: Mapping[str, Entry] = {
     "doctor": Entry("ohlora.doctor", "say what is installed, what has been made, and what to run next", AROUND),
     "pipeline": Entry("ohlora.generated", "list the stages of a world and their commands; write dvc.yaml", AROUND),
     "studio": Entry("ohlora.studio.server", "annotate, choose and steer in the browser", AROUND),
+    "completion": Entry("ohlora.completion", "print what makes the Tab key of a shell complete commands", AROUND),
 }
 """Name → command, in the order in which they are listed."""

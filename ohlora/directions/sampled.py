@@ -18,6 +18,7 @@ from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import UNGROUPED
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import counted
+from ohlora.utils.progress import tracked
 
 
 def class_size(count: int, fraction: float) -> int:
@@ -146,7 +147,7 @@ class SampleFinder(Finder):
         of_all = self.solve(whole) if small else None
         found: list[Tensor] = []
         rows: list[Row] = []
-        for g, (name, chosen) in enumerate(members.items()):
+        for g, (name, chosen) in enumerate(tracked(list(members.items()), "groups")):
             if of_all is None or name not in small:
                 own = codes[torch.from_numpy(chosen)]
                 steps, shown = self.solve(replace(whole, name=name, number=g, codes=own, scores=scores[chosen]))

@@ -29,6 +29,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.utils import figures, images
+from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
 
@@ -158,7 +159,8 @@ class EditEvaluation(Stage[CountedLatents]):
     def on_test_start(self) -> None:
         """Measures the judge's mean and standard deviation over samples of their own, then calibrates if asked to."""
         parts = self._mine(self.scale_count, self.image_batch_size)
-        seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in parts]
+        of_parts = tracked(parts, "the judge's scale")
+        seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in of_parts]
         scores = torch.cat(gathered(seen)).double()
         self.scale = (scores.mean(dim=0).to(self.device), scores.std(dim=0, correction=0).to(self.device))
         for _ in range(2 if self.calibrate else 0):
@@ -168,7 +170,7 @@ class EditEvaluation(Stage[CountedLatents]):
         """Sets units so that strength 1 is one of the judge's standard deviations, on latents of their own."""
         own = [self.judge.outputs.index(name) for name in self.edited]
         parts = []
-        for part in self._mine(self.calibrate, self.data.batch_size):
+        for part in tracked(self._mine(self.calibrate, self.data.batch_size), "calibrating"):
             judged = self._edited(self.latents("calibration", part))[2]
             parts.append(slopes(self.strengths.double(), judged)[:, range(len(own)), own].cpu())
         mean = torch.cat(gathered(parts)).mean(dim=0)

@@ -218,7 +218,10 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
         rounded = {name: round(value, 4) for name, value in pooled.items()}
         told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
-        save_product(self.trainer, f"{self.attribute}.safetensors", ensemble, told)
+        headline = (
+            f"out of fold, AUROC {pooled['out_of_fold/auroc']:.3f}, accuracy {pooled['out_of_fold/accuracy']:.3f}"
+        )
+        save_product(self.trainer, f"{self.attribute}.safetensors", ensemble, told, headline)
 
     def _answers(self) -> Tensor:
         return torch.from_numpy(self.data.train_set.arrays["label"][:, 0])

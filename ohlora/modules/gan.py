@@ -110,6 +110,8 @@ class GAN(Stage[ImageDataModule]):
 
     data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
     steps: Tensor
+    headlines: Sequence[str] = ()
+    """What a callback has measured of the generator at the end, in a few words."""
 
     def __init__(
         self,
@@ -441,8 +443,9 @@ class GAN(Stage[ImageDataModule]):
         """Writes the averaged generator and the discriminator to the run folder and, as the product, the stage's."""
         provenance = {"images_seen": self.clock(), **{f"from_{name}": path for name, path in self._sources.items()}}
         if self.trainer.is_global_zero:
-            save_product(self.trainer, "generator.safetensors", self.G_ema, provenance)
             save_product(self.trainer, "discriminator.safetensors", self.discriminator, provenance)
+            headline = ", ".join([f"{self.clock() / 1000:.6g} kimg", *self.headlines])
+            save_product(self.trainer, "generator.safetensors", self.G_ema, provenance, headline)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for the label table, whose size the checkpoint decides."""

@@ -203,5 +203,6 @@ class Supervised(Epochs[Data]):
         self.load_state_dict(self._best["state"])
         measured: dict[str, float] = self._best["measured"]
         rounded = {name: round(value, 4) for name, value in measured.items()}
-        save_product(self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded})
         self.report(measured)
+        headline = f"validation loss {measured[MONITOR]:.4g} after epoch {measured['epoch']}"
+        save_product(self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded}, headline)

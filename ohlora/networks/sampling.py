@@ -12,6 +12,7 @@ from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator, NoiseMode
 from ohlora.utils import counted, images
+from ohlora.utils.progress import tracked
 
 BATCH = 100
 """Images that a network sees at once."""
@@ -22,7 +23,8 @@ def batched(
     compute: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device, batch_size: int = BATCH
 ) -> Tensor:
     """What a network makes of N inputs, batch by batch on its device; the result is on the CPU."""
-    return torch.cat([compute(batch.to(device)).cpu() for batch in torch.split(inputs, batch_size)])
+    parts = tracked(torch.split(inputs, batch_size), "looking at images")
+    return torch.cat([compute(batch.to(device)).cpu() for batch in parts])
 
 
 def counted_latents(
@@ -51,7 +53,7 @@ def counted_images(
     """
     made: list[Tensor] = []
     labels: list[Tensor] = []
-    for first in range(0, len(indices), batch_size):
+    for first in tracked(range(0, len(indices), batch_size), "making images"):
         part = indices[first : first + batch_size]
         z, label = counted_latents(generator, seed, part, stream)
         noise = counted.generators(seed, f"{stream}noise", part) if noise_mode == "random" else None
@@ -104,7 +106,7 @@ def score_gradients(
     scores: list[Tensor] = []
     gradients: list[Tensor] = []
     with torch.inference_mode(False), torch.enable_grad():
-        for part in codes.split(batch_size):
+        for part in tracked(list(codes.split(batch_size)), "gradients"):
             values = part.values.detach().clone().requires_grad_()
             seen = network(generator.synthesize(Codes(values, part.space)).clamp(-1, 1))
             each = [torch.autograd.grad(seen[:, k].sum(), values, retain_graph=True)[0] for k in outputs]
