@@ -8,6 +8,7 @@ from importlib import import_module
 from itertools import groupby
 
 from ohlora.commands import COMMANDS, STAGES
+from ohlora.utils import signals
 
 USAGE = """\
 usage: ohlora [--help] [--version] [--traceback] COMMAND ...
@@ -45,7 +46,7 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program's name; None takes the process's.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend.
+        The exit code: 0 when done, 2 for an error the user can mend, 143 when SIGTERM and 130 when Ctrl-C stopped it.
     """
     given = list(sys.argv[1:] if args is None else args)
     while len(given) > 1 and given[0] == "--traceback":
@@ -67,7 +68,12 @@ def main(args: list[str] | None = None) -> int:
         print(f"ohlora: there is no command {name}; {meant}The commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     entry = COMMANDS[name]
-    code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+    with signals.handled():
+        try:
+            code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+        except signals.Stopped as stopped:
+            print(f"ohlora {name}: stopped by {stopped.signal.name}; files are whole, run it again", file=sys.stderr)
+            return 128 + stopped.signal
     return code
 
 
