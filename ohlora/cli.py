@@ -100,6 +100,9 @@ class CLI(LightningCLI):
             self._parser(command).link_arguments(source, target)
         return links
 
+    # Lightning's own takes every setting from the checkpoint, over the user's words, and fails on "last". It is called
+    # between parsing and before_instantiate_classes; the public hooks there come too early (the configuration is not
+    # yet final) or too late (stage and data are linked).
     def _parse_ckpt_path(self) -> None:
         """Finds the checkpoint and takes from it only what the user has not said."""
         command = str(self.config.subcommand)
@@ -155,7 +158,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Adds what each run has: the line of progress, the way signals are heard, and a logger for the run's folder.
 
-        The line of progress is left out where it is off or the user chose another; it is the first to hear of each step.
+        The line of progress is left out where it is off or the user chose another; it hears of each step first.
         """
         settings = self._get(self.config_init, "trainer")
         callbacks = settings.get("callbacks") or []
@@ -343,7 +346,7 @@ def _quiet() -> None:
 
 
 def _no_advice(record: logging.LogRecord) -> bool:
-    """Whether a line of Lightning's says more than the configuration and ``ohlora doctor``; none can be switched off."""
+    """Whether Lightning says more than configuration and ``ohlora doctor`` do; it has no switch for these lines."""
     return not re.search(
         r"litlogger|`weights_only` was not set|Seed set to|[GTH]PU available|`Trainer\.\w+` stopped|"
         r"LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES|Running in `fast_dev_run` mode|Detected KeyboardInterrupt",

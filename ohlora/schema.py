@@ -82,9 +82,10 @@ def _ours() -> Iterable[type]:
         folder = importlib.import_module(f"{ohlora.__name__}.{package}")
         for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
             importlib.import_module(module.name)
-    left = list(BASES)
+    left: list[type] = list(BASES)
     while left:
-        below = [of for of in left.pop().__subclasses__() if of.__module__.startswith("ohlora.") and of not in left]
+        below: list[type] = type.__subclasses__(left.pop())
+        below = [of for of in below if of.__module__.startswith("ohlora.") and of not in left]
         left += below
         yield from (of for of in below if not of.__name__.startswith("_") and of.__module__ != "ohlora.cli")
 
@@ -149,7 +150,8 @@ def _node(hint: Any) -> Node:
     if origin is Literal:
         return {"enum": list(args)}
     if origin in (Union, UnionType):
-        nodes = [_node(arg) for arg in args]
+        # typing keeps the order in which a union of these types was first written anywhere in the process
+        nodes = sorted(map(_node, args), key=json.dumps)
         return {} if {} in nodes else {"anyOf": nodes}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _settings(hint)

@@ -11,6 +11,7 @@ import copy
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -74,6 +75,7 @@ def check(words: Sequence[str]) -> dict[str, Any]:
     """
     verb, *left = words
     said: dict[str, Any] = {}
+    kept: dict[str, str] = {}
     asks = any(re.match(r"-[^-\d]|--print_config|--(\S+\.)?help", word) for word in left)
     while left:
         word = left.pop(0)
@@ -94,7 +96,9 @@ def check(words: Sequence[str]) -> dict[str, Any]:
             where, given = "--", _nested(name, value)
         if found := problem(given, schema()["commands"][verb], said, ""):
             raise ConfigError(f"{where}{found}")
-        _merge(said, given)
+        _merge(said, given, kept)
+    for setting, before in kept.items():
+        print(f"{setting} stays as it was said for {before}; say it again to change it", file=sys.stderr)
     return said
 
 
@@ -122,12 +126,25 @@ def _read(path: str) -> dict[str, Any]:
     return given if isinstance(given, dict) and not set(given) & {*worlds.VERBS, "__path__"} else {}
 
 
-def _merge(said: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Lays settings over others."""
+def _merge(said: dict[str, Any], given: Mapping[str, Any], kept: dict[str, str], place: str = "") -> None:
+    """Lays settings over others.
+
+    Where a class is replaced by one of ours, the parser keeps what was said for the class before and fits the new one;
+    ``kept`` notes these settings, with the class before, until they are said anew.
+    """
     for key, value in given.items():
-        before = said.get(key)
+        before, path = said.get(key), f"{place}{key}"
+        kept.pop(path, None)
+        if isinstance(before, dict) and "class_path" in before:
+            now = value.get("class_path") if isinstance(value, Mapping) else value
+            of = of_class(now) if now != before["class_path"] and str(now).startswith("ohlora.") else None
+            if of is not None:
+                args, nodes = before.get("init_args") or {}, of["properties"]
+                before["init_args"] = {name: args[name] for name in args if name in nodes}
+                differing = [name for name, v in before["init_args"].items() if v != nodes[name].get("default")]
+                kept |= {f"{path}.init_args.{name}": str(before["class_path"]) for name in differing}
         if isinstance(value, Mapping) and isinstance(before, dict):
-            _merge(before, value)
+            _merge(before, value, kept, f"{path}.")
         elif isinstance(before, dict) and "class_path" in before and isinstance(value, str):
             before["class_path"] = str(value)
         else:
@@ -202,12 +219,12 @@ def _problem_of_class(value: Any, node: Node, before: Any, place: str) -> str | 
         return None  # one of them is meant, which the parser knows
     before = before if isinstance(before, dict) else {}
     path = given.get("class_path", before.get("class_path"))
-    if "class_path" in given and (problem := _no_class(str(path))):
-        return f"{place}: {problem}"
-    settings = given
+    if "class_path" in given and (found := _no_class(str(path))):
+        return f"{place}: {found}"
+    settings: Any = given
     if given.keys() & set(SPEC):
-        if problem := _problem_of_settings(given, {"properties": {key: {} for key in SPEC}}, {}, place):
-            return problem
+        if found := _problem_of_settings(given, {"properties": {key: {} for key in SPEC}}, {}, place):
+            return found
         settings = given.get("init_args")
     of = of_class(path)
     if of is None or not isinstance(settings, dict):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ohlora import generated, pipeline, renamed, worlds
+from ohlora import generated, pipeline, renamed, settings, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.commands import COMMANDS
 from ohlora.errors import ConfigError, MissingArtifactError
@@ -58,6 +58,9 @@ def leaves(value: Any) -> Iterator[str]:
 
 def test_what_is_generated_is_up_to_date() -> None:
     for path, text in generated.everything().items():
+        made_with = settings.schema()["made_with"]
+        if path == Path("ohlora/settings.json") and made_with != {name: settings.released(name) for name in made_with}:
+            continue  # other versions have other settings, on which the parser decides
         assert path.read_text(encoding="utf-8") == text, f"{path}: run `ohlora pipeline --write`"
 
 
@@ -81,8 +84,8 @@ def covers(declared: Path, path: Path) -> bool:
 
 @pytest.mark.parametrize(("world", "stage"), CONFIGURED, ids=name_of)
 def test_what_a_configuration_names_is_declared(world: World, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = printed(shlex.split(world.command(stage))[3:], capsys)
-    named = {Path(text) for text in leaves(settings) if text.startswith(("artifacts/", "ohlora/weights/"))}
+    resolved = printed(shlex.split(world.command(stage))[3:], capsys)
+    named = {Path(text) for text in leaves(resolved) if text.startswith(("artifacts/", "ohlora/weights/"))}
     if stage.name == "vectorfind_v8":  # its finder reads samples only
         named = {path for path in named if path.stem not in ("generator", "merged")}
     assert named

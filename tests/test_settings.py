@@ -106,7 +106,7 @@ def checked(words: list[str]) -> dict[str, Any]:
     return settings.check(commandline.expanded(words)[0])
 
 
-def test_nothing_that_ships_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_ships_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     for world in map(pipeline.world, worlds.SHIPPED):
         for stage in world.stages.values():
@@ -117,6 +117,7 @@ def test_nothing_that_ships_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             checked([verb, "--config", str(path)])
     documented = [c.words[3:] for c in commands() if c.words[:3] == ["python", "-m", "ohlora"]]
     assert sum(words[0] in worlds.VERBS and bool(checked(words)) for words in documented) > 30
+    assert capsys.readouterr().err == ""
 
 
 VALUES = ["abc", "3", "3.5", "-1", "1e-3", "true", "null", "[1, 2]", "[a]", "{a: 1}", "none", "${oc.env:HOME}"]
@@ -162,6 +163,17 @@ def test_a_setting_newer_than_the_schema_is_left_to_the_parser(monkeypatch: pyte
 def test_a_class_of_ones_own_is_left_to_the_parser() -> None:
     assert checked([*V8, "--model", "mine.Model", "--model.init_args.colour", "blue"])
     assert checked([*V8, "--trainer.callbacks+", "mine.Callback", "--trainer.callbacks.init_args.colour", "blue"])
+
+
+def test_settings_that_outlive_their_class_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--config", str(CONF / "directions.yaml"), "--model.init_args.finder"]
+    words += ["ohlora.directions.ridge.Ridge"]  # the configuration names an SVM, and its group_by
+    told = "model.init_args.finder.init_args.group_by stays as it was said for ohlora.directions.svm.SVM"
+    checked(words)
+    assert told in capsys.readouterr().err
+    checked([*words, "--model.init_args.finder.init_args.group_by", "[]"])
+    checked([*words[:-1], "ohlora.directions.svm.SVM"])
+    assert capsys.readouterr().err == ""
 
 
 def test_help_shows_what_is_used(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

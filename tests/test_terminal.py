@@ -55,11 +55,11 @@ def runs(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> dict
 
     finder = options({f"model.init_args.finder.init_args.{key}": value for key, value in small.items()})
     finder = ["--model.init_args.finder", "ohlora.directions.jacobian.Jacobian", *finder]
-    watch = options({key: value for key, value in watching(tmp_path).items()})
+    watch = options(watching(tmp_path))
     trained = [*watch, "--data.init_args.folder", str(image_folder), "--trainer.logger.init_args.mode", "offline"]
     properties = ["--data.init_args.manifests", f"[{manifest}]", "--trainer.max_epochs", "2"]
     return {
-        "supervised": (run("fit", "properties", *properties), r"epoch 1/2 +\d+/12 ", r"hairstyle\S*: validation loss \S+ after"),
+        "supervised": (run("fit", "properties", *properties), r"epoch 1/2 +\d+/12 ", r"hairstyle\S*: validation loss "),
         "validate": (run("validate", "properties", *properties), r"validating +\d/2 ", r"loss/validation [\d.]+, "),
         "watched": (
             run("fit", "finetune", *trained, generator=weights[0], discriminator=weights[1], kimg=0.1),
@@ -71,7 +71,11 @@ def runs(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> dict
             r"predicting +\d+/14 ",
             r"^40 images in \S+/made",
         ),
-        "search": (run("fit", "directions", *finder, output=tmp_path / "found", **paths), "training", r"directions.safetensors$"),
+        "search": (
+            run("fit", "directions", *finder, output=tmp_path / "found", **paths),
+            "training",
+            r"directions.safetensors$",
+        ),
         "test": (
             run("test", "evaluation", **paths, judge=tmp_path / "judge.safetensors", output=tmp_path / "tested",
                 directions=tmp_path / "d.safetensors"),
