@@ -46,8 +46,10 @@ class ImagesSeenCheckpoint(Checkpoint):
         now = images_seen(pl_module)
         self._due = self._due or crossed(self._before, now, self.every_kimg)
         self._before = now
+        # Where training ends within an epoch: later Lightning takes the epoch for done.
+        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         # At the end of an epoch the checkpoint waits for the validation and what it decides.
-        if self._due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if (self._due or ends) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

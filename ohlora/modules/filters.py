@@ -202,9 +202,9 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
     # --- what it found
 
     @property
-    def completed(self) -> bool:
-        """Whether all epochs are done, or all members have stopped."""
-        return super().completed or not self.running
+    def stopped(self) -> bool:
+        """Whether all members have stopped."""
+        return super().stopped or not self.running
 
     def had_stopped(self, checkpoint: Mapping[str, Any]) -> bool:
         """Whether all members had stopped."""

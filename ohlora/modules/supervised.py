@@ -84,8 +84,15 @@ class Epochs(Stage[Data]):
 
     @property
     def completed(self) -> bool:
-        """Whether all epochs are done, or early stopping has ended training."""
-        return outcomes.epochs_done(self.trainer) or outcomes.stopped_early(self.trainer)
+        """Whether all epochs are done, or early stopping has ended training, and no epoch was cut short."""
+        epochs = self.trainer.fit_loop.epoch_progress.current.processed
+        whole = self.clock() >= epochs * len(self.data.train_set)
+        return whole and (outcomes.epochs_done(self.trainer) or self.stopped)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping has ended training."""
+        return outcomes.stopped_early(self.trainer)
 
     def nothing_to_do(self, trainer: L.Trainer, checkpoint: Mapping[str, Any] | None) -> str | None:
         """Whether the checkpoint has done all epochs, or had stopped."""
