@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import groupby
@@ -68,7 +69,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"ohlora: there is no command {name}; {meant}The commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     entry = COMMANDS[name]
-    with signals.handled():
+    with signals.handled() if name != "studio" else nullcontext():  # whose server has its own way to end
         try:
             code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
         except signals.Stopped as stopped:

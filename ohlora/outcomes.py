@@ -24,7 +24,7 @@ LOADERS = {
 """Command → what the data is asked for."""
 
 
-class NothingToDo(Exception):
+class NothingToDo(Exception):  # noqa: N818
     """Ends an idle run before it writes anything; the message says why."""
 
 
@@ -85,7 +85,10 @@ def epochs_done(trainer: L.Trainer) -> bool:
 def epochs_done_in(checkpoint: dict[str, Any], max_epochs: int | None) -> bool:
     """The same of a checkpoint."""
     loop = checkpoint["loops"]["fit_loop"]
-    processed, whole = loop["epoch_progress"]["current"]["processed"], loop["epoch_loop.batch_progress"]["is_last_batch"]
+    processed, whole = (
+        loop["epoch_progress"]["current"]["processed"],
+        loop["epoch_loop.batch_progress"]["is_last_batch"],
+    )
     return max_epochs is not None and 0 <= max_epochs <= processed and bool(whole)
 
 

@@ -22,7 +22,7 @@ from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.tracking import checkpoints_in
-from ohlora.utils.files import content_stamp, read_rows, write_rows
+from ohlora.utils.files import content_stamp, read_rows
 from ohlora.utils.locks import Lock
 from tests.conftest import assert_same, network_state, tiny_networks
 from tests.toy_tables import brightness_table, options, report_of_latents, sample_set, watching

@@ -69,6 +69,7 @@ def scorer(tmp_path: Path) -> Path:
     return tmp_path / "merged.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=["SIGTERM", "SIGINT"])
 def test_a_training_is_saved_and_goes_on_bit_for_bit(tmp_path: Path, number: signal.Signals) -> None:
     given = ["fit", "--config", str(CONF / "pretrain.yaml"), "--model.init_args.kimg", "0.8"]
@@ -89,6 +90,7 @@ def test_a_training_is_saved_and_goes_on_bit_for_bit(tmp_path: Path, number: sig
     assert [row["kimg"] for row in one] == [row["kimg"] for row in two]
 
 
+@pytest.mark.slow
 def test_a_training_by_epochs_is_saved(tmp_path: Path) -> None:
     manifest, _ = brightness_table(tmp_path / "data", 60)
     given = ["fit", "--config", str(CONF / "properties.yaml"), "--data.init_args.manifests", f"[{manifest}]"]
@@ -132,6 +134,7 @@ def test_images_stop_and_go_on(tmp_path: Path, weights: tuple[Path, Path], numbe
     assert whole(images) == made + 3 == len(read_rows(tmp_path / "made" / "manifest.csv"))
 
 
+@pytest.mark.slow
 def test_samples_stop_by_the_shard(tmp_path: Path, weights: tuple[Path, Path], scorer: Path) -> None:
     settings = {"generator": weights[0], "network": scorer, "output": tmp_path / "made"}
     given = options({f"model.init_args.{name}": value for name, value in settings.items()})
@@ -157,6 +160,7 @@ def test_scores_stop_without_a_table(tmp_path: Path, scorer: Path) -> None:
     assert not (tmp_path / "out" / "scores.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=["SIGTERM", "SIGINT"])
 def test_a_test_and_a_search_stop(
     tmp_path: Path, weights: tuple[Path, Path], scorer: Path, number: signal.Signals
@@ -183,6 +187,7 @@ def test_a_test_and_a_search_stop(
     assert not (tmp_path / "tested" / "test_result.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     given = ["fit", "--config", str(CONF / "pretrain.yaml"), "--trainer.callbacks", "tests.ranks.Slowly"]
     process = started(*given, "--trainer.default_root_dir", str(tmp_path / "stage"))
@@ -197,8 +202,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert process.returncode == 143 and "ended by SIGTERM (a second signal)" in err
 
 
+@pytest.mark.slow
 def test_other_commands_stop_too(tmp_path: Path) -> None:
-    process = started("draw-faces", str(tmp_path / "faces"), "--count", "100000", "--size", "64")
+    process = started("draw-faces", str(tmp_path / "faces"), "--count", "100000")
     begun = time.monotonic()
     while not list((tmp_path / "faces").rglob("*.png")):
         assert process.poll() is None and time.monotonic() - begun < 120, process.communicate()
@@ -209,6 +215,7 @@ def test_other_commands_stop_too(tmp_path: Path) -> None:
     assert err.strip().splitlines()[-1].startswith("ohlora draw-faces: stopped by SIGINT")
 
 
+@pytest.mark.slow
 def test_a_run_killed_leaves_no_lock(tmp_path: Path, image_folder: Path, weights: tuple[Path, Path]) -> None:
     """Also where loader processes outlive it for a while."""
     settings = {

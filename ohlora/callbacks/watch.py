@@ -20,7 +20,6 @@ from ohlora.rules import AT_HALF, Rule, all_hold
 from ohlora.tracking import run_folder, run_loggers
 from ohlora.utils import figures, images
 
-
 BEST = "best_generator.safetensors"
 
 

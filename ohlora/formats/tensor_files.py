@@ -18,7 +18,14 @@ from ohlora.pipeline import require
 from ohlora.utils.files import replacing
 
 
-def write(path: str | Path, format: str, version: int, tensors: Mapping[str, Tensor], may_be_nan: Collection[str] = (), **about: Any) -> None:  # noqa: A002
+def write(
+    path: str | Path,
+    format: str,
+    version: int,
+    tensors: Mapping[str, Tensor],
+    may_be_nan: Collection[str] = (),
+    **about: Any,
+) -> None:
     """Writes a file, whole or not at all.
 
     Args:

@@ -217,7 +217,9 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
             ConfigError: If no epoch was validated.
         """
         if not torch.isfinite(self.kept_loss).all():
-            raise ConfigError("no epoch was completed and validated, so that there are no weights to keep; train longer")
+            raise ConfigError(
+                "no epoch was completed and validated, so that there are no weights to keep; train longer"
+            )
         ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
         self._pooled = {f"out_of_fold/{name}": value for name, value in self._metrics().items()}
         rounded = {name: round(value, 4) for name, value in self._pooled.items()}

@@ -233,7 +233,9 @@ class Supervised(Epochs[Data]):
             NonFiniteError: If the weights are of no use.
         """
         if not self._best:
-            raise ConfigError("no epoch was completed and validated, so that there are no weights to keep; train longer")
+            raise ConfigError(
+                "no epoch was completed and validated, so that there are no weights to keep; train longer"
+            )
         self.load_state_dict(self._best["state"])
         measured: dict[str, float] = self._best["measured"]
         self.check_result(measured)
