@@ -1,8 +1,8 @@
 """What a run comes to: whole, partial or idle. Products, tables and sets hang on it.
 
 A run is *whole* if its stage was completed as configured: all images of the budget, all epochs or early stopping, all
-batches. It is *partial* if a setting of the trainer leaves part of that out, or if it was stopped. It is *idle* if there
-was nothing to do; then it writes nothing.
+batches. It is *partial* if a setting of the trainer leaves part of that out, or if it was stopped. It is *idle* if
+there was nothing to do; then it writes nothing.
 """
 
 from __future__ import annotations

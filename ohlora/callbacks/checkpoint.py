@@ -79,8 +79,8 @@ class ImagesSeenCheckpoint(Checkpoint):
         for name, parameter in trainer.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise NonFiniteError(
-                    f"{name} is not finite after {now} images: it was not saved, and earlier checkpoints are untouched. "
-                    "Lower the learning rate and go on with --ckpt_path last"
+                    f"{name} is not finite after {now} images: it was not saved, and earlier checkpoints are "
+                    "untouched. Lower the learning rate and go on with --ckpt_path last"
                 )
         self._saved, self._due = now, False
         path = self._folder / f"images-{now:010d}.ckpt"

@@ -109,7 +109,7 @@ def fingerprint(path: str | Path) -> str:
 
 def is_fingerprint(name: Any, path: str | Path) -> bool:
     """Whether a name is the file's fingerprint, or what the first versions took: the digest of the file's bytes."""
-    return name == fingerprint(path) or name == str(content_stamp(path))[:16]
+    return name in (fingerprint(path), str(content_stamp(path))[:16])
 
 
 def is_whole(path: str | Path) -> bool:

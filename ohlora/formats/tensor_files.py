@@ -20,7 +20,7 @@ from ohlora.utils.files import replacing
 
 def write(
     path: str | Path,
-    format: str,
+    format: str,  # noqa: A002
     version: int,
     tensors: Mapping[str, Tensor],
     may_be_nan: Collection[str] = (),
