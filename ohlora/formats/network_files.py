@@ -103,8 +103,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A short name for what a file of ours holds: 16 hexadecimal digits, see :func:`tensor_files.content_stamp`."""
-    return tensor_files.content_stamp(path)[:16]
+    """A short name for what a file holds: 16 hexadecimal digits.
+
+    Of a file of ours it is made of tensors and description (:func:`tensor_files.content_stamp`), of any other of its
+    bytes.
+    """
+    try:
+        return tensor_files.content_stamp(path)[:16]
+    except FormatError:
+        return str(content_stamp(path))[:16]
 
 
 def is_fingerprint(name: Any, path: str | Path) -> bool:
