@@ -7,7 +7,7 @@ there was nothing to do; then it writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -75,14 +75,20 @@ def stopped_early(trainer: L.Trainer) -> bool:
     return any(isinstance(c, EarlyStopping) and c.wait_count >= c.patience for c in callbacks)
 
 
+def epochs_begun(trainer: L.Trainer) -> int:
+    """Epochs that training has gone through, the last perhaps not to its end."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
+
+
 def epochs_done(trainer: L.Trainer) -> bool:
     """Whether all epochs are done, the last to its end."""
     loop = trainer.fit_loop
     limit = trainer.max_epochs if trainer.max_epochs is not None else -1
-    return 0 <= limit <= loop.epoch_progress.current.processed and loop.epoch_loop.batch_progress.is_last_batch
+    return 0 <= limit <= epochs_begun(trainer) and loop.epoch_loop.batch_progress.is_last_batch
 
 
-def epochs_done_in(checkpoint: dict[str, Any], max_epochs: int | None) -> bool:
+def epochs_done_in(checkpoint: Mapping[str, Any], max_epochs: int | None) -> bool:
     """The same of a checkpoint."""
     loop = checkpoint["loops"]["fit_loop"]
     processed, whole = (
@@ -92,7 +98,7 @@ def epochs_done_in(checkpoint: dict[str, Any], max_epochs: int | None) -> bool:
     return max_epochs is not None and 0 <= max_epochs <= processed and bool(whole)
 
 
-def stopped_early_in(checkpoint: dict[str, Any], patience: int) -> bool:
+def stopped_early_in(checkpoint: Mapping[str, Any], patience: int) -> bool:
     """Whether the checkpoint's early stopping has waited for so many epochs."""
     states = {key: state for key, state in checkpoint["callbacks"].items() if key.startswith("EarlyStopping")}
     return any(state["wait_count"] >= patience for state in states.values())

@@ -129,7 +129,7 @@ class Slowly(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Waits."""
         (Path(str(trainer.log_dir)) / "slowly").touch()
-        for _ in range(300):
+        for _piece in range(300):
             time.sleep(0.1)
 
     def on_predict_batch_start(self, trainer: L.Trainer, *_: Any) -> None:

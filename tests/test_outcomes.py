@@ -458,7 +458,7 @@ def test_a_network_without_correlations_is_not_saved(
     huge = ["--model.init_args.optimizer", "torch.optim.SGD", "--model.init_args.optimizer.init_args.lr", "0.0"]
     from ohlora.modules import properties
 
-    whole = properties.attribute_cnn
+    whole = attribute_cnn
 
     def dead(*given: Any) -> torch.nn.Module:
         network = whole(*given)

@@ -208,7 +208,7 @@ class Stage(L.LightningModule, Generic[Data]):
         if self.trainer.world_size > 1:
             asked = self.trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
-            self.trainer._signal_connector.received_sigterm = True  # type: ignore[attr-defined]
+            self.trainer._signal_connector.received_sigterm = True
 
     def on_train_end(self) -> None:
         """Makes the products, before anything is measured."""

@@ -40,6 +40,7 @@ class ImageScores(Stage[Images]):
     """Base of the stages that score every image of a manifest or folder."""
 
     data_type = Images
+    output: Path
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Writes the scores once all images have some."""
@@ -47,7 +48,6 @@ class ImageScores(Stage[Images]):
 
     def conclude_with(self, scores: dict[int, Scores]) -> None:
         """Writes the scores to the output, or those of a partial run to its folder; on rank zero."""
-        assert self.output is not None
         if (reason := self.partial()) is None:
             self.write(scores, self.output)
         else:
@@ -144,10 +144,11 @@ class ScoreProperties(ImageScores):
         """Parses a batch, and returns the raw scores by place in the data."""
         maps, pixels = self.parser(batch["image"]).cpu().numpy(), images.to_uint8(batch["image"])
         raw = {}
+        folder = self.output if self.partial() is None else run_folder(self.trainer)
         for place, image, parsing in zip(batch["index"], pixels, maps, strict=True):
             raw[place] = scoring.score(image, parsing, self.variants)
             if self.keep_maps:  # at once: maps of all images would not fit into memory
-                images.save_png(parsing, self.output / "masks" / f"{self.data.train_set.numbers[place]:06d}.png")
+                images.save_png(parsing, folder / "masks" / f"{self.data.train_set.numbers[place]:06d}.png")
         return raw
 
     def write(self, scores: dict[int, Scores], output: Path) -> None:

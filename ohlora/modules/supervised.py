@@ -85,8 +85,7 @@ class Epochs(Stage[Data]):
     @property
     def completed(self) -> bool:
         """Whether all epochs are done, or early stopping has ended training, and no epoch was cut short."""
-        epochs = self.trainer.fit_loop.epoch_progress.current.processed
-        whole = self.clock() >= epochs * len(self.data.train_set)
+        whole = self.clock() >= outcomes.epochs_begun(self.trainer) * len(self.data.train_set)
         return whole and (outcomes.epochs_done(self.trainer) or self.stopped)
 
     @property

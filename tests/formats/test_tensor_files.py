@@ -15,7 +15,13 @@ from ohlora.formats import tensor_files
 def test_metadata_keep_their_types(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     # Fingerprints are hexadecimal, and some of those look like numbers.
-    said: dict[str, Any] = {"word": "svm", "digits": "1234567890123456", "power": "12e4567890123456", "none": "", "null": "null"}
+    said: dict[str, Any] = {
+        "word": "svm",
+        "digits": "1234567890123456",
+        "power": "12e4567890123456",
+        "none": "",
+        "null": "null",
+    }
     more: dict[str, Any] = {"number": 3, "list": [1.5, "x"], "table": {"a": None}, "quoted": '"x"'}
     tensor_files.write(path, "test", 2, {"x": torch.arange(6.0).reshape(3, 2)}, **said, **more)
     assert tensor_files.read_metadata(path, "test", 2, "a test file") == {"format_version": 2, **said, **more}
