@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+from contextlib import nullcontext
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import groupby
 
 from ohlora.commands import COMMANDS, STAGES
+from ohlora.utils import signals
 
 USAGE = """\
 usage: ohlora [--help] [--version] [--traceback] COMMAND ...
@@ -46,7 +47,7 @@ def main(args: list[str] | None = None) -> int:
         args: Command line without the program's name; None takes the process's.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend, 130 after Ctrl-C.
+        The exit code: 0 when done, 2 for an error the user can mend, 143 when SIGTERM and 130 when Ctrl-C stopped it.
     """
     given = list(sys.argv[1:] if args is None else args)
     while len(given) > 1 and given[0] == "--traceback":
@@ -75,13 +76,12 @@ def main(args: list[str] | None = None) -> int:
         print(f"ohlora: there is no command {name}; {meant} commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     entry = COMMANDS[name]
-    try:
-        code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
-    except KeyboardInterrupt:
-        if "--traceback" in given:
-            raise
-        print(f"ohlora {name}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    with signals.handled() if name != "studio" else nullcontext():  # whose server has its own way to end
+        try:
+            code: int = import_module(entry.module).main(given if entry.group == STAGES else words)
+        except signals.Stopped as stopped:
+            print(f"ohlora {name}: stopped by {stopped.signal.name}; files are whole, run it again", file=sys.stderr)
+            return 128 + stopped.signal
     return code
 
 

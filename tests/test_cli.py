@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import warnings
@@ -17,7 +16,6 @@ import yaml
 from ohlora import tracking
 from ohlora.__main__ import main
 from ohlora.callbacks.checkpoint import read_checkpoint
-from ohlora.modules.gan import GAN
 from tests.conftest import CONF
 from tests.toy_tables import brightness_table
 
@@ -299,19 +297,3 @@ def log_records(content: bytes) -> Iterator[bytes]:
         if kind in (1, 4):
             yield parts
             parts = b""
-
-
-def test_ctrl_c_is_one_line(ohlora: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(GAN, "training_step", interrupted)
-    try:
-        assert ohlora("fit", "pretrain") == 130
-    finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores the next ones
-    assert capsys.readouterr().err.splitlines()[-1] == "ohlora fit: interrupted"
-    monkeypatch.setattr("ohlora.commandline.expanded", interrupted)
-    assert main(["fit", "pretrain"]) == 130
-    assert capsys.readouterr().err == "ohlora fit: interrupted\n"

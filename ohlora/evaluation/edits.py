@@ -101,7 +101,8 @@ def summary(
 
     Returns:
         ``latents``, ``passed`` and ``passed_ratio``; per attribute the share that passes and ``systematic_leakage``
-        (absolute mean slope of the others over that of its own; infinite where that is 0); the mean of each number of ``rows``, as ``…_mean``.
+        (absolute mean slope of the others over that of its own; infinite where that is 0); the mean of each number of
+        ``rows``, as ``…_mean``.
     """
     columns = [key for key in rows[0] if key not in ("index", "group")]
     table = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in columns}
