@@ -85,11 +85,11 @@ def check(words: Sequence[str]) -> dict[str, Any]:
             continue
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals and left and not left[0].startswith("--"):
-            value = left.pop(0)
-        elif not equals:
-            continue  # the parser knows whether a value must follow
-        if name.endswith("help") or name == "print_config":
+            value, equals = left.pop(0), " "
+        if name.endswith("help") or name.startswith("print_config"):
             continue
+        if not equals:
+            raise ConfigError(f"--{name}: a value must follow")
         if name == "config":
             where, given = f"{value}: ", _read(value)
         else:
@@ -122,7 +122,7 @@ def _read(path: str) -> dict[str, Any]:
     try:
         given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     return given if isinstance(given, dict) and not set(given) & {*worlds.VERBS, "__path__"} else {}
 
 

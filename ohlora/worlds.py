@@ -120,6 +120,10 @@ class World:
         overlays = [seen_from(Path.cwd(), folder / f"{name}.yaml") for folder in self.overlays]
         return [path for path in (recipe, *overlays) if path.is_file()]
 
+    def stages_of(self, verb: str) -> list[Stage]:
+        """The stages that are run by ``fit``, ``test`` or ``predict``; ``validate`` takes those of ``fit``."""
+        return [stage for stage in self.stages.values() if stage.command == ("fit" if verb == "validate" else verb)]
+
     def words(self, text: str) -> list[str]:
         """The words of a command or of options, with paths in place of ``{name}``."""
         return [re.sub(r"\{(\S+?)\}", lambda found: self.path(found[1]).as_posix(), word) for word in shlex.split(text)]
@@ -194,7 +198,7 @@ def _said(path: Path) -> dict[str, Any]:
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     keys = ("about", "base", "root", "overlays", "names", "hints", "attributes", "stages")
     if not isinstance(said, dict):
         raise ConfigError(f"{path} holds {type(said).__name__}; expected settings: {', '.join(keys)}")
