@@ -656,11 +656,14 @@ class Sides:
                 if name.endswith((".bias", "noise_strength")):  # at work in a trained network
                     p.data += 0.1 * torch.randn_like(p)
             network.to(device, dtype)
-        drawn = {"device": device, "dtype": dtype}
-        self.z, self.halved = torch.randn(batch, 512, **drawn), max(1, batch // 2)
-        self.reals = torch.randn(batch, 3, resolution, resolution, **drawn)
-        self.directions = torch.randn(self.halved, 3, resolution, resolution, **drawn)
-        self.noise = [torch.randn(batch, *b.shape[1:], **drawn) for b in self.generator.noise_buffers()]
+
+        def drawn(*shape: int) -> Tensor:
+            return torch.randn(shape, device=device, dtype=dtype)
+
+        self.z, self.halved = drawn(batch, 512), max(1, batch // 2)
+        self.reals = drawn(batch, 3, resolution, resolution)
+        self.directions = drawn(self.halved, 3, resolution, resolution)
+        self.noise = [drawn(batch, *b.shape[1:]) for b in self.generator.noise_buffers()]
 
     def codes(self, count: int) -> Tensor:
         """Codes by layer of the first latents."""

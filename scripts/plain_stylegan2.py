@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ohlora.networks.operations import EPSILON, GAIN, LEAK, minibatch_std
-from ohlora.networks.stylegan2 import Discriminator, Generator, Layer, StyleLayer
+from ohlora.networks.stylegan2 import Block, Discriminator, Generator, Layer, StyleLayer
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 
@@ -92,11 +92,14 @@ def scores(d: Discriminator, pictures: Tensor) -> Tensor:
     clamp, half = d.conv_clamp, math.sqrt(0.5)
     x = convolved(d.from_rgb, pictures, clamp)
     for block in d.blocks.values():
+        assert isinstance(block, Block)
         beside = upfirdn(x, (1, 1, 1, 1), down=2)
         y = F.conv2d(beside, block.skip / math.sqrt(block.skip.shape[1])) * half
         x = convolved(block.layer1, convolved(block.layer0, x, clamp), clamp, down=True, gain=half) + y
     x = x.to(d.from_rgb.weight.dtype)
-    x = convolved(d.epilogue["conv"], torch.cat([x, minibatch_std(x, d.mbstd_group_size)], dim=1), clamp)
+    last = d.epilogue["conv"]
+    assert isinstance(last, Layer)
+    x = convolved(last, torch.cat([x, minibatch_std(x, d.mbstd_group_size)], dim=1), clamp)
     x = F.leaky_relu(d.epilogue["dense"](x.flatten(1)), LEAK) * GAIN
     score: Tensor = d.epilogue["score"](x)[:, 0]
     return score

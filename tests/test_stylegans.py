@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ QUIET = (
 def own_stylegan2() -> None:
     """Writes a StyleGAN2 of random weights in rosinality's form into the working directory, as ``stylegan2.pkl``."""
     torch.manual_seed(0)
-    sizes = {"resolution": 64, "channel_base": 256, "channel_max": 16}
+    sizes: dict[str, Any] = {"resolution": 64, "channel_base": 256, "channel_max": 16}
     generator = stylegan2.Generator(**sizes, z_dim=16, w_dim=16, mapping_layers=2)
     for network, name in ((generator, "generator"), (stylegan2.Discriminator(**sizes), "discriminator")):
         network_files.save_network(network, f"{name}.safetensors")

@@ -61,7 +61,7 @@ class Channels(StyleSpaceFinder):
             total += found.double().mean(dim=0) / deviations
             mean = total / k
         steps = covariance_solved(mean, variance, targets).cpu()
-        by_layer = (mean.square() * variance).split(list(generator.style_sizes), dim=-1)
+        by_layer = torch.split(mean.square() * variance, list(generator.style_sizes), dim=-1)
         reach = torch.stack([part.sum(dim=-1) for part in by_layer], dim=-1).sqrt().cpu().numpy()
         numbers = range(reach.shape[1])
         title = "change by one standard deviation of every channel of a layer"

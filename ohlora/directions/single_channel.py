@@ -115,7 +115,7 @@ class SingleChannel(StyleSpaceFinder):
 
         def mean_of(members: np.ndarray) -> Tensor:
             total = torch.zeros_like(deviations)
-            for part in samples.codes.values[torch.from_numpy(members.copy())].split(CHUNK):
+            for part in torch.split(samples.codes.values[torch.from_numpy(members.copy())], CHUNK):
                 codes = Codes(part.to(generator.device), samples.codes.space)
                 total += generator.styles(codes).values.double().sum(dim=0)
             return total / len(members)

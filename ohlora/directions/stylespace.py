@@ -51,7 +51,7 @@ class StyleSpaceFinder(Finder):
     def variances(self, generator: Generator) -> Tensor:
         """Of the style channels, (C,) float64."""
         total = squares = torch.zeros((), dtype=torch.float64, device=generator.device)
-        for part in torch.arange(self.covariance_count).split(CHUNK):
+        for part in torch.split(torch.arange(self.covariance_count), CHUNK):
             latents = counted_latents(generator, self.seed, part.tolist(), "covariance/")
             styles = generator.styles(generator.map(*latents)).values.double()
             total, squares = total + styles.sum(dim=0), squares + styles.square().sum(dim=0)
