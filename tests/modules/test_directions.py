@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ohlora.directions import svm_direction
@@ -184,7 +185,8 @@ def test_samples_that_cannot_be_searched(tmp_path: Path, search: Run, capsys: py
                 scores["scores"][:, 0] = value
                 sample_files.write_shard(folder, part.start, scores["w"], scores["scores"], {"outputs": list(NAMES)})
         else:
-            sample_files.write_shard(folder, 500, tensors["w"], changed, {"outputs": list(NAMES)})
+            with safe_open(second, "pt") as shard:
+                save_file({**tensors, "scores": changed}, second, shard.metadata())
         assert search() == 2
         assert message in capsys.readouterr().err
     sample_files.write_shard(folder, 500, tensors["w"], tensors["scores"], {"outputs": list(NAMES), "seed": 1})
