@@ -203,7 +203,8 @@ def read(given: str, declared: Mapping[str, Stage], above: tuple[Path, ...] = ()
         attributes = Vocabulary.read(path, said["attributes"], base.attributes)
     elif "base" not in said:
         attributes = recipe()
-    return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages, attributes)
+    root = said.get("root", "" if given in SHIPPED else path.stem)  # never in that of another world unasked
+    return World(given, said.get("about", ""), root, overlays, names, hints, stages, attributes)
 
 
 class _Loader(yaml.SafeLoader):

@@ -185,6 +185,11 @@ def test_a_world_of_one_s_own(
     (params,) = written["mine-finetune_v8"]["params"]
     assert "overlays/finetune_v8.yaml" in params
     assert "v1.safetensors" in written["mine-finetune_v8"]["deps"]
+    assert ohlora(["pipeline", "--world", "mine.yaml", "--write"]) == 0, "a generated file is replaced"
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    assert ohlora(["pipeline", "--world", "mine.yaml", "--write"]) == 2
+    assert "dvc.yaml was not made by this command" in capsys.readouterr().err
+    assert (tmp_path / "dvc.yaml").read_text() == "stages: {}\n"
 
 
 @pytest.mark.parametrize(
@@ -229,6 +234,7 @@ def test_a_base_lies_beside_the_file_that_names_it(tmp_path: Path, monkeypatch: 
     Path("mine").mkdir()
     Path("mine/first.yaml").write_text("base: toy\nroot: first\n")
     Path("mine/second.yaml").write_text("base: first.yaml\n")
+    assert pipeline.world("mine/second.yaml").root == "second", "not in the folder of another world"
     assert list(pipeline.world("mine/second.yaml").stages) == list(pipeline.world("toy").stages)
     Path("mine/second.yaml").write_text("base: first.yaml\nroot: changed\n")
     assert pipeline.world("mine/second.yaml").root == "changed", "read anew"
