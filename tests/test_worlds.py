@@ -198,6 +198,8 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
         ({"a b": WHOLE}, "attribute a b: this cannot be its name"),
         ({"eyes_score": WHOLE}, "this cannot be its name"),
         ({"merged": WHOLE}, "this cannot be its name"),
+        ({"self": WHOLE}, "this cannot be its name"),
+        ({"class": WHOLE}, "this cannot be its name"),
         ({"a": "more"}, "attribute a: it holds 'more'; expected settings: meaning, kind"),
         ({"a": None}, "attribute a: there is none to leave out"),
         ({"a": WHOLE | {"rols": []}}, "attribute a: there is no key 'rols'; expected some of meaning, kind"),
@@ -216,6 +218,14 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
         (
             {"a": WHOLE | {"kind": "binary", "mirror": "negates"}},
             "mirror is 'negates'; expected negates (not for 0 and",
+        ),
+        (
+            {"a": WHOLE | {"mirror": "b"}, "b": WHOLE | {"kind": "binary", "mirror": "a"}},
+            "attribute a: it is a score and its mirror b a binary; expected the same kind",
+        ),
+        (
+            {"a": WHOLE | {"kind": "ordinal", "mirror": "negates", "levels": 4}},
+            "mirror is 'negates'; expected the levels to be left out, since those of mirror images are below 0",
         ),
         ({"a": WHOLE | {"keep": ">= 0.5"}}, "keep is '>= 0.5'; expected a comparison such as '>= 0.5', for an"),
         ({"a": WHOLE | {"roles": ["filter"], "keep": "= 1"}}, "keep is '= 1'; expected a comparison"),

@@ -125,6 +125,11 @@ class EditEvaluation(Stage[CountedLatents]):
             self._use_directions(self.directions_path)
         else:
             labels = vocabulary().names("label")
+            if self.generator.c_dim not in (0, len(labels)):
+                raise ConfigError(
+                    f"the generator takes {self.generator.c_dim} label values, and {vocabulary().where} declares "
+                    f"{len(labels)} ({', '.join(labels)}); name the world it was trained in"
+                )
             unlabelled = [name for name in self.labels if name not in labels[: self.generator.c_dim]]
             if unlabelled:
                 raise ConfigError(f"the generator has no label for {', '.join(unlabelled)}")
