@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import pkgutil
@@ -25,13 +24,13 @@ from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
 from ohlora.callbacks.progress import Progress
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 from ohlora.modules.base import Stage
+from ohlora.utils import checks, mistakes
 from ohlora.utils.files import replacing
 from ohlora.worlds import World
 
 OF_EACH: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False}
 PARSER: dict[str, Any] = OF_EACH | dict.fromkeys(worlds.VERBS, OF_EACH)
 """How the parser and those of the commands read: settings are not abbreviated."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -152,11 +151,30 @@ class CLI(LightningCLI):
             super().instantiate_classes()
             if isinstance(self.model, Stage):
                 self.model.connect(self.datamodule, self.trainer.loggers)
+                self._check()
         except (TypeError, ValueError) as error:
             cause: BaseException = error
             while cause.__cause__ is not None and not isinstance(cause, OhloraError):
                 cause = cause.__cause__
             raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
+
+    def _check(self) -> None:
+        """Checks what only goes wrong hours later: settings of the trainer against the stage's, folders to be written."""
+        fitting, stage, trainer = self.config.subcommand == "fit", self.model, self.trainer
+        if fitting and not stage.automatic_optimization:
+            for name, off in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
+                if (value := getattr(trainer, name)) not in off:
+                    raise ConfigError(
+                        f"trainer.{name} is {value}; {type(stage).__name__} takes its own optimizer steps, in which it "
+                        "has no effect. Leave it out"
+                    )
+        # A checkpoint holds the parameters at least.
+        size = sum(tensor.nbytes for tensor in stage.state_dict().values()) if fitting and stage.resumable else 0
+        checks.writable(trainer.default_root_dir, size)
+        if self.config.subcommand != "validate" and isinstance(output := getattr(stage, "output", None), Path):
+            if output.is_dir() and output.suffix == ".csv":
+                raise ConfigError(f"model.init_args.output is {output}, which is a folder; expected a file to write")
+            checks.writable(output.parent if output.suffix == ".csv" else output)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Adds the line of progress, unless it is off or the user chose another; it hears of each step first."""
@@ -166,7 +184,11 @@ class CLI(LightningCLI):
         chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if settings.get("enable_progress_bar") is not False and not chosen:
             kwargs["callbacks"] = [Progress(), *callbacks]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if settings.get("strategy") == "auto" and trainer.world_size > 1:
+            # Phases of a step, and members of an ensemble, leave parameters out, for which plain DDP has no patience.
+            trainer = super().instantiate_trainer(**kwargs, strategy="ddp_find_unused_parameters_true")
+        return trainer
 
     def after_validate(self) -> None:
         """Says what was measured: no stage does, since a validation is part of its training."""
@@ -210,26 +232,18 @@ def run(words: list[str], world: World, traceback: bool) -> int:
     except SIGTERMException:
         return 128 + signal.SIGTERM
     except Exception as error:
-        readable = _readable(error)
+        readable = _readable(error, words)
         if traceback or readable is None:
             raise
-        print(f"ohlora: {readable}", file=sys.stderr)
+        mistakes.report("ohlora", readable)
         return 2
     return 0
 
 
-def _readable(error: Exception) -> str | None:
+def _readable(error: Exception, words: list[str]) -> str | None:
     """One line for an error the user can mend; None for any other."""
-    if isinstance(error, OhloraError):
-        text = str(error)
-        if "Original Traceback" in text:  # of a loader process: the message is its last line
-            text = text.strip().splitlines()[-1].partition(": ")[2]
-        return " ".join(text.split())
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        where = f"{error.filename} cannot be written: " if error.filename else ""
-        return f"{where}{error.strerror}. Make room and go on with --ckpt_path last"
     if not isinstance(error, ArgumentError):
-        return None
+        return mistakes.readable(error, "go on with --ckpt_path last" if words[0] == "fit" else mistakes.AGAIN)
     if now := renamed.now_called(str(error)):
         return now
     lines = [text for line in str(error).splitlines() if (text := re.sub(r"^[-\s]+", "", line).strip())]
@@ -258,7 +272,7 @@ def _quiet() -> None:
 def _no_advice(record: logging.LogRecord) -> bool:
     """Whether Lightning says more than configuration and ``ohlora doctor`` do; it has no switch for these lines."""
     return not re.search(
-        r"litlogger|`weights_only` was not set|Seed set to|[GTH]PU available|`Trainer\.\w+` stopped|"
+        r"litlogger|`weights_only` was not set|Seed set to|will override existing callbacks|[GTH]PU available|`Trainer\.\w+` stopped|"
         r"LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES",
         record.getMessage(),
     )

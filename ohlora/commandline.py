@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from ohlora import pipeline, renamed, settings, usage, worlds
-from ohlora.errors import ConfigError, OhloraError
-from ohlora.utils.files import config_file, seen_from, shipped
+from ohlora.errors import ConfigError
+from ohlora.utils import mistakes
+from ohlora.utils.files import config_file, read_yaml, seen_from, shipped
 from ohlora.worlds import World
 
 
@@ -35,10 +34,11 @@ def main(args: list[str] | None = None) -> int:
                 stage = given[1] if not given[1].startswith("-") else None
                 print(usage.text(words[0], stage, world, said), end="")
                 return 0
-    except OhloraError as error:
-        if traceback:
+    except Exception as error:
+        readable = mistakes.readable(error)
+        if traceback or readable is None:
             raise
-        print(f"ohlora: {error}", file=sys.stderr)
+        mistakes.report("ohlora", readable)
         return 2
     from ohlora import cli
 
@@ -118,8 +118,8 @@ def _world_named(files: Iterable[str]) -> str | None:
     """The world that the first of some configurations with a ``world:`` names."""
     for file in files:
         try:
-            said = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+            said = read_yaml(file)
+        except ConfigError:
             continue  # the parser says what is wrong with it
         if isinstance(said, dict) and said.get("world"):
             return str(said["world"])

@@ -22,6 +22,7 @@ import yaml
 
 from ohlora import renamed, worlds
 from ohlora.errors import ConfigError, MissingArtifactError
+from ohlora.utils.files import read_yaml
 
 Node = Mapping[str, Any]
 FILE = Path(__file__).with_name("settings.json")
@@ -119,10 +120,7 @@ def _read(path: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, [file.name for file in folder.glob("*.yaml")], 1)
         meant = f"; did you mean {folder / near[0]}?" if near else ""
         raise MissingArtifactError(f"--config {path}: no such file{meant}")
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
+    given = read_yaml(path)
     return given if isinstance(given, dict) and not set(given) & {*worlds.VERBS, "__path__"} else {}
 
 
@@ -167,7 +165,7 @@ def problem(value: Any, node: Node, before: Any, place: str) -> str | None:
     if isinstance(value, Word):
         try:
             loaded = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             return None
         return problem(str(value), node, before, place) and problem(loaded, node, before, place)
     if "anyOf" in node:

@@ -15,11 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ohlora.attributes import Vocabulary, recipe
 from ohlora.errors import ConfigError
-from ohlora.utils.files import artifacts_root, seen_from, shipped
+from ohlora.utils.files import artifacts_root, read_yaml, seen_from, shipped
 
 SHIPPED = ("toy", "demo", "celeba256")
 """The worlds that come with ohlora, in the order in which they are shown."""
@@ -191,10 +189,7 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
 
 @cache
 def _said(path: Path) -> dict[str, Any]:
-    try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
+    said = read_yaml(path)
     keys = ("about", "base", "root", "overlays", "names", "hints", "attributes", "stages")
     if not isinstance(said, dict):
         raise ConfigError(f"{path} holds {type(said).__name__}; expected settings: {', '.join(keys)}")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ohlora.datamodules.sampler import CountedLoader, CountedSampler
 from ohlora.errors import ConfigError
-from ohlora.utils import counted, images
+from ohlora.utils import checks, counted, images
 from ohlora.utils.clock import Clock
 
 Sample = dict[str, Any]
@@ -73,6 +73,9 @@ class ImageDataModule(L.LightningDataModule):
 
     def __init__(self, batch_size: int = 16, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
         super().__init__()
+        checks.at_least(1, batch_size=batch_size)
+        checks.at_least(0, num_workers=num_workers)
+        checks.seeds(seed=seed)
         self.batch_size, self.seed, self.num_workers, self.flip = batch_size, seed, num_workers, flip
 
     def connect(self, clock: Clock) -> None:

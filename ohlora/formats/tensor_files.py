@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ohlora.errors import FormatError, StorageError
+from ohlora.formats import foreign_files
 from ohlora.pipeline import require
 from ohlora.utils.files import replacing
 
@@ -71,14 +72,17 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
     try:
         metadata = _metadata(path)
     except (SafetensorError, OSError) as error:
-        hint = "foreign checkpoints are read by: ohlora import-weights" if path.suffix != ".safetensors" else error
-        raise FormatError(f"{path} is not a readable safetensors file ({hint})") from error
+        said = foreign_files.described_file(path)
+        raise FormatError(f"{path} is not a readable safetensors file: it {said}; expected {what}") from error
     if metadata.get("format") != format:
         raise FormatError(
             f"{path} is a safetensors file, but not {what} written by ohlora (format {metadata.get('format')!r}); "
             f"expected format {format!r}"
         )
-    found = int(metadata["format_version"])
+    try:
+        found = int(metadata["format_version"])
+    except (KeyError, ValueError) as error:
+        raise FormatError(f"{path} does not say its format_version; get it or make it again") from error
     if found > version:
         raise FormatError(f"{path} has format version {found}; this ohlora reads up to {version}: update it")
     rest = {key: _decoded(value) for key, value in metadata.items() if key not in ("format", "format_version")}
@@ -106,5 +110,8 @@ def files_of(folder: str | Path, format: str) -> tuple[list[Path], list[Path]]: 
 
 def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """The tensors of a file whose metadata were read; ``names`` limits them, so that no others are loaded."""
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} lacks a tensor or is damaged ({error}); get it or make it again") from error

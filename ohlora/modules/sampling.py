@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -22,8 +22,8 @@ from ohlora.modules.base import Stage
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import NoiseMode
 from ohlora.networks.sampling import counted_images, counted_latents
-from ohlora.utils import counted, figures, images
-from ohlora.utils.files import read_rows, write_json, write_rows
+from ohlora.utils import checks, counted, figures, images
+from ohlora.utils.files import read_json, read_rows, write_json, write_rows
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.csv"
@@ -41,6 +41,7 @@ class _Sampling(Stage[Latents]):
 
     def __init__(self, generator: str, output: str, seed: int, noise_mode: Literal["const", "random"]) -> None:
         super().__init__()
+        checks.seeds(seed=seed)
         self.path, self.output, self.seed = Path(generator), Path(output), seed
         self.noise_mode: NoiseMode = noise_mode
         self.generator = network_files.load_generator(self.path)
@@ -65,7 +66,7 @@ class _Sampling(Stage[Latents]):
         """Refuses a folder that holds results of other settings, by a ConfigError that names them."""
         path, wanted, filled = self.output / SETTINGS, self.settings(), self.output / self.holds
         if path.is_file():
-            found = sample_files.renamed(json.loads(path.read_text(encoding="utf-8")))
+            found = sample_files.renamed(read_json(path))
             differing = [f"{k} {found.get(k)!r} there, {v!r} now" for k, v in wanted.items() if found.get(k) != v]
             if differing:
                 raise ConfigError(
@@ -132,6 +133,8 @@ class Generate(_Sampling):
         truncation_cutoff: int = 0,
     ) -> None:
         super().__init__(generator, output, seed, noise_mode)
+        checks.at_least(0, truncation_cutoff=truncation_cutoff)
+        checks.at_least(-math.inf, truncation_psi=truncation_psi)
         self.save_hyperparameters()
         self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
 
@@ -264,7 +267,7 @@ class Sample(_Sampling):
         """Writes the medians, and shows scores and images."""
         path = self.output / sample_files.MEDIANS
         considered = min(count, self.median_count)
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        stored = read_json(path) if path.is_file() else {}
         if not self._made and stored.get("count") == considered:
             print(f"all {count} samples are in {self.output}: nothing to do")
             return
