@@ -110,6 +110,7 @@ class CLI(LightningCLI):
         command = str(self.config.subcommand)
         config = self.config[command]
         self.checkpoint: Path | None = None
+        self.content: dict[str, Any] = {}
         if config.get("ckpt_path") is None:
             return
         stage = pkgutil.resolve_name(config.model.class_path)
@@ -122,7 +123,13 @@ class CLI(LightningCLI):
             raise MissingArtifactError(f"--ckpt_path {given}: no such file; 'last' finds the stage's newest checkpoint")
         self.checkpoint = path
         config.ckpt_path = str(path)
-        content = read_checkpoint(path)
+        of_run = tracking.run_of(path.resolve())
+        if command == "fit" and of_run is not None and of_run.parent.parent != Path(stage_dir).resolve():
+            raise ConfigError(
+                f"{path} belongs to a run of the stage in {of_run.parent.parent}, and trainer.default_root_dir is "
+                f"{stage_dir}; name a checkpoint of this stage, or --ckpt_path last"
+            )
+        content = self.content = read_checkpoint(path)
         self.run_id = content.get("wandb_run_id")
         stored = dict(content.get("hyper_parameters", {}))
         stored.pop("_instantiator", None)
@@ -168,13 +175,15 @@ class CLI(LightningCLI):
                         f"trainer.{name} is {value}; {type(stage).__name__} takes its own optimizer steps, in which it "
                         "has no effect. Leave it out"
                     )
+        if fitting and self.content:
+            stage.check_checkpoint(self.content)
         # A checkpoint holds the parameters at least.
         size = sum(tensor.nbytes for tensor in stage.state_dict().values()) if fitting and stage.resumable else 0
         checks.writable(trainer.default_root_dir, size)
         if self.config.subcommand != "validate" and isinstance(output := getattr(stage, "output", None), Path):
-            if output.is_dir() and output.suffix == ".csv":
-                raise ConfigError(f"model.init_args.output is {output}, which is a folder; expected a file to write")
             checks.writable(output.parent if output.suffix == ".csv" else output)
+            if output.suffix == ".csv" and os.path.isdir(output):
+                raise ConfigError(f"model.init_args.output is {output}, which is a folder; expected a file to write")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Adds the line of progress, unless it is off or the user chose another; it hears of each step first."""
@@ -199,6 +208,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Gives the run its folder: a new one, or the one of the checkpoint it goes on from."""
         config = self.config[str(self.config.subcommand)]
+        checks.writable(config.trainer.default_root_dir or ".")
         if self.config.subcommand == "predict":
             config.return_predictions = False  # they are in files, and all together may not fit into memory
         elif self.config.subcommand in ("validate", "test"):

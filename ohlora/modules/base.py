@@ -100,8 +100,12 @@ class Stage(L.LightningModule, Generic[Data]):
         ]
         return (optimizers, [schedule(optimizer) for optimizer in optimizers]) if schedule else optimizers
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def check_checkpoint(self, checkpoint: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> None:
         """Insists on a checkpoint of the networks and optimizers that are configured.
+
+        Args:
+            checkpoint: Its content.
+            state: What it must hold; None takes the parameters, which are known before there are data.
 
         Raises:
             ConfigError: Naming what differs.
@@ -115,9 +119,9 @@ class Stage(L.LightningModule, Generic[Data]):
         ]
         if differing:
             raise ConfigError(f"{shortened(differing)}; {advice}")
-        here, there = self.state_dict(), checkpoint["state_dict"]
+        here, there = state if state is not None else dict(self.named_parameters()), checkpoint["state_dict"]
         wrong = [f"{name} is missing" for name in here if name not in there]
-        wrong += [f"{name} is not known" for name in there if name not in here]
+        wrong += [f"{name} is not known" for name in there if state is not None and name not in here]
         wrong += [
             f"{name} has shape {tuple(there[name].shape)}, expected {tuple(value.shape)}"
             for name, value in here.items()
@@ -130,9 +134,9 @@ class Stage(L.LightningModule, Generic[Data]):
         states = checkpoint["optimizer_states"]
         if len(states) != len(optimizers):
             raise ConfigError(f"the checkpoint holds {len(states)} optimizers, expected {len(optimizers)}; {advice}")
-        for optimizer, state in zip(optimizers, states, strict=True):
-            groups = zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=False)
-            if len(optimizer.param_groups) != len(state["param_groups"]) or any(
+        for optimizer, stepped in zip(optimizers, states, strict=True):
+            groups = zip(optimizer.state_dict()["param_groups"], stepped["param_groups"], strict=False)
+            if len(optimizer.param_groups) != len(stepped["param_groups"]) or any(
                 len(group["params"]) != len(of_state["params"])
                 or (group.keys() - of_state.keys() and of_state.keys() - group.keys() - {"initial_lr"})
                 or any(group.get(name) != of_state.get(name) for name in ("amsgrad", "centered"))
@@ -142,6 +146,10 @@ class Stage(L.LightningModule, Generic[Data]):
                     f"the checkpoint's optimizer was not a {type(optimizer).__name__} of these settings and parameters; "
                     f"{advice}"
                 )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See :meth:`check_checkpoint`; now that there are data, of everything."""
+        self.check_checkpoint(checkpoint, self.state_dict())
 
     def on_train_start(self) -> None:
         """Drops logged rows that a resumed run measures again, and lets configured settings win over a checkpoint's.

@@ -68,6 +68,8 @@ def writable(folder: str | Path, need: int = 0) -> None:
         StorageError: Saying what is in the way.
     """
     folder = Path(folder)
+    if "\0" in str(folder):
+        raise StorageError(f"{folder}: no name of a folder; choose another folder")
     try:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not there.is_dir():
@@ -76,14 +78,12 @@ def writable(folder: str | Path, need: int = 0) -> None:
             probe.write(b"\0" * 4096)
             probe.flush()
         free = shutil.disk_usage(there).free
-    except (OSError, ValueError) as error:
-        if isinstance(error, StorageError):
-            raise
-        code = error.errno if isinstance(error, OSError) else None
-        full = code in (errno.ENOSPC, errno.EDQUOT)
-        advice = "make room there or choose another folder" if full else "choose another folder, or change this one's"
-        what = error.strerror if isinstance(error, OSError) else error
-        raise StorageError(f"{folder} cannot be written: {what}; {advice}{'' if full else ' permissions'}") from error
+    except StorageError:
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "make room there or choose another folder" if full else "choose another folder, or make this one writable"
+        raise StorageError(f"{folder} cannot be written: {error.strerror}; {advice}") from error
     if free < need:
         raise StorageError(
             f"{folder} has {free / 2**20:,.1f} MiB free, and at least {need / 2**20:,.1f} MiB are needed; make room "

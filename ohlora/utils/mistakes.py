@@ -122,7 +122,7 @@ def _of_library(error: BaseException, again: str) -> str | None:
                 return text
             case "wandb", _:
                 return f"W&B: {text}. WANDB_MODE=offline goes on without it"
-            case "safetensors_rust", "SafetensorError":
+            case "safetensors", "SafetensorError":
                 return f"a safetensors file cannot be used ({text})"
             case ("pickle" | "_pickle"), "UnpicklingError":
                 return f"a checkpoint or pickle cannot be read ({text}): it is damaged or something else; get it again"
