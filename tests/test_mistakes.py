@@ -37,7 +37,11 @@ from tests.toy_tables import brightness_table
 Run = Callable[..., int]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 12345\n"
 HTML = b"<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head></html>"
-STOPPING = ["--trainer.callbacks+", "lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.init_args.monitor"]
+STOPPING = [
+    "--trainer.callbacks+",
+    "lightning.pytorch.callbacks.EarlyStopping",
+    "--trainer.callbacks.init_args.monitor",
+]
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -73,7 +77,10 @@ def files_in(folder: Path) -> dict[Path, tuple[int, int]]:
         (["--model.init_args.r1_gamma", "-1"], "r1_gamma is -1.0; expected at least 0"),
         (["--model.init_args.ema_kimg", "0"], "ema_kimg is 0.0; expected more than 0"),
         (["--model.init_args.w_avg_beta", "3"], "w_avg_beta is 3.0; expected 0 to 1"),
-        (["--model.init_args.generator_optimizer.init_args.lr", "-1"], "generator_optimizer: ValueError: Invalid learn"),
+        (
+            ["--model.init_args.generator_optimizer.init_args.lr", "-1"],
+            "generator_optimizer: ValueError: Invalid learn",
+        ),
         (["--model.init_args.discriminator_optimizer", "torch.optim.LBFGS"], "discriminator_optimizer: TypeError"),
         (["--model.init_args.schedule", "torch.optim.lr_scheduler.ReduceLROnPlateau"], "schedule: TypeError"),
         (["--model.init_args.trainable_generator", "[]"], "trainable_generator is []; expected at least one"),
@@ -126,7 +133,11 @@ def test_settings_of_other_trainings(
     conf: str, words: list[str], part: str, tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = brightness_table(tmp_path / "data", 60)[0]
-    data = ["--data.init_args.annotations", str(table)] if conf == "filter" else ["--data.init_args.manifests", f"[{table}]"]
+    data = (
+        ["--data.init_args.annotations", str(table)]
+        if conf == "filter"
+        else ["--data.init_args.manifests", f"[{table}]"]
+    )
     assert ohlora("fit", conf, *data, "--trainer.max_epochs", "2", *words) == 2
     assert part in said(capsys)
 
@@ -214,7 +225,9 @@ def test_a_disk_without_room_for_a_checkpoint(
 
 def test_a_full_disk_names_the_file_and_the_way_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a.csv"))
-    assert str(mistakes.readable(full)).endswith("a.csv cannot be written: No space left on device. Make room, then run the same command again")
+    assert str(mistakes.readable(full)).endswith(
+        "a.csv cannot be written: No space left on device. Make room, then run the same command again"
+    )
     assert str(mistakes.readable(full, "go on with --ckpt_path last")).endswith("go on with --ckpt_path last")
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -247,7 +260,10 @@ def test_a_full_disk_names_the_file_and_the_way_on(monkeypatch: pytest.MonkeyPat
         (json.JSONDecodeError("bad", "x", 0), "a JSON file cannot be read"),
         (MemoryError(), "memory is not enough (MemoryError). Lower data.init_args.batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "the GPU's memory is not enough"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), "memory is not"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+            "memory is not",
+        ),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "lower data.init_args.num_workers"),
         (RuntimeError("PytorchStreamReader failed reading zip archive"), "a checkpoint of torch cannot be read"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "set TMPDIR to a folder with room"),
@@ -309,7 +325,9 @@ def disguises() -> dict[str, tuple[bytes, str]]:
 
 @pytest.mark.parametrize("name", disguises())
 @pytest.mark.parametrize("suffix", ["pth", "safetensors", "pkl"])
-def test_downloads_that_are_something_else(name: str, suffix: str, tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_downloads_that_are_something_else(
+    name: str, suffix: str, tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     content, expected = disguises()[name]
     path = tmp_path / f"weights.{suffix}"
     path.write_bytes(content)
@@ -334,7 +352,9 @@ def test_weights_within_a_runners_checkpoint_and_wrapped(tmp_path: Path) -> None
         "plain": {"generator_smooth": state},
         "runner": {"models": {"generator_smooth": state, "generator": state}, "iter": 7, "batch_size": 4},
         "ddp": {"models": {"generator_smooth": {f"module.{key}": value for key, value in state.items()}}},
-        "compiled": {"models": {"generator_smooth": {f"_orig_mod.module.{key}": value for key, value in state.items()}}},
+        "compiled": {
+            "models": {"generator_smooth": {f"_orig_mod.module.{key}": value for key, value in state.items()}}
+        },
     }
     for name, content in nested.items():
         torch.save(content, tmp_path / f"{name}.pth")
@@ -401,7 +421,10 @@ def test_resuming_with_other_networks_or_optimizers(
     before = files_in(tmp_path / "stage")
     model = "--model.init_args."
     for words, part in (
-        ([f"{model}trainable_generator", "[mapping.*]"], "trainable_generator is ['mapping.*', 'synthesis.block4.*'] in"),
+        (
+            [f"{model}trainable_generator", "[mapping.*]"],
+            "trainable_generator is ['mapping.*', 'synthesis.block4.*'] in",
+        ),
         ([f"{model}trainable_discriminator", "['*']"], "trainable_discriminator is ['epilogue.*'] in the checkpoint"),
         ([f"{model}frozen_blocks", "1"], "frozen_blocks is 0 in the checkpoint and 1 now"),
         ([f"{model}add_labels", "2", f"{model}labels", "normal"], "add_labels is 0 in the checkpoint and 2 now"),

@@ -170,7 +170,15 @@ def test_what_does_not_train_needs_no_strategy(tmp_path: Path, weights: tuple[Pa
         "model.init_args.r1_interval": 2,
         "data.init_args.folder": image_folder,
     }
-    run("fit", "--config", str(CONF / "finetune.yaml"), *options(settings), *TWO, "--trainer.default_root_dir", str(tmp_path))
+    run(
+        "fit",
+        "--config",
+        str(CONF / "finetune.yaml"),
+        *options(settings),
+        *TWO,
+        "--trainer.default_root_dir",
+        str(tmp_path),
+    )
     assert network_files.read_metadata(tmp_path / "generator.safetensors")["provenance"]["images_seen"] == 32
 
 
@@ -182,7 +190,11 @@ def test_one_image_for_two_processes(tmp_path: Path, weights: tuple[Path, Path],
     root = {"trainer.default_root_dir": tmp_path / "stage"}
     words = options({**networks, **root, "data.init_args.folder": image_folder})
     run("fit", "--config", str(CONF / "finetune.yaml"), *words, *TWO)
-    made = {"model.init_args.generator": weights[0], "model.init_args.output": tmp_path / "made", "data.init_args.count": 1}
+    made = {
+        "model.init_args.generator": weights[0],
+        "model.init_args.output": tmp_path / "made",
+        "data.init_args.count": 1,
+    }
     run("predict", "--config", str(CONF / "generate.yaml"), *options({**made, **root}), *TWO)
     assert len(read_rows(tmp_path / "made" / "manifest.csv")) == 1
     torch.manual_seed(0)
@@ -191,6 +203,7 @@ def test_one_image_for_two_processes(tmp_path: Path, weights: tuple[Path, Path],
         "model.init_args.networks": f"[{tmp_path / 'merged.safetensors'}]",
         "model.init_args.output": tmp_path / "scores.csv",
         "data.init_args.folder": image_folder,
+        "data.init_args.manifest": "null",
     }
     run("predict", "--config", str(CONF / "scores.yaml"), *options({**scored, **root}), *TWO)
     assert len(read_rows(tmp_path / "scores.csv")) == 1

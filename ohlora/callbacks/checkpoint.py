@@ -16,7 +16,6 @@ from ohlora.tracking import checkpoint_folder, checkpoints_in, run_loggers
 from ohlora.utils import checks
 from ohlora.utils.clock import crossed, images_seen
 
-
 PARTS = frozenset({"state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers", "epoch", "global_step"})
 """What a checkpoint holds that training can go on from."""
 
@@ -120,7 +119,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise
     except Exception as error:  # torch has many ways to say so
         raise FormatError(f"{path} is a truncated or damaged checkpoint, or none at all; {expected}") from error
-    if not isinstance(content, dict) or not PARTS <= content.keys():
+    if not isinstance(content, dict) or not content.keys() >= PARTS:
         raise FormatError(f"{path} is no checkpoint of Lightning's trainer; {expected}")
     if not all(isinstance(content[name], dict) for name in ("state_dict", "loops", "callbacks")):
         raise FormatError(f"{path} is a damaged checkpoint; {expected}")

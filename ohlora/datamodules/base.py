@@ -122,10 +122,14 @@ class ImageDataModule(L.LightningDataModule):
         return self._loader(self.train_set, sampler, self.batch_size // trainer.world_size, drop_last=True)
 
     def in_order(self, dataset: ImageDataset) -> DataLoader[Sample]:
-        """Every sample once, in order; ranks take them in turn."""
+        """Every sample once, in order; ranks take them in turn.
+
+        A rank beyond the number of samples repeats the first: Lightning calls no hook of a rank without batches, and
+        the others would wait for it.
+        """
         trainer = self.trainer
         assert trainer is not None
-        mine = range(trainer.global_rank, len(dataset), trainer.world_size)
+        mine = range(trainer.global_rank, len(dataset), trainer.world_size) or range(min(1, len(dataset)))
         return self._loader(dataset, mine, max(1, self.batch_size // trainer.world_size), drop_last=False)
 
     def _loader(

@@ -238,6 +238,8 @@ class EditEvaluation(Stage[CountedLatents]):
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
         """Edits the latents of a batch, and judges the edits."""
+        if self.global_rank >= self.data.count:
+            return  # a repeated latent
         latents = self.latents("test", batch)
         group, codes, judged, unedited, steps = self._edited(latents)
         if steps is not None:  # a character needs what was tested

@@ -35,7 +35,7 @@ def wandb_reachable(seconds: float = 5.0) -> bool:
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(_address(), timeout=seconds).close()  # noqa: S310
+            urllib.request.urlopen(_address(), timeout=seconds).close()
         except urllib.error.HTTPError:
             pass  # an answer
         except urllib.error.URLError as error:

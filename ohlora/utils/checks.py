@@ -82,7 +82,9 @@ def writable(folder: str | Path, need: int = 0) -> None:
         raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "make room there or choose another folder" if full else "choose another folder, or make this one writable"
+        advice = (
+            "make room there or choose another folder" if full else "choose another folder, or make this one writable"
+        )
         raise StorageError(f"{folder} cannot be written: {error.strerror}; {advice}") from error
     if free < need:
         raise StorageError(

@@ -313,7 +313,7 @@ def read_yaml(path: str | Path) -> Any:
     """
     try:
         # The loader is safe.
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Unique)  # noqa: S506
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Unique)
     except ConfigError as error:
         raise ConfigError(f"{path}, {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date, a text that is not UTF-8

@@ -26,7 +26,14 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 NAMED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY)
 MACHINE = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EBUSY, errno.ETXTBSY)
 MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory", "std::bad_alloc")
-CHECKED_BY_LIGHTNING = ("callbacks", "trainer.connectors", "trainer.configuration_validator", "tuner", "plugins", "utilities.seed")
+CHECKED_BY_LIGHTNING = (
+    "callbacks",
+    "trainer.connectors",
+    "trainer.configuration_validator",
+    "tuner",
+    "plugins",
+    "utilities.seed",
+)
 """Modules of Lightning that check or follow settings of the trainer."""
 NETWORK = ("DistNetworkError", "DistStoreError", "DistBackendError")
 
@@ -124,7 +131,7 @@ def _of_library(error: BaseException, again: str) -> str | None:
                 return f"W&B: {text}. WANDB_MODE=offline goes on without it"
             case "safetensors", "SafetensorError":
                 return f"a safetensors file cannot be used ({text})"
-            case ("pickle" | "_pickle"), "UnpicklingError":
+            case (("pickle" | "_pickle"), "UnpicklingError"):
                 return f"a checkpoint or pickle cannot be read ({text}): it is damaged or something else; get it again"
             case "zipfile", "BadZipFile":
                 return f"a zip archive or checkpoint cannot be read ({text}); get it again"
@@ -148,7 +155,9 @@ def _of_library(error: BaseException, again: str) -> str | None:
         return f"{text}. It is needed for what was asked; install it"
     if isinstance(error, RuntimeError):
         return _of_torch(text, again) or _of_lightning(error, text)
-    return _of_lightning(error, text) if isinstance(error, (ValueError, TypeError, AttributeError, ImportError)) else None
+    return (
+        _of_lightning(error, text) if isinstance(error, (ValueError, TypeError, AttributeError, ImportError)) else None
+    )
 
 
 def _of_torch(text: str, again: str) -> str | None:
