@@ -10,48 +10,44 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ohlora import commandline, renamed, tracking, worlds
+from ohlora import commandline, outcomes, renamed, tracking, worlds
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
 from ohlora.callbacks.progress import Progress
+from ohlora.callbacks.stopping import Stopping
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.formats import network_files
 from ohlora.modules.base import Stage
-from ohlora.utils import checks, mistakes
+from ohlora.outcomes import NothingToDo
+from ohlora.tracking import RunLogger
+from ohlora.utils import checks, mistakes, signals
 from ohlora.utils.files import replacing
+from ohlora.utils.locks import Lock
 from ohlora.worlds import World
 
 OF_EACH: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False}
-PARSER: dict[str, Any] = OF_EACH | dict.fromkeys(worlds.VERBS, OF_EACH)
+PARSER: dict[str, Any] = OF_EACH | {"prog": "ohlora"} | dict.fromkeys(worlds.VERBS, OF_EACH)
 """How the parser and those of the commands read: settings are not abbreviated."""
-
-
-class SaveConfig(SaveConfigCallback):
-    """Saves the resolved configuration into the run's own folder; a resumed run keeps the earlier ones beside it."""
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Writes ``config.yaml``."""
-        folder = trainer.log_dir  # collective
-        if not trainer.is_global_zero or folder is None or not tracking.run_loggers(trainer):
-            return
-        path = Path(folder) / "config.yaml"
-        if path.is_file():
-            earlier = len(list(path.parent.glob("config.*.yaml")))
-            path.rename(path.with_name(f"config.{earlier + 1}.yaml"))
-        text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=False)
-        with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
 
 
 class CLI(LightningCLI):
     """LightningCLI with run folders, resuming by ``--ckpt_path last`` and the user's words above the checkpoint's."""
+
+    locks: ClassVar[list[Lock]] = []
+    """What the run holds."""
+    told: ClassVar[bool] = False
+    """Whether it has been said how to go on after a signal."""
+    finishing = False
+    """Whether to make a product of the checkpoint as it is, instead of training on."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the world, the checkpoint callback, which every stage has, and the project's defaults."""
@@ -130,7 +126,6 @@ class CLI(LightningCLI):
                 f"{stage_dir}; name a checkpoint of this stage, or --ckpt_path last"
             )
         content = self.content = read_checkpoint(path)
-        self.run_id = content.get("wandb_run_id")
         stored = dict(content.get("hyper_parameters", {}))
         stored.pop("_instantiator", None)
         written_by = stored.pop("_class_path", config.model.class_path)
@@ -166,37 +161,49 @@ class CLI(LightningCLI):
             raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
 
     def _check(self) -> None:
-        """Checks what only goes wrong hours later: settings of the trainer against the stage's, folders to be written."""
-        fitting, stage, trainer = self.config.subcommand == "fit", self.model, self.trainer
-        if fitting and not stage.automatic_optimization:
-            for name, off in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
-                if (value := getattr(trainer, name)) not in off:
-                    raise ConfigError(
-                        f"trainer.{name} is {value}; {type(stage).__name__} takes its own optimizer steps, in which it "
-                        "has no effect. Leave it out"
-                    )
-        if fitting and self.content:
+        """Checks what would only go wrong later: the trainer's settings and the checkpoint against the stage."""
+        stage = self.model
+        if self.config.subcommand != "fit":
+            return
+        for name, off in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
+            if not stage.automatic_optimization and (value := getattr(self.trainer, name)) not in off:
+                raise ConfigError(
+                    f"trainer.{name} is {value}; {type(stage).__name__} takes its own optimizer steps, in which it has "
+                    "no effect. Leave it out"
+                )
+        if self.content:
             stage.check_checkpoint(self.content)
-        # A checkpoint holds the parameters at least.
-        size = sum(tensor.nbytes for tensor in stage.state_dict().values()) if fitting and stage.resumable else 0
-        checks.writable(trainer.default_root_dir, size)
-        if self.config.subcommand != "validate" and isinstance(output := getattr(stage, "output", None), Path):
+
+    def _check_folders(self, command: str) -> None:
+        """Insists on folders that can be written, with room for what a checkpoint holds at least."""
+        stage, training = self.model, command == "fit" and getattr(self.model, "resumable", False)
+        size = sum(tensor.nbytes for tensor in stage.state_dict().values()) if training else 0
+        checks.writable(self.trainer.default_root_dir, size)
+        output = getattr(stage, "output", None)
+        if isinstance(output, Path) and command != "validate":
             checks.writable(output.parent if output.suffix == ".csv" else output)
-            if output.suffix == ".csv" and os.path.isdir(output):
+            if output.suffix == ".csv" and output.is_dir():
                 raise ConfigError(f"model.init_args.output is {output}, which is a folder; expected a file to write")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Adds the line of progress, unless it is off or the user chose another; it hears of each step first."""
+        """Adds what each run has: the line of progress, the way signals are heard, and a logger for the run's folder.
+
+        The line of progress is left out where it is off or the user chose another; it hears of each step first.
+        """
         settings = self._get(self.config_init, "trainer")
         callbacks = settings.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        if settings.get("enable_progress_bar") is not False and not chosen:
-            kwargs["callbacks"] = [Progress(), *callbacks]
+        shown = settings.get("enable_progress_bar") is not False and not chosen
+        kwargs["callbacks"] = [Stopping(), *([Progress()] if shown else []), *callbacks]
         trainer = super().instantiate_trainer(**kwargs)
         if settings.get("strategy") == "auto" and trainer.world_size > 1:
             # Phases of a step, and members of an ensemble, leave parameters out, for which plain DDP has no patience.
             trainer = super().instantiate_trainer(**kwargs, strategy="ddp_find_unused_parameters_true")
+        # trainer.fast_dev_run puts a logger that writes nothing in place of all others.
+        kept = [logger for logger in trainer.loggers if not isinstance(logger, DummyLogger)]
+        own = [logger for logger in kept if isinstance(logger, RunLogger)] or [RunLogger(mode="disabled")]
+        trainer.loggers = [*own, *(logger for logger in kept if logger not in own)]
         return trainer
 
     def after_validate(self) -> None:
@@ -206,48 +213,133 @@ class CLI(LightningCLI):
             print(", ".join(f"{name} {float(value):.4g}" for name, value in measured.items()))
 
     def before_instantiate_classes(self) -> None:
-        """Gives the run its folder: a new one, or the one of the checkpoint it goes on from."""
+        """Takes what commands have no use for out of the configuration."""
         config = self.config[str(self.config.subcommand)]
-        checks.writable(config.trainer.default_root_dir or ".")
         if self.config.subcommand == "predict":
             config.return_predictions = False  # they are in files, and all together may not fit into memory
         elif self.config.subcommand in ("validate", "test"):
             config.verbose = False  # Lightning's table of everything, below which the result would be lost
-        logger = config.trainer.logger
-        logged = isinstance(logger, Namespace) and str(logger.get("class_path")).endswith("RunLogger")
-        if not logged or getattr(rank_zero_only, "rank", 0) != 0:
+
+    def before_fit(self) -> None:
+        """See :meth:`_open`."""
+        outcomes.refuse_nothing(self.trainer)
+        self._open("fit")
+
+    def before_validate(self) -> None:
+        """See :meth:`_open`."""
+        self._open("validate")
+
+    def before_test(self) -> None:
+        """See :meth:`_open`."""
+        self._open("test")
+
+    def before_predict(self) -> None:
+        """See :meth:`_open`."""
+        self._open("predict")
+
+    def _open(self, command: str) -> None:
+        """Ends an idle run, and gives any other its folder: a new one, or the one of the checkpoint it goes on from.
+
+        The folder, and what a prediction, test or search fills, are locked until the process ends.
+
+        Raises:
+            NothingToDo: If there is nothing to do; nothing has been written then.
+            ConfigError: If another run holds folder or output.
+        """
+        fitting, stage = command == "fit", self.model
+        of_checkpoint = tracking.run_of(self.checkpoint) if self.checkpoint and fitting else None
+        root = Path(self.trainer.default_root_dir)
+        if isinstance(stage, Stage):
+            stage.finishing = self.finishing
+            reason = stage.nothing_to_do(self.trainer, self.content if fitting else None) if command != "test" else None
+            made = [folder / name for folder in (root, of_checkpoint or root) for name in stage.products[-1:]]
+            if reason is not None and all(map(network_files.is_whole, made)):
+                raise NothingToDo(f"{reason}: nothing to do")
+        self._check_folders(command)
+        if getattr(rank_zero_only, "rank", 0) != 0:
             return
-        run_dir = tracking.run_of(self.checkpoint) if self.checkpoint and self.config.subcommand == "fit" else None
-        if run_dir is not None and self.run_id is not None:
-            logger.init_args.run_id = self.run_id
-        logger.init_args.run_dir = str(run_dir or tracking.new_run(config.trainer.default_root_dir or "."))
+        if isinstance(stage, Stage) and stage.output is not None and command != "validate":
+            self.locks.append(Lock(stage.output))
+        run = of_checkpoint or tracking.new_run(root)
+        self.locks.append(Lock(run))
+        for logger in tracking.run_loggers(self.trainer):
+            logger.run_dir = str(run)
+            if fitting and of_checkpoint is not None and self.content.get("wandb_run_id") is not None:
+                logger.run_id = self.content["wandb_run_id"]
+        if not self.finishing:
+            self._save_config(run / "config.yaml", command)
+
+    def _save_config(self, path: Path, command: str) -> None:
+        """Saves the resolved configuration; a resumed run keeps the earlier ones beside it."""
+        if path.is_file():
+            earlier = len(list(path.parent.glob("config.*.yaml")))
+            path.rename(path.with_name(f"config.{earlier + 1}.yaml"))
+        text = self._parser(command).dump(self.config[command], skip_unset=False, skip_link_targets=False)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs the command; says how to go on if a signal stops it."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            number = signals.received()
+            if number is not None and self.trainer.is_global_zero and isinstance(self.model, Stage):
+                print(f"stopped by {number.name} {self.model.how_to_go_on()}")
+                type(self).told = True
+            raise
 
 
-def run(words: list[str], world: World, traceback: bool) -> int:
+class Finish(CLI):
+    """Makes the product of a run's newest checkpoint."""
+
+    finishing = True
+
+
+def run(words: list[str], world: World, traceback: bool, cli: type[CLI] = CLI) -> int:
     """Runs one command of a stage.
 
     Args:
         words: Its long form, see :func:`ohlora.commandline.expanded`.
         world: The world it speaks of.
         traceback: Whether errors that the user can mend are raised as well.
+        cli: What runs it.
 
     Returns:
-        The exit code: 0 when done, 2 for an error the user can mend, shown as one line, and 143 for a run that SIGTERM
-        stopped.
+        The exit code: 0 when done, 2 for an error the user can mend, shown as one line, 143 for a run that SIGTERM
+        stopped, and 130 for one that Ctrl-C stopped.
     """
     _quiet()
-    try:
-        commandline.use(world)
-        CLI(save_config_callback=SaveConfig, seed_everything_default=0, parser_kwargs=PARSER, args=words)
-    except SIGTERMException:
-        return 128 + signal.SIGTERM
-    except Exception as error:
-        readable = _readable(error, words)
-        if traceback or readable is None:
-            raise
-        mistakes.report("ohlora", readable)
-        return 2
+    cli.locks, cli.told = [], False
+    with signals.handled():
+        try:
+            commandline.use(world)
+            cli(save_config_callback=None, seed_everything_default=0, parser_kwargs=PARSER, args=words)
+        except NothingToDo as reason:
+            print(reason)
+        except (SIGTERMException, signals.Stopped):
+            return _stopped(cli.told)
+        except Exception as error:
+            if signals.received() is not None:  # what a signal stopped elsewhere, such as a loader process
+                return _stopped(cli.told)
+            readable = _readable(error, words)
+            if traceback or readable is None:
+                raise
+            mistakes.report("ohlora", readable)
+            return 2
+        finally:
+            signals.release()
+            for lock in cli.locks:
+                lock.release()
     return 0
+
+
+def _stopped(told: bool) -> int:
+    """The exit code of a run that a signal stopped."""
+    number = signals.received() or signal.SIGTERM
+    if not told and getattr(rank_zero_only, "rank", 0) == 0:
+        print(f"stopped by {number.name} before anything was written; the same command starts anew")
+    return 128 + number
 
 
 def _readable(error: Exception, words: list[str]) -> str | None:
@@ -282,7 +374,8 @@ def _quiet() -> None:
 def _no_advice(record: logging.LogRecord) -> bool:
     """Whether Lightning says more than configuration and ``ohlora doctor`` do; it has no switch for these lines."""
     return not re.search(
-        r"litlogger|`weights_only` was not set|Seed set to|will override existing callbacks|[GTH]PU available|`Trainer\.\w+` stopped|"
-        r"LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES",
+        r"litlogger|`weights_only` was not set|Restored all states|Seed set to|[GTH]PU available|"
+        r"`Trainer\.\w+` stopped|LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES|Running in `fast_dev_run` mode|"
+        r"Detected KeyboardInterrupt|will override existing callbacks",
         record.getMessage(),
     )

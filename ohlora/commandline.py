@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+import re
 import sys
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from ohlora import pipeline, renamed, settings, usage, worlds
 from ohlora.errors import ConfigError
 from ohlora.utils import mistakes
+from ohlora.utils.commands import Parser
 from ohlora.utils.files import config_file, read_yaml, seen_from, shipped
 from ohlora.worlds import World
 
@@ -34,6 +36,9 @@ def main(args: list[str] | None = None) -> int:
                 stage = given[1] if not given[1].startswith("-") else None
                 print(usage.text(words[0], stage, world, said), end="")
                 return 0
+            read = r"-[^-\d]|--config|--print_config|--(\S+\.)?help"  # may name a stage, or ask
+            if not asked and not said.get("model") and not any(re.match(read, word) for word in words):
+                raise ConfigError(f"{words[0]} needs a stage, or --config FILE; {_expected(world, words[0])}")
     except Exception as error:
         readable = mistakes.readable(error)
         if traceback or readable is None:
@@ -94,10 +99,16 @@ def _words_of(world: World, verb: str, name: str) -> list[str]:
         raise ConfigError(f"{name} is not run by {verb}; it is run by: {world.command(stage)}")
     files = world.configs(name)
     if not files:
-        known = ", ".join(stage.name for stage in world.stages.values() if stage.configured)
-        raise ConfigError(f"the world {world.name} has no stage {name}; expected one of {known}")
+        near = get_close_matches(name, [stage.name for stage in world.stages.values() if stage.configured], 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"the world {world.name} has no stage {name}; {meant}{_expected(world, verb)}")
     options = world.words(stage.options) if stage is not None else []
     return [*(word for file in files for word in ("--config", str(file))), *options]
+
+
+def _expected(world: World, verb: str) -> str:
+    names = ", ".join(stage.name for stage in world.stages_of(verb))
+    return f"{verb} runs {names}" if names else f"the world {world.name} has none that {verb} runs"
 
 
 def _refuse_renamed(verb: str, name: str) -> None:
@@ -108,7 +119,7 @@ def _refuse_renamed(verb: str, name: str) -> None:
 
 
 def _world_option(words: list[str]) -> str | None:
-    parser = argparse.ArgumentParser(prog="ohlora", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="ohlora", add_help=False, allow_abbrev=False)
     parser.add_argument("--world")
     found: str | None = parser.parse_known_args(words)[0].world
     return found

@@ -6,7 +6,6 @@ stage on the line.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 
 from ohlora import pipeline, settings, worlds
@@ -14,7 +13,7 @@ from ohlora.commandline import expanded
 from ohlora.commands import COMMANDS
 from ohlora.errors import OhloraError
 from ohlora.usage import COMMON
-from ohlora.utils.commands import command
+from ohlora.utils.commands import Parser, command
 
 SCRIPTS = {
     "bash": r"""# ohlora completion bash > ~/.local/share/bash-completion/completions/ohlora
@@ -75,9 +74,7 @@ def candidates(words: Sequence[str]) -> list[str]:
 
 def _stages(verb: str) -> Iterable[str]:
     for world in map(pipeline.world, (worlds.DEFAULT, *worlds.SHIPPED)):
-        for stage in world.stages.values():
-            if stage.command == ("fit" if verb == "validate" else verb):
-                yield stage.name
+        yield from (stage.name for stage in world.stages_of(verb))
 
 
 def _settings(before: Sequence[str]) -> dict[str, settings.Node]:
@@ -110,7 +107,7 @@ def main(args: list[str] | None = None) -> None:
     if args and args[0] == "--words":  # what the scripts ask at every Tab
         print("\n".join(candidates(args[1:])))
         return
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ohlora completion",
         description="Prints what makes a shell complete commands of ohlora; its first line says where to put it.",
     )

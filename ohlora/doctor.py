@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -13,7 +12,7 @@ from typing import Any
 
 from ohlora import __version__, pipeline
 from ohlora.utils.accounts import wandb_key_found
-from ohlora.utils.commands import command
+from ohlora.utils.commands import Parser, command
 from ohlora.utils.files import artifacts_root
 from ohlora.worlds import SHIPPED, World
 
@@ -100,7 +99,7 @@ def _shown(text: str) -> str:
 @command("ohlora")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ohlora doctor",
         description="Says what is installed, what it can use, what has been made, and what is next.",
     )

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ import yaml
 
 from ohlora import pipeline, renamed, worlds
 from ohlora.errors import ConfigError
-from ohlora.utils.commands import command
+from ohlora.utils.commands import Parser, command
 from ohlora.utils.files import replacing
 from ohlora.worlds import Stage, World
 
@@ -135,7 +134,7 @@ def everything() -> dict[Path, str]:
 @command("ohlora pipeline")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ohlora pipeline", description="Lists the stages of a world, or writes what is generated from them."
     )
     parser.add_argument("--world", help=f"{', '.join(worlds.SHIPPED)}, or the path of a world's file (default: all)")

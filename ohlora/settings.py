@@ -86,11 +86,11 @@ def check(words: Sequence[str]) -> dict[str, Any]:
             continue
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals and left and not left[0].startswith("--"):
-            value = left.pop(0)
-        elif not equals:
-            continue  # the parser knows whether a value must follow
-        if name.endswith("help") or name == "print_config":
+            value, equals = left.pop(0), " "
+        if name.endswith("help") or name.startswith("print_config"):
             continue
+        if not equals:
+            raise ConfigError(f"--{name}: a value must follow")
         if name == "config":
             where, given = f"{value}: ", _read(value)
         else:

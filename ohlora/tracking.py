@@ -85,6 +85,12 @@ def run_of(checkpoint: str | Path) -> Path | None:
     return folder.parent if folder.name == "checkpoints" and folder.parent.parent.name == "runs" else None
 
 
+def run_folder(trainer: L.Trainer) -> Path:
+    """Where a run writes: its own folder, or without one the stage's; known to rank zero."""
+    folders = [logger.run_dir for logger in run_loggers(trainer) if logger.run_dir is not None]
+    return Path(folders[0] if folders else trainer.default_root_dir)
+
+
 def run_loggers(trainer: L.Trainer) -> list[RunLogger]:
     """The loggers of a trainer that write to the run folder."""
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]

@@ -50,7 +50,7 @@ def text(verb: str, stage: str | None, world: World, said: Mapping[str, Any]) ->
     lines = [f"usage: ohlora {verb} STAGE [--world WORLD] [--setting VALUE] ..."]
     lines += [f"       ohlora {verb} --config FILE ... [--setting VALUE] ...", ""]
     if stage is None:
-        of = [name for name, one in world.stages.items() if one.command == ("fit" if verb == "validate" else verb)]
+        of = [one.name for one in world.stages_of(verb)]
         lines += [f"stages of the world {world.name}:"]
         lines += [*textwrap.wrap(", ".join(of), width, initial_indent="  ", subsequent_indent="  "), ""]
     elif stage in world.stages:

@@ -118,6 +118,10 @@ class World:
         overlays = [seen_from(Path.cwd(), folder / f"{name}.yaml") for folder in self.overlays]
         return [path for path in (recipe, *overlays) if path.is_file()]
 
+    def stages_of(self, verb: str) -> list[Stage]:
+        """The stages that are run by ``fit``, ``test`` or ``predict``; ``validate`` takes those of ``fit``."""
+        return [stage for stage in self.stages.values() if stage.command == ("fit" if verb == "validate" else verb)]
+
     def words(self, text: str) -> list[str]:
         """The words of a command or of options, with paths in place of ``{name}``."""
         return [re.sub(r"\{(\S+?)\}", lambda found: self.path(found[1]).as_posix(), word) for word in shlex.split(text)]

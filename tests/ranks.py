@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,17 @@ class StopAfter(L.Callback):
         if self._seen == self.batches:
             trainer.save_checkpoint(Path(str(trainer.log_dir)) / "checkpoints" / "images-0000000001.ckpt")
             raise OhloraError("told to stop")
+
+
+class Slowly(L.Callback):
+    """Takes half a minute for each batch, in small pieces; says in the run's folder that it has begun."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Waits."""
+        (Path(str(trainer.log_dir)) / "slowly").touch()
+        for _piece in range(300):
+            time.sleep(0.1)
+
+    def on_predict_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Waits."""
+        self.on_train_batch_start(trainer)

@@ -68,7 +68,16 @@ def test_mistakes_are_one_readable_line(
         (["test", "--config", "configs/vectorfind_v9.yaml"], "is now: ohlora test evaluate_v9"),
         (["fit", "generate_v1", "--world", "toy"], "run by: python -m ohlora predict generate_v1 --world toy"),
         (["fit", "merged", "--world", "toy"], "it is run by: python -m ohlora merge artifacts/toy/property_cnn"),
-        (["fit", "finetune_v9", "--world", "toy"], "the world toy has no stage finetune_v9; expected one of"),
+        (
+            ["fit", "finetune_v9", "--world", "toy"],
+            "the world toy has no stage finetune_v9; did you mean finetune_v8? fit",
+        ),
+        (
+            ["predict", "xyzzy"],
+            "the world celeba256 has no stage xyzzy; predict runs generate_original, score_original",
+        ),
+        (["fit", "--world", "toy"], "fit needs a stage, or --config FILE; fit runs filter_gender, "),
+        (["test"], "test needs a stage, or --config FILE; test runs evaluate_v8, evaluate_v9"),
         (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256"),
     ],
 )
@@ -148,6 +157,10 @@ def test_a_checkpoint_with_unknown_settings_is_refused(
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
     assert "there is no command fitt; did you mean fit? The commands are fit, " in capsys.readouterr().err
+    assert main(["--versio"]) == 2
+    assert capsys.readouterr().err == "ohlora: there is no option --versio; did you mean --version?\n"
+    assert main(["--", "fitt"]) == 2
+    assert capsys.readouterr().err == "ohlora: there is no option --; see ohlora --help\n"
 
 
 def test_traceback_shows_where_an_error_comes_from(ohlora: Run) -> None:

@@ -227,8 +227,22 @@ def test_descriptions_of_safetensors(
 
 def test_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng, seen = random.Random(0), Counter[str]()
-    pieces = ["[", "]", "{", "}", ": ", "- ", "\n", "  ", "&a ", "*a", "!!x ", "${", "null", "-1", "1e999", "\"", "#", "\t"]
-    pieces += ["trainer:", "init_args:", "class_path: ", "한글", "\x85", "true", "nan", "0x", "2020-13-45", "<<: "]
+    pieces = ["[", "]", "{", "}", ": ", "- ", "\n", "  ", "&a ", "*a", "!!x ", "${", "null", "-1", "1e999"]
+    pieces += [
+        '"',
+        "#",
+        "\t",
+        "trainer:",
+        "init_args:",
+        "class_path: ",
+        "한글",
+        "\x85",
+        "true",
+        "nan",
+        "0x",
+        "2020-13-45",
+        "<<: ",
+    ]
     for _ in range(300):
         name = rng.choice(["pretrain", "finetune", "filter", "properties", "face_parser"])
         text = (CONF / f"{name}.yaml").read_text()

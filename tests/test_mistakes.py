@@ -126,7 +126,7 @@ def test_a_gpu_that_is_not_there(accelerator: str, ohlora: Run, capsys: pytest.C
         ("properties", ["--model.init_args.network", "[]"], "network is an empty list"),
         ("properties", ["--model.init_args.schedule", "torch.optim.lr_scheduler.ReduceLROnPlateau"], "schedule: Type"),
         ("properties", [*STOPPING, "none"], "metric `none` which is not available"),
-        ("properties", [*STOPPING, "loss/validation"], "as the stage does; leave it out and set model.init_args.pat"),
+        ("properties", [*STOPPING, "loss/validation"], "as the stage does; leave it out: model.init_args.patience"),
     ],
 )
 def test_settings_of_other_trainings(
@@ -169,7 +169,7 @@ def test_folders_that_cannot_be_made(
         assert "choose another folder" in said(capsys)
     generate = ["--model.init_args.generator", str(weights[0]), "--model.init_args.output", str(folder)]
     assert ohlora("predict", "generate", *generate) == 2
-    assert "choose another folder" in said(capsys) or "\0" in place
+    assert "choose another folder" in (message := said(capsys)) or "File name too long" in message
     assert (tmp_path / "file").read_text() == "kept"
 
 

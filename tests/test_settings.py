@@ -28,6 +28,7 @@ MISTAKES = [
     (["--model.init_args.kimgg", "3"], "--model.init_args.kimgg: ohlora.modules.gan.GAN has no such setting; did you "
      "mean model.init_args.kimg?"),
     (["--model.kimgg=3"], "did you mean model.init_args.kimg?"),
+    (["--model.init_args.kimg"], "--model.init_args.kimg: a value must follow"),
     (["--model.init_args.kimg", "abc"], "--model.init_args.kimg is abc; expected a number"),
     (["--model.init_args.add_labels", "3.5"], "--model.init_args.add_labels is 3.5; expected label or a whole number"),
     (["--model.init_args.labels", "real"], "labels is real; expected none, zeros, normal or dataset"),

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ohlora.errors import FormatError, StorageError
+from ohlora.errors import FormatError, NonFiniteError, StorageError
 from ohlora.formats import foreign_files
 from ohlora.tracking import checkpoint_folder, checkpoints_in, run_loggers
 from ohlora.utils import checks
@@ -40,7 +40,7 @@ class ImagesSeenCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the clock's reading, so that a resumed run keeps the rhythm, and removes what a killed run left."""
-        self._folder = checkpoint_folder(str(trainer.log_dir))
+        self._folder = checkpoint_folder(trainer.log_dir or trainer.default_root_dir)
         self._before = self._saved = images_seen(pl_module)
         if trainer.is_global_zero:
             for half_written in self._folder.glob(".images-*.part"):
@@ -51,8 +51,10 @@ class ImagesSeenCheckpoint(Checkpoint):
         now = images_seen(pl_module)
         self._due = self._due or crossed(self._before, now, self.every_kimg)
         self._before = now
+        # Where training ends within an epoch: later Lightning takes the epoch for done.
+        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         # At the end of an epoch the checkpoint waits for the validation and what it decides.
-        if self._due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if (self._due or ends) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -65,17 +67,9 @@ class ImagesSeenCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Saves what a run has reached when SIGTERM stops it, which Lightning looks for between two batches."""
-        if not isinstance(exception, SIGTERMException) or not trainer.training:
-            return
-        self._save(trainer)
-        if trainer.is_global_zero:
-            newest = checkpoints_in(self._folder.parent)[-1:]
-            print(
-                f"stopped by SIGTERM at {newest[0]}; go on with --ckpt_path last"
-                if newest
-                else "stopped by SIGTERM before there was anything to keep; start anew"
-            )
+        """Saves what a run has reached when a signal stops it, which is between two steps."""
+        if isinstance(exception, SIGTERMException) and trainer.training:
+            self._save(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the W&B run, so that a resumed run draws on in the same curves."""
@@ -87,6 +81,12 @@ class ImagesSeenCheckpoint(Checkpoint):
         now = images_seen(trainer.lightning_module)
         if now == self._saved:
             return
+        for name, parameter in trainer.lightning_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise NonFiniteError(
+                    f"{name} is not finite after {now} images: it was not saved, and earlier checkpoints are "
+                    "untouched. Lower the learning rate and go on with --ckpt_path last"
+                )
         self._saved, self._due = now, False
         path = self._folder / f"images-{now:010d}.ckpt"
         part = path.with_name(f".{path.name}.part")

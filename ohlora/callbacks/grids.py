@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -13,7 +14,7 @@ from ohlora.errors import ConfigError
 from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_images
 from ohlora.tracking import run_loggers
-from ohlora.utils import checks, images
+from ohlora.utils import checks, images, signals
 from ohlora.utils.clock import crossed, images_seen
 
 
@@ -36,6 +37,7 @@ class LooksAtGenerator(L.Callback):
     def __init__(self, every_kimg: float) -> None:
         checks.at_least(0, every_kimg=every_kimg)
         self.every_kimg = every_kimg
+        self._owed = False
         self.looked = 0
         """Images seen when it last looked, or when this run began."""
 
@@ -46,7 +48,7 @@ class LooksAtGenerator(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks at untouched weights."""
         self._before = self.looked = images_seen(pl_module)
-        if self._before == 0:
+        if self._before == 0 or self._owed:
             self._look(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -56,16 +58,36 @@ class LooksAtGenerator(L.Callback):
             self._look(trainer, pl_module)
         self._before = now
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Looks at the end of training."""
-        self._look(trainer, pl_module, final=True)
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at the end of a whole training, when the product is safe."""
+        if getattr(pl_module, "whole", True) and not getattr(pl_module, "finishing", False):
+            self._look(trainer, pl_module, final=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether a look was cut short, which a resumed run makes up for."""
+        return {"owed": self._owed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` kept."""
+        self._owed = bool(state_dict.get("owed"))
 
     def _look(self, trainer: L.Trainer, stage: L.LightningModule, final: bool = False) -> None:
         if not isinstance(stage, Averaging):
             raise ConfigError(f"{type(stage).__name__} has no averaged generator; this callback goes with a GAN stage")
-        if trainer.is_global_zero:
-            self.look(trainer, stage, images_seen(stage), final)
-            self.looked = images_seen(stage)
+        if not trainer.is_global_zero:
+            return
+        # Of several processes, the others wait for this one at the end of the step.
+        may_be_cut = signals.at_once() if trainer.world_size == 1 else nullcontext()
+        self._owed = True
+        try:
+            with may_be_cut:
+                self.look(trainer, stage, images_seen(stage), final)
+        except signals.Stopped:
+            if final or not trainer.training or images_seen(stage) == 0:
+                raise
+            return  # the step is whole, and training stops after it
+        self._owed = False
+        self.looked = images_seen(stage)
 
 
 class SampleGrid(LooksAtGenerator):

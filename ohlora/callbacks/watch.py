@@ -11,14 +11,16 @@ from torch import Tensor
 
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.grids import Averaging, LooksAtGenerator
-from ohlora.callbacks.writers import save_product
+from ohlora.callbacks.writers import promoted, save_in_run
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance, set_distances
 from ohlora.formats import network_files
 from ohlora.networks.sampling import batched, counted_images, scored
 from ohlora.rules import Rule, all_hold, concept
-from ohlora.tracking import run_loggers
+from ohlora.tracking import run_folder, run_loggers
 from ohlora.utils import checks, figures, images
+
+BEST = "best_generator.safetensors"
 
 
 class Watch(LooksAtGenerator):
@@ -31,7 +33,8 @@ class Watch(LooksAtGenerator):
     also Fréchet and kernel distance to the training images on those features.
 
     The generator with the highest concept rate whose diversity is above the floor is kept as
-    ``best_generator.safetensors``, beside the last. Without filters there is no concept, and none is kept.
+    ``best_generator.safetensors`` in the run's folder, and put beside the last when training is completed. Without
+    filters there is no concept, and none is kept.
 
     Args:
         filters: Files of the filter ensembles; the concept is judged by what they predict.
@@ -92,10 +95,11 @@ class Watch(LooksAtGenerator):
 
     def state_dict(self) -> dict[str, Any]:
         """Diversity at the start and highest concept rate so far, which a resumed run goes on comparing with."""
-        return {"start_distance": self._start_distance, "best_rate": self._best_rate}
+        return super().state_dict() | {"start_distance": self._start_distance, "best_rate": self._best_rate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what :meth:`state_dict` kept."""
+        super().load_state_dict(state_dict)
         self._start_distance, self._best_rate = state_dict["start_distance"], state_dict["best_rate"]
 
     def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:
@@ -125,7 +129,10 @@ class Watch(LooksAtGenerator):
             shown |= conditioning
         if final:
             reals = images.to_float(stage.data.training_images(self.final, self.seed, "watch/reals"))
-            shown |= set_distances(batched(self.features, reals, device), features)
+            if len(reals) > 1:
+                shown |= set_distances(batched(self.features, reals, device), features)
+            else:
+                print("one training image has no distribution; the distances to the training images are left out")
             headlines = ("concept_rate", "diversity") if self.concept else ("diversity",)
             stage.headlines = [f"{name.replace('_', ' ')} {shown[name]:.3g}" for name in headlines]
             pictures = self._curves(trainer)
@@ -134,12 +141,24 @@ class Watch(LooksAtGenerator):
         if shown.get("concept_rate", -1.0) > self._best_rate and shown["diversity"] >= self.diversity_floor:
             self._best_rate = shown["concept_rate"]
             provenance = {name: round(shown[name], 4) for name in ("concept_rate", "diversity")}
-            save_product(trainer, "best_generator.safetensors", generator, {"images_seen": now, **provenance})
+            save_in_run(trainer, BEST, generator, {"images_seen": now, **provenance})
         # Not self.log: Lightning refuses it at the start and at the end of training, and in between repeats the last
         # value in every row until there is another.
         prefix = "final/" if final else "watch/"
         for trainers_logger in trainer.loggers:
             trainers_logger.log_metrics({f"{prefix}{name}": value for name, value in shown.items()})
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at untouched weights; the best of another run folder does not count where it is not at hand."""
+        if not (run_folder(trainer) / BEST).is_file():
+            self._best_rate = -1.0
+        super().on_train_start(trainer, pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measures thoroughly, and puts the best generator beside the last, if training was completed."""
+        super().on_fit_end(trainer, pl_module)
+        if trainer.is_global_zero and getattr(pl_module, "whole", True):
+            promoted(trainer, BEST)
 
     def _conditioning(
         self, names: Sequence[str], labels: Tensor, scores: dict[str, np.ndarray]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +17,9 @@ from torch import Tensor, nn
 
 from ohlora.errors import NonFiniteError
 from ohlora.formats import network_files
-from ohlora.tracking import run_loggers
+from ohlora.tracking import run_folder
 from ohlora.utils import images
+from ohlora.utils.files import replacing
 from ohlora.utils.ranks import gathered
 
 Scores = dict[str, float]
@@ -113,15 +116,40 @@ class TableWriter(BasePredictionWriter):
             self.write(scores)
 
 
-def save_product(
-    trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any], headline: str = ""
-) -> None:
-    """Saves a network into the run's folder and the stage's, noting stage and provenance; for rank zero.
+def save_product(trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any]) -> Path:
+    """Saves a network into the stage's folder, then into the run's, noting stage and provenance; for rank zero.
 
-    Says so, and the ``headline``: what it has reached.
+    What was measured and is no finite number is left out of the provenance. A product in the run's folder says that the
+    one of the stage was written.
+
+    Returns:
+        Where it is in the stage's folder.
     """
     stage = Path(trainer.default_root_dir)
-    # The run's folder by the loggers: trainer.log_dir is collective, and only rank zero is here.
-    for folder in dict.fromkeys([*(Path(logger.run_dir or stage) for logger in run_loggers(trainer)), stage]):
-        network_files.save_network(network, folder / file, {"stage": stage.name, **provenance})
-    print(f"wrote {stage / file}" + (f": {headline}" if headline else ""))
+    for folder in dict.fromkeys([stage, run_folder(trainer)]):
+        save_in_run(trainer, file, network, provenance, folder)
+    return stage / file
+
+
+def save_in_run(
+    trainer: L.Trainer, file: str, network: nn.Module, provenance: Mapping[str, Any], folder: Path | None = None
+) -> None:
+    """Saves a network into the run's folder only (or into ``folder``), as :func:`save_product` does."""
+    about = {"stage": Path(trainer.default_root_dir).name, **provenance}
+    network_files.save_network(network, (folder or run_folder(trainer)) / file, _measured(about))
+
+
+def promoted(trainer: L.Trainer, file: str) -> None:
+    """Puts a network of the run's folder, if it is there, into the stage's."""
+    source, target = run_folder(trainer) / file, Path(trainer.default_root_dir) / file
+    if source.is_file() and source != target:
+        with replacing(target) as part:
+            shutil.copyfile(source, part)
+
+
+def _measured(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _measured(value) if isinstance(value, Mapping) else value
+        for key, value in about.items()
+        if not (isinstance(value, float) and not math.isfinite(value))
+    }

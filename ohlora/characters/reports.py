@@ -22,7 +22,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
 from ohlora.pipeline import require
 from ohlora.utils import figures, images
-from ohlora.utils.files import read_rows, write_rows
+from ohlora.utils.files import content_stamp, read_rows, write_rows
 
 DIRECTIONS = "directions.safetensors"
 RESULTS = "test_result.csv"
@@ -62,7 +62,7 @@ def write_report(
     for what, path in (("generator", generator), ("directions", directions)):
         about[what] = network_files.fingerprint(path) if path else ""
         about[f"{what}_path"] = Path(os.path.relpath(path, folder)).as_posix() if path else ""
-    tensor_files.write(folder / LATENTS, FORMAT, FORMAT_VERSION, latents, **about)
+    tensor_files.write(folder / LATENTS, FORMAT, FORMAT_VERSION, latents, MEASURED, **about)
     write_rows(folder / STATISTICS, [statistics])
     rows = [{k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()} for row in results]
     write_rows(folder / RESULTS, rows)
@@ -119,7 +119,7 @@ class Report:
         folder = Path(folder)
         require(folder / RESULTS)
         about = tensor_files.read_metadata(folder / LATENTS, FORMAT, FORMAT_VERSION, "a file of tested latents")
-        tensors = tensor_files.read_tensors(folder / LATENTS)
+        tensors = tensor_files.read_tensors(folder / LATENTS, may_be_nan=MEASURED)
         if not about["directions"]:
             raise ConfigError(f"{folder} tested label edits, which are no steps in W; characters need directions")
         paths = {"generator": generator, "directions": directions}
@@ -130,7 +130,7 @@ class Report:
                 raise ConfigError(f"{folder} does not say which {what} was tested; name it with --{what}")
             path = paths[what] = Path(given) if given is not None else Path(os.path.normpath(folder / kept))
             require(path)
-            if network_files.fingerprint(path) != about[what]:
+            if not network_files.is_fingerprint(about[what], path):
                 raise DataError(f"{path} is not the {what} that {folder} was tested with; name that one")
         rows = read_rows(folder / RESULTS)
         if [row.get("case") for row in rows] != [str(case) for case in tensors["case"].tolist()]:
@@ -201,7 +201,7 @@ class Report:
         found: dict[int, Choice] = {}
         cases = {row["case"] for row in self.rows}
         for row in read_rows(path):
-            if row.get("latents") != self.fingerprint:
+            if row.get("latents") not in self.fingerprints:
                 raise DataError(f"{path} was chosen from another test than the one there; remove it, and choose anew")
             if row.get("case") not in cases or row.get("choice") not in get_args(Choice):
                 raise DataError(
@@ -220,6 +220,11 @@ class Report:
     def fingerprint(self) -> str:
         """Tells the tested latents from those of another test; the file is read once, it can be large."""
         return network_files.fingerprint(self.folder / LATENTS)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str]:
+        """The fingerprint, and the one of the first versions."""
+        return self.fingerprint, str(content_stamp(self.folder / LATENTS))[:16]
 
     def place_of(self, case: int | str) -> int:
         """Where a case, given by its number or as ``best`` (the first of :meth:`ranked`), is in the table.

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "validate": Entry("ohlora.commandline", "measure a stage on validation data", STAGES),
     "test": Entry("ohlora.commandline", "measure a stage on test data", STAGES),
     "predict": Entry("ohlora.commandline", "make or score images", STAGES),
+    "finish": Entry("ohlora.commands.finish", "make the product of a training that was stopped early", IMAGES),
     "draw-faces": Entry("ohlora.commands.draw_faces", "draw annotated faces", IMAGES),
     "filter": Entry("ohlora.commands.filter", "keep the images whose scores pass rules", IMAGES),
     "merge": Entry("ohlora.commands.merge", "join attribute networks into one", IMAGES),

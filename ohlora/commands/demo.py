@@ -169,6 +169,7 @@ class Demo:
             print(f"\n# step {number} of {len(steps)} · {step.title} · {self.left(steps)}\n$ {shown}", flush=True)
             started = time.monotonic()
             if code := ohlora(words):
+                print(f"stopped at step {number}: the same command goes on from there", file=sys.stderr)
                 sys.exit(code)
             self.ran[step.title] = shown, round(time.monotonic() - started, 1)
             self.remember()

@@ -92,15 +92,32 @@ def label_table(run: Path) -> str:
     return table([*rows[0]], cells, own=True)
 
 
+def edited(tested: Path) -> list[str]:
+    """The attributes that were edited."""
+    (row,) = read_rows(tested / STATISTICS)
+    return [key.removesuffix("_passed_ratio") for key in row if key.endswith("_passed_ratio")]
+
+
+def extremes(tested: Path) -> tuple[Path, Path]:
+    """The sheets of the faces that follow best and worst, by the lowest of a face's correlations."""
+    names = edited(tested)
+    rows = read_rows(tested / RESULTS)
+    follows = {int(row["case"]): min(float(row[f"{name}_corr"]) for name in names) for row in rows}
+    sheets = sorted(
+        (tested / "sheets").glob("*_case_*.png"), key=lambda path: follows[int(path.stem.rpartition("_")[2])]
+    )
+    return sheets[-1], sheets[0]
+
+
 def edit_table(tested: Path) -> str:
     """What an edit of each attribute does, mean of all tested faces."""
     (row,) = read_rows(tested / STATISTICS)
+    names = edited(tested)
     columns = {
         "correlation of asked and seen": "corr_mean",
         "change per unit asked (1 is meant)": "slope_mean",
         "share of other attributes in it": "leakage_mean",
     }
-    names = [key.removesuffix("_passed_ratio") for key in row if key.endswith("_passed_ratio")]
     cells = [[name, *(f"{float(row[f'{name}_{key}']):.3f}" for key in columns.values())] for name in names]
     return table(["edit of", *columns], cells)
 
@@ -120,10 +137,9 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
     """
     tested, folder = root / "evaluate_v9", root / "characters"
     results = read_rows(tested / RESULTS)
-    passing = sum(row["passed"] == "O" for row in results)
+    passing = sum(row["passed"] == "true" for row in results)
     start, end = concept_rates(runs["finetune_v1"])[0], concept_rates(runs["finetune_v8"])[1]
-    best = sorted((tested / "sheets").glob("best_*.png"))[0]
-    worst = sorted((tested / "sheets").glob("worst_*.png"))[-1]
+    best, worst = extremes(tested)
     film = base64.b64encode((folder / "mina.gif").read_bytes()).decode()
     commands = "".join(
         f"<li>{escape(step.title)}{_took(step)}"

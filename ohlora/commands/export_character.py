@@ -6,13 +6,12 @@ original one keeps the original's units (1 is one unit vector), turned upwards.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
-from ohlora.utils.commands import arguments, command
+from ohlora.utils.commands import Parser, arguments, command
 from ohlora.utils.files import read_rows, shortened
 
 if TYPE_CHECKING:
@@ -91,11 +90,14 @@ def main(args: list[str] | None = None) -> None:
         "--generator generator.safetensors --directions directions.safetensors",
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    tested = argparse.ArgumentParser(add_help=False)
+    tested = Parser(add_help=False)
     tested.add_argument("report", type=Path, metavar="TEST_DIR", help="folder of the evaluation")
     for name in ("generator", "directions"):
         tested.add_argument(
-            f"--{name}", type=Path, metavar="FILE", help=f"the {name} that was tested (default: as the report says)"
+            f"--{name}",
+            type=Path,
+            metavar="FILE",
+            help=f"{name} that the evaluation used (default: as the report says)",
         )
     kind = kinds.add_parser("tested", parents=[tested], help="a latent of the evaluation of edits")
     kind.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")

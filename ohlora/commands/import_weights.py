@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ohlora import pipeline
 from ohlora.errors import ConfigError
 from ohlora.utils.commands import arguments, command
+from ohlora.utils.files import content_stamp
 from ohlora.worlds import DEFAULT, SHIPPED
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
 
 
 def _origin(sources: Sequence[Path]) -> dict[str, Any]:
-    from ohlora.formats import network_files
-
-    names, digests = [s.name for s in sources], [network_files.fingerprint(s) for s in sources]
+    names, digests = [s.name for s in sources], [str(content_stamp(s))[:16] for s in sources]
     return {"source": ", ".join(names), "sha256": ", ".join(digests)}
 
 

@@ -185,7 +185,7 @@ class Images(ImageFiles):
 
     Args:
         resolution: Height and width that every image must have, in pixels.
-        folder: Folder of images (PNG, JPEG, WebP, BMP or TIFF; subfolders and links to folders too); or
+        folder: Folder of images (PNG, JPEG, WebP, BMP or TIFF), with its subfolders and links to folders; or
         manifest: CSV with a header and a column ``path``, relative to the manifest; a column ``index`` numbers them.
         label_columns: Columns of the manifest that hold the labels, in the generator's order; a name may lack its
             ``_score``. ``label`` stands for all attributes of that role, in the order of the world.

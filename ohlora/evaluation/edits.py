@@ -8,7 +8,9 @@ that of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -99,7 +101,8 @@ def summary(
 
     Returns:
         ``latents``, ``passed`` and ``passed_ratio``; per attribute the share that passes and ``systematic_leakage``
-        (absolute mean slope of the others over that of its own); the mean of each number of ``rows``, as ``…_mean``.
+        (absolute mean slope of the others over that of its own; infinite where that is 0); the mean of each number of
+        ``rows``, as ``…_mean``.
     """
     columns = [key for key in rows[0] if key not in ("index", "group")]
     table = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in columns}
@@ -109,5 +112,6 @@ def summary(
     for name in attributes:
         found[f"{name}_passed_ratio"] = float((table[f"{name}_corr"] >= limits[name]).double().mean())
         others = [abs(means[f"slope_{name}_{other}"]) for other in outputs if other != name]
-        found[f"{name}_systematic_leakage"] = sum(others) / max(1, len(others)) / abs(means[f"slope_{name}_{name}"])
+        own = abs(means[f"slope_{name}_{name}"])
+        found[f"{name}_systematic_leakage"] = fmean(others or [0.0]) / own if own else math.inf
     return found | {f"{key}_mean": value for key, value in means.items()}

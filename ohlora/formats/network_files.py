@@ -6,7 +6,6 @@ provenance.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.registry import DISCRIMINATORS, GENERATORS
+from ohlora.utils.files import content_stamp
 
 FORMAT = "ohlora-network"
 FORMAT_VERSION = 2
@@ -115,9 +115,25 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A short name for a file's content: 16 hexadecimal digits of its SHA-256."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """A short name for what a file holds: 16 hexadecimal digits.
+
+    Of a file of ours it is made of tensors and description (:func:`tensor_files.content_stamp`), of any other of its
+    bytes.
+    """
+    try:
+        return tensor_files.content_stamp(path)[:16]
+    except FormatError:
+        return str(content_stamp(path))[:16]
+
+
+def is_fingerprint(name: Any, path: str | Path) -> bool:
+    """Whether a name is the file's fingerprint, or what the first versions took: the digest of the file's bytes."""
+    return name in (fingerprint(path), str(content_stamp(path))[:16])
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a file is there and is the product of a completed stage, as against one made by ``ohlora finish``."""
+    return Path(path).is_file() and "partial" not in read_metadata(path).get("provenance", {})
 
 
 def load_network(path: str | Path) -> Network:

@@ -147,7 +147,7 @@ def read_scores(folder: Path, count: int | None = None) -> np.ndarray:
 
 def _read(folder: Path, shard: range, *names: str) -> dict[str, Tensor]:
     path = shard_path(folder, shard)
-    tensors = tensor_files.read_tensors(path, names)
+    tensors = tensor_files.read_tensors(path, names, may_be_nan=["scores"])
     bad = (~torch.isfinite(tensors["scores"]).all(dim=1)).nonzero()
     if len(bad):
         raise DataError(f"{path}: sample {shard.start + int(bad[0])} has a score that is no number")

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ohlora.errors import FormatError, StorageError
+from ohlora.errors import FormatError, NonFiniteError, StorageError
 from ohlora.formats import foreign_files
 from ohlora.pipeline import require
 from ohlora.utils.files import replacing
 
 
-def write(path: str | Path, format: str, version: int, tensors: Mapping[str, Tensor], **about: Any) -> None:  # noqa: A002
+def write(
+    path: str | Path,
+    format: str,  # noqa: A002
+    version: int,
+    tensors: Mapping[str, Tensor],
+    may_be_nan: Collection[str] = (),
+    **about: Any,
+) -> None:
     """Writes a file, whole or not at all.
 
     Args:
@@ -25,21 +34,77 @@ def write(path: str | Path, format: str, version: int, tensors: Mapping[str, Ten
         format: What the file is, such as ``ohlora-network``.
         version: Version of that format.
         tensors: Name → tensor.
+        may_be_nan: Tensors whose values need not be finite.
         about: What else the file says of itself; anything JSON can hold.
+
+    The same content makes the same bytes.
 
     Raises:
         StorageError: If it cannot be written.
+        NonFiniteError: Naming the first tensor that holds NaN or an infinity, unless ``may_be_nan`` names it.
     """
     metadata = {"format": format, "format_version": str(version)}
     for key, value in about.items():
         # Plain words stay as they are, so that other readers of the format see no quotes; "12" would become a number.
         metadata[key] = value if isinstance(value, str) and _decoded(value) == value else json.dumps(value)
     state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    check_finite({key: value for key, value in state.items() if key not in may_be_nan}, f"{path} was not written")
     with replacing(path) as part:
         try:
             save_file(state, part, metadata)
+            _sort_header(part)
         except SafetensorError as error:  # safetensors' own I/O errors are no OSError
             raise StorageError(f"{path} cannot be written ({error}); make room or mend the disk, then go on") from error
+
+
+def _sort_header(path: Path) -> None:
+    """Orders the metadata by name: the library writes them in another order each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:  # readers allow for blanks at the end
+            file.seek(8)
+            file.write(text.ljust(size))
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Insists on finite values.
+
+    Raises:
+        NonFiniteError: Naming the first tensor that holds NaN or an infinity; ``what`` says what that means.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise NonFiniteError(f"{what}: its tensor {name} holds values that are not finite")
+
+
+def content_stamp(path: str | Path) -> str:
+    """The SHA-256 digest of a file's tensors and of what the file says of itself, in a fixed order.
+
+    Where it comes from (``provenance``, paths) and the version of the format do not count.
+
+    Raises:
+        MissingArtifactError: If there is no such file.
+        FormatError: If it is not a readable safetensors file.
+    """
+    require(path)
+    digest = hashlib.sha256()
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            for key in sorted(metadata):
+                if key not in ("format_version", "provenance") and not key.endswith("_path"):
+                    told = json.dumps(_decoded(metadata[key]), sort_keys=True)
+                    digest.update(f"{key}={told}\n".encode())
+            for key in sorted(file.keys()):
+                value = file.get_tensor(key)
+                digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+                digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is not a readable safetensors file ({error})") from error
+    return digest.hexdigest()
 
 
 def _decoded(text: str) -> Any:
@@ -108,10 +173,19 @@ def files_of(folder: str | Path, format: str) -> tuple[list[Path], list[Path]]: 
     return found, damaged
 
 
-def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """The tensors of a file whose metadata were read; ``names`` limits them, so that no others are loaded."""
+def read_tensors(
+    path: str | Path, names: Iterable[str] | None = None, may_be_nan: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The tensors of a file whose metadata were read; ``names`` limits them, so that no others are loaded.
+
+    Raises:
+        NonFiniteError: Naming the first tensor that holds NaN or an infinity, unless ``may_be_nan`` names it.
+        FormatError: If the file lacks a tensor or is damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
+            found = {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} lacks a tensor or is damaged ({error}); get it or make it again") from error
+    check_finite({key: value for key, value in found.items() if key not in may_be_nan}, f"{path} cannot be used")
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import lightning as L
@@ -13,9 +14,11 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ohlora import outcomes
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
-from ohlora.tracking import RunLogger, run_loggers
+from ohlora.tracking import RunLogger, checkpoints_in, run_folder, run_loggers
+from ohlora.utils import signals
 from ohlora.utils.files import shortened
 
 Data = TypeVar("Data", bound=L.LightningDataModule)
@@ -34,18 +37,28 @@ class Stage(L.LightningModule, Generic[Data]):
     through ``self.log`` or, where Lightning does not allow that (prediction, start and end of training), through
     ``log_metrics`` of the loggers; pictures and tables through :meth:`show`.
 
+    A training that was completed leaves its product, made by :meth:`make_products`; a partial one does not, see
+    :mod:`ohlora.outcomes`. What is measured at the end comes after the product, in ``on_fit_end``.
+
     Attributes:
         data_type: The kind of datamodule that the stage works on.
         resumable: Whether there are checkpoints to go on from.
         fixed: Settings that a resumed run must have as they were.
+        output: Folder or file that a prediction, a test or a search fills; None where there is none.
+        products: Files that a training leaves in the folder of the stage, in the order in which they are written.
+        finishing: Whether the stage is to make its products from a checkpoint as it is, without further training.
         images_seen: The clock: images seen in training so far, by all processes together; a scalar, int64.
     """
 
     data_type: ClassVar[type[L.LightningDataModule]] = L.LightningDataModule
     resumable: ClassVar[bool] = True
     fixed: ClassVar[tuple[str, ...]] = ()
+    output: Path | None = None
+    products: Sequence[str] = ()
+    finishing = False
     images_seen: Tensor
     _data: Data | None = None
+    _concluded = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +104,71 @@ class Stage(L.LightningModule, Generic[Data]):
         """Writes pictures (H×W×3 uint8) and tables of this moment to the run folder and W&B."""
         for logger in run_loggers(self.trainer):
             logger.record(pictures, tables)
+
+    # --- whole, partial, idle
+
+    @property
+    def completed(self) -> bool:
+        """Whether training has come to the end that the configuration gives it."""
+        return True
+
+    def nothing_to_do(self, trainer: L.Trainer, checkpoint: Mapping[str, Any] | None) -> str | None:
+        """Why a run would have nothing to do, or None; asked before anything is written.
+
+        Args:
+            trainer: The trainer that would run.
+            checkpoint: Content of the checkpoint that training would go on from, if any.
+        """
+        return None
+
+    def partial(self) -> str | None:
+        """Why this run, whose end has been reached, is not whole; None if it is."""
+        if (setting := outcomes.left_out(self.trainer)) is not None:
+            return f"{setting} leaves part of it out"
+        if self.trainer.state.fn == "fit" and not self.completed:
+            return f"training ended early, after {self.clock()} images"
+        return None
+
+    def make_products(self, about: Mapping[str, Any]) -> None:
+        """Writes what a training leaves, on rank zero; ``about`` is added to the provenance."""
+
+    def conclude(self) -> None:
+        """Makes the products if the stage was completed, and says so if not; at the end of training, once."""
+        if self._concluded:
+            return
+        self._concluded = True
+        self.whole = (reason := self.partial()) is None
+        if not self.trainer.is_global_zero:
+            return
+        if self.whole:
+            self.make_products({})
+        elif self.finishing:
+            self.make_products({"partial": f"made by ohlora finish of a run stopped after {self.clock()} images"})
+        else:
+            self.say_partial(str(reason))
+
+    def say_partial(self, reason: str) -> None:
+        """Says that a partial run has left everything outside its folder as it was."""
+        stage, run = Path(self.trainer.default_root_dir), run_folder(self.trainer)
+        files = [stage / name for name in self.products] or [self.output or stage]
+        more = f"; to make it of this run: ohlora finish {run}" if self.products and self.resumable else ""
+        stands = "stands as it was" if files[-1].exists() else "was not written"
+        print(f"partial run ({reason}): {files[-1]} {stands}; the run is in {run}{more}")
+
+    def how_to_go_on(self) -> str:
+        """What a run that a signal stopped has kept, and how to go on."""
+        if self._concluded and self.products:
+            return "after the product was written" if self.whole else "at the end of a partial run"
+        if self.trainer.state.fn != "fit":
+            return "before anything was written; the same command starts anew"
+        newest = checkpoints_in(run_folder(self.trainer))[-1:]
+        return (
+            f"at {newest[0]}; go on with --ckpt_path last"
+            if newest
+            else "before there was anything to keep; start anew"
+        )
+
+    # --- training
 
     def scheduled(self, optimizers: list[Optimizer], schedule: LRSchedulerCallable | None) -> Any:
         """What ``configure_optimizers`` returns: optimizers, whose settings are noted, and a schedule for each."""
@@ -143,8 +221,8 @@ class Stage(L.LightningModule, Generic[Data]):
                 for group, of_state in groups
             ):
                 raise ConfigError(
-                    f"the checkpoint's optimizer was not a {type(optimizer).__name__} of these settings and parameters; "
-                    f"{advice}"
+                    f"the checkpoint's optimizer was not a {type(optimizer).__name__} of these settings and parameters"
+                    f"; {advice}"
                 )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -156,12 +234,46 @@ class Stage(L.LightningModule, Generic[Data]):
 
         Only the learning rate goes on where a schedule has it.
         """
-        for logger in run_loggers(self.trainer):
-            logger.rewind()
+        if not self.finishing:
+            for logger in run_loggers(self.trainer):
+                logger.rewind()
         kept = ("lr", "initial_lr") if self.trainer.lr_scheduler_configs else ()
         for optimizer, groups in zip(self.trainer.optimizers, self._configured, strict=True):
             for group, settings in zip(optimizer.param_groups, groups, strict=True):
                 group.update({key: value for key, value in settings.items() if key not in kept})
+        if self.finishing:
+            self.trainer.should_stop = True
+        if self.resumable:
+            signals.hold()  # a step is not cut
+
+    def on_train_batch_end(self, *about: Any) -> None:
+        """Stops training here if a signal came; at the end of an epoch that waits for the validation."""
+        if self.resumable and not self.trainer.is_last_batch:
+            self._stop_if_asked()
+
+    def on_train_epoch_end(self) -> None:
+        """Stops training here if a signal came."""
+        if self.resumable:
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """Lets Lightning stop after the step, on all ranks if on one, once everything about the step is written."""
+        asked = signals.received() is not None
+        if self.trainer.world_size > 1:
+            asked = self.trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
+            self.trainer._signal_connector.received_sigterm = True
+
+    def on_train_end(self) -> None:
+        """Makes the products, before anything is measured."""
+        self.conclude()
+        if self.resumable:
+            signals.release()
+            signals.check()
+
+    def on_fit_end(self) -> None:
+        """The same where there was no step left to take."""
+        self.conclude()
 
 
 def try_optimizer(

@@ -18,6 +18,7 @@ from ohlora.errors import ConfigError
 from ohlora.formats import direction_files, network_files, sample_files
 from ohlora.modules.base import Stage
 from ohlora.pipeline import require
+from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures
 from ohlora.utils.ranks import by_rank_zero
 
@@ -41,6 +42,7 @@ class DirectionSearch(Stage[Samples]):
 
     data_type = Samples
     resumable = False
+    output: Path
 
     def __init__(
         self,
@@ -86,13 +88,15 @@ class DirectionSearch(Stage[Samples]):
     def _search(self) -> None:
         notes = Notes()
         found = self.finder.find(self._source(), notes)
-        direction_files.save_directions(found, self.output / DIRECTIONS)
+        reason = self.partial()
+        path = (self.output if reason is None else run_folder(self.trainer)) / DIRECTIONS
+        direction_files.save_directions(found, path)
         pictures, tables = cosines(found)
         for logger in self.loggers:
             logger.log_metrics(notes.metrics)
         self.show(notes.pictures | pictures, notes.tables | tables)
         names = found.groups.names
-        print(f"{found.method}: {len(names)} groups × {', '.join(found.attributes)}: {self.output / DIRECTIONS}")
+        print(f"{found.method}: {len(names)} groups × {', '.join(found.attributes)}: {path}")
 
     def _source(self) -> Source:
         needs, medians = self.finder.needs, self.medians or self.data.medians

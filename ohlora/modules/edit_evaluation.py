@@ -30,6 +30,7 @@ from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
+from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
@@ -65,6 +66,7 @@ class EditEvaluation(Stage[CountedLatents]):
     """
 
     data_type = CountedLatents
+    output: Path
     generator: Generator
     network: AttributeCNN | AttributeEnsemble
     judge: AttributeCNN | AttributeEnsemble
@@ -288,7 +290,12 @@ class EditEvaluation(Stage[CountedLatents]):
             extra |= {f"{name}_parsed_corr_mean": v for name, v in read if name in self.read.names}
         steps = dict(gathered(self._tested_steps))
         if self.trainer.is_global_zero:
+            reason, output = self.partial(), self.output
+            if reason is not None:
+                self.say_partial(reason)
+                self.output = run_folder(self.trainer)
             self._report(rows, extra, steps)
+            self.output = output
 
     def _report(self, rows: list[dict[str, float]], extra: dict[str, float], steps: dict[int, Tensor]) -> None:
         edited, names = self.edited, self.groups.names

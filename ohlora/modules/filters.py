@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         self.save_hyperparameters()
         self.automatic_optimization = False  # K optimizers, of which some have stopped
         self.attribute, self.plan, self.resolution = attribute, plan, resolution
+        self.products = [f"{attribute}.safetensors"]
         self.retry_limit, self.max_attempts, self.threshold = retry_limit, max_attempts, threshold
         members = [self._fresh(k) for k in range(folds)]
         if initial is not None:
@@ -169,7 +172,8 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         """Mean binary cross-entropy of a member on its inner split, after which it goes on, stops or begins again."""
         predicted = collected(self._predictions[k], len(self.out_of_fold))[:, 0]
         inner, outer = self._in_role(k, INNER), self._in_role(k, OUTER)
-        loss = float(F.binary_cross_entropy(predicted[inner], self._answers()[inner]))
+        inner &= ~predicted.isnan()  # trainer.limit_val_batches may leave some out
+        loss = float(F.binary_cross_entropy(predicted[inner], self._answers()[inner])) if inner.any() else math.nan
         if self.trainer.state.fn != TrainerFn.FITTING:
             return loss
         if self._schedule is not None:
@@ -203,12 +207,36 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
 
     # --- what it found
 
-    def on_fit_end(self) -> None:
-        """Saves the ensemble, and reports every member on its own fold and all folds pooled."""
-        if not self.trainer.is_global_zero:
-            return
+    @property
+    def stopped(self) -> bool:
+        """Whether all members have stopped."""
+        return super().stopped or not self.running
+
+    def had_stopped(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Whether all members had stopped."""
+        return bool((checkpoint["state_dict"]["stale"] >= self.patience).all())
+
+    def make_products(self, about: Mapping[str, Any]) -> None:
+        """Saves the ensemble.
+
+        Raises:
+            ConfigError: If no epoch was validated.
+        """
         if not torch.isfinite(self.kept_loss).all():
-            raise ConfigError("no epoch was completed; expected trainer.max_epochs of at least 1")
+            raise ConfigError(
+                "no epoch was completed and validated, so that there are no weights to keep; train longer"
+            )
+        ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
+        self._pooled = {f"out_of_fold/{name}": value for name, value in self._metrics().items()}
+        rounded = {name: round(value, 4) for name, value in self._pooled.items()}
+        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded, **about}
+        self._written = save_product(self.trainer, self.products[0], ensemble, told)
+
+    def on_fit_end(self) -> None:
+        """Reports every member on its own fold and all folds pooled."""
+        super().on_fit_end()
+        if not self.trainer.is_global_zero or not (self.whole or self.finishing):
+            return
         for k, loss in enumerate(self.kept_loss.tolist()):
             if self._above_limit(k):
                 rank_zero_warn(
@@ -216,18 +244,15 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
                     f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its "
                     "annotations, or raise max_attempts or trainer.max_epochs"
                 )
-        everything = torch.ones(len(self.out_of_fold), dtype=torch.bool)
-        pooled = {f"out_of_fold/{name}": value for name, value in self._metrics(everything).items()}
-        for logger in self.trainer.loggers:
-            logger.log_metrics(pooled)
-        self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
-        ensemble = AttributeEnsemble.of([member for member in self.best if isinstance(member, AttributeCNN)])
-        rounded = {name: round(value, 4) for name, value in pooled.items()}
-        told: dict[str, Any] = {"images_seen": self.clock(), "out_of_fold": rounded}
-        headline = (
-            f"out of fold, AUROC {pooled['out_of_fold/auroc']:.3f}, accuracy {pooled['out_of_fold/accuracy']:.3f}"
+        pooled = self._pooled
+        if not self.finishing:
+            for logger in self.trainer.loggers:
+                logger.log_metrics(pooled)
+            self.show(self._pictures(), {"members": self._members(), "out_of_fold": self._rows()})
+        print(
+            f"wrote {self._written}: out of fold, AUROC {pooled['out_of_fold/auroc']:.3f}, accuracy "
+            f"{pooled['out_of_fold/accuracy']:.3f}"
         )
-        save_product(self.trainer, f"{self.attribute}.safetensors", ensemble, told, headline)
 
     def _answers(self) -> Tensor:
         return torch.from_numpy(self.data.train_set.arrays["label"][:, 0])
@@ -236,8 +261,10 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         """Which samples have a role for a member, N booleans."""
         return torch.from_numpy(self.data.train_set.arrays["roles"][:, k] == role)
 
-    def _metrics(self, chosen: Tensor) -> dict[str, float]:
-        """Metrics of the out-of-fold predictions on some samples (N booleans)."""
+    def _metrics(self, chosen: Tensor | None = None) -> dict[str, float]:
+        """Metrics of the out-of-fold predictions on some samples (N booleans), by default on all that there are."""
+        if chosen is None:
+            chosen = ~self.out_of_fold.cpu().isnan()
         probabilities, answers = self.out_of_fold.cpu()[chosen], self._answers()[chosen]
         target = answers.long()
         values = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,9 +20,9 @@ import torchmetrics
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from ohlora import outcomes
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
@@ -131,6 +131,7 @@ class GAN(Stage[ImageDataModule]):
 
     data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
     fixed = ("trainable_generator", "trainable_discriminator", "frozen_blocks", "label_head", "add_labels")
+    products = ("discriminator.safetensors", "generator.safetensors")
     steps: Tensor
     path_length: Tensor
     headlines: Sequence[str] = ()
@@ -170,6 +171,8 @@ class GAN(Stage[ImageDataModule]):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
+        if not 0 < kimg < math.inf:
+            raise ConfigError(f"kimg is {kimg}; expected the length of training in thousands of images, above 0")
         checks.at_least(
             1,
             r1_interval=r1_interval,
@@ -529,10 +532,33 @@ class GAN(Stage[ImageDataModule]):
         super().on_train_start()
         self._reset_metrics()
         if self.finished:
-            rank_zero_info(
-                f"{self.clock()} images have been seen, and model.init_args.kimg is {self.kimg}: nothing to do"
-            )
             self.trainer.should_stop = True
+
+    @property
+    def completed(self) -> bool:
+        """Whether all images of the budget have been seen, or early stopping has ended training."""
+        return self.finished or outcomes.stopped_early(self.trainer)
+
+    def nothing_to_do(self, trainer: L.Trainer, checkpoint: Mapping[str, Any] | None) -> str | None:
+        """Whether the checkpoint has seen all images of the budget."""
+        seen = int(checkpoint["state_dict"]["images_seen"]) if checkpoint else 0
+        if seen < self.kimg * 1000:
+            return None
+        return f"{seen} images have been seen, and model.init_args.kimg is {self.kimg}"
+
+    def make_products(self, about: Mapping[str, Any]) -> None:
+        """Writes the discriminator and the averaged generator to the stage's folder and the run's."""
+        sources = {f"from_{name}": path for name, path in self._sources.items()}
+        provenance = {"images_seen": self.clock(), **sources, **about}
+        for name, network in zip(self.products, (self.discriminator, self.G_ema), strict=True):
+            self._written = save_product(self.trainer, name, network, provenance)
+
+    def on_fit_end(self) -> None:
+        """Says what was written, and what has been measured of it since."""
+        super().on_fit_end()
+        if self.trainer.is_global_zero and (self.whole or self.finishing):
+            reached = ", ".join([f"{self.clock() / 1000:.6g} kimg", *self.headlines])
+            print(f"wrote {self._written}: {reached}")
 
     def on_train_batch_end(self, *about: Any) -> None:
         """Lets early stopping look at what was logged in this step: training by kimg has no epochs to wait for."""
@@ -542,14 +568,6 @@ class GAN(Stage[ImageDataModule]):
             for callback in callbacks:
                 if isinstance(callback, EarlyStopping):
                     callback.on_train_epoch_end(self.trainer, self)
-
-    def on_train_end(self) -> None:
-        """Writes the averaged generator and the discriminator to the run folder and, as the product, the stage's."""
-        provenance = {"images_seen": self.clock(), **{f"from_{name}": path for name, path in self._sources.items()}}
-        if self.trainer.is_global_zero:
-            save_product(self.trainer, "discriminator.safetensors", self.discriminator, provenance)
-            headline = ", ".join([f"{self.clock() / 1000:.6g} kimg", *self.headlines])
-            save_product(self.trainer, "generator.safetensors", self.G_ema, provenance, headline)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for the label table, whose size the checkpoint decides."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.scores import ScoredImages
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.modules.supervised import MONITOR, Rows, Supervised, collected
 from ohlora.networks.attribute_cnn import Plan, attribute_cnn
 from ohlora.utils import checks, counted, figures
@@ -102,6 +103,25 @@ class PropertyRegression(Supervised[ScoredImages]):
         """Mean and standard deviation by which levels of ordinals became z-scores."""
         return {f"scale/{name}": [round(value, 6) for value in scale] for name, scale in self.data.scale.items()}
 
+    def check_result(self, measured: Mapping[str, float]) -> None:
+        """Refuses a network that predicts the same for every image, and has no correlations.
+
+        Raises:
+            NonFiniteError: Naming the outputs.
+        """
+        expected = torch.from_numpy(self.data.val_set.arrays["label"])[self._seen]
+        varying = len(expected) > 1 and expected.amax(dim=0) > expected.amin(dim=0)
+        dead = [
+            name
+            for k, name in enumerate(self.outputs)
+            if not math.isfinite(measured[f"pearson/{name}"]) and len(expected) > 1 and bool(varying[k])  # type: ignore[index]
+        ]
+        if dead:
+            raise NonFiniteError(
+                f"the correlation of {', '.join(dead)} is not finite: the network predicts the same for every "
+                "validation image, and was not saved. Lower the learning rate, or look at the scores"
+            )
+
     def report(self, measured: Mapping[str, float]) -> None:
         """A table of the metrics, and a scatter plot per output."""
         metrics = self._metrics()
@@ -110,13 +130,25 @@ class PropertyRegression(Supervised[ScoredImages]):
             for k, name in enumerate(self.outputs)
         ]
         notes = [f"r = {row['pearson']:.3f}" for row in table]
-        picture = figures.scatter(self.outputs, self.data.val_set.arrays["label"], self.predicted.cpu().numpy(), notes)
+        expected, predicted = self.data.val_set.arrays["label"], self.predicted.cpu()
+        seen = self._seen.numpy()
+        picture = figures.scatter(self.outputs, expected[seen], predicted[self._seen].numpy(), notes)
         self.show({"scatter": picture}, {"correlations": table})
+
+    @property
+    def _seen(self) -> Tensor:
+        """Which validation images have been predicted: all, unless trainer.limit_val_batches says otherwise."""
+        return ~self.predicted.cpu().isnan().any(dim=1)
 
     def _metrics(self) -> dict[str, Tensor]:
         """Mean squared and absolute error, Pearson and Spearman correlation, each of all K outputs."""
         predicted, expected = self.predicted.cpu(), torch.from_numpy(self.data.val_set.arrays["label"])
+        predicted, expected = predicted[self._seen], expected[self._seen]
         count = len(self.outputs)
+        if len(expected) < 2:  # one image has errors, but no correlation
+            squared, absolute = (predicted - expected).square().mean(dim=0), (predicted - expected).abs().mean(dim=0)
+            nothing = torch.full((count,), torch.nan)
+            return {"mse": squared, "mae": absolute, "pearson": nothing, "spearman": nothing}
         metrics = {
             "mse": measures.mean_squared_error(predicted, expected, num_outputs=count),
             "mae": measures.mean_absolute_error(predicted, expected, num_outputs=count),

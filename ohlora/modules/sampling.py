@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,6 +37,11 @@ class _Sampling(Stage[Latents]):
     data_type = Latents
     holds: ClassVar[str]
     """The subfolder that is filled, and what it holds."""
+    what: ClassVar[str]
+    """What is made."""
+    output: Path
+    about: dict[str, Any]
+    """The settings; there after ``setup``."""
 
     def __init__(self, generator: str, output: str, seed: int, noise_mode: Literal["const", "random"]) -> None:
         super().__init__()
@@ -55,26 +59,59 @@ class _Sampling(Stage[Latents]):
         data.connect(self.shares_to_do)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the result depends on; they are kept beside it."""
+        """The settings that the result depends on, besides the precision; they are kept beside it."""
         return {"generator": network_files.fingerprint(self.path), "seed": self.seed, "noise_mode": self.noise_mode}
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The files that :meth:`settings` name by their fingerprints."""
+        return {"generator": self.path}
 
     def complete(self, count: int) -> None:
         """Called on rank zero once everything is there."""
         raise NotImplementedError
 
+    def _checked(self, trainer: L.Trainer) -> dict[str, Any]:
+        """The settings, as the folder has them if it has any.
+
+        Raises:
+            ConfigError: If the folder holds results of other settings, which are named.
+        """
+        path, filled = self.output / SETTINGS, self.output / self.holds
+        wanted = self.settings() | {"precision": str(trainer.precision)}
+        if not path.is_file():
+            if filled.is_dir() and any(filled.iterdir()):
+                raise ConfigError(f"{filled} holds files of unknown origin; choose another output")
+            return wanted
+        found = sample_files.renamed(read_json(path))
+        found.setdefault("precision", wanted["precision"])  # sets of earlier versions do not tell it
+        for name, source in self.sources.items():  # and name files by the digest of their bytes
+            if network_files.is_fingerprint(found.get(name), source):
+                wanted[name] = found[name]
+        differing = [f"{k} {found.get(k)!r} there, {v!r} now" for k, v in wanted.items() if found.get(k) != v]
+        if differing:
+            raise ConfigError(
+                f"{self.output} holds {self.holds} of other settings ({', '.join(differing)}); choose another output"
+            )
+        return wanted
+
+    def nothing_to_do(self, trainer: L.Trainer, checkpoint: Mapping[str, Any] | None) -> str | None:
+        """Whether the set is complete."""
+        if not (self.output / SETTINGS).is_file():
+            return None
+        self._checked(trainer)
+        if self.data.shares_to_do() or not self.is_complete(self.data.count):
+            return None
+        return f"all {self.data.count} {self.what} are in {self.output}"
+
+    def is_complete(self, count: int) -> bool:
+        """Whether everything is there that :meth:`complete` writes."""
+        raise NotImplementedError
+
     def setup(self, stage: str) -> None:
         """Refuses a folder that holds results of other settings, by a ConfigError that names them."""
-        path, wanted, filled = self.output / SETTINGS, self.settings(), self.output / self.holds
-        if path.is_file():
-            found = sample_files.renamed(read_json(path))
-            differing = [f"{k} {found.get(k)!r} there, {v!r} now" for k, v in wanted.items() if found.get(k) != v]
-            if differing:
-                raise ConfigError(
-                    f"{self.output} holds {self.holds} of other settings ({', '.join(differing)}); choose another "
-                    "output"
-                )
-        elif filled.is_dir() and any(filled.iterdir()):
-            raise ConfigError(f"{filled} holds files of unknown origin; choose another output")
+        path, wanted = self.output / SETTINGS, self._checked(self.trainer)
+        self.about = wanted
         self._made, self._started = 0, time.perf_counter()
         self.trainer.strategy.barrier("settings are compared before they are written")
         if self.trainer.is_global_zero and not path.is_file():
@@ -90,9 +127,16 @@ class _Sampling(Stage[Latents]):
     def _end(self) -> None:
         missing = sum(len(share) for share in self.data.shares_to_do())
         if self.trainer.is_global_zero and missing:
+            self.say_partial(self.partial() or "some are missing")
             print(f"{missing} of {self.data.count} latents are still to be done; the same command goes on")
         elif self.trainer.is_global_zero:
             self.complete(self.data.count)
+
+    def how_to_go_on(self) -> str:
+        """How much is there."""
+        missing = sum(len(share) for share in self.data.shares_to_do())
+        count = self.data.count
+        return f"with {count - missing} of {count} {self.what} in {self.output}; the same command goes on"
 
     def noise_of(self, indices: Sequence[int]) -> list[np.random.Generator] | None:
         """What random noise is drawn from, for :meth:`ohlora.networks.generator.Generator.synthesize`."""
@@ -121,7 +165,7 @@ class Generate(_Sampling):
         truncation_cutoff: See ``truncation_psi``.
     """
 
-    holds = "images"
+    holds = what = "images"
 
     def __init__(
         self,
@@ -162,12 +206,14 @@ class Generate(_Sampling):
         """Writes each image to a file of its own."""
         return [ImageWriter(self.image_path)]
 
+    def is_complete(self, count: int) -> bool:
+        """Whether manifest and latents are there."""
+        manifest = self.output / MANIFEST
+        return manifest.is_file() and (self.output / LATENTS).is_file() and len(read_rows(manifest)) == count
+
     def complete(self, count: int) -> None:
         """Writes latents, manifest, and a preview in the run folder."""
         manifest = self.output / MANIFEST
-        if manifest.is_file() and len(read_rows(manifest)) == count:
-            print(f"all {count} images are in {self.output}: nothing to do")
-            return
         z, label = counted_latents(self.generator, self.seed, range(count))
         tensors = {"z": z} if label is None else {"z": z, "label": label}
         tensor_files.write(self.output / LATENTS, "ohlora-generated-latents", 1, tensors, seed=self.seed)
@@ -198,7 +244,7 @@ class Sample(_Sampling):
         compile: Compiles synthesis and CNN with ``torch.compile``: worth it on a GPU and for long runs.
     """
 
-    holds = "shards"
+    holds, what = "shards", "samples"
 
     def __init__(
         self,
@@ -233,6 +279,11 @@ class Sample(_Sampling):
             "shard_size": self.shard_size,
         }
 
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The files that :meth:`settings` name by their fingerprints."""
+        return super().sources | {"network": self.network_path}
+
     def shares_to_do(self, count: int, batch_size: int) -> list[Sequence[int]]:
         """The shards that are not there yet."""
         present = sample_files.ranges_in(self.output)
@@ -255,22 +306,19 @@ class Sample(_Sampling):
         """Writes the shards."""
         return [ShardWriter(self.shard_size, self.data.count, self._write)]
 
-    @cached_property
-    def _about(self) -> dict[str, Any]:
-        """The settings; the network files are hashed once, not for every shard."""
-        return self.settings()
-
     def _write(self, first: int, w: Tensor, scores: Tensor) -> None:
-        sample_files.write_shard(self.output, first, w, scores, self._about)
+        sample_files.write_shard(self.output, first, w, scores, self.about)
+
+    def is_complete(self, count: int) -> bool:
+        """Whether the medians are there."""
+        path = self.output / sample_files.MEDIANS
+        stored = read_json(path) if path.is_file() else {}
+        return bool(stored.get("count") == min(count, self.median_count))
 
     def complete(self, count: int) -> None:
         """Writes the medians, and shows scores and images."""
         path = self.output / sample_files.MEDIANS
         considered = min(count, self.median_count)
-        stored = read_json(path) if path.is_file() else {}
-        if not self._made and stored.get("count") == considered:
-            print(f"all {count} samples are in {self.output}: nothing to do")
-            return
         names = self.network.outputs
         scores = sample_files.read_scores(self.output, considered)
         statistics = sample_files.statistics(names, scores)

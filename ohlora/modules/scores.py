@@ -22,6 +22,7 @@ from ohlora.faces.parsing import load_parser
 from ohlora.faces.scoring import Normalization
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage
+from ohlora.tracking import run_folder
 from ohlora.utils import images
 from ohlora.utils.files import write_json, write_rows
 
@@ -40,13 +41,23 @@ class ImageScores(Stage[Images]):
     """Base of the stages that score every image of a manifest or folder."""
 
     data_type = Images
+    output: Path
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Writes the scores once all images have some."""
-        return [TableWriter(self.write)]
+        return [TableWriter(self.conclude_with)]
 
-    def write(self, scores: dict[int, Scores]) -> None:
-        """Writes the scores of all images, by place in the data; on rank zero."""
+    def conclude_with(self, scores: dict[int, Scores]) -> None:
+        """Writes the scores to the output, or those of a partial run to its folder; on rank zero."""
+        if (reason := self.partial()) is None:
+            self.write(scores, self.output)
+        else:
+            folder = run_folder(self.trainer)
+            self.write(scores, folder / self.output.name if self.output.suffix else folder)
+            self.say_partial(reason)
+
+    def write(self, scores: dict[int, Scores], output: Path) -> None:
+        """Writes the scores of images, by place in the data, to a table or folder."""
         raise NotImplementedError
 
 
@@ -89,10 +100,10 @@ class AttributeScores(ImageScores):
         rows = [dict(zip(self.outputs, row, strict=True)) for row in scores.tolist()]
         return dict(zip(batch["index"], rows, strict=True))
 
-    def write(self, scores: dict[int, Scores]) -> None:
+    def write(self, scores: dict[int, Scores], output: Path) -> None:
         """Writes the table."""
-        write_scores(self.output, self.data.train_set, scores)
-        print(f"{len(scores)} images scored for {', '.join(self.outputs)}: {self.output}")
+        write_scores(output, self.data.train_set, scores)
+        print(f"{len(scores)} images scored for {', '.join(self.outputs)}: {output}")
 
 
 class ScoreProperties(ImageScores):
@@ -148,13 +159,14 @@ class ScoreProperties(ImageScores):
         pixels = images.to_uint8(batch["image"])
         maps = [None] * len(pixels) if self.parser is None else self.parser(batch["image"]).cpu().numpy()
         raw = {}
+        folder = self.output if self.partial() is None else run_folder(self.trainer)
         for place, image, parsing in zip(batch["index"], pixels, maps, strict=True):
             raw[place] = self.scores(image, parsing)
             if self.keep_maps:  # at once: maps of all images would not fit into memory
-                images.save_png(parsing, self.output / "masks" / f"{self.data.train_set.numbers[place]:06d}.png")
+                images.save_png(parsing, folder / "masks" / f"{self.data.train_set.numbers[place]:06d}.png")
         return raw
 
-    def write(self, scores: dict[int, Scores]) -> None:
+    def write(self, scores: dict[int, Scores], output: Path) -> None:
         """Writes scale and tables; the z-scores last, which say that all is there."""
         try:
             continuous = [{name: row[name] for name in self.continuous} for row in scores.values()]
@@ -164,10 +176,10 @@ class ScoreProperties(ImageScores):
                 f"{len(scores)} images have no scale of their own ({error}); look at their maps "
                 "(model.init_args.keep_maps), or give a stored scale in model.init_args.normalization"
             ) from error
-        write_json(self.output / NORMALIZATION, scale.to_dict())
-        write_scores(self.output / "raw_scores.csv", self.data.train_set, scores)
+        write_json(output / NORMALIZATION, scale.to_dict())
+        write_scores(output / "raw_scores.csv", self.data.train_set, scores)
         normalized = {
             place: row | scale.apply({name: row[name] for name in self.continuous}) for place, row in scores.items()
         }
-        write_scores(self.output / "scores.csv", self.data.train_set, normalized)
-        print(f"{len(scores)} images scored for {', '.join(self.scores.names)}: {self.output / 'scores.csv'}")
+        write_scores(output / "scores.csv", self.data.train_set, normalized)
+        print(f"{len(scores)} images scored for {', '.join(self.scores.names)}: {output / 'scores.csv'}")

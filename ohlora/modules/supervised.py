@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ohlora import outcomes
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.epochs import EpochImages
@@ -84,6 +85,31 @@ class Epochs(Stage[Data]):
         try_optimizer("optimizer", optimizer, schedule, closure=self.closure)
         self._train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
 
+    @property
+    def completed(self) -> bool:
+        """Whether all epochs are done, or early stopping has ended training, and no epoch was cut short."""
+        whole = self.clock() >= outcomes.epochs_begun(self.trainer) * len(self.data.train_set)
+        return whole and (outcomes.epochs_done(self.trainer) or self.stopped)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping has ended training."""
+        return outcomes.stopped_early(self.trainer)
+
+    def nothing_to_do(self, trainer: L.Trainer, checkpoint: Mapping[str, Any] | None) -> str | None:
+        """Whether the checkpoint has done all epochs, or had stopped."""
+        if not checkpoint:
+            return None
+        if outcomes.epochs_done_in(checkpoint, trainer.max_epochs):
+            return f"all epochs are done, and trainer.max_epochs is {trainer.max_epochs}"
+        if self.had_stopped(checkpoint):
+            return f"training had stopped early, and model.init_args.patience is {self.patience}"
+        return None
+
+    def had_stopped(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Whether early stopping had ended the checkpoint's training, by the present patience."""
+        return outcomes.stopped_early_in(checkpoint, self.patience)
+
     def on_fit_start(self) -> None:
         """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
         self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
@@ -128,6 +154,7 @@ class Supervised(Epochs[Data]):
     def __init__(self, network: nn.Module, product: str, **settings: Any) -> None:
         super().__init__(**settings)
         self.network, self.product = network, product
+        self.products = [product]
         self._best: dict[str, Any] = {}  # of the epoch with the lowest loss: what was "measured", and the "state"
 
     # --- what a stage provides
@@ -139,6 +166,9 @@ class Supervised(Epochs[Data]):
     def validation_metrics(self) -> dict[str, float]:
         """Metrics over the validation set, with :data:`MONITOR` among them. Collective."""
         raise NotImplementedError
+
+    def check_result(self, measured: Mapping[str, float]) -> None:
+        """Refuses best weights, which have been loaded, that are of no use; by itself, none."""
 
     def report(self, measured: Mapping[str, float]) -> None:
         """Shows what the best weights do, which have been loaded, and what was measured with them; on rank zero."""
@@ -152,7 +182,7 @@ class Supervised(Epochs[Data]):
         others = [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
         if any(other.state_key == self._stopping.state_key for other in others):
             raise ConfigError(
-                f"trainer.callbacks stops on {MONITOR}, as the stage does; leave it out and set model.init_args.patience"
+                f"trainer.callbacks stops on {MONITOR}, as the stage does; leave it out: model.init_args.patience is it"
             )
         return [self._stopping, *others]
 
@@ -208,17 +238,34 @@ class Supervised(Epochs[Data]):
         """What else the product says of itself."""
         return {}
 
-    def on_fit_end(self) -> None:
-        """Saves the best weights as the product, with what was measured with them, and reports on them."""
-        if not self.trainer.is_global_zero:
-            return
+    def make_products(self, about: Mapping[str, Any]) -> None:
+        """Saves the best weights as the product, with what was measured with them.
+
+        Raises:
+            ConfigError: If no epoch was validated.
+            NonFiniteError: If the weights are of no use.
+        """
         if not self._best:
-            raise ConfigError("no epoch was completed; expected trainer.max_epochs of at least 1")
+            raise ConfigError(
+                "no epoch was completed and validated, so that there are no weights to keep; train longer"
+            )
         self.load_state_dict(self._best["state"])
         measured: dict[str, float] = self._best["measured"]
+        self.check_result(measured)
         rounded = {name: round(value, 4) for name, value in measured.items()}
-        self.report(measured)
-        headline = f"validation loss {measured[MONITOR]:.4g} after epoch {measured['epoch']}"
-        save_product(
-            self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded, **self.told()}, headline
+        self._written = save_product(
+            self.trainer, self.product, self.network, {"images_seen": self.clock(), **rounded, **self.told(), **about}
         )
+
+    def on_fit_end(self) -> None:
+        """Reports on the best weights."""
+        super().on_fit_end()
+        if not self.trainer.is_global_zero or not self._best:
+            return
+        measured: dict[str, float] = self._best["measured"]
+        self.load_state_dict(self._best["state"])
+        if not self.finishing:
+            self.report(measured)
+        if self.whole or self.finishing:
+            reached = f"validation loss {measured[MONITOR]:.4g} after epoch {measured['epoch']}"
+            print(f"wrote {self._written}: {reached}")

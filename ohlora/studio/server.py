@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
 
 from ohlora.errors import ConfigError, MissingArtifactError
-from ohlora.utils.commands import command
+from ohlora.utils.commands import Parser, command
 from ohlora.worlds import SHIPPED
 
 LOCAL = "127.0.0.1"
@@ -19,9 +18,9 @@ PASSWORD = "OHLORA_STUDIO_PASSWORD"
 """Environment variable of the password."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Builds the parser of the command line."""
-    found = argparse.ArgumentParser(
+    found = Parser(
         prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser."
     )
     found.add_argument(

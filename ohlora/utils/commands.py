@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from ohlora.utils import mistakes
 from ohlora.utils.files import artifacts_root, replacing, write_rows
@@ -55,7 +57,24 @@ def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
     return framed
 
 
-def arguments(name: str, about: str, *examples: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Meets a mistake with one line, which says what may be meant or where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with exit code 2."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        given = unknown.partition(" ")[0].partition("=")[0]
+        next_to_do = f"see {self.prog} --help"
+        if unknown != message and given.startswith("-"):
+            message = f"there is no option {given}"
+            if near := get_close_matches(given, re.findall(r"--[\w-]+", self.format_usage()), 1):
+                next_to_do = f"did you mean {near[0]}?"
+        elif unknown != message:
+            message = f"{unknown} is more than it takes"
+        self.exit(2, f"{self.prog}: {message}; {next_to_do}\n")
+
+
+def arguments(name: str, about: str, *examples: str) -> Parser:
     """The parser of ``ohlora NAME``.
 
     Args:
@@ -64,7 +83,7 @@ def arguments(name: str, about: str, *examples: str) -> argparse.ArgumentParser:
         examples: Words after the command's name that do something useful.
     """
     shown = [f"  ohlora {name} {words}".rstrip() for words in examples]
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"ohlora {name}",
         description=about,
         epilog="\n".join(["examples:" if len(shown) > 1 else "example:", *shown]),

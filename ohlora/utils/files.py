@@ -139,7 +139,8 @@ def rewriting(path: str | Path, seen: str | None) -> Iterator[None]:
 def content_stamp(path: str | Path) -> str | None:
     """Returns the SHA-256 digest of a file's content, by which changes are noticed; None if there is no such file."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
 

@@ -115,8 +115,8 @@ def _of_memory(error: BaseException) -> str | None:
         return None
     what = "the GPU's memory" if "CUDA" in text or "HIP" in text or "MPS" in text else "memory"
     return (
-        f"{what} is not enough ({_said(error)[:160]}). Lower data.init_args.batch_size (or image_batch_size), end other "
-        "programs, or choose smaller networks"
+        f"{what} is not enough ({_said(error)[:160]}). Lower data.init_args.batch_size (or image_batch_size), end "
+        "other programs, or choose smaller networks"
     )
 
 

@@ -58,7 +58,7 @@ def test_a_mistyped_command_is_met_with_all_of_them(
     assert (f"did you mean {meant}? " in said) == (meant is not None) and ("did you mean" in said) == (
         meant is not None
     )
-    assert said.endswith(f"The commands are {', '.join(COMMANDS)}\n")
+    assert said.endswith(f"he commands are {', '.join(COMMANDS)}\n")
 
 
 def test_an_error_is_one_line_unless_its_place_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,3 +68,23 @@ def test_an_error_is_one_line_unless_its_place_is_asked_for(tmp_path: Path, caps
     for with_traceback in (["--traceback", *words], [*words, "--traceback"]):
         with pytest.raises(ConfigError, match="--keep: "):
             main(with_traceback)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["draw-faces", "out", "--cnt", "5"], "ohlora draw-faces: there is no option --cnt; did you mean --count?"),
+        (["draw-faces", "out", "--xyzzy=5"], "ohlora draw-faces: there is no option --xyzzy; see ohlora draw-faces "),
+        (["draw-faces"], "ohlora draw-faces: the following arguments are required: OUT; see ohlora draw-faces --help"),
+        (["draw-faces", "out", "in"], "ohlora draw-faces: in is more than it takes; see ohlora draw-faces --help"),
+        (["demo", "--seed", "a"], "ohlora demo: argument --seed: invalid int value: 'a'; see ohlora demo --help"),
+        (["doctor", "--jsn"], "ohlora doctor: there is no option --jsn; did you mean --json?"),
+        (["export-character", "tested", "--casee"], "ohlora export-character tested: the following arguments are"),
+        (["fit", "finetune_v8", "--world"], "ohlora: argument --world: expected one argument; see ohlora --help"),
+    ],
+)
+def test_a_mistake_in_options_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)

@@ -10,7 +10,8 @@ import pytest
 from ohlora import pipeline
 from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
-from ohlora.commands import demo
+from ohlora.characters.reports import RESULTS, STATISTICS
+from ohlora.commands import demo, demo_page
 from ohlora.formats import network_files
 from ohlora.utils.files import read_rows, write_rows
 
@@ -97,6 +98,7 @@ def test_a_demo_that_was_stopped_at_once_keeps_its_seed(
 ) -> None:
     monkeypatch.setattr(demo, "ohlora", lambda words: 143)
     assert refused("--seed", "3") == refused("--seed", "3") == 143
+    assert capsys.readouterr().err.endswith("stopped at step 1: the same command goes on from there\n")
     assert ohlora(["demo"]) == 2 and "a demo of seed 3" in capsys.readouterr().err
 
 
@@ -108,6 +110,21 @@ def test_the_demo_can_go_elsewhere(ran: list[list[str]], tmp_path: Path, capsys:
     assert refused() == 2 and (tmp_path / "demo" / "filter_original").is_dir(), "the next call is not changed"
 
 
+def test_the_page_shows_who_follows_best_and_worst(tmp_path: Path) -> None:
+    write_rows(tmp_path / STATISTICS, [{"latents": 3, "eyes_passed_ratio": 1, "mouth_passed_ratio": 1}])
+    corr = {0: (0.99, 0.95), 3: (0.98, 0.98), 35: (0.99, 0.9), 40: (0.99, 0.89)}
+    rows = [{"case": case, "eyes_corr": eyes, "mouth_corr": mouth} for case, (eyes, mouth) in corr.items()]
+    write_rows(tmp_path / RESULTS, rows)
+    sheets = [
+        tmp_path / "sheets" / f"{name}.png"
+        for name in ("best_case_0000", "best_case_0003", "worst_case_0035", "worst_case_0040")
+    ]
+    sheets[0].parent.mkdir()
+    for path in sheets:
+        path.touch()
+    assert demo_page.extremes(tmp_path) == (sheets[1], sheets[3])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_demo_leaves_a_page_and_a_character(
@@ -116,9 +133,11 @@ def test_the_demo_leaves_a_page_and_a_character(
     monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
     assert ohlora(["demo"]) == 0
     said = capsys.readouterr().out
-    assert said.count("\n→ ") == said.count("\n# step ") == 15 and "of 48 faces follow in all three" in said
+    assert said.count("\n→ ") == said.count("\n# step ") == 15
+    (follow,) = re.findall(r"→ (\d+ of 48) faces follow in all of them", said)
     page = (tmp_path / "demo" / "index.html").read_text()
     assert page.count("<img ") == page.count('src="data:image/') == 9
+    assert f"<b>{follow}</b>new faces follow eyes, mouth and pose as asked" in page
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page), "the page stands alone"
     assert all(command in page for command in ("ohlora filter ", "--ckpt_path last", "ohlora animate "))
     assert len(read_rows(tmp_path / "demo" / "generate_original" / "manifest.csv")) == 1000

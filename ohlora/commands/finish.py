@@ -1,0 +1,78 @@
+"""Makes the product of a training that was stopped early, of the run's newest checkpoint as it is.
+
+The product says so in its provenance (``partial``). The run can still be resumed; its end replaces the product.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.utils.commands import arguments
+
+PLAIN = {
+    "accelerator": "cpu",
+    "devices": "1",
+    "num_nodes": "1",
+    "strategy": "auto",
+    "precision": "32-true",
+    "logger": "false",
+    "callbacks": "null",
+    "fast_dev_run": "false",
+    "overfit_batches": "0.0",
+    "limit_train_batches": "null",
+    "limit_val_batches": "null",
+    "max_steps": "-1",
+    "max_time": "null",
+    "enable_progress_bar": "false",
+}
+"""Settings of the trainer that would stand in the way; nothing is trained or measured."""
+
+
+def words_of(run: Path) -> list[str]:
+    """The command line that finishes a run.
+
+    Raises:
+        MissingArtifactError: If the folder is none of a training with a checkpoint.
+    """
+    from ohlora.tracking import checkpoints_in
+
+    config, found = run / "config.yaml", checkpoints_in(run)
+    if not config.is_file():
+        raise MissingArtifactError(f"{config} does not exist; expected the folder of a run, such as {run}/runs/0001")
+    if not found:
+        raise MissingArtifactError(f"{run} has no checkpoint; only a training that has saved one can be finished")
+    if run.resolve().parent.name != "runs":
+        raise ConfigError(f"{run} does not lie in the folder runs of a stage, to which its product belongs")
+    trainer = PLAIN | {"default_root_dir": str(run.parent.parent)}
+    settings = [word for name, value in trainer.items() for word in (f"--trainer.{name}", value)]
+    return ["fit", "--config", str(config), *settings, "--ckpt_path", str(found[-1])]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command."""
+    parser = arguments(
+        "finish",
+        "Makes the product of a training that was stopped early, of its newest checkpoint, and marks it as such.",
+        "artifacts/finetune_v8/runs/0001",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    given = list(sys.argv[1:] if args is None else args)
+    traceback = "--traceback" in given
+    run: Path = parser.parse_args([word for word in given if word != "--traceback"]).run
+    try:
+        from ohlora import commandline
+
+        words, world = commandline.expanded(words_of(run))
+    except OhloraError as error:
+        if traceback:
+            raise
+        print(f"ohlora finish: {error}", file=sys.stderr)
+        return 2
+    from ohlora import cli
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")  # of those left out
+        return cli.run(words, world, traceback, cli.Finish)
