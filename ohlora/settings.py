@@ -196,7 +196,7 @@ def problem(value: Any, node: Node, before: Any, place: str) -> str | None:
 
 def _problem_of_settings(value: Node, node: Node, before: Any, place: str, owner: str = "") -> str | None:
     before = before if isinstance(before, dict) else {}
-    for key, inner in value.items():
+    for key, inner in ((str(name), inner) for name, inner in value.items()):
         path = f"{place}.{key}".removeprefix(".")
         if key not in node["properties"]:
             if key == "$schema" or _declared(owner, key):
@@ -305,7 +305,7 @@ def _no_class(path: str) -> str | None:
         return None
     module, _, name = path.rpartition(".")
     file = FILE.parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    if file.is_file() and re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")):
+    if file.is_file() and re.search(rf"\b{re.escape(name)}\b", file.read_text(encoding="utf-8")):
         return None
     near = difflib.get_close_matches(path, schema()["$defs"], 1)
     return f"there is no class {path}" + (f"; did you mean {near[0]}?" if near else "")
@@ -316,4 +316,4 @@ def _declared(owner: str, key: str) -> bool:
     if not owner.startswith("ohlora."):
         return False
     file = FILE.parent.joinpath(*owner.split(".")[1:-1]).with_suffix(".py")
-    return re.search(rf"^ +{key}: .*[,=]", file.read_text(encoding="utf-8"), re.M) is not None
+    return re.search(rf"^ +{re.escape(key)}: .*[,=]", file.read_text(encoding="utf-8"), re.M) is not None

@@ -109,7 +109,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     metadata = renamed(tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a network"))
     if not isinstance(metadata.get("arguments"), dict):
         raise FormatError(f"{path} does not describe its network; get it or make it again")
-    if metadata.get("kind") not in KINDS:
+    if str(metadata.get("kind")) not in KINDS:
         raise FormatError(f"{path} holds a network of kind {metadata.get('kind')!r}; expected {', '.join(KINDS)}")
     return metadata
 
