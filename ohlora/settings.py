@@ -217,6 +217,8 @@ def _problem_of_class(value: Any, node: Node, before: Any, place: str) -> str | 
         return None  # one of them is meant, which the parser knows
     before = before if isinstance(before, dict) else {}
     path = given.get("class_path", before.get("class_path"))
+    if path is not None and not isinstance(path, str):
+        return _mismatch(path, {"class": True}, f"{place}.class_path")
     if "class_path" in given and (found := _no_class(str(path))):
         return f"{place}: {found}"
     settings: Any = given
