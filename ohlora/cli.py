@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import pkgutil
@@ -30,7 +29,7 @@ from ohlora.formats import network_files
 from ohlora.modules.base import Stage
 from ohlora.outcomes import NothingToDo
 from ohlora.tracking import RunLogger
-from ohlora.utils import signals
+from ohlora.utils import checks, mistakes, signals
 from ohlora.utils.files import replacing
 from ohlora.utils.locks import Lock
 from ohlora.worlds import World
@@ -38,7 +37,6 @@ from ohlora.worlds import World
 OF_EACH: dict[str, Any] = {"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False}
 PARSER: dict[str, Any] = OF_EACH | {"prog": "ohlora"} | dict.fromkeys(worlds.VERBS, OF_EACH)
 """How the parser and those of the commands read: settings are not abbreviated."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class CLI(LightningCLI):
@@ -129,6 +127,12 @@ class CLI(LightningCLI):
             raise MissingArtifactError(f"--ckpt_path {given}: no such file; 'last' finds the stage's newest checkpoint")
         self.checkpoint = path
         config.ckpt_path = str(path)
+        of_run = tracking.run_of(path.resolve())
+        if command == "fit" and of_run is not None and of_run.parent.parent != Path(stage_dir).resolve():
+            raise ConfigError(
+                f"{path} belongs to a run of the stage in {of_run.parent.parent}, and trainer.default_root_dir is "
+                f"{stage_dir}; name a checkpoint of this stage, or --ckpt_path last"
+            )
         content = self.content = read_checkpoint(path)
         stored = dict(content.get("hyper_parameters", {}))
         stored.pop("_instantiator", None)
@@ -157,11 +161,37 @@ class CLI(LightningCLI):
             super().instantiate_classes()
             if isinstance(self.model, Stage):
                 self.model.connect(self.datamodule, self.trainer.loggers)
+                self._check()
         except (TypeError, ValueError) as error:
             cause: BaseException = error
             while cause.__cause__ is not None and not isinstance(cause, OhloraError):
                 cause = cause.__cause__
             raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
+
+    def _check(self) -> None:
+        """Checks what would only go wrong later: the trainer's settings and the checkpoint against the stage."""
+        stage = self.model
+        if self.config.subcommand != "fit":
+            return
+        for name, off in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
+            if not stage.automatic_optimization and (value := getattr(self.trainer, name)) not in off:
+                raise ConfigError(
+                    f"trainer.{name} is {value}; {type(stage).__name__} takes its own optimizer steps, in which it has "
+                    "no effect. Leave it out"
+                )
+        if self.content:
+            stage.check_checkpoint(self.content)
+
+    def _check_folders(self, command: str) -> None:
+        """Insists on folders that can be written, with room for what a checkpoint holds at least."""
+        stage, training = self.model, command == "fit" and getattr(self.model, "resumable", False)
+        size = sum(tensor.nbytes for tensor in stage.state_dict().values()) if training else 0
+        checks.writable(self.trainer.default_root_dir, size)
+        output = getattr(stage, "output", None)
+        if isinstance(output, Path) and command != "validate":
+            checks.writable(output.parent if output.suffix == ".csv" else output)
+            if output.suffix == ".csv" and output.is_dir():
+                raise ConfigError(f"model.init_args.output is {output}, which is a folder; expected a file to write")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Adds what each run has: the line of progress, the way signals are heard, and a logger for the run's folder.
@@ -175,6 +205,9 @@ class CLI(LightningCLI):
         shown = settings.get("enable_progress_bar") is not False and not chosen
         kwargs["callbacks"] = [Stopping(), *([Progress()] if shown else []), *callbacks]
         trainer = super().instantiate_trainer(**kwargs)
+        if settings.get("strategy") == "auto" and trainer.world_size > 1:
+            # Phases of a step, and members of an ensemble, leave parameters out, for which plain DDP has no patience.
+            trainer = super().instantiate_trainer(**kwargs, strategy="ddp_find_unused_parameters_true")
         # trainer.fast_dev_run puts a logger that writes nothing in place of all others.
         kept = [logger for logger in trainer.loggers if not isinstance(logger, DummyLogger)]
         own = [logger for logger in kept if isinstance(logger, RunLogger)] or [RunLogger(mode="disabled")]
@@ -230,6 +263,7 @@ class CLI(LightningCLI):
             made = [folder / name for folder in (root, of_checkpoint or root) for name in stage.products[-1:]]
             if reason is not None and all(map(network_files.is_whole, made)):
                 raise NothingToDo(f"{reason}: nothing to do")
+        self._check_folders(command)
         if getattr(rank_zero_only, "rank", 0) != 0:
             return
         if isinstance(stage, Stage) and stage.output is not None and command != "validate":
@@ -296,10 +330,10 @@ def run(words: list[str], world: World, traceback: bool, cli: type[CLI] = CLI) -
         except Exception as error:
             if signals.received() is not None:  # what a signal stopped elsewhere, such as a loader process
                 return _stopped(cli.told)
-            readable = _readable(error)
+            readable = _readable(error, words)
             if traceback or readable is None:
                 raise
-            print(f"ohlora: {readable}", file=sys.stderr)
+            mistakes.report("ohlora", readable)
             return 2
         finally:
             signals.release()
@@ -316,18 +350,10 @@ def _stopped(told: bool) -> int:
     return 128 + number
 
 
-def _readable(error: Exception) -> str | None:
+def _readable(error: Exception, words: list[str]) -> str | None:
     """One line for an error the user can mend; None for any other."""
-    if isinstance(error, OhloraError):
-        text = str(error)
-        if "Original Traceback" in text:  # of a loader process: the message is its last line
-            text = text.strip().splitlines()[-1].partition(": ")[2]
-        return " ".join(text.split())
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        where = f"{error.filename} cannot be written: " if error.filename else ""
-        return f"{where}{error.strerror}. Make room and go on with --ckpt_path last"
     if not isinstance(error, ArgumentError):
-        return None
+        return mistakes.readable(error, "go on with --ckpt_path last" if words[0] == "fit" else mistakes.AGAIN)
     if now := renamed.now_called(str(error)):
         return now
     lines = [text for line in str(error).splitlines() if (text := re.sub(r"^[-\s]+", "", line).strip())]
@@ -358,6 +384,6 @@ def _no_advice(record: logging.LogRecord) -> bool:
     return not re.search(
         r"litlogger|`weights_only` was not set|Restored all states|Seed set to|[GTH]PU available|"
         r"`Trainer\.\w+` stopped|LOCAL_RANK: \d+ - CUDA_VISIBLE_DEVICES|Running in `fast_dev_run` mode|"
-        r"Detected KeyboardInterrupt",
+        r"Detected KeyboardInterrupt|will override existing callbacks",
         record.getMessage(),
     )

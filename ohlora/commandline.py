@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 from ohlora import pipeline, renamed, settings, usage, worlds
-from ohlora.errors import ConfigError, OhloraError
+from ohlora.errors import ConfigError
+from ohlora.utils import mistakes
 from ohlora.utils.commands import Parser
-from ohlora.utils.files import config_file, seen_from, shipped
+from ohlora.utils.files import config_file, read_yaml, seen_from, shipped
 from ohlora.worlds import World
 
 
@@ -40,10 +39,11 @@ def main(args: list[str] | None = None) -> int:
             read = r"-[^-\d]|--config|--print_config|--(\S+\.)?help"  # may name a stage, or ask
             if not asked and not said.get("model") and not any(re.match(read, word) for word in words):
                 raise ConfigError(f"{words[0]} needs a stage, or --config FILE; {_expected(world, words[0])}")
-    except OhloraError as error:
-        if traceback:
+    except Exception as error:
+        readable = mistakes.readable(error)
+        if traceback or readable is None:
             raise
-        print(f"ohlora: {error}", file=sys.stderr)
+        mistakes.report("ohlora", readable)
         return 2
     from ohlora import cli
 
@@ -136,8 +136,8 @@ def _world_named(files: Iterable[str]) -> str | None:
     """The world that the first of some configurations with a ``world:`` names."""
     for file in files:
         try:
-            said = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+            said = read_yaml(file)
+        except ConfigError:
             continue  # the parser says what is wrong with it
         if isinstance(said, dict) and said.get("world"):
             return str(said["world"])

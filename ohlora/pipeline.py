@@ -6,10 +6,12 @@ all made from this declaration and the worlds' files (:mod:`ohlora.worlds`).
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from ohlora import attributes, renamed, worlds
-from ohlora.errors import MissingArtifactError
+from ohlora.errors import DataError, MissingArtifactError
 from ohlora.worlds import Stage, World
 
 FILTERS = ("gender", "quality", "age", "glass")
@@ -198,8 +200,18 @@ def require(path: str | Path, folder: bool = False) -> None:
 
     Raises:
         MissingArtifactError: Naming the path and how to come by it (:func:`hint`).
+        DataError: If it is there, and may not be read.
     """
     path = Path(path)
-    if not (path.is_dir() if folder else path.is_file()):
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
         how = hint(path)
-        raise MissingArtifactError(f"{path} does not exist" + (f"; {how}" if how else ""))
+        raise MissingArtifactError(f"{path} does not exist" + (f"; {how}" if how else "")) from error
+    except (OSError, ValueError) as error:  # a name with a NUL, or too long
+        raise DataError(f"{path} cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
+    if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a file" if stat.S_ISREG(mode) else "a pipe or device"
+        raise MissingArtifactError(f"{path} is {kind}; expected a {'folder' if folder else 'file'}")
+    if not os.access(path, os.R_OK | (os.X_OK if folder else 0)):
+        raise DataError(f"{path} may not be read; look at its owner and permissions")

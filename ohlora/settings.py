@@ -22,6 +22,7 @@ import yaml
 
 from ohlora import renamed, worlds
 from ohlora.errors import ConfigError, MissingArtifactError
+from ohlora.utils.files import read_yaml
 
 Node = Mapping[str, Any]
 FILE = Path(__file__).with_name("settings.json")
@@ -120,10 +121,7 @@ def _read(path: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, [file.name for file in folder.glob("*.yaml")], 1)
         meant = f"; did you mean {folder / near[0]}?" if near else ""
         raise MissingArtifactError(f"--config {path}: no such file{meant}")
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    given = read_yaml(path)
     return given if isinstance(given, dict) and not set(given) & {*worlds.VERBS, "__path__"} else {}
 
 
@@ -168,7 +166,7 @@ def problem(value: Any, node: Node, before: Any, place: str) -> str | None:
     if isinstance(value, Word):
         try:
             loaded = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             return None
         return problem(str(value), node, before, place) and problem(loaded, node, before, place)
     if "anyOf" in node:
@@ -199,7 +197,7 @@ def problem(value: Any, node: Node, before: Any, place: str) -> str | None:
 
 def _problem_of_settings(value: Node, node: Node, before: Any, place: str, owner: str = "") -> str | None:
     before = before if isinstance(before, dict) else {}
-    for key, inner in value.items():
+    for key, inner in ((str(name), inner) for name, inner in value.items()):
         path = f"{place}.{key}".removeprefix(".")
         if key not in node["properties"]:
             if key == "$schema" or _declared(owner, key):
@@ -220,6 +218,8 @@ def _problem_of_class(value: Any, node: Node, before: Any, place: str) -> str | 
         return None  # one of them is meant, which the parser knows
     before = before if isinstance(before, dict) else {}
     path = given.get("class_path", before.get("class_path"))
+    if path is not None and not isinstance(path, str):
+        return _mismatch(path, {"class": True}, f"{place}.class_path")
     if "class_path" in given and (found := _no_class(str(path))):
         return f"{place}: {found}"
     settings: Any = given
@@ -308,7 +308,7 @@ def _no_class(path: str) -> str | None:
         return None
     module, _, name = path.rpartition(".")
     file = FILE.parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    if file.is_file() and re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")):
+    if file.is_file() and re.search(rf"\b{re.escape(name)}\b", file.read_text(encoding="utf-8")):
         return None
     near = difflib.get_close_matches(path, schema()["$defs"], 1)
     return f"there is no class {path}" + (f"; did you mean {near[0]}?" if near else "")
@@ -319,4 +319,4 @@ def _declared(owner: str, key: str) -> bool:
     if not owner.startswith("ohlora."):
         return False
     file = FILE.parent.joinpath(*owner.split(".")[1:-1]).with_suffix(".py")
-    return re.search(rf"^ +{key}: .*[,=]", file.read_text(encoding="utf-8"), re.M) is not None
+    return re.search(rf"^ +{re.escape(key)}: .*[,=]", file.read_text(encoding="utf-8"), re.M) is not None

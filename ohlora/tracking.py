@@ -26,11 +26,19 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ohlora.errors import ConfigError, MissingArtifactError
 from ohlora.utils import images
-from ohlora.utils.accounts import wandb_key_found
+from ohlora.utils.accounts import wandb_key_found, wandb_reachable
 from ohlora.utils.clock import Clock
 from ohlora.utils.files import append_row, read_rows, write_rows
 
 CLOCK = "kimg"
+WAIT = 30.0
+"""Seconds that W&B has to answer at the start of a run."""
+Mode = Literal["online", "offline", "disabled"]
+MODES: Mapping[str, Mode] = {
+    **{"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"},
+    "disabled": "disabled",
+}
+"""Values of ``WANDB_MODE`` → ours."""
 
 
 def new_run(stage_dir: str | Path) -> Path:
@@ -88,6 +96,21 @@ def run_loggers(trainer: L.Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
+def _mode_said() -> Mode | None:
+    """What ``WANDB_MODE`` says, in letters of any case; W&B itself reads it too, and takes small ones only.
+
+    Raises:
+        ConfigError: If it says something else.
+    """
+    said = os.environ.get("WANDB_MODE", "").strip()
+    if not said:
+        return None
+    if said.lower() not in MODES:
+        raise ConfigError(f"WANDB_MODE is {said!r}; expected online, offline or disabled")
+    os.environ["WANDB_MODE"] = MODES[said.lower()]
+    return MODES[said.lower()]
+
+
 class RunLogger(Logger):
     """Writes metrics, pictures and tables to the run folder and to Weights & Biases, on the kimg axis.
 
@@ -114,8 +137,8 @@ class RunLogger(Logger):
     ) -> None:
         super().__init__()
         self.project, self.run_name, self.tags = project, name, tags
-        found: Any = os.environ.get("WANDB_MODE") or ("online" if wandb_key_found() else "offline")
-        self.mode: Literal["online", "offline", "disabled"] = found if mode == "auto" else mode
+        found = _mode_said() or ("online" if wandb_key_found() else "offline")
+        self.mode: Mode = found if mode == "auto" else mode
         self.run_dir, self.run_id = run_dir, run_id or secrets.token_hex(4)
         self._run: wandb.Run | None = None
         self._clock: Clock | None = None
@@ -155,21 +178,40 @@ class RunLogger(Logger):
     def experiment(self) -> wandb.Run:
         """The W&B run, with kimg as the axis of everything."""
         if self._run is None:
-            self._run = wandb.init(
-                project=self.project,
-                name=self.run_name,
-                id=self.run_id,
-                resume="allow",
-                mode=self.mode,
-                tags=self.tags,
-                dir=self.run_dir or ".",
-                settings=wandb.Settings(silent=True, console="off"),
-            )
+            if self.mode == "online" and not wandb_reachable():
+                print("W&B cannot be reached: this run goes on offline")
+                self.mode = "offline"
+            try:
+                self._run = self._begin()
+            except wandb.errors.AuthenticationError as error:
+                raise ConfigError(
+                    f"W&B does not take the key: {error}. Run wandb login, or set WANDB_MODE=offline"
+                ) from error
+            except wandb.errors.CommError as error:
+                if self.mode != "online":
+                    raise
+                print(f"W&B does not answer ({' '.join(str(error).split())[:160]}): this run goes on offline")
+                wandb.teardown()
+                self.mode = "offline"
+                self._run = self._begin()
             self._run.define_metric(CLOCK)
             self._run.define_metric("*", step_metric=CLOCK)
             if self.mode == "offline":
                 print(f"W&B is offline; to upload this run: wandb sync {os.path.relpath(Path(self._run.dir).parent)}")
         return self._run
+
+    def _begin(self) -> wandb.Run:
+        """A new W&B run, or the one with this run's id."""
+        return wandb.init(
+            project=self.project,
+            name=self.run_name,
+            id=self.run_id,
+            resume="allow",
+            mode=self.mode,
+            tags=self.tags,
+            dir=self.run_dir or ".",
+            settings=wandb.Settings(silent=True, console="off", init_timeout=WAIT),
+        )
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:

@@ -15,11 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ohlora.attributes import Vocabulary, recipe
 from ohlora.errors import ConfigError
-from ohlora.utils.files import artifacts_root, seen_from, shipped
+from ohlora.utils.files import artifacts_root, read_yaml, seen_from, shipped
 
 SHIPPED = ("toy", "demo", "celeba256", "stylegan2")
 """The worlds that come with ohlora, in the order in which they are shown."""
@@ -178,7 +176,7 @@ def read(given: str, declared: Mapping[str, Stage], above: tuple[Path, ...] = ()
         raise ConfigError(f"there is no world {given}; expected {', '.join(SHIPPED)}, or the path of a world's file")
     if path.resolve() in above:
         raise ConfigError(f"{path}: a world cannot build on itself; change the base of {above[-1]}")
-    said = _said(path.absolute(), path.read_text(encoding="utf-8"))
+    said = _said(path.absolute(), path.read_bytes())
     base = World("", "", "", (), {}, {}, {})
     if "base" in said:
         of = said["base"] if said["base"] in SHIPPED else str(path.parent / said["base"])
@@ -207,26 +205,10 @@ def read(given: str, declared: Mapping[str, Stage], above: tuple[Path, ...] = ()
     return World(given, said.get("about", ""), root, overlays, names, hints, stages, attributes)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 @cache
-def _said(path: Path, text: str) -> dict[str, Any]:
-    """What a world's file says."""
-    try:
-        said = yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+def _said(path: Path, content: bytes) -> dict[str, Any]:
+    """What a world's file says; its content makes the cache see that it has changed."""
+    said = read_yaml(path)
     keys = ("about", "base", "root", "overlays", "names", "hints", "attributes", "stages")
     if not isinstance(said, dict):
         raise ConfigError(f"{path} holds {type(said).__name__}; expected settings: {', '.join(keys)}")

@@ -1,22 +1,38 @@
-"""Damaged tables and images, by the thousand: each is taken, or refused in one short line."""
+"""Damaged tables, images, weights and configurations, by the thousand: each is taken, or refused in one short line."""
 
 from __future__ import annotations
 
+import json
+import pickle
 import random
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import ohlora
+from ohlora import tracking
+from ohlora.__main__ import main
+from ohlora.callbacks.checkpoint import read_checkpoint
 from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.images import ImageFiles, Images
 from ohlora.datamodules.scores import ScoredImages
+from ohlora.directions.edits import Directions
+from ohlora.directions.groups import Groups
 from ohlora.errors import OhloraError
+from ohlora.formats import foreign, network_files
+from ohlora.formats.boundaries import read_boundary
+from ohlora.formats.direction_files import load_directions, save_directions
+from ohlora.networks.codes import Codes, Space
+from ohlora.utils import mistakes
+from tests.conftest import CONF, tiny_networks
 
 pytestmark = pytest.mark.slow
 COLUMNS = ("idx", "path", "gender", "eyes_score")
@@ -93,3 +109,155 @@ def test_images(image_folder: Path, tmp_path: Path) -> None:
             (image_folder / "000.png").write_bytes(damaged_image(rng, picture))
             seen[outcome(Images(16, folder=str(image_folder), on_bad_image="raise"), tmp_path)] += 1
     assert seen["taken"] > 300 and seen["refused"] > 500
+
+
+def damaged(rng: random.Random, content: bytes) -> bytes:
+    """A file with a few bytes changed, taken out, repeated or cut off, most often near its beginning or end."""
+    changed = bytearray(content)
+    for _ in range(rng.randint(1, 4)):
+        end = rng.choice([len(changed), min(len(changed), 2000), min(len(changed), 100)])
+        place = rng.choice([rng.randrange(end), len(changed) - 1 - rng.randrange(end)]) if changed else 0
+        kind = rng.random()
+        if kind < 0.6 and changed:
+            changed[place] = rng.choice([0, 255, changed[place] ^ 1, ord("9"), ord("["), rng.randrange(256)])
+        elif kind < 0.75:
+            del changed[place : place + rng.choice([1, 8, 300])]
+        elif kind < 0.9:
+            changed[place:place] = rng.choice([b"\0", b"{}", b"9" * 12, changed[place : place + 50]])
+        else:
+            del changed[place:]
+    return bytes(changed)
+
+
+def outcome_of(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except (Exception, SystemExit) as error:
+        text = mistakes.readable(error)
+        assert isinstance(error, OhloraError) and text is not None, error
+        assert len(text) < 500 and "\n" not in text
+        return "refused"
+    return "taken"
+
+
+@pytest.fixture
+def whole_files(tmp_path: Path, ohlora_run: Callable[..., int]) -> dict[str, tuple[bytes, Callable[[Path], object]]]:
+    """Name → content of a file that is whole, and what reads it."""
+    g, d = tiny_networks()
+    network_files.save_network(g, tmp_path / "g.safetensors")
+    network_files.save_network(d, tmp_path / "d.safetensors")
+    found = Directions(("eyes",), torch.ones(1, 1, 8) / 8**0.5, torch.ones(1, 1), Groups(), "svm", {}, Space.W)
+    save_directions(found, tmp_path / "v.safetensors")
+    code, steps = Codes(torch.zeros(1, 8), Space.W), Codes(torch.ones(1, 8), Space.W)
+    ohlora.Character(g, code, ("eyes",), steps, {"eyes": (-1.0, 1.0)}).save(tmp_path / "c.safetensors")
+    torch.save({"models": {"generator_smooth": foreign.to_foreign(g)}}, tmp_path / "g.pth")
+    torch.save(foreign.to_foreign(g), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps({"G_ema": {"a": [1, 2.0, "x"]}, "b": np.zeros(3)}))
+    np.save(tmp_path / "b.npy", np.ones((1, 8), np.float32))
+    assert ohlora_run("fit", "pretrain", "--model.init_args.kimg", "0.008") == 0
+    tracking.newest_checkpoint(tmp_path / "stage").rename(tmp_path / "t.ckpt")
+    readers: dict[str, Callable[[Path], object]] = {
+        "g.safetensors": network_files.load_network,
+        "d.safetensors": network_files.load_network,
+        "v.safetensors": load_directions,
+        "c.safetensors": ohlora.Character.load,
+        "g.pth": foreign.read_foreign,
+        "old.pth": foreign.read_foreign,
+        "p.pkl": foreign.read_foreign,
+        "b.npy": read_boundary,
+        "t.ckpt": read_checkpoint,
+    }
+    return {name: ((tmp_path / name).read_bytes(), read) for name, read in readers.items()}
+
+
+@pytest.fixture
+def ohlora_run(tmp_path: Path) -> Callable[..., int]:
+    def run(command: str, conf: str, *words: str) -> int:
+        root = ["--trainer.default_root_dir", str(tmp_path / "stage")]
+        return main([command, "--config", str(CONF / f"{conf}.yaml"), *root, *words])
+
+    return run
+
+
+def test_weights_and_checkpoints(
+    whole_files: dict[str, tuple[bytes, Callable[[Path], object]]], tmp_path: Path
+) -> None:
+    rng, seen = random.Random(0), Counter[str]()
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for name, (content, read) in whole_files.items():
+        for _ in range(250):
+            # A file of its own: those that are mapped into memory must not change.
+            path = folder / name
+            path.unlink(missing_ok=True)
+            path.write_bytes(damaged(rng, content))
+            seen[outcome_of(lambda path=path, read=read: read(path))] += 1  # type: ignore[misc]
+    assert seen["refused"] > 500 and seen.total() == 250 * len(whole_files), seen
+
+
+def test_descriptions_of_safetensors(
+    whole_files: dict[str, tuple[bytes, Callable[[Path], object]]], tmp_path: Path
+) -> None:
+    """Files whose tensors are whole, and what they say of themselves is not."""
+    rng, seen = random.Random(0), Counter[str]()
+    values = ["null", "[]", "{}", "-1", "1e99", '"x"', "[[]]", '{"a": 1}', "", "\x00", "true", "99999999999"]
+    for name in ("g.safetensors", "v.safetensors", "c.safetensors"):
+        content, read = whole_files[name]
+        size = int.from_bytes(content[:8], "little")
+        for _ in range(150):
+            header = json.loads(content[8 : 8 + size])
+            metadata = header["__metadata__"]
+            key = rng.choice([key for key in metadata if key != "format"])
+            if rng.random() < 0.3:
+                del metadata[key]
+            elif rng.random() < 0.5 or not metadata[key].startswith("{"):
+                metadata[key] = rng.choice(values)
+            else:
+                inner = json.loads(metadata[key])
+                if inner:
+                    inner[rng.choice(list(inner))] = rng.choice([None, [], {}, -1, 0, 7, 2**40, "x", 1.5])
+                metadata[key] = json.dumps(inner)
+            text = json.dumps(header).encode()
+            path = tmp_path / f"told.{name}"
+            path.unlink(missing_ok=True)
+            path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+            seen[outcome_of(lambda path=path, read=read: read(path))] += 1  # type: ignore[misc]
+    assert seen["refused"] > 100, seen
+
+
+def test_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, seen = random.Random(0), Counter[str]()
+    pieces = ["[", "]", "{", "}", ": ", "- ", "\n", "  ", "&a ", "*a", "!!x ", "${", "null", "-1", "1e999"]
+    pieces += [
+        '"',
+        "#",
+        "\t",
+        "trainer:",
+        "init_args:",
+        "class_path: ",
+        "한글",
+        "\x85",
+        "true",
+        "nan",
+        "0x",
+        "2020-13-45",
+        "<<: ",
+    ]
+    for _ in range(300):
+        name = rng.choice(["pretrain", "finetune", "filter", "properties", "face_parser"])
+        text = (CONF / f"{name}.yaml").read_text()
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(text))
+            cut = rng.choice([0, 0, 1, rng.randint(1, 60)])
+            text = text[:place] + rng.choice([*pieces, ""]) + text[place + cut :]
+        path = tmp_path / "own.yaml"
+        path.write_text(text)
+        try:
+            code = main(["fit", "--config", str(path), "--print_config"])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr().err.strip().splitlines()
+        assert code in (0, 2), (code, text)
+        assert code == 0 or (said[-1].startswith("ohlora: ") and len(said[-1]) < 500), text
+        seen["refused" if code else "taken"] += 1
+    assert seen["taken"] > 10 and seen["refused"] > 100, seen

@@ -210,7 +210,7 @@ def test_a_world_of_one_s_own(
         ("stages: {drawn: 3}", "stages is .*; expected name: what differs"),
         ("stages: {drawn: {inputs: drawn/images}}", "inputs of drawn is 'drawn/images'; expected a list of names"),
         ("stages: {drawn: {number: 3}}", "number of drawn is 3; expected text"),
-        ("root: a\nabout: b\nroot: c", "root stands there twice"),
+        ("root: a\nabout: b\nroot: c", "line 3: root was said on line 1 already"),
         ("attributes: {on: {meaning: a, kind: score}}", "reads the name of an attribute as True; put it into quotes"),
     ],
 )

@@ -23,7 +23,7 @@ from tests.conftest import CONF
 from tests.networks.test_stylegan2 import tiny as stylegan2_networks
 from tests.toy_tables import brightness_table, sample_set
 
-TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_find_unused_parameters_true"]
+TWO = ["--trainer.devices", "2"]
 
 
 def run(*words: str, code: int | None = 0) -> str:
@@ -115,7 +115,7 @@ def test_two_nodes_train_as_one(tmp_path: Path, fine_tune: list[str]) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     stage = ["--trainer.default_root_dir", str(tmp_path / "nodes")]
-    nodes = ["--trainer.num_nodes", "2", "--trainer.devices", "1", *TWO[2:]]
+    nodes = ["--trainer.num_nodes", "2", "--trainer.devices", "1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "GLOO_SOCKET_IFNAME": "lo"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
     rendezvous = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--local_addr", "127.0.0.1"]
@@ -161,6 +161,53 @@ def test_a_rank_that_fails_ends_the_run(tmp_path: Path, fine_tune: list[str], ra
     failing = ["--trainer.callbacks+", "tests.ranks.FailOnRank", "--trainer.callbacks.init_args.rank", str(rank)]
     words = [*failing, "--model.init_args.kimg", "100", "--trainer.default_root_dir", str(tmp_path)]
     assert f"rank {rank} was told to fail" in run(*fine_tune, *TWO, *words, code=None)
+
+
+def test_what_does_not_train_needs_no_strategy(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> None:
+    """A fine-tune of a few layers: plain DDP would wait for the others."""
+    settings: dict[str, object] = {
+        "model.init_args.generator": weights[0],
+        "model.init_args.discriminator": weights[1],
+        "model.init_args.r1_interval": 2,
+        "data.init_args.folder": image_folder,
+    }
+    run(
+        "fit",
+        "--config",
+        str(CONF / "finetune.yaml"),
+        *options(settings),
+        *TWO,
+        "--trainer.default_root_dir",
+        str(tmp_path),
+    )
+    assert network_files.read_metadata(tmp_path / "generator.safetensors")["provenance"]["images_seen"] == 32
+
+
+def test_one_image_for_two_processes(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> None:
+    """One process has nothing to do, and nothing waits for it."""
+    for path in sorted(image_folder.iterdir())[1:]:
+        path.unlink()
+    networks = {"model.init_args.generator": weights[0], "model.init_args.discriminator": weights[1]}
+    root = {"trainer.default_root_dir": tmp_path / "stage"}
+    words = options({**networks, **root, "data.init_args.folder": image_folder})
+    run("fit", "--config", str(CONF / "finetune.yaml"), *words, *TWO)
+    made = {
+        "model.init_args.generator": weights[0],
+        "model.init_args.output": tmp_path / "made",
+        "data.init_args.count": 1,
+    }
+    run("predict", "--config", str(CONF / "generate.yaml"), *options({**made, **root}), *TWO)
+    assert len(read_rows(tmp_path / "made" / "manifest.csv")) == 1
+    torch.manual_seed(0)
+    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+    scored = {
+        "model.init_args.networks": f"[{tmp_path / 'merged.safetensors'}]",
+        "model.init_args.output": tmp_path / "scores.csv",
+        "data.init_args.folder": image_folder,
+        "data.init_args.manifest": "null",
+    }
+    run("predict", "--config", str(CONF / "scores.yaml"), *options({**scored, **root}), *TWO)
+    assert len(read_rows(tmp_path / "scores.csv")) == 1
 
 
 def test_generation_is_shared_out(tmp_path: Path, weights: tuple[Path, Path]) -> None:

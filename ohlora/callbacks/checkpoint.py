@@ -10,9 +10,14 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ohlora.errors import NonFiniteError, StorageError
+from ohlora.errors import FormatError, NonFiniteError, StorageError
+from ohlora.formats import foreign_files
 from ohlora.tracking import checkpoint_folder, checkpoints_in, run_loggers
+from ohlora.utils import checks
 from ohlora.utils.clock import crossed, images_seen
+
+PARTS = frozenset({"state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers", "epoch", "global_step"})
+"""What a checkpoint holds that training can go on from."""
 
 
 class ImagesSeenCheckpoint(Checkpoint):
@@ -27,8 +32,8 @@ class ImagesSeenCheckpoint(Checkpoint):
 
     def __init__(self, every_kimg: float = 5.0, keep: int = 2) -> None:
         super().__init__()
-        if keep < 1:
-            raise ValueError(f"keep is {keep}; expected at least 1")
+        checks.at_least(1, keep=keep)
+        checks.at_least(0, every_kimg=every_kimg)
         self.every_kimg, self.keep = every_kimg, keep
         self._before = 0
         self._due = False
@@ -100,6 +105,22 @@ class ImagesSeenCheckpoint(Checkpoint):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content without copying its tensors into memory."""
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    """A checkpoint's content without copying its tensors into memory.
+
+    Raises:
+        FormatError: If the file is damaged or something else; the message says what.
+    """
+    expected = "expected a checkpoint of a run (runs/…/checkpoints/images-….ckpt)"
+    if what := foreign_files.no_checkpoint(path):
+        raise FormatError(f"{path} {what}; {expected}")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch has many ways to say so
+        raise FormatError(f"{path} is a truncated or damaged checkpoint, or none at all; {expected}") from error
+    if not isinstance(content, dict) or not content.keys() >= PARTS:
+        raise FormatError(f"{path} is no checkpoint of Lightning's trainer; {expected}")
+    if not all(isinstance(content[name], dict) for name in ("state_dict", "loops", "callbacks")):
+        raise FormatError(f"{path} is a damaged checkpoint; {expected}")
     return content

@@ -14,7 +14,7 @@ from ohlora.errors import ConfigError
 from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_images
 from ohlora.tracking import run_loggers
-from ohlora.utils import images, signals
+from ohlora.utils import checks, images, signals
 from ohlora.utils.clock import crossed, images_seen
 
 
@@ -35,6 +35,7 @@ class LooksAtGenerator(L.Callback):
     """
 
     def __init__(self, every_kimg: float) -> None:
+        checks.at_least(0, every_kimg=every_kimg)
         self.every_kimg = every_kimg
         self._owed = False
         self.looked = 0
@@ -104,6 +105,8 @@ class SampleGrid(LooksAtGenerator):
         self, every_kimg: float = 10.0, rows: int = 6, columns: int = 10, seed: int = 0, batch_size: int = 16
     ) -> None:
         super().__init__(every_kimg)
+        checks.at_least(1, rows=rows, columns=columns, batch_size=batch_size)
+        checks.seeds(seed=seed)
         self.rows, self.columns, self.seed, self.batch_size = rows, columns, seed, batch_size
 
     def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:

@@ -18,7 +18,7 @@ from ohlora.formats import network_files
 from ohlora.networks.sampling import batched, counted_images, scored
 from ohlora.rules import Rule, all_hold, concept
 from ohlora.tracking import run_folder, run_loggers
-from ohlora.utils import figures, images
+from ohlora.utils import checks, figures, images
 
 BEST = "best_generator.safetensors"
 
@@ -63,6 +63,8 @@ class Watch(LooksAtGenerator):
         batch_size: int = 50,
     ) -> None:
         super().__init__(every_kimg)
+        checks.at_least(1, batch_size=batch_size, fixed=fixed, fresh=fresh, final=final)
+        checks.seeds(seed=seed)
         self.filters = [network_files.load_attributes(path) for path in filters]
         self.concept = [name for network in self.filters for name in network.outputs]
         known = vocabulary().names("filter")

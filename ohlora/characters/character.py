@@ -99,7 +99,7 @@ class Character:
                 about.get("meanings", meanings),
                 motions,
             )
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a damaged description leads to
             raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
 
     def save(self, path: str | Path) -> None:

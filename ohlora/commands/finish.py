@@ -9,7 +9,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.errors import ConfigError, MissingArtifactError
+from ohlora.utils import mistakes
 from ohlora.utils.commands import arguments
 
 PLAIN = {
@@ -66,10 +67,11 @@ def main(args: list[str] | None = None) -> int:
         from ohlora import commandline
 
         words, world = commandline.expanded(words_of(run))
-    except OhloraError as error:
-        if traceback:
+    except Exception as error:
+        readable = mistakes.readable(error)
+        if traceback or readable is None:
             raise
-        print(f"ohlora finish: {error}", file=sys.stderr)
+        mistakes.report("ohlora finish", readable)
         return 2
     from ohlora import cli
 

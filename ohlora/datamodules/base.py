@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ohlora.datamodules.sampler import CountedLoader, CountedSampler
 from ohlora.errors import ConfigError
-from ohlora.utils import counted, images
+from ohlora.utils import checks, counted, images
 from ohlora.utils.clock import Clock
 
 Sample = dict[str, Any]
@@ -73,6 +73,9 @@ class ImageDataModule(L.LightningDataModule):
 
     def __init__(self, batch_size: int = 16, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
         super().__init__()
+        checks.at_least(1, batch_size=batch_size)
+        checks.at_least(0, num_workers=num_workers)
+        checks.seeds(seed=seed)
         self.batch_size, self.seed, self.num_workers, self.flip = batch_size, seed, num_workers, flip
 
     def connect(self, clock: Clock) -> None:
@@ -119,10 +122,14 @@ class ImageDataModule(L.LightningDataModule):
         return self._loader(self.train_set, sampler, self.batch_size // trainer.world_size, drop_last=True)
 
     def in_order(self, dataset: ImageDataset) -> DataLoader[Sample]:
-        """Every sample once, in order; ranks take them in turn."""
+        """Every sample once, in order; ranks take them in turn.
+
+        A rank beyond the number of samples repeats the first: Lightning calls no hook of a rank without batches, and
+        the others would wait for it.
+        """
         trainer = self.trainer
         assert trainer is not None
-        mine = range(trainer.global_rank, len(dataset), trainer.world_size)
+        mine = range(trainer.global_rank, len(dataset), trainer.world_size) or range(min(1, len(dataset)))
         return self._loader(dataset, mine, max(1, self.batch_size // trainer.world_size), drop_last=False)
 
     def _loader(

@@ -8,6 +8,7 @@ import numpy as np
 
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.toy import drawing
+from ohlora.utils import checks
 
 
 class DrawnFaceDataset:
@@ -50,6 +51,9 @@ class DrawnFaces(ImageDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        checks.at_least(1, train_size=train_size)
+        checks.at_least(8, resolution=resolution)
+        checks.between(0, 1, **(rates or {}))
         self.resolution, self.train_size, self.rates = resolution, train_size, rates
         drawing.sample_truth(self.seed, 0, rates)  # refuses unknown rates before anything starts
 

@@ -17,7 +17,7 @@ from ohlora.attributes import vocabulary
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import DataError
 from ohlora.pipeline import require
-from ohlora.utils import images
+from ohlora.utils import checks, images
 from ohlora.utils.files import Row, printable, read_rows, shortened, write_rows
 
 CACHE_LIMIT = 4 * 2**30
@@ -109,6 +109,7 @@ class ImageFiles(ImageDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        checks.at_least(1, resolution=resolution)
         self.resolution, self.cache, self.on_bad_image, self.resize = resolution, cache, on_bad_image, resize
 
     def files(

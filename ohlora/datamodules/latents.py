@@ -51,17 +51,21 @@ class Latents(L.LightningDataModule):
         return self._todo(self.count, self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[list[int]]:
-        """Batches of the indices that are still to do; processes take shares in turn, no batch reaches beyond one."""
+        """Batches of the indices that are still to do; processes take shares in turn, no batch reaches beyond one.
+
+        A process beyond the number of shares repeats the first; see :meth:`ImageDataModule.in_order`.
+        """
         trainer = self.trainer
         assert trainer is not None
-        mine = self.shares_to_do()[trainer.global_rank :: trainer.world_size]
+        shares = self.shares_to_do()
+        mine = shares[trainer.global_rank :: trainer.world_size] or shares[:1]
         return self._batches([list(batch) for share in mine for batch in pieces(share, self.batch_size)])
 
     def test_dataloader(self) -> DataLoader[list[int]]:
-        """Batches of all indices; processes take indices in turn."""
+        """Batches of all indices; processes take indices in turn, and one beyond their number repeats the first."""
         trainer = self.trainer
         assert trainer is not None
-        mine = range(trainer.global_rank, self.count, trainer.world_size)
+        mine = range(trainer.global_rank, self.count, trainer.world_size) or range(1)
         return self._batches([list(batch) for batch in pieces(mine, self.batch_size)])
 
     def _batches(self, batches: list[list[int]]) -> DataLoader[list[int]]:

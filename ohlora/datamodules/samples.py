@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from ohlora.directions.finder import SampleSet
 from ohlora.errors import ConfigError
 from ohlora.formats import sample_files
+from ohlora.utils import checks
 
 
 class Samples(L.LightningDataModule):
@@ -28,6 +29,7 @@ class Samples(L.LightningDataModule):
         super().__init__()
         if limit < 1 or (count is not None and count < 1):
             raise ConfigError(f"count is {count} and limit {limit}; expected at least 1")
+        checks.seeds(seed=seed)
         self.folder, self.count, self.limit, self.seed = Path(folder) if folder else None, count, limit, seed
 
     @property

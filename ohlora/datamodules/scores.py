@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from ohlora.errors import ConfigError, DataError, FormatError, MissingArtifactEr
 from ohlora.faces.scoring import Normalization
 from ohlora.pipeline import require
 from ohlora.utils.clock import Clock
-from ohlora.utils.files import read_rows, shortened
+from ohlora.utils.files import read_json, read_rows, shortened
 
 NORMALIZATION = "normalization.json"
 """Name of the file that holds a table's scale; it lies beside the table."""
@@ -173,7 +172,7 @@ def read_normalization(path: Path, names: Iterable[str]) -> Normalization:
     """A stored scale; raises a FormatError if the file is something else, or lacks an attribute."""
     require(path)
     try:
-        scale = Normalization.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        scale = Normalization.from_dict(read_json(path))
     except (ValueError, TypeError, AttributeError) as error:
         raise FormatError(f"{path} is not a normalisation ({error}); expected attribute → mean and std") from error
     missing = [name for name in names if name not in scale.mean]

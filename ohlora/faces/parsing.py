@@ -7,7 +7,6 @@ CelebAMask-HQ.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, COLOURS, MIRRORED
 from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.pipeline import require
+from ohlora.utils.files import read_json
 from ohlora.utils.images import to_float
 
 BATCH = 50
@@ -107,7 +107,7 @@ class SegmentationParser(FaceParser):
                 f"{folder} lacks config.json or preprocessor_config.json; expected a semantic-segmentation checkpoint "
                 "of Hugging Face transformers, such as a download of jonathandinu/face-parsing"
             )
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
         self.model = _load_segmentation(folder)
         names: dict[int, str] = {int(key): str(name) for key, name in self.model.config.id2label.items()}
         self.register_buffer("table", torch.tensor(class_table(names, classes), dtype=torch.uint8))

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ohlora.directions.edits import Directions
 from ohlora.directions.groups import Groups
-from ohlora.errors import ConfigError, FormatError, MissingArtifactError
+from ohlora.errors import ConfigError, FormatError
+from ohlora.formats import foreign_files
 from ohlora.networks.codes import Space
 from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents
+from ohlora.pipeline import require
 
 LatentSpace = Literal["w", "z"]
 LATENTS = 2000
@@ -47,8 +49,9 @@ def read_boundary(path: str | Path, size: int | None = None) -> Tensor:
         FormatError: If it is not such an array, is not finite, is zero, or has another size.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingArtifactError(f"{path} does not exist; expected a boundary of InterFaceGAN (.npy)")
+    require(path)
+    if what := foreign_files.no_array(path):
+        raise FormatError(f"{path} cannot be read as an array: it {what}")
     expected = "expected a boundary of InterFaceGAN: an .npy file of 1×D numbers"
     try:
         # Mapped, so that a header that claims more than the file has is an error and no allocation.

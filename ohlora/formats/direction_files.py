@@ -73,7 +73,7 @@ def load_directions(path: str | Path) -> Directions:
             Space(space),
             basis,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a damaged description leads to
         raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import dropwhile
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ohlora.errors import FormatError, MissingArtifactError
+from ohlora.errors import FormatError
 from ohlora.formats.pickles import (
     MODULE_LOADER,
     NAMESPACE,
@@ -30,6 +30,7 @@ from ohlora.formats.pickles import (
     plain,
     read_pickle,
 )
+from ohlora.pipeline import require
 
 MAX_MODULES = 10_000
 """Modules that one network may have; StyleGANs have up to 150."""
@@ -41,6 +42,8 @@ MAX_ATTRIBUTE_VALUES = 64
 NVIDIA_ENTRIES = ("G_ema", "G", "D")
 ROSINALITY_ENTRIES = ("g_ema", "g", "d")
 GENFORCE_ENTRIES = ("generator_smooth", "generator", "discriminator")
+NESTS = ("models", "model", "state_dict", "networks")
+"""Entries under which runners of others keep their networks, such as GenForce's ``models``."""
 
 
 class Kind(StrEnum):
@@ -157,19 +160,56 @@ def recognize(path: str | Path) -> ForeignFile:
         FormatError: If it cannot be read; the message says what it is, and how to convert it or to get it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingArtifactError(f"{path} does not exist; expected a file of weights")
-    with path.open("rb") as file:
-        head = file.read(512)
+    require(path)
+    head = _head(path)
     if refusal := _no_weights(path, head):
         raise FormatError(f"{path} {refusal}")
     if _is_safetensors(head, path.stat().st_size):
         return ForeignFile(path, Kind.OHLORA, None)
+    if head[8:9] == b"{":
+        raise FormatError(f"{path} is a truncated safetensors file; get it again")
     content = read_pickle(path)
     kind = _kind(content)
+    root = content.root
+    if kind is None and isinstance(root, dict):
+        for nested in (replace(content, root=root[name]) for name in NESTS if isinstance(root.get(name), dict)):
+            if (kind := _kind(nested)) is not None:
+                content = nested
+                break
     if kind is None:
         raise FormatError(f"{path} {_refusal(content)}")
     return ForeignFile(path, kind, content)
+
+
+def described_file(path: str | Path) -> str:
+    """What a file is that is no whole safetensors file, for a message that begins with its path."""
+    try:
+        kind = recognize(path).kind
+    except FormatError as error:
+        return str(error).removeprefix(str(path)).strip(" :;")
+    if kind is Kind.OHLORA:
+        return "is a damaged safetensors file: get it or make it again"
+    return f"is a checkpoint of another project (of kind {kind}), which is read by: ohlora import-weights"
+
+
+def no_checkpoint(path: str | Path) -> str | None:
+    """What a file is that cannot be a checkpoint of a run, by its first bytes; None for what may be one."""
+    require(path)
+    head = _head(path := Path(path))
+    if head[8:9] == b"{":
+        return "is a safetensors file, which holds networks and no state of training"
+    return _no_weights(path, head)
+
+
+def no_array(path: str | Path) -> str | None:
+    """What a file is that cannot be a NumPy array: a failed download; None for any other."""
+    head = _head(path := Path(path))
+    return None if head.startswith(b"\x93NUMPY") or head[:2] == b"PK" else _no_weights(path, head)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
 
 
 def _no_weights(path: Path, head: bytes) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from ohlora.errors import FormatError
@@ -65,7 +66,7 @@ def renamed(about: Mapping[str, Any]) -> dict[str, Any]:
     """A file's ``kind`` and ``arguments`` under their present names, whatever version of the format it has."""
     if about["format_version"] > 1:
         return dict(about)
-    arguments = {VERSION_1_ARGUMENTS.get(key, key): value for key, value in about.get("arguments", {}).items()}
+    arguments = {VERSION_1_ARGUMENTS.get(key, key): value for key, value in dict(about.get("arguments", {})).items()}
     kind = about.get("kind")
     return {**about, "kind": VERSION_1_KINDS.get(str(kind), kind), "arguments": arguments}
 
@@ -83,9 +84,18 @@ def rebuilt(about: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -
     """
     if about["format_version"] == 1 and about["kind"] == "stylegan_generator":
         state = {re.sub(r"\.style\.(weight|bias)$", r".affine.\1", key): value for key, value in state.items()}
-    network = KINDS[about["kind"]](**about["arguments"])
-    check_state(state, {key: tuple(value.shape) for key, value in network.state_dict().items()}, frozenset(), where)
-    network.load_state_dict(state)
+    try:
+        made = KINDS[about["kind"]]
+        with torch.device("meta"):  # without memory, which sizes in a damaged file may ask any amount of
+            shapes = {key: tuple(value.shape) for key, value in made(**about["arguments"]).state_dict().items()}
+        check_state(state, shapes, frozenset(), where)
+        network = made(**about["arguments"])
+        network.load_state_dict(state)
+    except FormatError:
+        raise
+    except Exception as error:  # whatever constructors make of sizes in a damaged file
+        reason = f"{type(error).__name__}: {error}"
+        raise FormatError(f"{where}: its tensors do not fit its own description ({reason}); get it again") from error
     return network.eval()
 
 
@@ -97,7 +107,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         FormatError: If the file is truncated or not one of ours, or was written by a newer ohlora.
     """
     metadata = renamed(tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a network"))
-    if metadata.get("kind") not in KINDS:
+    if not isinstance(metadata.get("arguments"), dict):
+        raise FormatError(f"{path} does not describe its network; get it or make it again")
+    if str(metadata.get("kind")) not in KINDS:
         raise FormatError(f"{path} holds a network of kind {metadata.get('kind')!r}; expected {', '.join(KINDS)}")
     return metadata
 

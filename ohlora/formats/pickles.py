@@ -32,7 +32,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ohlora.errors import FormatError, MissingArtifactError
+from ohlora.errors import FormatError
+from ohlora.pipeline import require
 
 MAX_OPCODES = 2_000_000
 """Opcodes that one file may have; files of StyleGANs have 15,000 to 200,000."""
@@ -689,8 +690,7 @@ def read_pickle(path: str | Path) -> PickleFile:
         FormatError: If it is no such file, is truncated, or claims more than it holds.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingArtifactError(f"{path} does not exist; expected a pickle or a checkpoint of torch")
+    require(path)
     size = path.stat().st_size
     if not size:
         raise FormatError(f"{path} is empty; get it again")

@@ -6,7 +6,6 @@ and ``scores`` (N×K); its metadata name the K scores and what the samples were 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ohlora.directions.finder import SampleSet
-from ohlora.errors import DataError
+from ohlora.errors import DataError, FormatError
 from ohlora.formats import tensor_files
 from ohlora.networks.codes import Codes, Space
 from ohlora.pipeline import hint, require
 from ohlora.utils import counted
+from ohlora.utils.files import read_json
 
 FORMAT = "ohlora-samples"
 FORMAT_VERSION = 1
@@ -161,7 +161,9 @@ def medians_of(path: Path) -> dict[str, float]:
         MissingArtifactError: If there is no such file.
     """
     require(path)
-    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["median"]
+    found = read_json(path).get("median")
+    if not isinstance(found, dict) or not all(isinstance(value, (int, float)) for value in found.values()):
+        raise FormatError(f"{path} holds no medians; expected a number for each score, as sampling writes them")
     return found
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ohlora.errors import FormatError, NonFiniteError, StorageError
+from ohlora.formats import foreign_files
 from ohlora.pipeline import require
 from ohlora.utils.files import replacing
 
@@ -136,14 +137,17 @@ def read_metadata(path: str | Path, format: str, version: int, what: str) -> dic
     try:
         metadata = _metadata(path)
     except (SafetensorError, OSError) as error:
-        hint = "foreign checkpoints are read by: ohlora import-weights" if path.suffix != ".safetensors" else error
-        raise FormatError(f"{path} is not a readable safetensors file ({hint})") from error
+        said = foreign_files.described_file(path)
+        raise FormatError(f"{path} is not a readable safetensors file: it {said}; expected {what}") from error
     if metadata.get("format") != format:
         raise FormatError(
             f"{path} is a safetensors file, but not {what} written by ohlora (format {metadata.get('format')!r}); "
             f"expected format {format!r}"
         )
-    found = int(metadata["format_version"])
+    try:
+        found = int(metadata["format_version"])
+    except (KeyError, ValueError) as error:
+        raise FormatError(f"{path} does not say its format_version; get it or make it again") from error
     if found > version:
         raise FormatError(f"{path} has format version {found}; this ohlora reads up to {version}: update it")
     rest = {key: _decoded(value) for key, value in metadata.items() if key not in ("format", "format_version")}
@@ -176,8 +180,12 @@ def read_tensors(
 
     Raises:
         NonFiniteError: Naming the first tensor that holds NaN or an infinity, unless ``may_be_nan`` names it.
+        FormatError: If the file lacks a tensor or is damaged.
     """
-    with safe_open(path, framework="pt") as file:
-        found = {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} lacks a tensor or is damaged ({error}); get it or make it again") from error
     check_finite({key: value for key, value in found.items() if key not in may_be_nan}, f"{path} cannot be used")
     return found

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,6 +19,7 @@ from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.tracking import RunLogger, checkpoints_in, run_folder, run_loggers
 from ohlora.utils import signals
+from ohlora.utils.files import shortened
 
 Data = TypeVar("Data", bound=L.LightningDataModule)
 
@@ -42,6 +43,7 @@ class Stage(L.LightningModule, Generic[Data]):
     Attributes:
         data_type: The kind of datamodule that the stage works on.
         resumable: Whether there are checkpoints to go on from.
+        fixed: Settings that a resumed run must have as they were.
         output: Folder or file that a prediction, a test or a search fills; None where there is none.
         products: Files that a training leaves in the folder of the stage, in the order in which they are written.
         finishing: Whether the stage is to make its products from a checkpoint as it is, without further training.
@@ -50,6 +52,7 @@ class Stage(L.LightningModule, Generic[Data]):
 
     data_type: ClassVar[type[L.LightningDataModule]] = L.LightningDataModule
     resumable: ClassVar[bool] = True
+    fixed: ClassVar[tuple[str, ...]] = ()
     output: Path | None = None
     products: Sequence[str] = ()
     finishing = False
@@ -175,6 +178,57 @@ class Stage(L.LightningModule, Generic[Data]):
         ]
         return (optimizers, [schedule(optimizer) for optimizer in optimizers]) if schedule else optimizers
 
+    def check_checkpoint(self, checkpoint: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> None:
+        """Insists on a checkpoint of the networks and optimizers that are configured.
+
+        Args:
+            checkpoint: Its content.
+            state: What it must hold; None takes the parameters, which are known before there are data.
+
+        Raises:
+            ConfigError: Naming what differs.
+        """
+        advice = "go on with the settings that the checkpoint was made with, or start anew without --ckpt_path"
+        stored = checkpoint.get("hyper_parameters", {})
+        differing = [
+            f"{name} is {stored[name]} in the checkpoint and {self.hparams[name]} now"
+            for name in self.fixed
+            if name in stored and name in self.hparams and stored[name] != self.hparams[name]
+        ]
+        if differing:
+            raise ConfigError(f"{shortened(differing)}; {advice}")
+        here, there = state if state is not None else dict(self.named_parameters()), checkpoint["state_dict"]
+        wrong = [f"{name} is missing" for name in here if name not in there]
+        wrong += [f"{name} is not known" for name in there if state is not None and name not in here]
+        wrong += [
+            f"{name} has shape {tuple(there[name].shape)}, expected {tuple(value.shape)}"
+            for name, value in here.items()
+            if name in there and there[name].shape != value.shape
+        ]
+        if wrong:
+            raise ConfigError(f"the checkpoint holds other networks or data: {shortened(wrong)}; {advice}")
+        made = self.configure_optimizers()
+        optimizers: Any = made[0] if isinstance(made, tuple) else made
+        states = checkpoint["optimizer_states"]
+        if len(states) != len(optimizers):
+            raise ConfigError(f"the checkpoint holds {len(states)} optimizers, expected {len(optimizers)}; {advice}")
+        for optimizer, stepped in zip(optimizers, states, strict=True):
+            groups = zip(optimizer.state_dict()["param_groups"], stepped["param_groups"], strict=False)
+            if len(optimizer.param_groups) != len(stepped["param_groups"]) or any(
+                len(group["params"]) != len(of_state["params"])
+                or (group.keys() - of_state.keys() and of_state.keys() - group.keys() - {"initial_lr"})
+                or any(group.get(name) != of_state.get(name) for name in ("amsgrad", "centered"))
+                for group, of_state in groups
+            ):
+                raise ConfigError(
+                    f"the checkpoint's optimizer was not a {type(optimizer).__name__} of these settings and parameters"
+                    f"; {advice}"
+                )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See :meth:`check_checkpoint`; now that there are data, of everything."""
+        self.check_checkpoint(checkpoint, self.state_dict())
+
     def on_train_start(self) -> None:
         """Drops logged rows that a resumed run measures again, and lets configured settings win over a checkpoint's.
 
@@ -220,6 +274,38 @@ class Stage(L.LightningModule, Generic[Data]):
     def on_fit_end(self) -> None:
         """The same where there was no step left to take."""
         self.conclude()
+
+
+def try_optimizer(
+    setting: str, optimizer: OptimizerCallable, schedule: LRSchedulerCallable | None, closure: bool
+) -> None:
+    """Takes a step of an optimizer and its schedule with a parameter of its own, so that wrong settings show at once.
+
+    Args:
+        setting: What the optimizer is called in the configuration.
+        optimizer: Makes it.
+        schedule: Makes its schedule, or None.
+        closure: Whether training steps give the optimizer a closure.
+
+    Raises:
+        ConfigError: If it cannot be made or cannot step.
+    """
+    parameter = nn.Parameter(torch.ones(2, 2))
+    what = setting
+    try:
+        made = optimizer([parameter])
+        parameter.grad = torch.zeros(2, 2)
+        what = "schedule"
+        scheduler = schedule(made) if schedule is not None else None  # which counts the optimizer's steps
+        what = setting
+        made.step(lambda: parameter.detach().sum()) if closure else made.step()  # type: ignore[arg-type, call-overload]
+        if scheduler is not None:
+            what = "schedule"
+            scheduler.step()  # type: ignore[call-arg]
+    except Exception as error:  # whatever the class thinks of its settings
+        raise ConfigError(
+            f"model.init_args.{what}: {type(error).__name__}: {error}; give it other settings or choose another class"
+        ) from error
 
 
 def check_finite(terms: Mapping[str, Tensor], parameters: Iterable[Tensor], network: str, when: str) -> None:

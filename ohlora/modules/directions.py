@@ -19,7 +19,7 @@ from ohlora.formats import direction_files, network_files, sample_files
 from ohlora.modules.base import Stage
 from ohlora.pipeline import require
 from ohlora.tracking import run_folder
-from ohlora.utils import figures
+from ohlora.utils import checks, figures
 from ohlora.utils.ranks import by_rank_zero
 
 
@@ -55,6 +55,7 @@ class DirectionSearch(Stage[Samples]):
         image_batch_size: int = 100,
     ) -> None:
         super().__init__()
+        checks.at_least(1, image_batch_size=image_batch_size)
         self.output, self.finder, self.medians = Path(output), finder, medians
         self.paths = {"generator": generator, "network": network}
         self.levels: Mapping[str, Sequence[float]] = grid or {}

@@ -31,7 +31,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.tracking import run_folder
-from ohlora.utils import figures, images
+from ohlora.utils import checks, figures, images
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
@@ -96,6 +96,9 @@ class EditEvaluation(Stage[CountedLatents]):
         super().__init__()
         if (directions is None) == (labels is None):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
+        checks.seeds(seed=seed)
+        checks.at_least(1, image_batch_size=image_batch_size, scale_count=scale_count)
+        checks.at_least(0, calibrate=calibrate, sheets=sheets, closer_count=closer_count, full_grid=full_grid)
         self.output, self.seed, self.calibrate = Path(output), seed, calibrate
         self.paths = {"generator": generator, "network": network, "judge": judge}
         self.directions_path, self.labels = directions, tuple(labels or ())
@@ -242,6 +245,8 @@ class EditEvaluation(Stage[CountedLatents]):
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
         """Edits the latents of a batch, and judges the edits."""
+        if self.global_rank >= self.data.count:
+            return  # a repeated latent
         latents = self.latents("test", batch)
         group, codes, judged, unedited, steps = self._edited(latents)
         if steps is not None:  # a character needs what was tested

@@ -22,7 +22,7 @@ from ohlora.errors import ConfigError
 from ohlora.formats import network_files
 from ohlora.modules.supervised import Epochs, Rows, collected
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, Plan, attribute_cnn
-from ohlora.utils import counted, figures, images
+from ohlora.utils import checks, counted, figures, images
 
 MISTAKES = 24
 """Images in the grid of the worst mistakes."""
@@ -51,6 +51,8 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
     """
 
     data_type = AnnotatedImages
+    closure = False
+    fixed = ("attribute", "plan", "folds", "resolution")
     attempts: Tensor
     stale: Tensor
     best_loss: Tensor
@@ -73,6 +75,10 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        checks.at_least(2, folds=folds)
+        checks.at_least(1, max_attempts=max_attempts, resolution=resolution)
+        checks.at_least(0, retry_limit=retry_limit)
+        checks.between(0, 1, threshold=threshold)
         self.save_hyperparameters()
         self.automatic_optimization = False  # K optimizers, of which some have stopped
         self.attribute, self.plan, self.resolution = attribute, plan, resolution

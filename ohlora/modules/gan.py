@@ -17,16 +17,18 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 import torch
 import torchmetrics
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from ohlora import outcomes
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
-from ohlora.modules.base import Stage, check_finite
+from ohlora.modules.base import Stage, check_finite, try_optimizer
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
@@ -40,7 +42,7 @@ from ohlora.networks.training import (
     select_trainable,
     update_average,
 )
-from ohlora.utils import counted
+from ohlora.utils import checks, counted
 
 PATH_LENGTH_RATE = 0.01
 """Share of a batch's mean in the running mean of path lengths, as in StyleGAN2."""
@@ -128,6 +130,7 @@ class GAN(Stage[ImageDataModule]):
     """
 
     data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
+    fixed = ("trainable_generator", "trainable_discriminator", "frozen_blocks", "label_head", "add_labels")
     products = ("discriminator.safetensors", "generator.safetensors")
     steps: Tensor
     path_length: Tensor
@@ -170,11 +173,29 @@ class GAN(Stage[ImageDataModule]):
         self.automatic_optimization = False
         if not 0 < kimg < math.inf:
             raise ConfigError(f"kimg is {kimg}; expected the length of training in thousands of images, above 0")
-        if min(r1_interval, max_generator_updates, path_length_interval) < 1:
-            raise ConfigError(
-                f"r1_interval is {r1_interval}, path_length_interval {path_length_interval} and max_generator_updates "
-                f"{max_generator_updates}; expected at least 1"
-            )
+        checks.at_least(
+            1,
+            r1_interval=r1_interval,
+            path_length_interval=path_length_interval,
+            max_generator_updates=max_generator_updates,
+            mbstd_group_size=mbstd_group_size,
+        )
+        checks.above(0, ema_kimg=ema_kimg)
+        checks.at_least(
+            0,
+            r1_gamma=r1_gamma,
+            path_length_weight=path_length_weight,
+            shuffled_labels=shuffled_labels,
+            feature_cache=feature_cache,
+            repeat_ratio=repeat_ratio,
+            ema_rampup=ema_rampup,
+            log_every=log_every,
+        )
+        checks.between(0, 1, style_mixing=style_mixing, w_avg_beta=w_avg_beta)
+        checks.seeds(seed=seed)
+        checks.some(trainable_generator=trainable_generator, trainable_discriminator=trainable_discriminator)
+        for name, optimizer in (("generator", generator_optimizer), ("discriminator", discriminator_optimizer)):
+            try_optimizer(f"{name}_optimizer", optimizer, schedule, closure=False)
         if shuffled_labels > 0 and labels != "dataset":
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
@@ -193,6 +214,11 @@ class GAN(Stage[ImageDataModule]):
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
         freeze_blocks(self.discriminator, frozen_blocks)
+        for name in self._sources:
+            if not any(p.requires_grad for p in self.get_submodule(name).parameters()):
+                raise ConfigError(
+                    f"nothing of the {name} trains: trainable_{name} and frozen_blocks leave no parameter"
+                )
         self.trunk_frozen = not any(p.requires_grad for p in self.discriminator.trunk_parameters())
         self.kept_features: FeatureCache | None = None
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
@@ -491,13 +517,14 @@ class GAN(Stage[ImageDataModule]):
         self.trainer.log_every_n_steps = self._steps_per_log  # type: ignore[attr-defined]
 
     def _check_std_group(self, batch_size: int) -> None:
-        """Insists that several ranks form the groups of images that one would."""
-        world, group = self.trainer.world_size, self.discriminator.mbstd_group_size
-        if world > 1 and (batch_size // world) % min(group, batch_size):
+        """Insists on batches of whole groups, which several ranks form as one would."""
+        world = self.trainer.world_size
+        group, share = min(self.discriminator.mbstd_group_size, batch_size), batch_size // world
+        if batch_size % world == 0 and share % group:
+            of = f"each of {world} processes" if world > 1 else "a batch"
             raise ConfigError(
-                f"the minibatch standard deviation takes groups of {min(group, batch_size)} images, and each of "
-                f"{world} processes has {batch_size // world}; expected a multiple of the group. Raise "
-                "data.init_args.batch_size, or lower model.init_args.mbstd_group_size"
+                f"the minibatch standard deviation takes groups of {group} images, and {of} has {share}; expected a "
+                "multiple of the group. Choose another data.init_args.batch_size or model.init_args.mbstd_group_size"
             )
 
     def on_train_start(self) -> None:
@@ -509,8 +536,8 @@ class GAN(Stage[ImageDataModule]):
 
     @property
     def completed(self) -> bool:
-        """Whether all images of the budget have been seen."""
-        return self.finished
+        """Whether all images of the budget have been seen, or early stopping has ended training."""
+        return self.finished or outcomes.stopped_early(self.trainer)
 
     def nothing_to_do(self, trainer: L.Trainer, checkpoint: Mapping[str, Any] | None) -> str | None:
         """Whether the checkpoint has seen all images of the budget."""
@@ -533,11 +560,23 @@ class GAN(Stage[ImageDataModule]):
             reached = ", ".join([f"{self.clock() / 1000:.6g} kimg", *self.headlines])
             print(f"wrote {self._written}: {reached}")
 
+    def on_train_batch_end(self, *about: Any) -> None:
+        """Lets early stopping look at what was logged in this step: training by kimg has no epochs to wait for."""
+        super().on_train_batch_end(*about)
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self._steps_per_log and int(self.steps) % self._steps_per_log == 0:
+            for callback in callbacks:
+                if isinstance(callback, EarlyStopping):
+                    callback.on_train_epoch_end(self.trainer, self)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for the label table, whose size the checkpoint decides."""
         for name in ("generator", "G_ema"):
-            table = checkpoint["state_dict"][f"{name}.label_table"]
+            table = checkpoint["state_dict"].get(f"{name}.label_table")
+            if table is None:
+                break  # of other networks
             getattr(self, name).label_table = torch.zeros_like(table)
+        super().on_load_checkpoint(checkpoint)
 
     def _mean_over_ranks(self, value: Tensor) -> Tensor:
         reduced = self.trainer.strategy.reduce(value, reduce_op="mean")

@@ -16,7 +16,7 @@ from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.modules.supervised import MONITOR, Rows, Supervised, collected
 from ohlora.networks.attribute_cnn import Plan, attribute_cnn
-from ohlora.utils import counted, figures
+from ohlora.utils import checks, counted, figures
 
 
 class PropertyRegression(Supervised[ScoredImages]):
@@ -34,6 +34,7 @@ class PropertyRegression(Supervised[ScoredImages]):
     """
 
     data_type = ScoredImages
+    fixed = ("network", "plan", "resolution")
     predicted: Tensor
     shared = ("resolution",)
     """Settings that the data takes from the stage."""
@@ -48,6 +49,10 @@ class PropertyRegression(Supervised[ScoredImages]):
         seed: int = 0,
         **settings: Any,
     ) -> None:
+        checks.seeds(seed=seed)
+        checks.at_least(1, resolution=resolution)
+        if not network:
+            raise ConfigError("network is an empty list; expected at least one attribute")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counted.integer(seed, "network", 0))
             cnn = attribute_cnn(network, plan, resolution)

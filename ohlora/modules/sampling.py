@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +21,8 @@ from ohlora.modules.base import Stage
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import NoiseMode
 from ohlora.networks.sampling import counted_images, counted_latents
-from ohlora.utils import counted, figures, images
-from ohlora.utils.files import read_rows, write_json, write_rows
+from ohlora.utils import checks, counted, figures, images
+from ohlora.utils.files import read_json, read_rows, write_json, write_rows
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.csv"
@@ -45,6 +45,7 @@ class _Sampling(Stage[Latents]):
 
     def __init__(self, generator: str, output: str, seed: int, noise_mode: Literal["const", "random"]) -> None:
         super().__init__()
+        checks.seeds(seed=seed)
         self.path, self.output, self.seed = Path(generator), Path(output), seed
         self.noise_mode: NoiseMode = noise_mode
         self.generator = network_files.load_generator(self.path)
@@ -82,7 +83,7 @@ class _Sampling(Stage[Latents]):
             if filled.is_dir() and any(filled.iterdir()):
                 raise ConfigError(f"{filled} holds files of unknown origin; choose another output")
             return wanted
-        found = sample_files.renamed(json.loads(path.read_text(encoding="utf-8")))
+        found = sample_files.renamed(read_json(path))
         found.setdefault("precision", wanted["precision"])  # sets of earlier versions do not tell it
         for name, source in self.sources.items():  # and name files by the digest of their bytes
             if network_files.is_fingerprint(found.get(name), source):
@@ -176,6 +177,8 @@ class Generate(_Sampling):
         truncation_cutoff: int = 0,
     ) -> None:
         super().__init__(generator, output, seed, noise_mode)
+        checks.at_least(0, truncation_cutoff=truncation_cutoff)
+        checks.at_least(-math.inf, truncation_psi=truncation_psi)
         self.save_hyperparameters()
         self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
 
@@ -309,7 +312,7 @@ class Sample(_Sampling):
     def is_complete(self, count: int) -> bool:
         """Whether the medians are there."""
         path = self.output / sample_files.MEDIANS
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        stored = read_json(path) if path.is_file() else {}
         return bool(stored.get("count") == min(count, self.median_count))
 
     def complete(self, count: int) -> None:

@@ -21,8 +21,8 @@ from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.epochs import EpochImages
 from ohlora.errors import ConfigError, NonFiniteError
-from ohlora.modules.base import Stage, check_finite
-from ohlora.utils import counted
+from ohlora.modules.base import Stage, check_finite, try_optimizer
+from ohlora.utils import checks, counted
 from ohlora.utils.ranks import gathered
 
 MONITOR = "loss/validation"
@@ -67,6 +67,8 @@ class Epochs(Stage[Data]):
     """
 
     data_type: ClassVar[type[L.LightningDataModule]] = EpochImages
+    closure: ClassVar[bool] = True
+    """Whether Lightning takes the optimizer's steps, with a closure."""
 
     def __init__(
         self,
@@ -76,10 +78,11 @@ class Epochs(Stage[Data]):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if patience < 1:
-            raise ConfigError(f"patience is {patience}; expected at least 1")
+        checks.at_least(1, patience=patience)
+        checks.seeds(seed=seed)
         self.patience, self.seed = patience, seed
         self._optimizer, self._schedule = optimizer, schedule
+        try_optimizer("optimizer", optimizer, schedule, closure=self.closure)
         self._train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
 
     @property
@@ -173,9 +176,15 @@ class Supervised(Epochs[Data]):
     # --- training
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """Early stopping."""
+        """Early stopping, beside that of the configuration, which Lightning would replace by what is returned here."""
         self._stopping = EarlyStopping(MONITOR, patience=self.patience, check_on_train_epoch_end=False)
-        return [self._stopping]
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        others = [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
+        if any(other.state_key == self._stopping.state_key for other in others):
+            raise ConfigError(
+                f"trainer.callbacks stops on {MONITOR}, as the stage does; leave it out: model.init_args.patience is it"
+            )
+        return [self._stopping, *others]
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and its schedule by epochs."""
@@ -222,6 +231,7 @@ class Supervised(Epochs[Data]):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over what :meth:`on_save_checkpoint` added."""
+        super().on_load_checkpoint(checkpoint)
         self._best = checkpoint["best"]
 
     def told(self) -> dict[str, Any]:

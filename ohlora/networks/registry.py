@@ -10,6 +10,7 @@ import torch
 from ohlora.errors import ConfigError
 from ohlora.networks import stylegan, stylegan2, stylegan3
 from ohlora.networks.generator import Discriminator, Generator
+from ohlora.utils import checks
 
 GENERATORS: Mapping[str, Callable[..., Generator]] = {
     cls.kind: cls for cls in (stylegan.Generator, stylegan2.Generator, stylegan3.Generator)
@@ -50,6 +51,8 @@ def random_networks(architecture: Architecture, seed: int) -> tuple[Generator, D
     if kind not in DISCRIMINATORS:
         why = ", which is not trained here" if kind in GENERATORS else ""
         raise ConfigError(f"architecture.kind is {kind!r}{why}; expected {', '.join(DISCRIMINATORS)}")
+    checks.at_least(0, c_dim=architecture.c_dim)
+    checks.at_least(1, **{key: size for key, size in sizes.items() if key != "c_dim"})
     of_generator = {key: sizes.pop(key) for key in ("z_dim", "w_dim", "mapping_layers")}
     of_discriminator = {"mbstd_group_size": sizes.pop("mbstd_group_size")}
     with torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from ohlora.errors import OhloraError
+from ohlora.utils import mistakes
 from ohlora.utils.files import artifacts_root, replacing, write_rows
 
 Row = tuple[str, float | str, float]
@@ -29,8 +29,9 @@ class Main(Protocol):
 def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
     """Makes a function the main function of a command.
 
-    It returns 0, or, for an error that the user can mend, 2 after a line on standard error that begins with ``name``;
-    ``--traceback`` among the words shows where the error comes from instead.
+    It returns 0, or, for an error that the user can mend (:func:`ohlora.utils.mistakes.readable`), 2 after a line on
+    standard error that begins with ``name``; ``--traceback`` among the words shows where the error comes from instead.
+    Ctrl-C makes it return 130.
     """
 
     def framed(work: Callable[[list[str] | None], None]) -> Main:
@@ -40,10 +41,14 @@ def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
             traceback = "--traceback" in given
             try:
                 work([word for word in given if word != "--traceback"])
-            except OhloraError as error:
-                if traceback:
+            except KeyboardInterrupt:
+                mistakes.report(name, f"stopped by Ctrl-C; files are whole, {mistakes.AGAIN}")
+                return 130
+            except Exception as error:
+                readable = mistakes.readable(error)
+                if traceback or readable is None:
                     raise
-                print(f"{name}: {error}", file=sys.stderr)
+                mistakes.report(name, readable)
                 return 2
             return 0
 

@@ -20,7 +20,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ohlora.errors import ConfigError, DataError
+import yaml
+
+from ohlora.errors import ConfigError, DataError, FormatError
 
 UMASK = os.umask(0)
 """The file mode creation mask. It can only be read by setting it, so it is read once, before threads start."""
@@ -286,6 +288,56 @@ def _check_header(header: list[str]) -> None:
     spaced = [repr(name) for name in header if name != name.strip()]
     if spaced:
         raise ValueError(f"the header has blanks around {shortened(spaced, ', ')}; remove them")
+
+
+class _Unique(yaml.SafeLoader):
+    """Refuses mappings in which a key is repeated: YAML lets the last win."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Composes a mapping, and looks at its keys."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+                raise ConfigError(f"line {line}: {key.value} was said on line {lines[key.value]} already; say it once")
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                lines[key.value] = line
+        return node
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Reads a YAML file.
+
+    Raises:
+        ConfigError: If it cannot be read, is no YAML, or repeats a key; the message names the file and the line.
+    """
+    try:
+        # The loader is safe.
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Unique)
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date, a text that is not UTF-8
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        FormatError: If it cannot be read or holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is no JSON ({error}); remove it and make it again") from error
+    if not isinstance(found, dict):
+        raise FormatError(f"{path} holds {type(found).__name__}; expected an object")
+    return found
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
