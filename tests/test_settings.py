@@ -210,7 +210,7 @@ def test_all_settings_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -
 
 
 COMPLETED = [
-    (["fi"], {"fit", "filter"}),
+    (["fi"], {"fit", "filter", "finish"}),
     (["fit", "finetune_v8", "--world", "t"], {"toy"}),
     (["fit", "finetune_v"], {"finetune_v1", "finetune_v1_projection", "finetune_v8"}),
     (["fit", "finetune_v8", "--model.init_args.la"], {"--model.init_args.labels", "--model.init_args.label_head"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -147,6 +148,8 @@ class EditEvaluation(Stage[CountedLatents]):
         self.strengths = self.grid.strengths(self.edited).to(self.device)
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
+        if double := [name for name, count in Counter(self.report.names).items() if count > 1]:
+            raise ConfigError(f"two numbers of the results would be called {', '.join(double)}; rename an attribute")
         self.units = torch.ones(len(self.edited), device=self.device)
         self.discriminator = self.parser = None
         if self.discriminator_path is not None:
