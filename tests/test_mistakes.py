@@ -367,14 +367,15 @@ def test_a_network_file_that_does_not_fit_itself(tmp_path: Path, weights: tuple[
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     arguments = json.loads(header["__metadata__"]["arguments"])
-    for broken in (
+    described: tuple[Any, ...] = (
         arguments | {"resolution": 17},
         arguments | {"resolution": 1024, "channel_max": 2**40},
         arguments | {"colour": "blue"},
         {},
         [],
         arguments | {"z_dim": "many"},
-    ):
+    )
+    for broken in described:
         header["__metadata__"]["arguments"] = json.dumps(broken)
         text = json.dumps(header).encode()
         path = tmp_path / "broken.safetensors"

@@ -298,10 +298,10 @@ def try_optimizer(
         what = "schedule"
         scheduler = schedule(made) if schedule is not None else None  # which counts the optimizer's steps
         what = setting
-        made.step(lambda: parameter.detach().sum()) if closure else made.step()  # type: ignore[arg-type, call-overload]
+        made.step(lambda: 0.0) if closure else made.step()  # type: ignore[arg-type]
         if scheduler is not None:
             what = "schedule"
-            scheduler.step()  # type: ignore[call-arg]
+            scheduler.step()
     except Exception as error:  # whatever the class thinks of its settings
         raise ConfigError(
             f"model.init_args.{what}: {type(error).__name__}: {error}; give it other settings or choose another class"

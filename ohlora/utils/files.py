@@ -290,7 +290,7 @@ def _check_header(header: list[str]) -> None:
         raise ValueError(f"the header has blanks around {shortened(spaced, ', ')}; remove them")
 
 
-class _Unique(yaml.SafeLoader):
+class _Unique(yaml.SafeLoader):  # type: ignore[misc]
     """Refuses mappings in which a key is repeated: YAML lets the last win."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
