@@ -68,17 +68,17 @@ def expanded(given: list[str]) -> tuple[list[str], World]:
     match words:
         case [verb, stage, *rest] if verb in worlds.VERBS and not stage.startswith("-"):
             _refuse_renamed(verb, stage)
-            given = _world_option(rest)
-            world = pipeline.world(given or worlds.DEFAULT)
-            return [verb, *_words_of(world, verb, stage), *rest, *_last(given)], world
+            said = _world_option(rest)
+            world = pipeline.world(said or worlds.DEFAULT)
+            return [verb, *_words_of(world, verb, stage), *rest, *_last(said)], world
     files = []
     for place in (place for place in range(1, len(words)) if words[place - 1] == "--config"):
         if not Path(words[place]).is_file() or words[0] == "test":
             _refuse_renamed(words[0], Path(words[place]).stem)
         words[place] = config_file(words[place])
         files.append(words[place])
-    given = _world_option(words)
-    return [*words, *_last(given)], pipeline.world(given or _world_named(reversed(files)) or worlds.DEFAULT)
+    said = _world_option(words)
+    return [*words, *_last(said)], pipeline.world(said or _world_named(reversed(files)) or worlds.DEFAULT)
 
 
 def use(world: World) -> None:
