@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -166,7 +166,7 @@ class CLI(LightningCLI):
             cause: BaseException = error
             while cause.__cause__ is not None and not isinstance(cause, OhloraError):
                 cause = cause.__cause__
-            raise cause if isinstance(cause, OhloraError) else ConfigError(str(cause)) from error
+            raise cause if isinstance(cause, OhloraError) else ConfigError(mistakes.readable(cause) or str(cause)) from error
 
     def _check(self) -> None:
         """Checks what would only go wrong later: the trainer's settings and the checkpoint against the stage."""
@@ -179,8 +179,34 @@ class CLI(LightningCLI):
                     f"trainer.{name} is {value}; {type(stage).__name__} takes its own optimizer steps, in which it has "
                     "no effect. Leave it out"
                 )
+        for name in ("min_epochs", "min_steps"):
+            if not stage.automatic_optimization and (value := getattr(self.trainer, name)):
+                raise ConfigError(
+                    f"trainer.{name} is {value}; {type(stage).__name__} has an end of its own, beyond which it cannot "
+                    "train. Leave it out"
+                )
+        self._check_trainer()
         if self.content:
             stage.check_checkpoint(self.content)
+
+    def _check_trainer(self) -> None:
+        """Checks what Lightning lets through: numbers, and what would train or validate before the training."""
+        trainer: Any = self.trainer
+        checks.at_least(1, **{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+        checks.at_least(0, **{"trainer.gradient_clip_val": trainer.gradient_clip_val})
+        if isinstance(trainer.val_check_interval, int | float):
+            checks.above(0, **{"trainer.val_check_interval": trainer.val_check_interval})
+        if trainer.num_sanity_val_steps:
+            raise ConfigError(
+                f"trainer.num_sanity_val_steps is {trainer.num_sanity_val_steps}; a validation before the first step "
+                "would count as an epoch. Leave it out"
+            )
+        for callback in trainer.callbacks:
+            if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+                raise ConfigError(
+                    f"trainer.callbacks has {type(callback).__name__}, whose trial trainings would count as the run. "
+                    "Leave it out, and compare short runs (trainer.max_steps)"
+                )
 
     def _check_folders(self, command: str) -> None:
         """Insists on folders that can be written, with room for what a checkpoint holds at least."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
+import shutil
+import signal
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +36,9 @@ from ohlora.formats.boundaries import read_boundary
 from ohlora.formats.direction_files import load_directions, save_directions
 from ohlora.networks.codes import Codes, Space
 from ohlora.utils import mistakes
+from ohlora.utils.files import content_stamp, read_rows
 from tests.conftest import CONF, tiny_networks
+from tests.toy_tables import brightness_table
 
 pytestmark = pytest.mark.slow
 COLUMNS = ("idx", "path", "gender", "eyes_score")
@@ -109,6 +115,52 @@ def test_images(image_folder: Path, tmp_path: Path) -> None:
             (image_folder / "000.png").write_bytes(damaged_image(rng, picture))
             seen[outcome(Images(16, folder=str(image_folder), on_bad_image="raise"), tmp_path)] += 1
     assert seen["taken"] > 300 and seen["refused"] > 500
+
+
+NAMES = ["7.png", "007.png", "sub/1.png", ".8.png", ".hidden/9.png", "notes.txt", "a.PNG", "b.gif", "x.webp.part", "c"]
+NAMES += ["@eaDir/d.png", "한글/얼굴.jpg", "e.jpeg", "deep/er/f.tiff", "g png", "h.png.txt", "__MACOSX/i.png"]
+
+
+def rearranged(rng: random.Random, folder: Path) -> None:
+    """Adds to a folder of images whatever people have in such folders."""
+    content = next(folder.glob("*.png")).read_bytes()
+    for name in rng.sample(NAMES, rng.randint(1, 8)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = rng.random()
+        if path.exists() or path.is_symlink():
+            continue
+        if kind < 0.6:
+            path.write_bytes(content if rng.random() < 0.8 else content[: rng.randrange(len(content))])
+        elif kind < 0.7:
+            path.mkdir()
+            (path / "j.png").write_bytes(content)
+        elif kind < 0.8:
+            os.mkfifo(path)
+        else:
+            path.symlink_to(rng.choice([folder, folder.parent, path, "nowhere", next(folder.glob("*.png"))]))
+
+
+def test_folders(image_folder: Path, tmp_path: Path) -> None:
+    """Every file of a folder is taken, or it or a folder above it is listed with a reason."""
+    rng, seen = random.Random(0), Counter[str]()
+    for _ in range(300):
+        root = tmp_path / "case"
+        folder = shutil.copytree(image_folder, root / "images")
+        rearranged(rng, folder)
+        data = Images(16, folder=str(folder), on_bad_image=rng.choice(["raise", "skip", "skip"]))
+        result = outcome(data, root / "run")
+        seen[result] += 1
+        if result == "taken":
+            table = root / "run" / "skipped.csv"
+            told = {row["path"] for row in read_rows(table)} if table.is_file() else set()
+            told |= {path.as_posix() for path in data.train_set.paths}
+            for path in folder.rglob("*"):
+                if not path.is_dir() or path.is_symlink():
+                    followed = path.is_symlink() and path.is_dir() and any(place.startswith(f"{path}/") for place in told)
+                    assert followed or {path.as_posix(), *map(Path.as_posix, path.parents)} & told, path
+        shutil.rmtree(root)
+    assert seen["taken"] > 100 and seen["refused"] > 30, seen
 
 
 def damaged(rng: random.Random, content: bytes) -> bytes:
@@ -223,6 +275,72 @@ def test_descriptions_of_safetensors(
             path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
             seen[outcome_of(lambda path=path, read=read: read(path))] += 1  # type: ignore[misc]
     assert seen["refused"] > 100, seen
+
+
+PARTIAL = ["fast_dev_run=true", "limit_train_batches=1", "limit_val_batches=1", "max_steps=3", "max_time=00:00:00:00"]
+WHOLE = ["log_every_n_steps=0", "precision=64-true", "detect_anomaly=true", "logger=false", "enable_progress_bar=true"]
+WRONG = ["max_steps=0", "max_epochs=-5", "devices=0", "precision=8", "accumulate_grad_batches=0", "min_steps=1e9", "x=1"]
+WRONG += ["num_sanity_val_steps=2", "val_check_interval=0", "check_val_every_n_epoch=7", "barebones=true", "strategy=x"]
+
+
+@pytest.fixture
+def no_signal_kills() -> Iterator[None]:
+    """A signal that comes after its run has ended is not for the tests."""
+    earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
+
+
+def test_runs(
+    tmp_path: Path, ohlora: Callable[..., int], no_signal_kills: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings, tables and signals by chance: every end is success or one line, and only a whole run makes a product."""
+    rng, seen = random.Random(0), Counter[int]()
+    good = brightness_table(tmp_path / "data", 60)[0]
+    table, stage = good.with_name("damaged.csv"), tmp_path / "stage"
+    for turn in range(100):
+        conf, product = rng.choice([("pretrain", "generator"), ("properties", "hairstyle"), ("filter", "gender")])
+        chosen = rng.choice(["", "", *PARTIAL, *WHOLE, *WRONG])
+        words = [f"--trainer.{chosen}"] if chosen else []
+        spoiled = conf != "pretrain" and rng.random() < 0.3
+        content = bytearray(good.read_bytes())
+        for _ in range(3 * spoiled):
+            place = rng.randrange(len(content))
+            content[place : place + rng.randrange(9)] = rng.choice(WORDS)
+        table.write_bytes(content)
+        if conf == "properties":
+            words += ["--data.init_args.manifests", f"[{table}]", "--trainer.max_epochs", "2"]
+        elif conf == "filter":
+            words += ["--data.init_args.annotations", str(table), "--trainer.max_epochs", "2"]
+        if rng.random() < 0.3:
+            words += ["--ckpt_path", "last"]
+        number = rng.choice([signal.SIGTERM, signal.SIGINT])
+        alarm = threading.Timer(rng.uniform(0.2, 2.5), os.kill, (os.getpid(), number)) if rng.random() < 0.4 else None
+        folder = stage / conf
+        before = content_stamp(folder / f"{product}.safetensors")
+        if alarm is not None:
+            alarm.start()
+        code = ohlora("fit", conf, *words, stage_dir=folder)
+        if alarm is not None:
+            alarm.cancel()
+            alarm.join()
+        out, err = capsys.readouterr()
+        case = (turn, conf, words, code, out[-500:], err[-500:])
+        assert code in (0, 2) or (alarm is not None and code == 128 + number), case
+        if code == 2:
+            line = err.strip().splitlines()[-1]
+            assert line.startswith("ohlora: ") and len(line) < 500, case
+        if code > 2:
+            (line,) = [line for line in out.splitlines() if line.startswith("stopped by")]
+            assert len(line) < 500, case
+        if content_stamp(folder / f"{product}.safetensors") != before:
+            assert code == 0 or "after the product was written" in out, case
+            assert chosen not in (*PARTIAL, *WRONG), case
+            about = network_files.read_metadata(folder / f"{product}.safetensors")["provenance"]
+            assert about["images_seen"] >= 48 and "partial" not in about, case
+        seen[code] += 1
+    assert seen[0] > 20 and seen[2] > 20 and seen[143] + seen[130] > 10, seen
 
 
 def test_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ STOPPING = [
     "lightning.pytorch.callbacks.EarlyStopping",
     "--trainer.callbacks.init_args.monitor",
 ]
+TIMER = ["--trainer.callbacks+", "lightning.pytorch.callbacks.Timer", "--trainer.callbacks.init_args.duration"]
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -95,7 +96,12 @@ def files_in(folder: Path) -> dict[Path, tuple[int, int]]:
         (["--trainer.accelerator", "tpu"], "torch_xla"),
         (["--trainer.max_epochs", "-5"], "max_epochs"),
         (["--trainer.limit_train_batches", "-1"], "limit_train_batches"),
-        (["--trainer.callbacks+", "lightning.pytorch.callbacks.LearningRateFinder"], "learning rate finder"),
+        (["--trainer.callbacks+", "lightning.pytorch.callbacks.LearningRateFinder"], "LearningRateFinder, whose trial"),
+        (["--trainer.callbacks+", "lightning.pytorch.callbacks.BatchSizeFinder"], "BatchSizeFinder, whose trial"),
+        ([*TIMER, "00:00:01:00"], "cannot be saved as YAML: <Interval.step"),
+        # Lightning would go on for good beyond the budget.
+        (["--trainer.min_epochs", "5"], "trainer.min_epochs is 5; GAN has an end of its own"),
+        (["--trainer.min_steps", "9"], "trainer.min_steps is 9; GAN has an end of its own"),
         (["--checkpoint.every_kimg", "-1"], "every_kimg is -1.0; expected at least 0"),
         (["--trainer.callbacks.init_args.rows", "0"], "rows is 0; expected at least 1"),
         ([*STOPPING, "none"], "metric `none` which is not available"),
@@ -125,6 +131,16 @@ def test_a_gpu_that_is_not_there(accelerator: str, ohlora: Run, capsys: pytest.C
         ("filter", [*STOPPING, "none"], "metric `none` which is not available"),
         ("properties", ["--model.init_args.network", "[]"], "network is an empty list"),
         ("properties", ["--model.init_args.schedule", "torch.optim.lr_scheduler.ReduceLROnPlateau"], "schedule: Type"),
+        ("filter", ["--trainer.min_epochs", "5"], "trainer.min_epochs is 5; FilterEnsemble has an end of its own"),
+        ("filter", ["--trainer.num_sanity_val_steps", "2"], "num_sanity_val_steps is 2; a validation before the first"),
+        ("properties", ["--trainer.num_sanity_val_steps", "2"], "num_sanity_val_steps is 2"),
+        ("properties", ["--trainer.accumulate_grad_batches", "0"], "accumulate_grad_batches is 0; expected at least 1"),
+        ("properties", ["--trainer.accumulate_grad_batches", "-1"], "accumulate_grad_batches is -1; expected at least"),
+        ("properties", ["--trainer.gradient_clip_val", "-1"], "gradient_clip_val is -1; expected at least 0"),
+        ("properties", ["--trainer.val_check_interval", "0"], "val_check_interval is 0; expected more than 0"),
+        ("properties", ["--trainer.val_check_interval", "1000"], "must be less than or equal to the number of the train"),
+        ("properties", ["--trainer.check_val_every_n_epoch", "3"], "check_val_every_n_epoch is 3 and max_epochs 2"),
+        ("properties", ["--trainer.callbacks+", "lightning.pytorch.callbacks.LearningRateFinder"], "whose trial"),
         ("properties", [*STOPPING, "none"], "metric `none` which is not available"),
         ("properties", [*STOPPING, "loss/validation"], "as the stage does; leave it out: model.init_args.patience"),
     ],

@@ -134,6 +134,17 @@ def test_finish_takes_the_best_epoch(tmp_path: Path, ohlora: Run, capsys: pytest
     assert "stands as it was" in capsys.readouterr().out, "its epochs stay shorter than the configuration's"
 
 
+def test_finish_does_not_train_on(tmp_path: Path, ohlora: Run) -> None:
+    manifest, _ = brightness_table(tmp_path / "data", 60)
+    words = ["--data.init_args.manifests", f"[{manifest}]", "--trainer.max_epochs", "4", "--trainer.min_epochs", "4"]
+    assert ohlora("fit", "properties", *words, "--trainer.max_steps", "8") == 0
+    run = tmp_path / "stage" / "runs" / "0001"
+    seen = int(read_checkpoint(checkpoints_in(run)[-1])["state_dict"]["images_seen"])
+    assert main(["finish", str(run)]) == 0
+    about = network_files.read_metadata(tmp_path / "stage" / "hairstyle.safetensors")["provenance"]
+    assert about["images_seen"] == seen and about["partial"].endswith(f"stopped after {seen} images")
+
+
 @pytest.mark.parametrize("conf", ["properties", "filter"])
 def test_a_training_stopped_by_max_steps_goes_on_bit_for_bit(tmp_path: Path, ohlora: Run, conf: str) -> None:
     manifest, _ = brightness_table(tmp_path / "data", 60)

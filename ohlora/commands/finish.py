@@ -26,6 +26,9 @@ PLAIN = {
     "limit_train_batches": "null",
     "limit_val_batches": "null",
     "max_steps": "-1",
+    "min_steps": "null",
+    "min_epochs": "null",
+    "num_sanity_val_steps": "0",
     "max_time": "null",
     "enable_progress_bar": "false",
 }

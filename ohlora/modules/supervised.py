@@ -111,7 +111,17 @@ class Epochs(Stage[Data]):
         return outcomes.stopped_early_in(checkpoint, self.patience)
 
     def on_fit_start(self) -> None:
-        """Lets Lightning know that epochs may be short: everything is logged once per epoch."""
+        """Lets Lightning know that epochs may be short: everything is logged once per epoch.
+
+        Raises:
+            ConfigError: If the epochs end before the first validation, which chooses the weights.
+        """
+        epochs, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
+        if epochs is not None and every is not None and 0 < epochs < every:
+            raise ConfigError(
+                f"trainer.check_val_every_n_epoch is {every} and max_epochs {epochs}; no epoch would be validated, and "
+                "so no weights chosen. Expected at most as many"
+            )
         self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
 
     @contextmanager

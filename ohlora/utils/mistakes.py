@@ -30,6 +30,7 @@ CHECKED_BY_LIGHTNING = (
     "callbacks",
     "trainer.connectors",
     "trainer.configuration_validator",
+    "loops.fit_loop",
     "tuner",
     "plugins",
     "utilities.seed",
@@ -137,6 +138,8 @@ def _of_library(error: BaseException, again: str) -> str | None:
                 return f"a zip archive or checkpoint cannot be read ({text}); get it again"
             case "PIL", ("UnidentifiedImageError" | "DecompressionBombError"):
                 return f"an image cannot be read ({text})"
+            case "yaml", "RepresenterError":
+                return f"a value of the configuration cannot be saved as YAML: {error.args[-1]!r}; leave it out"
             case "yaml", "YAMLError":
                 return f"a YAML file cannot be read: {text}"
             case "omegaconf", "OmegaConfBaseException":
