@@ -166,7 +166,9 @@ class CLI(LightningCLI):
             cause: BaseException = error
             while cause.__cause__ is not None and not isinstance(cause, OhloraError):
                 cause = cause.__cause__
-            raise cause if isinstance(cause, OhloraError) else ConfigError(mistakes.readable(cause) or str(cause)) from error
+            raise (
+                cause if isinstance(cause, OhloraError) else ConfigError(mistakes.readable(cause) or str(cause))
+            ) from error
 
     def _check(self) -> None:
         """Checks what would only go wrong later: the trainer's settings and the checkpoint against the stage."""
@@ -216,6 +218,11 @@ class CLI(LightningCLI):
         output = getattr(stage, "output", None)
         if isinstance(output, Path) and command != "validate":
             checks.writable(output.parent if output.suffix == ".csv" else output)
+            sources = vars(self._get(self.config, "data").init_args).values()
+            if any(isinstance(source, str) and Path(source).resolve() == output.resolve() for source in sources):
+                raise ConfigError(
+                    f"model.init_args.output is {output}, which the data is read from and would be lost; choose another"
+                )
             if output.suffix == ".csv" and output.is_dir():
                 raise ConfigError(f"model.init_args.output is {output}, which is a folder; expected a file to write")
 
@@ -247,8 +254,17 @@ class CLI(LightningCLI):
             print(", ".join(f"{name} {float(value):.4g}" for name, value in measured.items()))
 
     def before_instantiate_classes(self) -> None:
-        """Takes what commands have no use for out of the configuration."""
+        """Takes what commands have no use for out of the configuration.
+
+        Raises:
+            ConfigError: If a setting of stage or data is an empty text.
+        """
         config = self.config[str(self.config.subcommand)]
+        for part in ("model", "data"):
+            given = (config.get(part) or {}).get("init_args") or {}
+            empty = [f"{part}.init_args.{name}" for name, value in vars(given).items() if value == ""]
+            if empty:  # pathlib would take the current folder
+                raise ConfigError(f"{empty[0]} is empty; expected a value, or null for none")
         if self.config.subcommand == "predict":
             config.return_predictions = False  # they are in files, and all together may not fit into memory
         elif self.config.subcommand in ("validate", "test"):

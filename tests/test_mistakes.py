@@ -27,6 +27,7 @@ from ohlora.callbacks.checkpoint import read_checkpoint
 from ohlora.errors import ConfigError, DataError, FormatError, OhloraError
 from ohlora.formats import foreign, network_files
 from ohlora.formats.direction_files import load_directions
+from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.pipeline import require
 from ohlora.utils import accounts, checks, mistakes
 from ohlora.utils.commands import command
@@ -138,7 +139,11 @@ def test_a_gpu_that_is_not_there(accelerator: str, ohlora: Run, capsys: pytest.C
         ("properties", ["--trainer.accumulate_grad_batches", "-1"], "accumulate_grad_batches is -1; expected at least"),
         ("properties", ["--trainer.gradient_clip_val", "-1"], "gradient_clip_val is -1; expected at least 0"),
         ("properties", ["--trainer.val_check_interval", "0"], "val_check_interval is 0; expected more than 0"),
-        ("properties", ["--trainer.val_check_interval", "1000"], "must be less than or equal to the number of the train"),
+        (
+            "properties",
+            ["--trainer.val_check_interval", "1000"],
+            "must be less than or equal to the number of the train",
+        ),
         ("properties", ["--trainer.check_val_every_n_epoch", "3"], "check_val_every_n_epoch is 3 and max_epochs 2"),
         ("properties", ["--trainer.callbacks+", "lightning.pytorch.callbacks.LearningRateFinder"], "whose trial"),
         ("properties", [*STOPPING, "none"], "metric `none` which is not available"),
@@ -156,6 +161,27 @@ def test_settings_of_other_trainings(
     )
     assert ohlora("fit", conf, *data, "--trainer.max_epochs", "2", *words) == 2
     assert part in said(capsys)
+
+
+def test_paths_that_would_be_taken_for_others(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one for the current folder, an input for the output."""
+    table = brightness_table(tmp_path / "data", 60)[0]
+    monkeypatch.chdir(tmp_path / "data")
+    network = tmp_path / "merged.safetensors"
+    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), network)
+    before = files_in(tmp_path)
+    good = ["--model.init_args.networks", f"[{network}]", "--data.init_args.manifest", str(table)]
+    for words, part in (
+        (["--model.init_args.output", "manifest.csv"], "output is manifest.csv, which the data is read from"),
+        (["--model.init_args.output", ""], "model.init_args.output is empty"),
+        (["--model.init_args.output", "images"], "output is images; expected the name of a table"),
+        (["--model.init_args.output", "s.csv", "--data.init_args.manifest", ""], "data.init_args.manifest is empty"),
+    ):
+        assert ohlora("predict", "scores", *good, *words) == 2
+        assert part in said(capsys)
+    assert files_in(tmp_path) == before
 
 
 def test_early_stopping_on_a_metric_that_is_there(tmp_path: Path, ohlora: Run) -> None:

@@ -73,6 +73,8 @@ class AttributeScores(ImageScores):
     def __init__(self, output: str, networks: list[str] | None = None) -> None:
         super().__init__()
         self.output = Path(output)
+        if self.output.suffix != ".csv":
+            raise ConfigError(f"output is {output}; expected the name of a table to write, such as scores.csv")
         if networks is None:
             named = dict.fromkeys(a.source.name for a in vocabulary() if a.source.kind == "network")
             networks = [str(pipeline.path(name)) for name in named]
