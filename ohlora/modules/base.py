@@ -298,7 +298,7 @@ def try_optimizer(
         what = "schedule"
         scheduler = schedule(made) if schedule is not None else None  # which counts the optimizer's steps
         what = setting
-        made.step(lambda: 0.0) if closure else made.step()  # type: ignore[arg-type]
+        made.step(lambda: 0.0) if closure else made.step()
         if scheduler is not None:
             what = "schedule"
             scheduler.step()
