@@ -22,7 +22,7 @@ From a StyleGAN and a few thousand annotations to a virtual character.
   ohlora fit --model.help CLASS         lists the settings of a stage (also --data.help)
 
 options of fit, validate, test and predict:
-  --world WORLD        toy, demo, celeba256 (the default), or the path of a world's file
+  --world WORLD        toy, demo, celeba256 (the default), stylegan2, or the path of a world's file
   --config FILE        settings; may be given several times, later files win
   --a.b.c VALUE        one setting; wins over files
   --ckpt_path last     go on with the newest run of the same stage

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -32,7 +33,7 @@ KEYS = (
 """What a declaration may say."""
 RESERVED = (
     *("all", "case", "file", "fold", "group", "idx", "index"),
-    *("label", "merged", "passed", "path", "property", "strict"),
+    *("label", "merged", "passed", "path", "property", "self", "strict"),
 )
 """Names with a meaning of their own in tables, settings or calls."""
 NEGATES = "negates"
@@ -159,18 +160,25 @@ class Vocabulary:
             raise ConfigError(f"{path}: attributes holds {type(said).__name__}; expected name: declaration")
         declared = dict(base.declared) if base is not None else {}
         for name, about in said.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{path}: YAML reads the name of an attribute as {name!r}; put it into quotes")
             if about is None:
                 if name not in declared:
                     raise ConfigError(f"{path}, attribute {name}: there is none to leave out; expected a declaration")
                 del declared[name]
             else:
-                declared[str(name)] = _Declaration(path, str(name), about).read()
+                declared[name] = _Declaration(path, name, about).read()
         for attribute in declared.values():
             other = attribute.mirror
             if other not in ("", NEGATES) and (other not in declared or declared[other].mirror != attribute.name):
                 raise ConfigError(
                     f"{path}, attribute {attribute.name}: mirror is {other!r}; expected {NEGATES}, or an attribute "
                     f"whose mirror is {attribute.name}"
+                )
+            if other in declared and declared[other].kind != attribute.kind:
+                raise ConfigError(
+                    f"{path}, attribute {attribute.name}: it is a {attribute.kind} and its mirror {other} a "
+                    f"{declared[other].kind}; expected the same kind"
                 )
         return cls(path.as_posix(), declared)
 
@@ -245,10 +253,10 @@ class _Declaration:
     def __init__(self, path: Path, name: str, about: Any) -> None:
         self.where = f"{path}, attribute {name}"
         self.name, self.about = name, about
-        if not name.isidentifier() or name.endswith("_score") or name in RESERVED:
+        if not name.isidentifier() or iskeyword(name) or name.endswith("_score") or name in RESERVED:
             raise ConfigError(
-                f"{self.where}: this cannot be its name; expected letters, digits and _, not ending in _score, and "
-                f"none of {', '.join(RESERVED)}"
+                f"{self.where}: this cannot be its name; expected letters, digits and _, not ending in _score, no "
+                f"keyword of Python, and none of {', '.join(RESERVED)}"
             )
         if not isinstance(about, Mapping):
             raise ConfigError(f"{self.where}: it holds {about!r}; expected settings: {', '.join(KEYS)}")
@@ -325,6 +333,8 @@ class _Declaration:
         found = self.about.get("mirror", "")
         if not isinstance(found, str) or found == self.name or (found == NEGATES and kind == "binary"):
             raise self.refused("mirror", f"{NEGATES} (not for 0 and 1), or the name of another attribute")
+        if found == NEGATES and "levels" in self.about:  # 0…levels
+            raise self.refused("mirror", "the levels to be left out, since those of mirror images are below 0")
         return found
 
     def keep(self, roles: Sequence[str]) -> str:

@@ -44,6 +44,8 @@ class CLI(LightningCLI):
 
     locks: ClassVar[list[Lock]] = []
     """What the run holds."""
+    world = worlds.DEFAULT
+    """The world whose paths and attributes are meant, as it was given."""
     told: ClassVar[bool] = False
     """Whether it has been said how to go on after a signal."""
     finishing = False
@@ -73,12 +75,18 @@ class CLI(LightningCLI):
         What was said in files and on the command line, as against defaults, is kept in ``said``.
 
         Raises:
-            ConfigError: If a setting that follows another was given, and is not the same.
+            ConfigError: If a setting that follows another was given, and is not the same, or a configuration names
+                another world than the one whose paths are meant.
         """
         words = [word for word in args if not word.startswith("--print_config")]
         # Nothing public parses what was said without insisting on what is to be linked.
         self.said = parser.parse_args(words, defaults=False, _skip_validation=True)
         command = str(self.said.subcommand)
+        named = self.said[command].get("world", self.world)
+        if named != self.world:
+            raise ConfigError(
+                f"a configuration says world: {named}, and paths are those of {self.world}; add --world {named}"
+            )
         links = self._link(command)
         self.config = parser.parse_args(args)
         for source, target in links.items():
@@ -310,7 +318,7 @@ def run(words: list[str], world: World, traceback: bool, cli: type[CLI] = CLI) -
         stopped, and 130 for one that Ctrl-C stopped.
     """
     _quiet()
-    cli.locks, cli.told = [], False
+    cli.locks, cli.told, cli.world = [], False, world.given
     with signals.handled():
         try:
             commandline.use(world)

@@ -68,15 +68,17 @@ def expanded(given: list[str]) -> tuple[list[str], World]:
     match words:
         case [verb, stage, *rest] if verb in worlds.VERBS and not stage.startswith("-"):
             _refuse_renamed(verb, stage)
-            world = pipeline.world(_world_option(rest) or worlds.DEFAULT)
-            return [verb, *_words_of(world, verb, stage), *rest], world
+            named = _world_option(rest)
+            world = pipeline.world(named or worlds.DEFAULT)
+            return [verb, *_words_of(world, verb, stage), *rest, *_last(named)], world
     files = []
     for place in (place for place in range(1, len(words)) if words[place - 1] == "--config"):
         if not Path(words[place]).is_file() or words[0] == "test":
             _refuse_renamed(words[0], Path(words[place]).stem)
         words[place] = config_file(words[place])
         files.append(words[place])
-    return words, pipeline.world(_world_option(words) or _world_named(reversed(files)) or worlds.DEFAULT)
+    named = _world_option(words)
+    return [*words, *_last(named)], pipeline.world(named or _world_named(reversed(files)) or worlds.DEFAULT)
 
 
 def use(world: World) -> None:
@@ -123,6 +125,11 @@ def _world_option(words: list[str]) -> str | None:
     parser.add_argument("--world")
     found: str | None = parser.parse_known_args(words)[0].world
     return found
+
+
+def _last(world: str | None) -> list[str]:
+    """Says the world once more, where it stood before configurations that may name another."""
+    return [] if world is None else ["--world", world]
 
 
 def _world_named(files: Iterable[str]) -> str | None:

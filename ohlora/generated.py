@@ -154,7 +154,10 @@ def main(args: list[str] | None = None) -> None:
         raise ConfigError(f"--write writes dvc.yaml beside {given.world}: change to {folder} first")
     if not own and not Path("ohlora/pipeline.py").is_file():
         raise ConfigError("--write needs a source tree of ohlora as the working directory, or a --world of your own")
-    for path, text in ({Path("dvc.yaml"): dvc([given.world])} if own else everything()).items():
+    pipe = Path("dvc.yaml")
+    if own and pipe.is_file() and not pipe.read_text(encoding="utf-8").startswith(HEADER.partition("\n")[0]):
+        raise ConfigError(f"{pipe} was not made by this command; move it away first")
+    for path, text in ({pipe: dvc([given.world])} if own else everything()).items():
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
         print(f"wrote {path}")

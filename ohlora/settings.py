@@ -97,15 +97,16 @@ def check(words: Sequence[str]) -> dict[str, Any]:
             where, given = "--", _nested(name, value)
         if found := problem(given, schema()["commands"][verb], said, ""):
             raise ConfigError(f"{where}{found}")
-        _merge(said, given, kept)
+        # What comes after an appended item may be meant for it, which only the parser can tell.
+        _merge(said, _nested(name.removesuffix("+"), []) if name.endswith("+") else given, kept)
     for setting, before in kept.items():
         print(f"{setting} stays as it was said for {before}; say it again to change it", file=sys.stderr)
     return said
 
 
-def _nested(name: str, value: str) -> dict[str, Any]:
+def _nested(name: str, value: str | list[Any]) -> dict[str, Any]:
     """An option as a configuration would say it; what it appends to a list is left to the parser."""
-    given: Any = None if name.endswith("+") else Word(value)
+    given: Any = None if name.endswith("+") else Word(value) if isinstance(value, str) else value
     for key in reversed(name.removesuffix("+").split(".")):
         given = {key: given}
     return given  # type: ignore[no-any-return]

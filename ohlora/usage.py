@@ -12,7 +12,7 @@ from ohlora import settings
 from ohlora.worlds import World
 
 COMMON: Mapping[str, str] = {
-    "world": "toy, demo, celeba256, or a world's file",
+    "world": "toy, demo, celeba256, stylegan2, or a world's file",
     "config": "file of settings; of several, later ones win",
     "ckpt_path": "checkpoint to start from; last: the newest",
     "seed_everything": "seed of the run",

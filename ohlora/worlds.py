@@ -19,7 +19,7 @@ from ohlora.attributes import Vocabulary, recipe
 from ohlora.errors import ConfigError
 from ohlora.utils.files import artifacts_root, read_yaml, seen_from, shipped
 
-SHIPPED = ("toy", "demo", "celeba256")
+SHIPPED = ("toy", "demo", "celeba256", "stylegan2")
 """The worlds that come with ohlora, in the order in which they are shown."""
 DEFAULT = "celeba256"
 """The world of a command that names none."""
@@ -160,8 +160,13 @@ def _script(command: str) -> bool:
     return command.startswith("scripts/")
 
 
-def read(given: str, declared: Mapping[str, Stage]) -> World:
-    """Reads a world's file: a name of :data:`SHIPPED`, or a path. ``declared`` are the stages that exist, by name.
+def read(given: str, declared: Mapping[str, Stage], above: tuple[Path, ...] = ()) -> World:
+    """Reads a world's file: a name of :data:`SHIPPED`, or a path; a ``base`` lies beside the file that names it.
+
+    Args:
+        given: The name or path.
+        declared: The stages that exist, by name.
+        above: The files of the worlds that build on it.
 
     Raises:
         ConfigError: If there is no such world, or its file says what is not known.
@@ -169,8 +174,13 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
     path = shipped(f"configs/worlds/{given}.yaml") if given in SHIPPED else Path(given)
     if not path.is_file():
         raise ConfigError(f"there is no world {given}; expected {', '.join(SHIPPED)}, or the path of a world's file")
-    said = _said(path.absolute())
-    base = read(said["base"], declared) if "base" in said else World("", "", "", (), {}, {}, {})
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: a world cannot build on itself; change the base of {above[-1]}")
+    said = _said(path.absolute(), path.read_bytes())
+    base = World("", "", "", (), {}, {}, {})
+    if "base" in said:
+        of = said["base"] if said["base"] in SHIPPED else str(path.parent / said["base"])
+        base = read(of, declared, (*above, path.resolve()))
     overlays, stages = base.overlays, base.stages
     if said.get("overlays"):
         # The overlays that ship are found like configurations; one's own lie beside the world's file.
@@ -182,23 +192,41 @@ def read(given: str, declared: Mapping[str, Stage]) -> World:
         # What developers measure with the scripts of a source tree is no stage of an installed ohlora, which has none.
         there = shipped("scripts").is_dir()
         stages = {name: stage for name, stage in stages.items() if there or not _script(stage.command)}
-    names, hints = {**base.names, **(said.get("names") or {})}, {**base.hints, **(said.get("hints") or {})}
+    # A stage that is listed here makes what the base takes from elsewhere.
+    made = {name for stage in stages.values() for name in stage.outputs} if "stages" in said else set()
+    inherited = {name: place for name, place in base.names.items() if name not in made}
+    names, hints = inherited | (said.get("names") or {}), {**base.hints, **(said.get("hints") or {})}
     attributes = base.attributes
     if "attributes" in said:
         attributes = Vocabulary.read(path, said["attributes"], base.attributes)
     elif "base" not in said:
         attributes = recipe()
-    return World(given, said.get("about", ""), said.get("root", ""), overlays, names, hints, stages, attributes)
+    root = said.get("root", "" if given in SHIPPED else path.stem)  # never in that of another world unasked
+    return World(given, said.get("about", ""), root, overlays, names, hints, stages, attributes)
 
 
 @cache
-def _said(path: Path) -> dict[str, Any]:
+def _said(path: Path, content: bytes) -> dict[str, Any]:
+    """What a world's file says; its content makes the cache see that it has changed."""
     said = read_yaml(path)
     keys = ("about", "base", "root", "overlays", "names", "hints", "attributes", "stages")
     if not isinstance(said, dict):
         raise ConfigError(f"{path} holds {type(said).__name__}; expected settings: {', '.join(keys)}")
     _known(path, "setting", said, keys)
+    for key in ("about", "base", "root", "overlays"):
+        if not isinstance(said.get(key, ""), str):
+            raise ConfigError(f"{path}: {key} is {said[key]!r}; expected text")
+    for key in ("names", "hints"):
+        if not _named(said.get(key) or {}, str):
+            raise ConfigError(f"{path}: {key} is {said[key]!r}; expected name: text")
+    if not _named(said.get("stages", {}), Mapping | None):
+        raise ConfigError(f"{path}: stages is {said['stages']!r}; expected name: what differs")
     return said
+
+
+def _named(value: Any, kind: Any) -> bool:
+    """Whether something is a mapping of names to values of a kind."""
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, kind) for k, v in value.items())
 
 
 def _stage(path: Path, name: str, differs: Mapping[str, Any], declared: Mapping[str, Stage]) -> Stage:
@@ -211,9 +239,16 @@ def _stage(path: Path, name: str, differs: Mapping[str, Any], declared: Mapping[
         outputs = tuple(own.sub(rf"\1{name}", path) for path in stage.outputs)
         command = own.sub(rf"\1{name}", stage.command)
         stage = replace(stage, name=name, command=command, outputs=outputs, config=stage.config or of)
-    changed: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in differs.items() if key != "of"
-    }
+    changed: dict[str, Any] = {}
+    for key, value in differs.items():
+        many = key in ("inputs", "outputs")
+        fits = (
+            isinstance(value, list) and all(isinstance(each, str) for each in value) if many else isinstance(value, str)
+        )
+        if not fits:
+            raise ConfigError(f"{path}: {key} of {name} is {value!r}; expected {'a list of names' if many else 'text'}")
+        if key != "of":
+            changed[key] = tuple(value) if many else value
     stage = replace(stage, **changed)
     if of != name and stage.configured:
         stage = replace(stage, options=f"{stage.options} --trainer.default_root_dir {{{name}}}".strip())

@@ -8,12 +8,15 @@ rule is off on both sides.
 ``sample`` makes style codes and scores from random weights, and beside it follows the original's protocol: synthesis in
 batches of 4 in fp32, images through numpy as grey levels, the CNN on one image at a time. ``directions`` times what
 searches are made of: images with scores, and images with gradients. ``render`` times one image of a character.
+``stylegan2`` times images and the parts of a training step of StyleGAN2, and beside them, in turns, a plain reference.
 
 python scripts/benchmark.py finetune
 python scripts/benchmark.py finetune --device cuda --precision bf16-mixed --steps 20
 python scripts/benchmark.py sample
 python scripts/benchmark.py directions
 python scripts/benchmark.py render
+python scripts/benchmark.py stylegan2
+python scripts/benchmark.py stylegan2 --device cuda --batch 16 64 --precision tf32 --steps 20
 """
 
 from __future__ import annotations
@@ -46,9 +49,10 @@ from ohlora.datamodules.latents import Latents
 from ohlora.formats import network_files, sample_files
 from ohlora.modules.gan import GAN
 from ohlora.modules.sampling import Sample
+from ohlora.networks import stylegan2 as family2
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.losses import discriminator_loss, generator_loss, r1_penalty
+from ohlora.networks.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
 from ohlora.networks.registry import Architecture
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
@@ -56,7 +60,10 @@ from ohlora.networks.stylegan import FUSED_FROM, Discriminator, Generator, Style
 from ohlora.studio.steering import SteeringSession
 from ohlora.utils import counted
 from ohlora.utils.files import shipped
+from scripts import plain_stylegan2
 
+PATH_INTERVAL = 4
+"""StyleGAN2's interval of path lengths, in steps."""
 R1_INTERVAL = 16
 """The recipe's interval of R1, in steps."""
 EPOCHS = 39
@@ -273,6 +280,9 @@ class Watch(L.Callback):
             self.seconds.append(now() - self._started)
         if self.beside_reference:
             self._step_of_reference(pl_module, batch["image"], batch_idx)
+        of = f"step {batch_idx + 1} of {batch_idx + 1 + pl_module.steps_left}, R1 every {pl_module.r1_interval}"
+        said = "ours and the reference's" if self.beside_reference else "ours"
+        print(f"{of}, {said}: {now() - self._started:.3g} s", file=sys.stderr, flush=True)
 
     def _step_of_reference(self, module: GAN, reals: Tensor, batch_idx: int) -> None:
         size = len(reals)
@@ -611,6 +621,168 @@ def render(given: argparse.Namespace) -> dict[str, float]:
     return metrics
 
 
+LENGTHS = {
+    "finetune": "about 10 minutes on two CPU cores; shows each step as it is done",
+    "sample": "about a minute on two CPU cores",
+    "directions": "about 4 minutes on two CPU cores",
+    "render": "about half a minute on two CPU cores",
+    "stylegan2": "about half an hour on two CPU cores; shows each part as it is done",
+}
+"""How long each takes at its default sizes."""
+
+
+# --- StyleGAN2
+
+
+class Sides:
+    """A StyleGAN2 with random weights, and the parts of its training step, by ours and by the plain reference.
+
+    Args:
+        resolution: Pixels a side.
+        batch: Images of a step.
+        device: Where.
+        dtype: Of all tensors.
+        channel_max: Largest number of feature maps.
+    """
+
+    def __init__(
+        self, resolution: int, batch: int, device: str, dtype: torch.dtype = torch.float32, channel_max: int = 512
+    ) -> None:
+        torch.manual_seed(0)
+        self.generator = family2.Generator(resolution, channel_max=channel_max)
+        self.discriminator = family2.Discriminator(resolution, channel_max=channel_max)
+        for network in (self.generator, self.discriminator):
+            for name, p in network.named_parameters():
+                if name.endswith((".bias", "noise_strength")):  # at work in a trained network
+                    p.data += 0.1 * torch.randn_like(p)
+            network.to(device, dtype)
+
+        def drawn(*shape: int) -> Tensor:
+            return torch.randn(shape, device=device, dtype=dtype)
+
+        self.z, self.halved = drawn(batch, 512), max(1, batch // 2)
+        self.reals = drawn(batch, 3, resolution, resolution)
+        self.directions = drawn(self.halved, 3, resolution, resolution)
+        self.noise = [drawn(batch, *b.shape[1:]) for b in self.generator.noise_buffers()]
+
+    def codes(self, count: int) -> Tensor:
+        """Codes by layer of the first latents."""
+        g = self.generator
+        return g.in_space(g.map(self.z[:count]), Space.W_BY_LAYER).values
+
+    def images(self, ours: bool, codes: Tensor, fused: bool = False) -> Tensor:
+        """Images of codes by layer; ``fused`` is the reference's way to make images without training."""
+        g, noise = self.generator, [n[: len(codes)] for n in self.noise]
+        if ours:
+            return g.compute_images(g.compute_styles(codes), noise)
+        return plain_stylegan2.images(g, codes, noise, fused)
+
+    def scores(self, ours: bool, pictures: Tensor) -> Tensor:
+        """The discriminator's scores."""
+        return self.discriminator(pictures) if ours else plain_stylegan2.scores(self.discriminator, pictures)
+
+    def part(self, name: str, ours: bool) -> Gradients:
+        """One part of a step, with its backward pass; returns the gradients of the network that it trains."""
+        network: nn.Module = self.discriminator if name in ("discriminator", "r1") else self.generator
+        with frozen(self.generator if network is self.discriminator else self.discriminator):
+            if name == "discriminator":
+                with torch.no_grad():
+                    fakes = self.images(ours, self.codes(len(self.z)))
+                loss = discriminator_loss(self.scores(ours, fakes), self.scores(ours, self.reals))
+            elif name == "r1":
+                x = self.reals.clone().requires_grad_()
+                penalty = r1_penalty if ours else plain_stylegan2.r1
+                loss = penalty(self.scores(ours, x), x)
+            elif name == "path_length":
+                codes = self.codes(self.halved)
+                lengths = path_lengths if ours else plain_stylegan2.path_lengths
+                loss = lengths(self.images(ours, codes), codes, self.directions).square().mean()
+            else:
+                loss = generator_loss(self.scores(ours, self.images(ours, self.codes(len(self.z)))))
+            named = dict(network.named_parameters())
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        return {name: {key: g for key, g in zip(named, found, strict=True) if g is not None}}
+
+
+PARTS = ("discriminator", "generator", "r1", "path_length")
+"""What a training step of StyleGAN2 is made of."""
+
+
+def differences(resolution: int) -> dict[str, float]:
+    """Largest differences of reference and ours in float64, over the largest value: of outputs, and of gradients."""
+    sides = Sides(resolution, 4, "cpu", torch.float64, channel_max=32)
+
+    def apart(a: Tensor, b: Tensor) -> float:
+        return float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-12))
+
+    codes = sides.codes(4)
+    outputs = [apart(sides.images(False, codes, fused), sides.images(True, codes)) for fused in (False, True)]
+    outputs.append(apart(sides.scores(False, sides.reals), sides.scores(True, sides.reals)))
+    gradients = []
+    for name in PARTS:
+        (ours,), (plain,) = (sides.part(name, side).values() for side in (True, False))
+        largest = max(float(g.abs().max()) for g in plain.values())
+        gradients += [float((ours[key] - g).abs().max()) / largest for key, g in plain.items() if key in ours]
+    return {"forward_difference": max(outputs), "gradient_difference": max(gradients)}
+
+
+def stylegan2(given: argparse.Namespace) -> dict[str, float]:
+    """Times images and training steps of StyleGAN2, ours and the plain reference's in turns.
+
+    Returns:
+        For each batch size, ratios of the reference's time to ours: of images, of a step with R1, and of the mean step
+        with lazy regularisation; ours and the reference's milliseconds per image and seconds per thousand images; the
+        share of the fastest kernel's arithmetic that images reach; differences of the two in float64.
+    """
+    if given.device == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = given.precision == "tf32"
+    mixed = given.precision == "bf16-mixed"
+    metrics = differences(min(given.resolution, EXACT_RESOLUTION))
+    peak = fastest_kernel(given.device, torch.bfloat16 if mixed else torch.float32)
+    total, done, began = len(given.batch) * (1 + len(PARTS)), 0, now()
+    for batch in given.batch:
+        sides = Sides(given.resolution, batch, given.device)
+        with torch.no_grad():
+            codes = sides.codes(batch)
+
+        def image(ours: bool, sides: Sides = sides, codes: Tensor = codes) -> None:
+            with torch.no_grad():
+                sides.images(ours, codes, fused=True)
+
+        works: dict[str, Callable[[bool], object]] = {"image": image}
+        works |= {name: partial(sides.part, name) for name in PARTS}
+        seconds: dict[str, list[float]] = {}
+        for name, work in works.items():
+            taken: list[list[float]] = [[], []]
+            with torch.autocast(given.device, torch.bfloat16, enabled=mixed):
+                for repetition in range(1 + given.steps):  # the first warms up
+                    for side, ours in enumerate((True, False)):
+                        passed = timed(partial(work, ours))
+                        if repetition:
+                            taken[side].append(passed)
+            seconds[name] = [statistics.median(of_side) for of_side in taken]
+            done += 1
+            said = "ours {:.3g} s, plain {:.3g} s".format(*seconds[name])
+            about = f"[{done}/{total}, {now() - began:.0f} s] batch {batch}, {name.replace('_', ' ')}"
+            print(f"{about}: {said}", file=sys.stderr, flush=True)
+        base = [seconds["discriminator"][k] + seconds["generator"][k] for k in (0, 1)]
+        with_r1 = [base[k] + seconds["r1"][k] for k in (0, 1)]
+        lazy = [base[k] + seconds["r1"][k] / R1_INTERVAL + seconds["path_length"][k] / PATH_INTERVAL for k in (0, 1)]
+        with torch.no_grad():
+            flops = count(partial(sides.images, False, codes, True))
+        metrics |= {
+            f"image_ratio_{batch}": seconds["image"][1] / seconds["image"][0],
+            f"step_with_r1_ratio_{batch}": with_r1[1] / with_r1[0],
+            f"lazy_step_ratio_{batch}": lazy[1] / lazy[0],
+            f"image_milliseconds_{batch}": 1000 * seconds["image"][0] / batch,
+            f"image_milliseconds_plain_{batch}": 1000 * seconds["image"][1] / batch,
+            f"seconds_per_kimg_{batch}": 1000 * lazy[0] / batch,
+            f"seconds_per_kimg_plain_{batch}": 1000 * lazy[1] / batch,
+            f"peak_share_{batch}": flops / seconds["image"][0] / peak,
+        }
+    return metrics | {"peak_memory_bytes": float(peak_memory(given.device))}
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description="Measures what a stage costs; the last line is JSON.")
@@ -620,8 +792,9 @@ def main(args: list[str] | None = None) -> int:
         (sample, "sampling and scoring against the original's protocol", {"batch": 16}),
         (directions, "images with scores, and with gradients", {"batch": 8, "steps": 2}),
         (render, "one image of a character, and the studio's answer to a slider", {"steps": 20}),
+        (stylegan2, "images and training steps of StyleGAN2 against a plain reference", {"steps": 2}),
     ):
-        command = commands.add_parser(work.__name__, help=about)
+        command = commands.add_parser(work.__name__, help=about, description=f"{about}; {LENGTHS[work.__name__]}")
         command.set_defaults(run=work)
         command.add_argument("--resolution", type=int, default=256, help="pixels a side (default: 256)")
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
@@ -631,6 +804,13 @@ def main(args: list[str] | None = None) -> int:
         if work in (finetune, sample):
             precisions = ["32-true", "bf16-mixed"]
             command.add_argument("--precision", choices=precisions, default="32-true", help="ours (default: 32-true)")
+        if work is stylegan2:
+            said = "images at once, one size or several (default: 1 8)"
+            command.add_argument("--batch", type=int, nargs="+", default=[1, 8], help=said)
+            precisions = ["32-true", "tf32", "bf16-mixed"]
+            command.add_argument(
+                "--precision", choices=precisions, default="32-true", help="of both sides (default: 32-true)"
+            )
         if work is sample:
             command.add_argument("--count", type=int, default=64, help="images of ours, the first batch untimed")
             command.add_argument("--reference-count", type=int, default=16, help="images of the reference")

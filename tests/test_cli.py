@@ -78,7 +78,7 @@ def test_mistakes_are_one_readable_line(
         ),
         (["fit", "--world", "toy"], "fit needs a stage, or --config FILE; fit runs filter_gender, "),
         (["test"], "test needs a stage, or --config FILE; test runs evaluate_v8, evaluate_v9"),
-        (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256"),
+        (["fit", "finetune_v8", "--world", "toys"], "there is no world toys; expected toy, demo, celeba256, stylegan2"),
     ],
 )
 def test_stages_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,4 +53,4 @@ def test_it_says_what_is_there_and_what_is_next(
     ascii_only.seek(0)
     assert "    x generate_original" in ascii_only.read()
     assert main(["doctor", "--world", "tyo"]) == 2
-    assert "there is no world tyo; expected toy, demo, celeba256" in capsys.readouterr().err
+    assert "there is no world tyo; expected toy, demo, celeba256, stylegan2" in capsys.readouterr().err

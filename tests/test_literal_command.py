@@ -24,10 +24,10 @@ from ohlora.utils.files import write_rows
 from tests.conftest import NEEDED, ROOT
 
 COMMAND = ["-m", "ohlora", "fit", "--config", "configs/finetune_v8.yaml"]
-WAIT = 900
-"""Seconds after which a step of the full-size networks must have been made."""
-RESUMED = 20
-"""Seconds after which a resumed run has made steps."""
+WAIT = 1800
+"""Seconds within which the first measurement must have been made; at full size it takes minutes."""
+STEP = 20
+"""Seconds after which a run that has measured, or a resumed one, has made a step."""
 
 
 def thin(name: str) -> AttributeCNN:
@@ -85,17 +85,17 @@ def checkpoints(folder: Path) -> list[Path]:
 def one_step_then_sigterm_then_last(python: str, folder: Path, full: bool) -> None:
     """Starts the recipe, ends it by SIGTERM after a step, and goes on from the checkpoint that it left."""
     make_inputs(folder / "artifacts", full)
-    pictures = folder / "artifacts/finetune_v8/runs/0001/pictures"
+    metrics = folder / "artifacts/finetune_v8/runs/0001/metrics.csv"
     seen: list[int] = []
-    resumed = RESUMED * (3 if full else 1)
     for words in ((), ("--ckpt_path", "last")):
         run = start(python, folder, *words)
         try:
             deadline = time.monotonic() + WAIT
-            # The first pictures are drawn just before the first step; a resumed run draws none and is given time.
-            while not any(pictures.glob("fakes-*")) or (words and time.monotonic() < deadline - WAIT + resumed):
+            # What is measured before the first step is written just before it; a resumed run measures nothing then.
+            while not metrics.is_file():
                 assert run.poll() is None and time.monotonic() < deadline, run.communicate()[0][-3000:]
                 time.sleep(0.1)
+            time.sleep(STEP * (3 if full else 1) * (2 if words else 1))  # a resumed run has yet to start
             run.send_signal(signal.SIGTERM)  # handled after the step that is being made
             said = run.communicate(timeout=WAIT)[0]
         finally:

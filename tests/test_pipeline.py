@@ -185,6 +185,11 @@ def test_a_world_of_one_s_own(
     (params,) = written["mine-finetune_v8"]["params"]
     assert "overlays/finetune_v8.yaml" in params
     assert "v1.safetensors" in written["mine-finetune_v8"]["deps"]
+    assert ohlora(["pipeline", "--world", "mine.yaml", "--write"]) == 0, "a generated file is replaced"
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    assert ohlora(["pipeline", "--world", "mine.yaml", "--write"]) == 2
+    assert "dvc.yaml was not made by this command" in capsys.readouterr().err
+    assert (tmp_path / "dvc.yaml").read_text() == "stages: {}\n"
 
 
 @pytest.mark.parametrize(
@@ -194,13 +199,60 @@ def test_a_world_of_one_s_own(
         ("stages: {finetune_v8: {input: []}}", "no setting of finetune_v8 'input'"),
         ("routes: mine", "no setting 'routes'; expected one of about, base"),
         ("- toy", "holds list; expected settings"),
-        ("base: toys", "there is no world toys; expected toy, demo, celeba256"),
+        ("base: toys", "there is no world .*toys; expected toy, demo, celeba256, stylegan2"),
+        ("base: mine.yaml", "a world cannot build on itself; change the base of"),
+        ("base: 3", "base is 3; expected text"),
+        ("root: [mine]", "root is .'mine'.; expected text"),
+        ("names: [a]", "names is .'a'.; expected name: text"),
+        ("hints: {a: 3}", "hints is .*; expected name: text"),
+        ("stages:", "stages is None; expected name: what differs"),
+        ("stages: [drawn]", "stages is .'drawn'.; expected name: what differs"),
+        ("stages: {drawn: 3}", "stages is .*; expected name: what differs"),
+        ("stages: {drawn: {inputs: drawn/images}}", "inputs of drawn is 'drawn/images'; expected a list of names"),
+        ("stages: {drawn: {number: 3}}", "number of drawn is 3; expected text"),
+        ("root: a\nabout: b\nroot: c", "line 3: root was said on line 1 already"),
+        ("attributes: {on: {meaning: a, kind: score}}", "reads the name of an attribute as True; put it into quotes"),
     ],
 )
 def test_a_world_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         pipeline.world(str(tmp_path / "mine.yaml"))
+
+
+def test_what_a_world_makes_itself_is_not_taken_from_elsewhere(tmp_path: Path) -> None:
+    """The demo's world names a filter that ships; one that trains it uses its own, in stages after it as well."""
+    (tmp_path / "mine.yaml").write_text("base: demo\nroot: mine\nstages: {filter_age: , score_original: }")
+    mine = pipeline.world(str(tmp_path / "mine.yaml"))
+    assert not mine.done(mine.stages["filter_age"])
+    assert mine.path("filter_age/age.safetensors") == mine.folder / "filter_age" / "age.safetensors"
+    assert "weights" in str(mine.path("filter_glass/glass.safetensors"))
+
+
+def test_a_base_lies_beside_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/first.yaml").write_text("base: toy\nroot: first\n")
+    Path("mine/second.yaml").write_text("base: first.yaml\n")
+    assert pipeline.world("mine/second.yaml").root == "second", "not in the folder of another world"
+    assert list(pipeline.world("mine/second.yaml").stages) == list(pipeline.world("toy").stages)
+    Path("mine/second.yaml").write_text("base: first.yaml\nroot: changed\n")
+    assert pipeline.world("mine/second.yaml").root == "changed", "read anew"
+
+
+@pytest.mark.parametrize("words", [["-c", "w.yaml"], ["--config", "{world: toy}"], ["--config", "w.yaml"]])
+def test_paths_are_never_those_of_another_world(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interpolation is resolved before these ways to name a world are read."""
+    monkeypatch.chdir(tmp_path)
+    Path("w.yaml").write_text("world: toy\n")
+    assert ohlora(["predict", "generate_v1", *words, "--print_config"]) == 2
+    assert (
+        "a configuration says world: toy, and paths are those of celeba256; add --world toy" in capsys.readouterr().err
+    )
+    given = printed(["predict", "generate_v1", "--world", "demo", *words], capsys)
+    assert given["world"] == "demo" and given["model"]["init_args"]["output"] == "artifacts/demo/generate_v1"
 
 
 def test_a_missing_input_is_met_with_what_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

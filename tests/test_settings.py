@@ -170,6 +170,8 @@ def test_a_setting_newer_than_the_schema_is_left_to_the_parser(monkeypatch: pyte
 def test_a_class_of_ones_own_is_left_to_the_parser() -> None:
     assert checked([*V8, "--model", "mine.Model", "--model.init_args.colour", "blue"])
     assert checked([*V8, "--trainer.callbacks+", "mine.Callback", "--trainer.callbacks.init_args.colour", "blue"])
+    appended = ["--trainer.logger+=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.init_args.save_dir", "x"]
+    assert checked([*V8, *appended]), "a setting of what was appended, not of the logger that every run has"
 
 
 def test_settings_that_outlive_their_class_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +210,7 @@ def test_all_settings_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -
 
 
 COMPLETED = [
-    (["fi"], {"fit", "filter"}),
+    (["fi"], {"fit", "filter", "finish"}),
     (["fit", "finetune_v8", "--world", "t"], {"toy"}),
     (["fit", "finetune_v"], {"finetune_v1", "finetune_v1_projection", "finetune_v8"}),
     (["fit", "finetune_v8", "--model.init_args.la"], {"--model.init_args.labels", "--model.init_args.label_head"}),

@@ -43,6 +43,15 @@ ANOTHER_EPOCH = ("--ckpt_path", "last", "--trainer.max_epochs", "2")
 FURTHER = {
     "pretrain": ("fit", "pretrain"),
     "pretrain, resumed": ("fit", "pretrain", *LONGER),
+    "pretrain a StyleGAN2": (
+        *("fit", "pretrain", "--trainer.default_root_dir", "stylegan2"),
+        *("--model.init_args.architecture.kind", "stylegan2", "--model.init_args.ema_rampup", "0.05"),
+        *("--model.init_args.path_length_weight", "2", "--model.init_args.path_length_interval", "1"),
+    ),
+    "images of an imported StyleGAN3": (
+        *("predict", "generate_original", "--trainer.default_root_dir", "generate3"),
+        *("--model.init_args.generator", "stylegan3/generator.safetensors", "--model.init_args.output", "generate3"),
+    ),
     "generate_original, continued": ("predict", "generate_original", "--data.init_args.count", "20"),
     "validation of face_parser": ("validate", "face_parser", "--ckpt_path", "last"),
     "directions by layer": (
@@ -114,8 +123,11 @@ def published() -> None:
     """Writes what stands for the published files into the working directory."""
     import torch
 
+    from ohlora.__main__ import main as ohlora
     from tests import golden
     from tests.networks.test_attribute_cnn import original
+
+    assert ohlora(["import-weights", str(golden.GOLDEN / "stylegan3-r-16.pkl"), "stylegan3"]) == 0
 
     networks = {name: golden.stylegan_state("stylegan-64-tiny", name) for name in ("generator", "discriminator")}
     del networks["generator"]["mapping.label_weight"]  # the published networks have no labels

@@ -86,6 +86,7 @@ def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], 
         torch.testing.assert_close(ranks[0][key], value, atol=1e-5, rtol=1e-4, msg=key)
 
 
+@pytest.mark.slow
 def test_two_processes_train_stylegan2_as_one(tmp_path: Path, fine_tune: list[str]) -> None:
     """Path lengths are measured on half of the images of all processes, and their running mean is one."""
     settings: dict[str, object] = {}

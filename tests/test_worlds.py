@@ -18,9 +18,12 @@ from ohlora.__main__ import main
 from ohlora.attributes import Crop, Vocabulary
 from ohlora.characters.character import Character
 from ohlora.datamodules.scores import ScoredImages
+from ohlora.directions.edits import Directions
+from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
 from ohlora.faces.measuring import Scores
 from ohlora.formats import network_files, tensor_files
+from ohlora.formats.direction_files import save_directions
 from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS, attribute_cnn, built, published
 from ohlora.networks.codes import Codes, Space
 from ohlora.toy import drawing
@@ -154,6 +157,23 @@ def test_any_number_of_expressions(project: Path, count: int) -> None:
     assert network_files.load_attributes(project / "property_cnn" / "merged.safetensors").outputs == names
 
 
+def test_numbers_of_results_have_names_of_their_own(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The slope of x by y_z, and that of x_y by z."""
+    said = yaml.safe_load(Path("discs.yaml").read_text())
+    size = said["attributes"]["size"] | {"roles": ["expression"]}
+    said["attributes"] = dict.fromkeys(("x", "x_y", "y_z", "z"), size)
+    Path("discs.yaml").write_text(yaml.safe_dump(said))
+    names = tuple(said["attributes"])
+    network = built(tuple(pipeline.world("discs.yaml").attributes), "small", 16).eval()
+    network_files.save_network(tiny_networks()[0], project / "finetune_v1" / "generator.safetensors")
+    for name in ("property_cnn/property", "judge_cnn/judge"):
+        network_files.save_network(network, project / f"{name}.safetensors")
+    found = Directions(names, torch.ones(1, 4, 8) / 8**0.5, torch.ones(1, 4), Groups(), "random")
+    save_directions(found, project / "vectorfind_v9" / "directions.safetensors")
+    assert main(["test", "evaluate_v9", "--world", "discs.yaml"]) == 2
+    assert "two numbers of the results would be called slope_x_y_z; rename an attribute" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -198,6 +218,8 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
         ({"a b": WHOLE}, "attribute a b: this cannot be its name"),
         ({"eyes_score": WHOLE}, "this cannot be its name"),
         ({"merged": WHOLE}, "this cannot be its name"),
+        ({"self": WHOLE}, "this cannot be its name"),
+        ({"class": WHOLE}, "this cannot be its name"),
         ({"a": "more"}, "attribute a: it holds 'more'; expected settings: meaning, kind"),
         ({"a": None}, "attribute a: there is none to leave out"),
         ({"a": WHOLE | {"rols": []}}, "attribute a: there is no key 'rols'; expected some of meaning, kind"),
@@ -216,6 +238,14 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
         (
             {"a": WHOLE | {"kind": "binary", "mirror": "negates"}},
             "mirror is 'negates'; expected negates (not for 0 and",
+        ),
+        (
+            {"a": WHOLE | {"mirror": "b"}, "b": WHOLE | {"kind": "binary", "mirror": "a"}},
+            "attribute a: it is a score and its mirror b a binary; expected the same kind",
+        ),
+        (
+            {"a": WHOLE | {"kind": "ordinal", "mirror": "negates", "levels": 4}},
+            "mirror is 'negates'; expected the levels to be left out, since those of mirror images are below 0",
         ),
         ({"a": WHOLE | {"keep": ">= 0.5"}}, "keep is '>= 0.5'; expected a comparison such as '>= 0.5', for an"),
         ({"a": WHOLE | {"roles": ["filter"], "keep": "= 1"}}, "keep is '= 1'; expected a comparison"),

@@ -83,8 +83,15 @@ class Demo:
         """For each step that a call ran, by its title: the command, and the seconds it took."""
         made = 0
         if self.record.is_file():
-            said = json.loads(self.record.read_text(encoding="utf-8"))
-            made, self.ran = said["seed"], {title: (words, took) for title, (words, took) in said["steps"].items()}
+            try:
+                said = json.loads(self.record.read_text(encoding="utf-8"))
+                made, steps = int(said["seed"]), said["steps"].items()
+                self.ran = {title: (str(words), float(took)) for title, (words, took) in steps}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ConfigError(
+                    f"{self.record} is damaged ({error}), so that the seed of this demo is not known: choose another "
+                    "--output, or replace the demo with --fresh"
+                ) from error
         if made != seed and there(self.world):
             raise ConfigError(
                 f"{self.root} holds a demo of seed {made}: go on with --seed {made}, choose another --output, or "
@@ -279,7 +286,8 @@ def newest_run(stage_dir: Path) -> Path:
 
 def there(world: World) -> list[Path]:
     """Everything that the demo makes, as far as it is there."""
-    folders = [world.path(name) for name in world.stages]
+    of = world.stages.values()
+    folders = [world.folder / s.name for s in of if any(name.startswith(f"{s.name}/") for name in s.outputs)]
     files = [path for stage in world.stages.values() for path in world.makes(stage)]
     found = [path for path in (*folders, *files, world.folder / RECORD, world.folder / PAGE) if path.exists()]
     return [path for path in found if not any(folder in found for folder in path.parents)]

@@ -59,7 +59,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     label = vector[:, network.z_dim :] if network.c_dim else None
     with torch.inference_mode():
         w = network.map(vector[:, : network.z_dim], label).values
-    levels = Grid.of(found.attributes).levels
+    levels = Grid.of(found.attributes, recipe().grid).levels
     ranges = {a: (min(levels[a]), max(levels[a])) for a in found.attributes}
     card = {
         "case": case,

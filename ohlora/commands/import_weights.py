@@ -115,7 +115,7 @@ def main(args: list[str] | None = None) -> None:
         nargs="?",
         default=0,
         metavar="K",
-        help="add K label inputs to both networks (without K: one for each label of the world)",
+        help="add K label inputs to both networks, not of StyleGAN3 (without K: one for each label of the world)",
     )
     parser.add_argument(
         "--world", default=DEFAULT, help=f"whose labels: {', '.join(SHIPPED)}, or a world's file (default: {DEFAULT})"
@@ -123,7 +123,10 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
     if given.add_labels is None:
-        given.add_labels = len(pipeline.world(given.world).attributes.names("label"))
+        declared = pipeline.world(given.world).attributes
+        given.add_labels = len(declared.names("label"))
+        if not given.add_labels:
+            raise ConfigError(f"--add-labels: {declared.where} declares no label; say how many, or leave it out")
     if len(given.sources) > 1:
         if given.raw or given.add_labels:
             raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")

@@ -12,7 +12,14 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from ohlora.attributes import vocabulary
 from ohlora.datamodules.epochs import EpochImages
-from ohlora.datamodules.images import ImageFileDataset, attribute_column, image_numbers, number_column, paths_of
+from ohlora.datamodules.images import (
+    ImageFileDataset,
+    attribute_column,
+    image_numbers,
+    number_column,
+    paths_of,
+    refuse_turning,
+)
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils import images
@@ -84,6 +91,8 @@ class AnnotatedImages(EpochImages):
         super().__init__(resolution, **settings)
         if vocabulary()[attribute].kind != "binary":
             raise ConfigError(f"{attribute} is no attribute of 0 and 1; scores and ordinals are learned by regression")
+        if self.flip:
+            refuse_turning([attribute])
         self.annotations_path, self.attribute, self.folder = Path(annotations), attribute, folder
         self.folds, self.inner_share = folds, inner_share
 

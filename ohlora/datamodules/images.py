@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ohlora.attributes import vocabulary
 from ohlora.datamodules.base import ImageDataModule, Sample
-from ohlora.errors import DataError
+from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils import checks, images
 from ohlora.utils.files import Row, printable, read_rows, shortened, write_rows
@@ -209,6 +209,8 @@ class Images(ImageFiles):
         known = vocabulary()
         named = known.names("label") if label_columns == "label" else label_columns or []
         self.label_names = tuple(known[name.removesuffix("_score")].name for name in named)
+        if self.flip:
+            refuse_turning(self.label_names)
 
     def setup(self, stage: str) -> None:
         """Finds, checks and loads the images.
@@ -235,6 +237,15 @@ class Images(ImageFiles):
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Every image once, in order, shared out in turn between processes."""
         return self.in_order(self.train_set)
+
+
+def refuse_turning(names: Iterable[str]) -> None:
+    """Insists on attributes that mirroring does not change; raises a ConfigError naming the others."""
+    if turning := [name for name in names if vocabulary()[name].mirror]:
+        raise ConfigError(
+            f"mirroring changes {', '.join(turning)}, as {vocabulary().where} declares; set data.init_args.flip to "
+            "false"
+        )
 
 
 def check_columns(source: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:

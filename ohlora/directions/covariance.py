@@ -51,7 +51,7 @@ def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[i
 
     Args:
         gradients: …×K×D, in standard deviations per unit of w.
-        covariance: D×D.
+        covariance: D×D; or variances, (D,), of what varies independently.
         targets: Which P of the K attributes to move; the others are only held.
 
     Returns:
@@ -60,7 +60,7 @@ def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[i
     Raises:
         ConfigError: If the gradients are not independent, so that an attribute cannot be moved by itself.
     """
-    patterns = gradients @ covariance
+    patterns = gradients * covariance if covariance.ndim == 1 else gradients @ covariance
     gram = patterns @ gradients.mT
     scale = torch.linalg.diagonal(gram).clamp(min=1e-300).sqrt()
     correlation = gram / scale[..., None] / scale[..., None, :]

@@ -194,7 +194,7 @@ class Grid:
             largest: Edits of the largest full grid.
 
         Raises:
-            ConfigError: If an attribute has no levels, or fewer than two.
+            ConfigError: If an attribute has no levels, fewer than two, or such as do not rise.
         """
         known = {**(levels or {}), **{k: v for k, v in vocabulary().grid.items() if k not in (levels or {})}}
         missing = [name for name in attributes if len(set(known.get(name, ()))) < 2]
@@ -203,6 +203,9 @@ class Grid:
                 f"the grid has fewer than two strengths for {', '.join(missing)}; it has {dict(known)}. Give them in "
                 "model.init_args.grid, or as grid of the attribute in the world's file"
             )
+        for name in attributes:
+            if not all(low < high for low, high in pairwise(known[name])):
+                raise ConfigError(f"the grid of {name} is {list(known[name])}; expected strengths that rise")
         return cls({key: tuple(map(float, known[key])) for key in known if key in attributes}, largest)
 
     @property

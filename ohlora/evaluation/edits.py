@@ -79,14 +79,18 @@ class EditReport(torchmetrics.Metric):
         parts = [about, r, own, torch.stack(monotone, dim=1), leakage, drift, slope.flatten(1)]
         self.rows.append(torch.cat(parts, dim=1))
 
-    def compute(self) -> list[dict[str, float]]:
-        """The numbers of each latent, in the order of their index; collective."""
+    @property
+    def names(self) -> list[str]:
+        """What the numbers of a latent are called."""
         names = ["index", "group"]
         names += [f"{name}_{what}" for what in ("corr", "slope", "monotone", "leakage") for name in self.attributes]
         names += [f"drift_{self.outputs[k]}" for k in self.staying]
-        names += [f"slope_{name}_{other}" for name in self.attributes for other in self.outputs]
+        return names + [f"slope_{name}_{other}" for name in self.attributes for other in self.outputs]
+
+    def compute(self) -> list[dict[str, float]]:
+        """The numbers of each latent, in the order of their index; collective."""
         rows = dim_zero_cat(self.rows)  # one tensor after a reduction over processes, a list before it
-        return [dict(zip(names, row, strict=True)) for row in rows[rows[:, 0].argsort()].tolist()]
+        return [dict(zip(self.names, row, strict=True)) for row in rows[rows[:, 0].argsort()].tolist()]
 
 
 def passes(row: dict[str, float], limits: dict[str, float]) -> bool:

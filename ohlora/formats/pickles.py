@@ -706,10 +706,12 @@ def read_pickle(path: str | Path) -> PickleFile:
         else:
             root = _Machine(buffer, reading).run()
     except (IndexError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path} is damaged or no pickle: an instruction has no operands that fit it") from error
+        raise FormatError(
+            f"{path} is damaged or no pickle: an instruction has no operands that fit it; download it again"
+        ) from error
     except (ArithmeticError, EOFError, LookupError, ValueError, struct.error, DeprecationWarning) as error:
         # The warning is Python's about odd escapes in old text, where a process has made warnings errors.
-        raise FormatError(f"{path} is damaged or no pickle: {one_line(str(error))}") from error
+        raise FormatError(f"{path} is damaged or no pickle: {one_line(str(error))}; download it again") from error
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise FormatError(f"{path} is a damaged checkpoint of torch: {one_line(str(error))}; get it again") from error
     return PickleFile(root, tuple(sorted(reading.unknown)), size)

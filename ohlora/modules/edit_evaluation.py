@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -128,6 +129,11 @@ class EditEvaluation(Stage[CountedLatents]):
             self._use_directions(self.directions_path)
         else:
             labels = vocabulary().names("label")
+            if self.generator.c_dim not in (0, len(labels)):
+                raise ConfigError(
+                    f"the generator takes {self.generator.c_dim} label values, and {vocabulary().where} declares "
+                    f"{len(labels)} ({', '.join(labels)}); name the world it was trained in"
+                )
             unlabelled = [name for name in self.labels if name not in labels[: self.generator.c_dim]]
             if unlabelled:
                 raise ConfigError(f"the generator has no label for {', '.join(unlabelled)}")
@@ -142,6 +148,8 @@ class EditEvaluation(Stage[CountedLatents]):
         self.strengths = self.grid.strengths(self.edited).to(self.device)
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
+        if double := [name for name, count in Counter(self.report.names).items() if count > 1]:
+            raise ConfigError(f"two numbers of the results would be called {', '.join(double)}; rename an attribute")
         self.units = torch.ones(len(self.edited), device=self.device)
         self.discriminator = self.parser = None
         if self.discriminator_path is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -29,17 +30,26 @@ class Lock:
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        place = path.with_name(f".{path.name}.lock") if path.suffix else path / ".lock"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] | None = place.open("a+", encoding="utf-8")
+        self._place = path.with_name(f".{path.name}.lock") if path.suffix else path / ".lock"
+        self._file: IO[str] | None = None
+        self._made = not self._place.parent.exists()
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while self._file is None or not self._there():  # another may have removed it between opening and locking
+                self._close()
+                self._place.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._place.open("a+", encoding="utf-8")
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            assert self._file is not None
             self._file.seek(0)
             who = _described(self._file.read())
-            self._file.close()
+            self._close()
             raise ConfigError(f"{path} is in use by {who}; wait for it or stop it") from error
-        except OSError:  # some network file systems know no locks
+        except OSError as error:
+            if self._file is None:
+                raise
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system that knows no locks
+                raise
             return
         # A loader process would keep the lock of a run that was killed.
         os.register_at_fork(after_in_child=self._close)
@@ -49,11 +59,21 @@ class Lock:
         self._file.flush()
 
     def release(self) -> None:
-        """Lets others take it."""
+        """Lets others take it; leaves neither the hidden file nor a folder that is empty."""
         if self._file is not None:
             with suppress(OSError):
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                self._place.unlink()  # while it is held: who opened it before finds that it is gone
+                if self._made:
+                    self._place.parent.rmdir()
         self._close()
+
+    def _there(self) -> bool:
+        """Whether the file that is held is still the one in the folder."""
+        assert self._file is not None
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._place.stat())
+        except FileNotFoundError:
+            return False
 
     def _close(self) -> None:
         if self._file is not None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ohlora import attributes
 from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
@@ -179,6 +180,8 @@ def test_an_original_latent_moves_as_published(case: int, original_directions: P
     g = labelled_generator(tmp_path / "g.safetensors")
     tables = [str(PUBLISHED / "ohlora_z_vectors.csv"), str(PUBLISHED / "ohlora_w_group_names.csv")]
     words = ["--generator", str(tmp_path / "g.safetensors"), "--directions", str(original_directions)]
+    eyes = {"meaning": "eyes", "kind": "score", "grid": [-3, 9]}
+    attributes.use(attributes.Vocabulary.read(Path("mine.yaml"), {"eyes": eyes}))  # as an earlier command may leave it
     assert ohlora(["export-character", "original", *tables, str(case), str(tmp_path / "c.safetensors"), *words]) == 0
     character = Character.load(tmp_path / "c.safetensors")
     assert character.ranges == {

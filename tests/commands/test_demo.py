@@ -73,7 +73,14 @@ def test_only_what_a_demo_made_is_removed_and_only_when_asked(
     ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refused() == 2
-    own = [tmp_path / "demo" / name for name in ("labels/labels_2k.csv", "characters/own.safetensors", "notes.txt")]
+    names = (
+        "labels/labels_2k.csv",
+        "characters/own.safetensors",
+        "notes.txt",
+        "character/own.png",
+        "animation/own.gif",
+    )
+    own = [tmp_path / "demo" / name for name in names]
     chosen = tmp_path / "demo" / "evaluate_v9" / "choices.csv"
     for path in (*own, chosen):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +107,18 @@ def test_a_demo_that_was_stopped_at_once_keeps_its_seed(
     assert refused("--seed", "3") == refused("--seed", "3") == 143
     assert capsys.readouterr().err.endswith("stopped at step 1: the same command goes on from there\n")
     assert ohlora(["demo"]) == 2 and "a demo of seed 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("record", ["{", "[]", "{}", '{"seed": 0, "steps": {"a": 1}}', '{"seed": null, "steps": {}}'])
+def test_a_damaged_record_is_one_line(
+    record: str, ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "demo.json").write_text(record)
+    assert ohlora(["demo"]) == 2 and not ran
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "demo.json is damaged (" in line and "--fresh" in line
+    assert refused("--fresh") == 2 and len(ran) == 5
 
 
 def test_the_demo_can_go_elsewhere(ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

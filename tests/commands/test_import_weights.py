@@ -235,6 +235,9 @@ def test_files_of_our_own_and_labels(tmp_path: Path, imports: Callable[..., tupl
     assert isinstance(labelled, Generator) and labelled.c_dim == 3
     z = torch.randn(2, 8)
     torch.testing.assert_close(labelled(z, torch.randn(2, 3)), g(z), atol=1e-5, rtol=1e-5)
+    (tmp_path / "bare.yaml").write_text("attributes: {}")
+    code, _, wrong = imports(str(tmp_path / "any.name"), "--world", str(tmp_path / "bare.yaml"), "--add-labels")
+    assert code == 2 and "bare.yaml declares no label; say how many, or leave it out" in wrong
     network_files.save_network(d, tmp_path / "d")
     assert imports(str(tmp_path / "d"))[0] == 0
     assert isinstance(network_files.load_discriminator(tmp_path / "out" / "discriminator.safetensors"), Discriminator)

@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ohlora import attributes
+from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.base import ImageDataset, collate
 from ohlora.datamodules.drawn_faces import DrawnFaceDataset, DrawnFaces
 from ohlora.datamodules.images import Images
@@ -132,6 +134,17 @@ def test_mirrored_images_belong_to_positions(image_folder: Path) -> None:
         trainer.training = False
         assert "flipped" not in data.on_after_batch_transfer(before, 0)
     assert 2 <= sum(flipped.values()) <= 10
+
+
+def test_what_mirroring_changes_is_not_mirrored(image_folder: Path) -> None:
+    sides = {name: {"meaning": name, "kind": "binary", "roles": ["filter", "label"]} for name in ("left", "right")}
+    sides["left"]["mirror"], sides["right"]["mirror"] = "right", "left"
+    attributes.use(attributes.Vocabulary.read(Path("mine.yaml"), sides))
+    with pytest.raises(ConfigError, match=r"mirroring changes left, right, as mine\.yaml declares"):
+        Images(16, manifest="any.csv", label_columns="label", flip=True)
+    with pytest.raises(ConfigError, match=r"mirroring changes left, as mine\.yaml declares"):
+        AnnotatedImages(16, "any.csv", "left", flip=True)
+    assert Images(16, manifest="any.csv", label_columns="label").label_names == ("left", "right")
 
 
 def test_bad_images_are_listed_by_name(image_folder: Path) -> None:

@@ -47,6 +47,9 @@ def test_the_grid_is_the_recipe() -> None:
     assert Grid.of(("mouth",)).strengths(("mouth",))[:, 0].tolist() == pytest.approx([-1.8, -0.9, 0, 0.9, 1.8])
     with pytest.raises(ValueError, match="fewer than two strengths for hairstyle"):
         Grid.of(("eyes", "hairstyle"))
+    for wrong in ((1.8, -1.8), (0, 0, 1), (float("nan"), 1)):  # neighbours, or their places, would be others
+        with pytest.raises(ValueError, match=r"the grid of mouth is .*; expected strengths that rise"):
+            Grid.of(("eyes", "mouth"), {"mouth": wrong})
 
 
 def test_many_attributes_do_not_multiply_the_edits() -> None:

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ohlora.directions import svm_direction
 from ohlora.directions.covariance import covariance_solved, ridge_gradients
+from ohlora.evaluation.edits import slopes
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
-from ohlora.networks.codes import Space
-from ohlora.networks.sampling import score_gradients
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.sampling import score_gradients, scores_of_codes
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
 from tests.toy_tables import options, sample_set
@@ -183,7 +185,8 @@ def test_samples_that_cannot_be_searched(tmp_path: Path, search: Run, capsys: py
                 scores["scores"][:, 0] = value
                 sample_files.write_shard(folder, part.start, scores["w"], scores["scores"], {"outputs": list(NAMES)})
         else:
-            sample_files.write_shard(folder, 500, tensors["w"], changed, {"outputs": list(NAMES)})
+            with safe_open(second, "pt") as shard:
+                save_file({**tensors, "scores": changed}, second, shard.metadata())
         assert search() == 2
         assert message in capsys.readouterr().err
     sample_files.write_shard(folder, 500, tensors["w"], tensors["scores"], {"outputs": list(NAMES), "seed": 1})
@@ -238,7 +241,7 @@ def by_gradients(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Cal
     small: dict[str, Any] = {"latents": 10, "rounds": 1, "covariance_count": 50, "group_by": [], "sweep_count": 3}
 
     def run(path: str, *words: str, output: str = "found", **settings: Any) -> int:
-        chosen = finder(path, **(small | settings))
+        chosen = finder(path, **{key: value for key, value in (small | settings).items() if value is not None})
         where = ["--model.init_args.output", str(tmp_path / output)]
         return ohlora("fit", "directions", *given, *chosen, *where, *words, stage_dir=tmp_path / f"{output}-stage")
 
@@ -332,3 +335,82 @@ def test_grouped_gradients(tmp_path: Path, by_gradients: Run) -> None:
     assert by_gradients("jacobian.Jacobian", *words, rounds=2, group_by=["hair_color"]) == 0
     found = load_directions(tmp_path / "found" / "directions.safetensors")
     assert found.groups.names == ("h", "l") and not torch.allclose(found.vectors[0], found.vectors[1])
+
+
+# --- StyleSpace
+
+
+def styles_of(generator: Path, stream: str, count: int) -> torch.Tensor:
+    """Style channels of counted latents, N×C."""
+    g = network_files.load_generator(generator)
+    with torch.no_grad():
+        return g.styles(g.map(counted.normal(0, f"{stream}/z", range(count), 8))).values
+
+
+def test_channels_are_solved_from_gradients(tmp_path: Path, weights: tuple[Path, Path], by_gradients: Run) -> None:
+    assert by_gradients("channels.Channels") == 0
+    found = load_directions(tmp_path / "found" / "directions.safetensors")
+    styles, spread = (styles_of(weights[0], stream, n) for stream, n in (("search", 10), ("covariance", 50)))
+    assert found.space is Space.S and found.vectors.shape == (1, 3, styles.shape[1])
+    g = network_files.load_generator(weights[0]).requires_grad_(False)
+    network = network_files.load_attributes(tmp_path / "merged.safetensors").requires_grad_(False)
+    scores, gradients = score_gradients(g, network, Codes(styles, Space.S), range(8))
+    b = gradients.double().mean(dim=0) / scores.double().std(dim=0, correction=0)[:, None]
+    patterns = b * spread.double().var(dim=0, correction=0)
+    expected = torch.linalg.solve(patterns @ b.T, patterns)[[NAMES.index(name) for name in found.attributes]]
+    cosines = torch.nn.functional.cosine_similarity(found.steps.values[0].double(), expected)
+    assert (cosines > 0.9999).all()
+    assert by_gradients("channels.Channels", output="rounds", rounds=3) == 0
+    rounds = load_directions(tmp_path / "rounds" / "directions.safetensors")
+    assert rounds.provenance["images"] == 30 and not torch.allclose(rounds.vectors, found.vectors)
+
+
+@pytest.mark.parametrize("rank", ["difference", "gradient"])
+def test_a_single_channel_moves_its_attribute(
+    rank: str, tmp_path: Path, weights: tuple[Path, Path], by_gradients: Run
+) -> None:
+    g = network_files.load_generator(weights[0]).requires_grad_(False)
+    torch.manual_seed(0)
+    w = g.map(torch.randn(400, 8))
+    styles = g.styles(w).values
+    scores = torch.randn(400, len(NAMES))
+    places = [NAMES.index(name) for name in ("eyes", "mouth", "pose")]
+    scores[:, places] = styles[:, [20, 40, 60]] * torch.tensor([1.0, -1.0, 1.0])
+    sample_files.write_shard(tmp_path / "samples", 0, w.values, scores, {"outputs": list(NAMES)})
+    words = ["--data.init_args.folder", str(tmp_path / "samples")]
+    settings = {"rounds": None, "rank": rank, "candidates": 3, "verified": 4}
+    assert by_gradients("single_channel.SingleChannel", *words, **settings) == 0
+    found = load_directions(tmp_path / "found" / "directions.safetensors")
+    assert found.space is Space.S and ((found.vectors != 0).sum(dim=-1) == 1).all()
+    rows = read_rows(tmp_path / "found-stage" / "runs" / "0001" / "channels.csv")
+    assert len(rows) == 9 and [row["chosen"] for row in rows].count("True") == 3
+    first = [row for row in rows if row["rank"] == "0"]
+    if rank == "difference":
+        deviations = styles_of(weights[0], "covariance", 50).double().std(dim=0, correction=0)
+        for row, k in zip(first, places, strict=True):
+            order = scores[:, k].argsort(stable=True)
+            difference = styles[order[-8:]].double().mean(dim=0) - styles[order[:8]].double().mean(dim=0)
+            relevance = difference / deviations
+            place = g.style_offsets[int(row["layer"])] + int(row["channel"])
+            assert place == int(relevance.abs().argmax())
+            assert float(row["relevance"]) == pytest.approx(float(relevance[place]), rel=1e-3)
+    # Over the range that was verified, a unit of strength moves the score by one standard deviation.
+    network = network_files.load_attributes(tmp_path / "merged.safetensors")
+    start, scale = (styles_of(weights[0], stream, n) for stream, n in (("verify", 4), ("scale", 500)))
+    deviations = scores_of_codes(g, [network], Codes(scale, Space.S), 100)[0].double().std(dim=0, correction=0)
+    for p, (row, k) in enumerate(zip([row for row in rows if row["chosen"] == "True"], places, strict=True)):
+        strengths = torch.linspace(-3, 3, 5).double() * float(row["slope"])
+        moved = start[:, None] + (strengths[:, None] * found.steps.values[0, p]).float()
+        (seen,) = scores_of_codes(g, [network], Codes(moved, Space.S).flat(), 100)
+        measured = slopes(strengths[:, None], (seen.double() / deviations).reshape(4, 5, -1))
+        assert float(measured[:, 0, k].mean()) == pytest.approx(1, rel=1e-2)
+
+
+def test_settings_that_do_not_fit_style_channels(by_gradients: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for settings, said in (
+        ({"layers": [0, 1]}, "a style channel is in one layer already"),
+        ({"group_by": ["hair_color"]}, "set group_by to []"),
+        ({"latents": 1}, "latents is 1 and rounds 1; expected at least 2 and 1"),
+    ):
+        assert by_gradients("channels.Channels", **settings) == 2
+        assert said in capsys.readouterr().err

@@ -192,6 +192,9 @@ def test_labels_as_edits(
     labels = {"directions": None, "labels": "[eyes, mouth, pose]"}
     assert tested(**labels) == 2
     assert "the generator has no label for eyes, mouth, pose" in capsys.readouterr().err
+    network_files.save_network(tiny_networks(c_dim=3)[0], weights[0])
+    assert tested(**labels) == 2
+    assert "the generator takes 3 label values, and " in capsys.readouterr().err
     g, _ = tiny_networks(c_dim=7)
     network_files.save_network(g, weights[0])
     assert tested(**labels) == 0

@@ -1,0 +1,74 @@
+"""What finders of directions in StyleSpace have in common.
+
+StyleSpace (Wu et al., 2021, "StyleSpace analysis: disentangled controls for StyleGAN image generation") has the style
+channels of all layers as its axes. They are affine in w, C of them, and each acts in one layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ohlora.directions.finder import Finder
+from ohlora.errors import ConfigError, DataError
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes
+from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import counted_latents, scores_of_codes
+
+CHUNK = 1000
+"""Codes whose style channels are computed at once."""
+SCALE_COUNT = 500
+"""Latents over which the search CNN's standard deviations are taken."""
+
+
+class StyleSpaceFinder(Finder):
+    """Base of the finders in StyleSpace: one direction for all latents, over the channels of all layers.
+
+    Args:
+        covariance_count: Latents for the variances of the style channels; no images.
+        common: See :class:`ohlora.directions.finder.Finder`; ``group_by`` and ``layers`` stay what they are.
+    """
+
+    def __init__(self, covariance_count: int = 20000, **common: Any) -> None:
+        super().__init__(**common)
+        if self.layers != "all":
+            raise ConfigError(f"layers is {self.layers!r}; a style channel is in one layer already, so leave it out")
+        if self.group_by:
+            raise ConfigError("style channels are searched for all latents at once; set group_by to []")
+        if covariance_count < 2:
+            raise ConfigError(f"covariance_count is {covariance_count}; expected at least 2")
+        self.covariance_count = covariance_count
+
+    @torch.no_grad()
+    def codes(self, generator: Generator, stream: str, count: int) -> Codes:
+        """Counted codes in S, on the generator's device: ``count`` × C."""
+        return generator.styles(generator.map(*counted_latents(generator, self.seed, range(count), f"{stream}/")))
+
+    @torch.no_grad()
+    def variances(self, generator: Generator) -> Tensor:
+        """Of the style channels, (C,) float64."""
+        total = squares = torch.zeros((), dtype=torch.float64, device=generator.device)
+        for part in torch.split(torch.arange(self.covariance_count), CHUNK):
+            latents = counted_latents(generator, self.seed, part.tolist(), "covariance/")
+            styles = generator.styles(generator.map(*latents)).values.double()
+            total, squares = total + styles.sum(dim=0), squares + styles.square().sum(dim=0)
+        return (squares / self.covariance_count - (total / self.covariance_count) ** 2).clamp(min=0)
+
+    def deviations(self, generator: Generator, network: AttributeCNN | AttributeEnsemble, batch_size: int) -> Tensor:
+        """Standard deviations of the search CNN's K scores over latents of their own, (K,) float64.
+
+        Raises:
+            DataError: If a score is the same for all.
+        """
+        codes = self.codes(generator, "scale", SCALE_COUNT)
+        return checked(scores_of_codes(generator, [network], codes, batch_size)[0].double().std(dim=0, correction=0))
+
+
+def checked(deviations: Tensor) -> Tensor:
+    """The same deviations, which must not be zero."""
+    if not bool((deviations > 0).all()):
+        raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
+    return deviations
