@@ -374,7 +374,7 @@ def test_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for _ in range(300):
         name = rng.choice(["pretrain", "finetune", "filter", "properties", "face_parser"])
         text = (CONF / f"{name}.yaml").read_text()
-        for _ in range(rng.randint(1, 3)):
+        for _ in range(rng.randint(0, 2)):
             place = rng.randrange(len(text))
             cut = rng.choice([0, 0, 1, rng.randint(1, 60)])
             text = text[:place] + rng.choice([*pieces, ""]) + text[place + cut :]
