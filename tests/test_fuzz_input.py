@@ -138,7 +138,8 @@ def rearranged(rng: random.Random, folder: Path) -> None:
         elif kind < 0.8:
             os.mkfifo(path)
         else:
-            path.symlink_to(rng.choice([folder, folder.parent, path, "nowhere", next(folder.glob("*.png"))]))
+            places = [folder, folder.parent, path, Path("nowhere"), next(folder.glob("*.png"))]
+            path.symlink_to(rng.choice(places))
 
 
 def test_folders(image_folder: Path, tmp_path: Path) -> None:
