@@ -71,7 +71,8 @@ def files_in(folder: Path) -> dict[Path, tuple[int, int]]:
         (["--model.init_args.mbstd_group_size", "0"], "mbstd_group_size is 0; expected at least 1"),
         (["--model.init_args.architecture.mbstd_group_size", "0"], "mbstd_group_size is 0; expected at least 1"),
         (["--model.init_args.architecture.z_dim", "0"], "z_dim is 0; expected at least 1"),
-        (["--data.init_args.num_workers", "-1"], "num_workers is -1; expected at least 0"),
+        (["--data.init_args.num_workers", "-1"], "num_workers is -1; expected 0 to 256"),
+        (["--data.init_args.num_workers", "1000000"], "num_workers is 1000000; expected 0 to 256"),
         (["--data.init_args.train_size", "0"], "train_size is 0; expected at least 1"),
         (["--model.init_args.seed", "-5"], "seed is -5; expected 0 to"),
         (["--seed_everything", "-5"], "-5 is not in bounds"),
@@ -124,7 +125,7 @@ def test_a_gpu_that_is_not_there(accelerator: str, ohlora: Run, capsys: pytest.C
     ("conf", "words", "part"),
     [
         ("filter", ["--data.init_args.batch_size", "0"], "batch_size is 0; expected at least 1"),
-        ("filter", ["--data.init_args.num_workers", "-1"], "num_workers is -1; expected at least 0"),
+        ("filter", ["--data.init_args.num_workers", "-1"], "num_workers is -1; expected 0 to 256"),
         ("filter", ["--model.init_args.optimizer.init_args.lr", "-1"], "optimizer: ValueError: Invalid learning rate"),
         ("filter", ["--model.init_args.threshold", "7"], "threshold is 7.0; expected 0 to 1"),
         ("filter", ["--model.init_args.max_attempts", "0"], "max_attempts is 0; expected at least 1"),

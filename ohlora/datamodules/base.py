@@ -36,6 +36,9 @@ class ImageDataset(Protocol):
         ...
 
 
+MOST_WORKERS = 256
+"""More loader processes per rank are taken for a slip: they fill a machine's memory before the first step."""
+
 ImageBatch = dict[str, Any]
 """``image`` N×3×H×W in [−1, 1], ``index`` (N ints), where images are mirrored at random ``flipped`` (N bools), and as
 tensors what else samples hold, such as ``label`` N×K.
@@ -59,7 +62,7 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: Images per step over all processes together; the result of a run depends on it, not on the number
             of processes.
         seed: Seed of the order of the data.
-        num_workers: Loader processes per rank.
+        num_workers: Loader processes per rank, at most :data:`MOST_WORKERS`.
         flip: Mirrors half of the training images, chosen by their place in the order.
 
     Attributes:
@@ -74,7 +77,7 @@ class ImageDataModule(L.LightningDataModule):
     def __init__(self, batch_size: int = 16, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
         super().__init__()
         checks.at_least(1, batch_size=batch_size)
-        checks.at_least(0, num_workers=num_workers)
+        checks.between(0, MOST_WORKERS, num_workers=num_workers)
         checks.seeds(seed=seed)
         self.batch_size, self.seed, self.num_workers, self.flip = batch_size, seed, num_workers, flip
 
