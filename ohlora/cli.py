@@ -372,11 +372,7 @@ def run(words: list[str], world: World, traceback: bool, cli: type[CLI] = CLI) -
         except Exception as error:
             if signals.received() is not None:  # what a signal stopped elsewhere, such as a loader process
                 return _stopped(cli.told)
-            readable = _readable(error, words)
-            if traceback or readable is None:
-                raise
-            mistakes.report("ohlora", readable)
-            return 2
+            return mistakes.answer("ohlora", _readable(error, words), traceback)
         finally:
             signals.release()
             for lock in cli.locks:

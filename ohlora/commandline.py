@@ -40,11 +40,7 @@ def main(args: list[str] | None = None) -> int:
             if not asked and not said.get("model") and not any(re.match(read, word) for word in words):
                 raise ConfigError(f"{words[0]} needs a stage, or --config FILE; {_expected(world, words[0])}")
     except Exception as error:
-        readable = mistakes.readable(error)
-        if traceback or readable is None:
-            raise
-        mistakes.report("ohlora", readable)
-        return 2
+        return mistakes.answer("ohlora", mistakes.readable(error), traceback)
     from ohlora import cli
 
     return cli.run([*words, "--help"] if asked else words, world, traceback)

@@ -71,11 +71,7 @@ def main(args: list[str] | None = None) -> int:
 
         words, world = commandline.expanded(words_of(run))
     except Exception as error:
-        readable = mistakes.readable(error)
-        if traceback or readable is None:
-            raise
-        mistakes.report("ohlora finish", readable)
-        return 2
+        return mistakes.answer("ohlora finish", mistakes.readable(error), traceback)
     from ohlora import cli
 
     with warnings.catch_warnings():

@@ -66,9 +66,9 @@ class Generator(nn.Module, ABC):
         """The constructor arguments that rebuild this generator; by default, its attributes of their names."""
         return _arguments(self)
 
-    @abstractmethod
     def compute_w(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """The mapping: z (N×Z) and label (N×K, or None) → w, N×D; shapes have been checked."""
+        """The mapping: z (N×Z) and label (N×K, or None) → w, N×D; shapes have been checked. By default, ``mapping``."""
+        return self.mapping(z, label)  # type: ignore[no-any-return, operator]
 
     @abstractmethod
     def compute_styles(self, w: Tensor) -> Tensor:
@@ -287,6 +287,12 @@ def _arguments(network: nn.Module) -> dict[str, Any]:
 def _check_kind_of_labels(labels: Labels, c_dim: int) -> None:
     if (c_dim == 0) != (labels == "none"):
         raise ValueError(f"labels is {labels!r} with c_dim {c_dim}; 'none' goes with 0 and only with 0")
+
+
+def check_label_head(head: LabelHead, c_dim: int) -> None:
+    """Insists on labels for a projection head, by a ValueError."""
+    if head == "projection" and not c_dim:
+        raise ValueError("label_head is 'projection' with c_dim 0; a projection needs labels")
 
 
 def check_label(label: Tensor | None, count: int, size: int) -> None:

@@ -306,40 +306,23 @@ class _Fir(torch.autograd.Function):
         return fir(gradient, 3 - ctx.padding, ctx.gain), None, None
 
 
-class _FirDown(torch.autograd.Function):
-    """:func:`fir_down`, whose gradient is :func:`fir_up`."""
+class _FirResampled(torch.autograd.Function):
+    """:func:`fir_up` or :func:`fir_down`, of which each is the gradient of the other."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, gain: float) -> Tensor:
-        return F.conv2d(x, _fir_kernel(x, gain), stride=2, padding=1, groups=x.shape[1])
+    def forward(x: Tensor, gain: float, up: bool) -> Tensor:
+        resample = F.conv_transpose2d if up else F.conv2d
+        return resample(x, _fir_kernel(x, gain), stride=2, padding=1, groups=x.shape[1])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        ctx.gain = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, bool], output: Tensor) -> None:
+        _, ctx.gain, ctx.up = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return fir_up(gradient, ctx.gain), None
-
-
-class _FirUp(torch.autograd.Function):
-    """:func:`fir_up`, whose gradient is :func:`fir_down`."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, gain: float) -> Tensor:
-        return F.conv_transpose2d(x, _fir_kernel(x, gain), stride=2, padding=1, groups=x.shape[1])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        ctx.gain = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return fir_down(gradient, ctx.gain), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return (fir_down if ctx.up else fir_up)(gradient, ctx.gain), None, None
 
 
 def _fir_kernel(x: Tensor, gain: float) -> Tensor:
@@ -358,13 +341,13 @@ def fir(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
 
 def fir_down(x: Tensor, gain: float = 1.0) -> Tensor:
     """:func:`fir`, of which every second value is kept: N×C×2H×2W → N×C×H×W."""
-    y: Tensor = _FirDown.apply(x, gain)  # type: ignore[no-untyped-call]
+    y: Tensor = _FirResampled.apply(x, gain, False)  # type: ignore[no-untyped-call]
     return y
 
 
 def fir_up(x: Tensor, gain: float = 1.0) -> Tensor:
     """:func:`fir` of values with zeros between them: N×C×H×W → N×C×2H×2W; with gain 4 their mean stays the same."""
-    y: Tensor = _FirUp.apply(x, gain)  # type: ignore[no-untyped-call]
+    y: Tensor = _FirResampled.apply(x, gain, True)  # type: ignore[no-untyped-call]
     return y
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ohlora.networks import generator
-from ohlora.networks.generator import LabelHead, Labels, check_label
+from ohlora.networks.generator import LabelHead, Labels, check_label, check_label_head
 from ohlora.networks.operations import (
     LEAK,
     EqualizedConv2d,
@@ -181,9 +181,6 @@ class Generator(generator.Generator):
     def noise_buffers(self) -> list[Tensor]:
         return [layer.noise for layer in self.synthesis.style_layers()]
 
-    def compute_w(self, z: Tensor, label: Tensor | None) -> Tensor:
-        return self.mapping(z, label)  # type: ignore[no-any-return]
-
     def compute_styles(self, w: Tensor) -> Tensor:
         layers = self.synthesis.style_layers()
         return torch.cat([layer.affine(of_layer) for layer, of_layer in zip(layers, w.unbind(1), strict=True)], dim=1)
@@ -220,8 +217,7 @@ class Discriminator(generator.Discriminator):
         label_head: LabelHead = "linear",
     ) -> None:
         super().__init__()
-        if label_head == "projection" and not c_dim:
-            raise ValueError("label_head is 'projection' with c_dim 0; a projection needs labels")
+        check_label_head(label_head, c_dim)
         self.resolution, self.c_dim, self.label_head = resolution, c_dim, label_head
         self.channel_base, self.channel_max, self.mbstd_group_size = channel_base, channel_max, mbstd_group_size
         count = {r: channels(r, channel_base, channel_max) for r in block_resolutions(resolution)}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ohlora.networks import generator
-from ohlora.networks.generator import LabelHead, Labels, check_label
+from ohlora.networks.generator import LabelHead, Labels, check_label, check_label_head
 from ohlora.networks.operations import (
     EPSILON,
     GAIN,
@@ -212,9 +212,6 @@ class Generator(generator.Generator):
     def noise_buffers(self) -> list[Tensor]:
         return [layer.noise for layer in self.synthesis.layers() if isinstance(layer, StyleLayer)]
 
-    def compute_w(self, z: Tensor, label: Tensor | None) -> Tensor:
-        return self.mapping(z, label)  # type: ignore[no-any-return]
-
     def compute_styles(self, w: Tensor) -> Tensor:
         layers = self.synthesis.layers()
         codes = w.unbind(1)
@@ -289,8 +286,7 @@ class Discriminator(generator.Discriminator):
         label_head: LabelHead = "linear",
     ) -> None:
         super().__init__()
-        if label_head == "projection" and not c_dim:
-            raise ValueError("label_head is 'projection' with c_dim 0; a projection needs labels")
+        check_label_head(label_head, c_dim)
         self.resolution, self.c_dim, self.label_head, self.conv_clamp = resolution, c_dim, label_head, conv_clamp
         self.channel_base, self.channel_max, self.mbstd_group_size = channel_base, channel_max, mbstd_group_size
         count = {r: channels(r, channel_base, channel_max) for r in block_resolutions(resolution)}

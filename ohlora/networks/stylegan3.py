@@ -242,9 +242,6 @@ class Generator(generator.Generator):
     def noise_buffers(self) -> list[Tensor]:
         return []
 
-    def compute_w(self, z: Tensor, label: Tensor | None) -> Tensor:
-        return self.mapping(z, label)  # type: ignore[no-any-return]
-
     def compute_styles(self, w: Tensor) -> Tensor:
         affines = [self.input_layer.affine, *(layer.affine for layer in self._layers())]
         with torch.autocast(w.device.type, enabled=False):  # what turns, shifts and filters needs full precision

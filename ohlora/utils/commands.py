@@ -45,11 +45,7 @@ def command(name: str) -> Callable[[Callable[[list[str] | None], None]], Main]:
                 mistakes.report(name, f"stopped by Ctrl-C; files are whole, {mistakes.AGAIN}")
                 return 130
             except Exception as error:
-                readable = mistakes.readable(error)
-                if traceback or readable is None:
-                    raise
-                mistakes.report(name, readable)
-                return 2
+                return mistakes.answer(name, mistakes.readable(error), traceback)
             return 0
 
         return main

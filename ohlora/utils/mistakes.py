@@ -52,6 +52,23 @@ def report(name: str, text: object) -> None:
     print(f"{name}: {line(text)}", file=sys.stderr)
 
 
+def answer(name: str, text: str | None, traceback: bool) -> int:
+    """Ends a command with the error that is being handled.
+
+    Args:
+        name: The command.
+        text: What to say of the error; None for a fault of ohlora, which is raised again.
+        traceback: Whether it is raised in any case.
+
+    Returns:
+        The exit code, 2.
+    """
+    if traceback or text is None:
+        raise  # the error that the caller handles
+    report(name, text)
+    return 2
+
+
 def readable(error: BaseException, again: str = AGAIN) -> str | None:
     """What to say of an error that the user can mend; None for a fault of ohlora.
 
