@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ohlora.errors import FormatError, NonFiniteError, StorageError
 from ohlora.formats import foreign_files
+from ohlora.formats.tensor_files import not_finite
 from ohlora.tracking import checkpoint_folder, checkpoints_in, run_loggers
 from ohlora.utils import checks
 from ohlora.utils.clock import crossed, images_seen
@@ -81,12 +82,11 @@ class ImagesSeenCheckpoint(Checkpoint):
         now = images_seen(trainer.lightning_module)
         if now == self._saved:
             return
-        for name, parameter in trainer.lightning_module.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise NonFiniteError(
-                    f"{name} is not finite after {now} images: it was not saved, and earlier checkpoints are "
-                    "untouched. Lower the learning rate and go on with --ckpt_path last"
-                )
+        for name in not_finite(dict(trainer.lightning_module.named_parameters())):
+            raise NonFiniteError(
+                f"{name} is not finite after {now} images: it was not saved, and earlier checkpoints are untouched. "
+                "Lower the learning rate and go on with --ckpt_path last"
+            )
         self._saved, self._due = now, False
         path = self._folder / f"images-{now:010d}.ckpt"
         part = path.with_name(f".{path.name}.part")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ohlora.errors import FormatError
 from ohlora.formats.network_files import check_state
+from ohlora.formats.tensor_files import not_finite
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 FIR = torch.tensor([1.0, 3.0, 3.0, 1.0])[:, None] * torch.tensor([1.0, 3.0, 3.0, 1.0]) / 64
@@ -99,7 +100,7 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
     Raises:
         FormatError: Naming the tensors that have others.
     """
-    bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    bad = list(not_finite(state))
     if bad:
         shown = ", ".join(bad[:4]) + (" …" if len(bad) > 4 else "")
         raise FormatError(f"{where}: not all values are finite in {shown}: its training failed; take an earlier file")

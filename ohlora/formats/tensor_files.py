@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,19 @@ def _sort_header(path: Path) -> None:
             file.write(text.ljust(size))
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """The names of the tensors that hold NaN or infinite values."""
+    return (key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all())
+
+
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
     """Insists on finite values.
 
     Raises:
         NonFiniteError: Naming the first tensor that holds NaN or an infinity; ``what`` says what that means.
     """
-    for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise NonFiniteError(f"{what}: its tensor {name} holds values that are not finite")
+    for name in not_finite(tensors):
+        raise NonFiniteError(f"{what}: its tensor {name} holds values that are not finite")
 
 
 def content_stamp(path: str | Path) -> str:

@@ -110,11 +110,11 @@ class PropertyRegression(Supervised[ScoredImages]):
             NonFiniteError: Naming the outputs.
         """
         expected = torch.from_numpy(self.data.val_set.arrays["label"])[self._seen]
-        varying = len(expected) > 1 and expected.amax(dim=0) > expected.amin(dim=0)
+        varying = (expected != expected[:1]).any(dim=0).tolist()
         dead = [
             name
-            for k, name in enumerate(self.outputs)
-            if not math.isfinite(measured[f"pearson/{name}"]) and len(expected) > 1 and bool(varying[k])  # type: ignore[index]
+            for name, varies in zip(self.outputs, varying, strict=True)
+            if varies and not math.isfinite(measured[f"pearson/{name}"])
         ]
         if dead:
             raise NonFiniteError(
