@@ -134,7 +134,12 @@ class Demo:
             Step("evaluate_v9", "Edit 48 other faces fifty times each; a judge looks", 10, self.tested),
             Step("candidates", "Rank the faces that follow", 1, self.best),
             Step("character", "Write the best as a character", 1, self.size),
-            Step("animation", "Play it", 1, lambda: f"{film} sweeps eyes, mouth and pose, then rests and blinks."),
+            Step(
+                "animation",
+                "Play it",
+                1,
+                lambda: f"{film} sweeps eyes, mouth and pose, then rests; blinks are faint, since no eye here closes.",
+            ),
         ]
 
     def done(self, step: Step) -> bool:
@@ -322,7 +327,7 @@ def main(args: list[str] | None = None) -> None:
     parser = arguments(
         "demo",
         "Runs the chain at its smallest, from generated images to a character that moves, and ends with a page that "
-        "shows what was made. It takes two to five minutes on two CPU cores. What is done is kept: a second call goes "
+        "shows what was made. It takes two to seven minutes on two CPU cores. What is done is kept: a second call goes "
         "on where the first was stopped.",
         "",
         "--output /tmp/try --seed 3",
