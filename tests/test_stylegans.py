@@ -115,7 +115,9 @@ def test_the_page_leads_to_a_character(file: str, kind: type, tmp_path: Path, mo
     commands = [c for _, text in blocks(page, "sh") for c in of_block(page.name, text) if "cats" in c.text]
     for command in [c.words[3:] for c in commands]:
         assert main(small(command)) == 0, command
-    cat = Character.load("artifacts/cats/characters/cat.safetensors")
+    assert all(pipeline.world("cats.yaml").done(stage) for stage in pipeline.world("cats.yaml").stages.values())
+    cat = Character.load("artifacts/cats/characters/mina.safetensors")
+    assert set(cat.motions) == {"brightness", "warmth"}
     assert isinstance(cat.generator, kind) and cat.attributes == ("brightness", "warmth")
     assert cat.render(brightness=0.1).size == (16, 16)
     assert main(small(["predict", "sample_v8", "--world", "cats.yaml"])) == 0
