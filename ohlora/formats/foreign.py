@@ -177,7 +177,7 @@ def _nvidia(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
     notes = _with_discriminator(networks, discriminator if has_discriminator else None)
     made = networks.get("generator")
     if isinstance(made, generator.Generator) and made.c_dim:
-        notes += (f"its {made.c_dim} label values are taken for classes, each drawn as often as any other",)
+        notes += (f"its {made.c_dim} label values are taken for classes, drawn equally often (--classes chooses some)",)
     return ForeignCheckpoint(networks, entry == "G_ema", "NVIDIA", _entries(entry, "D"), notes)
 
 

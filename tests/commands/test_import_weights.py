@@ -85,7 +85,7 @@ def test_each_network_is_said_to_be_of_its_own_entry(imports: Callable[..., tupl
 
 def test_labels_of_nvidias_networks_are_classes(tmp_path: Path, imports: Callable[..., tuple[int, str, str]]) -> None:
     code, said, _ = imports(str(GOLDEN / "stylegan2-ada-16.pkl"))
-    assert code == 0 and "its 3 label values are taken for classes, each drawn as often as any other" in said
+    assert code == 0 and "its 3 label values are taken for classes, drawn equally often" in said
     generator = network_files.load_generator(tmp_path / "out" / "generator.safetensors")
     drawn = generator.draw_labels(counted.generators(0, "label", range(300)))
     assert drawn is not None and set(drawn.flatten().tolist()) == {0.0, 1.0} and (drawn.sum(dim=1) == 1).all()
@@ -98,6 +98,18 @@ def test_labels_of_nvidias_networks_are_classes(tmp_path: Path, imports: Callabl
     assert code == 2 and "takes 5000 label values; expected at most 4096" in error
     code, said, _ = imports(str(GOLDEN / "stylegan3-t-16.pkl"))
     assert code == 0 and "classes" not in said
+
+
+def test_some_of_the_classes_can_be_chosen(tmp_path: Path, imports: Callable[..., tuple[int, str, str]]) -> None:
+    conditional, plain = (str(GOLDEN / f"{name}-16.pkl") for name in ("stylegan2-ada", "stylegan3-t"))
+    assert imports(conditional, "--classes", "2", "0", "2")[0] == 0
+    generator = network_files.load_generator(tmp_path / "out" / "generator.safetensors")
+    drawn = generator.draw_labels(counted.generators(0, "label", range(100)))
+    assert drawn is not None and 30 < drawn[:, 0].sum() < 70 and not drawn[:, 1].any()
+    code, _, error = imports(conditional, "--classes", "3")
+    assert code == 2 and f"--classes is 3; the classes of {conditional} are 0 to 2" in error
+    code, _, error = imports(plain, "--classes", "0")
+    assert code == 2 and "holds no generator of classes; leave it out" in error
 
 
 def test_raw_needs_a_raw_generator(tmp_path: Path, imports: Callable[..., tuple[int, str, str]]) -> None:
