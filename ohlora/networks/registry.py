@@ -31,6 +31,7 @@ class Architecture:
     """Kind and size of networks that start from random weights.
 
     The sizes are what the networks' constructors call them, such as :class:`ohlora.networks.stylegan.Generator`.
+    ``z_dim``, ``w_dim`` and ``channel_max`` are at most 2048, ``mapping_layers`` at most 64, ``c_dim`` at most 65536.
     """
 
     kind: str = "stylegan"
