@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ohlora import pipeline
 from ohlora.errors import ConfigError
+from ohlora.utils import checks, mistakes
 from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import content_stamp
 from ohlora.worlds import DEFAULT, SHIPPED
@@ -48,7 +49,7 @@ def convert(
         kind = "averaged weights" if isinstance(network, Generator) and found.averaged else "weights"
         print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name} ({entry})")
     for note in found.notes:
-        print(f"{source}: {note}")
+        print(mistakes.line(f"{source}: {note}"))
 
 
 def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
@@ -147,6 +148,7 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
+    checks.seeds(seed=given.seed)
     if given.add_labels is None:
         declared = pipeline.world(given.world).attributes
         given.add_labels = len(declared.names("label"))

@@ -517,6 +517,7 @@ class GAN(Stage[ImageDataModule]):
         keeps = self.trunk_frozen and not self.r1_every_step and size <= self.feature_cache * 2**30
         self.kept_features = FeatureCache(self._trunk) if keeps else None
         self._check_std_group(self.data.batch_size)
+        self._check_path_share(self.data.batch_size)
         every = self.log_every * 1000 / self.data.batch_size
         self._steps_per_log = max(1, round(every)) if every > 0 else 0
         self.trainer.log_every_n_steps = self._steps_per_log  # type: ignore[attr-defined]
@@ -530,6 +531,16 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(
                 f"the minibatch standard deviation takes groups of {group} images, and {of} has {share}; expected a "
                 "multiple of the group. Choose another data.init_args.batch_size or model.init_args.mbstd_group_size"
+            )
+
+    def _check_path_share(self, batch_size: int) -> None:
+        """Insists on shares that can be halved: half of each is then half of the batch, as one process takes it."""
+        world = self.trainer.world_size
+        share, rest = divmod(batch_size, world)
+        if self.path_length_weight > 0 and world > 1 and not rest and share % 2:
+            raise ConfigError(
+                f"path lengths are measured on half of each process's images, and each of {world} processes has "
+                f"{share}; expected an even number. Choose another data.init_args.batch_size"
             )
 
     def on_train_start(self) -> None:

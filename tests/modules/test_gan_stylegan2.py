@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ohlora.formats import network_files
 from ohlora.networks.stylegan2 import Discriminator, Generator
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
-from tests.conftest import assert_same, network_state
+from tests.conftest import assert_same, network_state, trained
 from tests.modules.test_gan import Recording, build, fit
 from tests.networks.test_stylegan2 import tiny
 
@@ -86,6 +87,16 @@ def test_lazy_path_lengths_correct_the_generators_adam(networks: tuple[Path, Pat
     assert [phase.name for phase in module.phases] == ["discriminator", "path length", "generator"]
     plain = build(networks)
     assert not hasattr(plain, "path_length")
+
+
+def test_an_odd_share_of_a_process_has_no_half(networks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of each of two shares of three are two images; one process would take three."""
+    monkeypatch.setattr(L.Trainer, "world_size", 2)
+    module = build(networks, path_length_weight=2.0, mbstd_group_size=1)
+    with pytest.raises(
+        ConfigError, match=r"path lengths are measured on half .* each of 2 processes has 3; expected an"
+    ):
+        trained(module, networks[0].parent, batch_size=6)
 
 
 def test_a_frozen_mapping_has_path_lengths_too(networks: tuple[Path, Path]) -> None:
