@@ -89,7 +89,8 @@ class StyleLayer(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
         """N×C×H×W, style channels N×C and noise (N or 1)×1×H'×W' → N×C'×H'×W'."""
-        style, weight = style.to(self.weight.dtype), self.weight
+        weight: Tensor = self.weight
+        style = style.to(weight.dtype)
         energy = style.square() @ weight.square().sum(dim=(2, 3)).T
         # The activation's gain is taken into all that is added up before it.
         demodulation = torch.rsqrt(energy + EPSILON) * GAIN
