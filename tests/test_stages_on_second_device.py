@@ -43,6 +43,10 @@ ANOTHER_EPOCH = ("--ckpt_path", "last", "--trainer.max_epochs", "2")
 FURTHER = {
     "pretrain": ("fit", "pretrain"),
     "pretrain, resumed": ("fit", "pretrain", *LONGER),
+    "pretrain by relativistic pairing": (
+        *("fit", "pretrain", "--trainer.default_root_dir", "relativistic"),
+        *("--model.init_args.loss", "relativistic", "--model.init_args.r2_gamma", "2"),
+    ),
     "pretrain a StyleGAN2": (
         *("fit", "pretrain", "--trainer.default_root_dir", "stylegan2"),
         *("--model.init_args.architecture.kind", "stylegan2", "--model.init_args.ema_rampup", "0.05"),

@@ -20,6 +20,7 @@ from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.utils.files import read_rows
 from tests.conftest import CONF
+from tests.modules.test_gan import RECIPES
 from tests.networks.test_stylegan2 import tiny as stylegan2_networks
 from tests.toy_tables import brightness_table, sample_set
 
@@ -69,7 +70,11 @@ def fine_tune(weights: tuple[Path, Path], image_folder: Path) -> list[str]:
     return ["fit", "--config", str(CONF / "finetune.yaml"), *options(settings)]
 
 
-def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], fine_tune: list[str]) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_processes_train_as_one(
+    tmp_path: Path, weights: tuple[Path, Path], fine_tune: list[str], recipe: str
+) -> None:
+    fine_tune = [*fine_tune, *RECIPES[recipe]]
     run(*fine_tune, *TWO, "--trainer.default_root_dir", str(tmp_path / "two"))
     folder = tmp_path / "two" / "runs" / "0001"
     ranks = [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
