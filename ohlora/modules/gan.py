@@ -27,9 +27,11 @@ from ohlora import outcomes
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
+from ohlora.datamodules.images import refuse_turning
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage, check_finite, try_optimizer
+from ohlora.networks.augmentation import ADA, Augmentation
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
@@ -48,7 +50,9 @@ from ohlora.utils import checks, counted
 PATH_LENGTH_RATE = 0.01
 """Share of a batch's mean in the running mean of path lengths, as in StyleGAN2."""
 PENALTIES = {"real": "loss/r1", "fake": "loss/r2"}
-"""Names of the gradient penalties, by the images that they are computed on."""
+"""Names of the gradient penalties, by the kind of images that they are computed on."""
+STREAMS = {"real": "real", "fake": "discriminator"}
+"""Streams of randomness of the discriminator's images, by their kind."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,9 @@ class GAN(Stage[ImageDataModule]):
             other images for fakes (Reed et al., 2016); 0 leaves it out. Needs ``labels: dataset``.
         feature_cache: Memory for features of real images, in GiB per process. Where the discriminator's trunk is
             frozen, they are computed once and kept, if those of all images and their mirror images fit; 0 keeps none.
+        augmentation: What real images and fakes go through before the discriminator sees them, for small training sets:
+            an object of :mod:`ohlora.networks.augmentation`, by ``class_path``, such as ``DiffAugment`` or ``ADA``. Not
+            with kept features.
         r1_gamma: R1 enters the loss as γ/2 times the penalty. R1 is the gradient penalty on real images; 0 leaves it
             out.
         r2_gamma: R2 enters the loss as γ/2 times the penalty. R2 is the gradient penalty on fakes; 0 leaves it out.
@@ -169,6 +176,7 @@ class GAN(Stage[ImageDataModule]):
         loss: Loss = "logistic",
         shuffled_labels: float = 0.0,
         feature_cache: float = 2.0,
+        augmentation: Augmentation | None = None,
         r1_gamma: float = 10.0,
         r2_gamma: float = 0.0,
         r1_interval: int = 16,
@@ -238,7 +246,14 @@ class GAN(Stage[ImageDataModule]):
                     f"nothing of the {name} trains: trainable_{name} and frozen_blocks leave no parameter"
                 )
         self.trunk_frozen = not any(p.requires_grad for p in self.discriminator.trunk_parameters())
+        self.keeps_features = self.trunk_frozen and feature_cache > 0 and not (r1_interval == 1 and r1_gamma > 0)
         self.kept_features: FeatureCache | None = None
+        if augmentation is not None and self.keeps_features:
+            raise ConfigError(
+                "augmentation makes other images of the real ones in every step, and with a frozen trunk their "
+                "features are kept; set feature_cache to 0, let the trunk train, or leave augmentation out"
+            )
+        self.augmentation = augmentation
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
         if r1_interval > 1 and self.gammas:
             self.phases.append(Phase("gradient penalty", "discriminator", self.penalty_phase, interval=r1_interval))
@@ -254,6 +269,8 @@ class GAN(Stage[ImageDataModule]):
             names += ["loss/shuffled", "score/shuffled"]
         if path_length_weight > 0:
             names += ["loss/path_length", "path_length"]
+        if isinstance(augmentation, ADA):
+            names += ["ada/p", "ada/sign"]
         self._means = {name: torchmetrics.MeanMetric() for name in names}
         self.mean_metrics = nn.ModuleList(self._means.values())  # registered, so that they move to the device
         self.auroc = torchmetrics.classification.BinaryAUROC()
@@ -338,6 +355,9 @@ class GAN(Stage[ImageDataModule]):
                 if repetition + 1 == phase.repeats or self._generator_keeps_up(losses):
                     break
         self._means["generator_updates"].update(float(repetition + 1))  # the generator's phase is the last
+        if isinstance(self.augmentation, ADA):
+            self._means["ada/p"].update(self.augmentation.p)
+            self.augmentation.observe(self._mean_over_ranks(self._last_sign), size * world)
         self.generator.update_w_avg(self._mean_over_ranks(self._last_w_mean), self.w_avg_beta)
         self.images_seen += size * world
         update_average(self.G_ema, self.generator, 0.5 ** (size * world / self._half_life()))
@@ -378,10 +398,12 @@ class GAN(Stage[ImageDataModule]):
         if self.gammas and self.r1_interval == 1:
             images, features = self._penalised(batch)
         if "fake" not in features:
-            features["fake"] = self._trunk(self._fakes_of_step(batch))
+            features["fake"] = self._trunk(self._augmented(self._fakes_of_step(batch), batch, STREAMS["fake"]))
         if "real" not in features:
-            cache = self.kept_features
-            features["real"] = self._trunk(batch.images) if cache is None else cache(batch.images, batch.keys)
+            if self.kept_features is not None:
+                features["real"] = self.kept_features(batch.images, batch.keys)
+            else:
+                features["real"] = self._trunk(self._augmented(batch.images, batch, STREAMS["real"]))
         if self.trunk_frozen:
             batch.real_features = features["real"].detach()
         scores = {kind: self.discriminator.head(of_kind, batch.label) for kind, of_kind in features.items()}
@@ -390,6 +412,8 @@ class GAN(Stage[ImageDataModule]):
             self._note(f"score/{kind}", scores[kind].mean())
             is_real = torch.full_like(scores[kind], kind == "real", dtype=torch.long)
             self.auroc.update(scores[kind].detach().float(), is_real)
+        if isinstance(self.augmentation, ADA):
+            self._last_sign = self._note("ada/sign", self.loss.signs(scores["fake"], scores["real"]).mean()).detach()
         if self.shuffled_labels > 0:
             loss = loss + self.shuffled_labels * self._shuffled_term(features["real"], scores["real"], batch)
         if images is not None:
@@ -411,7 +435,8 @@ class GAN(Stage[ImageDataModule]):
         """
         chosen = [batch.images if kind == "real" else self._fakes_of_step(batch) for kind in self.gammas]
         images = torch.cat(chosen).detach().requires_grad_()
-        return images, dict(zip(self.gammas, self.discriminator.features(images).chunk(len(chosen)), strict=True))
+        seen = self._augmented(images, batch, *(STREAMS[kind] for kind in self.gammas))
+        return images, dict(zip(self.gammas, self.discriminator.features(seen).chunk(len(chosen)), strict=True))
 
     def _penalty(self, images: Tensor, scores: Mapping[str, Tensor]) -> Tensor:
         """R1, R2 or both, weighted, of the images of :meth:`_penalised` and their scores by kind."""
@@ -421,6 +446,17 @@ class GAN(Stage[ImageDataModule]):
             for (kind, gamma), penalty in zip(self.gammas.items(), penalties.chunk(len(self.gammas)), strict=True)
         ]
         return torch.stack(weighted).sum()
+
+    def _augmented(self, images: Tensor, batch: Batch, *streams: str) -> Tensor:
+        """Images as the discriminator gets to see them; of several streams, joined.
+
+        The real images of a step are augmented in the same way in all of its phases.
+        """
+        if self.augmentation is None:
+            return images
+        draws = [counted.generators(self.seed, f"{stream}/augmentation", batch.indices) for stream in streams]
+        augmented: Tensor = self.augmentation(images, [draw for of_stream in draws for draw in of_stream])
+        return augmented
 
     def _trunk(self, images: Tensor) -> Tensor:
         """Features for the discriminator's loss: without graph where none of it could train."""
@@ -462,15 +498,18 @@ class GAN(Stage[ImageDataModule]):
 
     def generator_phase(self, batch: Batch, repetition: int) -> Tensor:
         """The loss on fresh fakes."""
-        scores = self.discriminator(self._fakes(f"generator{repetition}", batch), batch.label)
+        stream = f"generator{repetition}"
+        fakes = self._augmented(self._fakes(stream, batch), batch, stream)
+        scores = self.discriminator(fakes, batch.label)
         return self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
 
     def _real_scores(self, batch: Batch) -> Tensor:
         """Scores of the real images by the discriminator as it is in the generator's phase; without graph."""
         if batch.real_scores is None:
-            known = batch.real_features
+            features = batch.real_features
             with torch.no_grad():
-                features = self.discriminator.features(batch.images) if known is None else known
+                if features is None:
+                    features = self.discriminator.features(self._augmented(batch.images, batch, STREAMS["real"]))
                 batch.real_scores = self.discriminator.head(features, batch.label)
         return batch.real_scores
 
@@ -540,11 +579,6 @@ class GAN(Stage[ImageDataModule]):
         """Steps until all images of the budget have been seen, for the progress bar."""
         return math.ceil((self.kimg * 1000 - self.clock()) / self.data.batch_size)
 
-    @property
-    def r1_every_step(self) -> bool:
-        """Whether R1 is part of the discriminator's loss in every step."""
-        return self.r1_interval == 1 and self.r1_gamma > 0
-
     def on_fit_start(self) -> None:
         """Checks that data and networks fit, and takes over the data's labels where training uses them."""
         dataset = self.data.train_set
@@ -559,12 +593,14 @@ class GAN(Stage[ImageDataModule]):
                 f"labels is 'dataset' and the generator takes {self.generator.c_dim} values, but the data has "
                 f"{'no labels' if table is None else f'{table.shape[1]} per image'}"
             )
+        if self.labels == "dataset" and self.augmentation is not None and self.augmentation.mirrors:
+            refuse_turning(self.data.label_names, setting="model.init_args.augmentation.init_args.flip")
         kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
         for network in (self.generator, self.G_ema):
             network.set_labels(self.labels, kept)
         # Features of all images, mirrored and not, in float32; of use where each image's stay what they are.
         size = 2 * len(dataset) * 4 * math.prod(self.discriminator.feature_shape)
-        keeps = self.trunk_frozen and not self.r1_every_step and size <= self.feature_cache * 2**30
+        keeps = self.keeps_features and size <= self.feature_cache * 2**30
         self.kept_features = FeatureCache(self._trunk) if keeps else None
         self._check_std_group(self.data.batch_size)
         every = self.log_every * 1000 / self.data.batch_size

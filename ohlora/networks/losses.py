@@ -29,6 +29,10 @@ class AdversarialLoss(ABC):
         """The part of the discriminator's loss that lowers scores of what is to be taken for fake."""
 
     @abstractmethod
+    def signs(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        """Signs, (N,), whose mean rises towards 1 as the discriminator overfits (Karras et al., 2020a)."""
+
+    @abstractmethod
     def generator(self, fake_scores: Tensor, real_scores: Callable[[], Tensor]) -> Tensor:
         """The generator's loss, mean over the batch; ``real_scores`` is called only where the loss depends on them."""
 
@@ -41,6 +45,10 @@ class Logistic(AdversarialLoss):
 
     def rejection(self, scores: Tensor, real_scores: Tensor) -> Tensor:
         return F.softplus(scores).mean()
+
+    def signs(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        """Those of the real images' scores."""
+        return real_scores.sign()
 
     def generator(self, fake_scores: Tensor, real_scores: Callable[[], Tensor]) -> Tensor:
         return F.softplus(-fake_scores).mean()
@@ -55,6 +63,10 @@ class Relativistic(AdversarialLoss):
 
     def rejection(self, scores: Tensor, real_scores: Tensor) -> Tensor:
         return F.softplus(scores - real_scores).mean()
+
+    def signs(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        """Those of the differences from paired fakes: a score by itself has no meaning here."""
+        return (real_scores - fake_scores).sign()
 
     def generator(self, fake_scores: Tensor, real_scores: Callable[[], Tensor]) -> Tensor:
         return F.softplus(real_scores() - fake_scores).mean()

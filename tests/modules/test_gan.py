@@ -21,6 +21,7 @@ from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
 from ohlora.modules.gan import GAN, Batch
+from ohlora.networks.augmentation import ADA, Augmentation, DiffAugment
 from ohlora.networks.feature_cache import FeatureCache
 from ohlora.networks.generator import Generator
 from ohlora.networks.registry import Architecture
@@ -113,6 +114,82 @@ def test_one_step_has_the_gradients_of_a_plain_reference(
         assert len(names) == len(optimizer.gradients)
         for name, gradient, wanted in zip(names, optimizer.gradients, keep(network, names, expected), strict=True):
             assert float((gradient - wanted).abs().max()) <= 1e-5 * max(0.01, float(wanted.abs().max())), name
+
+
+def matrices(augmentation: Augmentation, stream: str) -> tuple[Tensor, Tensor]:
+    """An augmentation, which is an affine map of each image's pixels, as matrices 8×P×P and offsets 8×P."""
+    pixels, name = 3 * 16 * 16, f"{stream}/augmentation"
+    basis = torch.cat([torch.zeros(1, pixels), torch.eye(pixels)]).view(-1, 3, 16, 16)
+    found = []
+    for k in range(8):
+        made = augmentation(basis, [counted.generator(0, name, k) for _ in basis]).flatten(1)
+        found.append((made[1:] - made[0], made[0]))
+    return torch.stack([matrix.T for matrix, _ in found]), torch.stack([offset for _, offset in found])
+
+
+@pytest.mark.parametrize("kind", [DiffAugment, ADA])
+def test_one_augmented_step_has_the_gradients_of_a_plain_reference(
+    weights: tuple[Path, Path], kind: type[Augmentation]
+) -> None:
+    """Reals and fakes of both networks are augmented, each in its own way, and penalties reach through."""
+    augmentation = kind()
+    if isinstance(augmentation, ADA):
+        augmentation.p.fill_(0.5)
+    g, d = network_files.load_generator(weights[0]).train(), network_files.load_discriminator(weights[1]).train()
+    maps = {stream: matrices(augmentation, stream) for stream in ("real", "discriminator", "generator0")}
+
+    def scores(images: Tensor, stream: str) -> Tensor:
+        matrix, offset = maps[stream]
+        seen: Tensor = d(((matrix @ images.flatten(1)[:, :, None])[:, :, 0] + offset).view_as(images))
+        return seen
+
+    x, made = reals().requires_grad_(), fakes(g, "discriminator").detach().requires_grad_()
+    real_scores, fake_scores = scores(x, "real"), scores(made, "discriminator")
+    loss_d = F.softplus(fake_scores - real_scores).mean()
+    for gamma, of_images, images in ((4.0, real_scores, x), (2.0, fake_scores, made)):
+        (slope,) = torch.autograd.grad(of_images.sum(), images, create_graph=True)
+        loss_d = loss_d + gamma / 2 * slope.pow(2).flatten(1).sum(1).mean()
+    gradients_d = torch.autograd.grad(loss_d, list(d.parameters()))
+    with torch.no_grad():
+        for p, gradient in zip(d.parameters(), gradients_d, strict=True):
+            p.sub_(gradient)
+    loss_g = F.softplus(scores(reals(), "real") - scores(fakes(g, "generator0"), "generator0")).mean()
+    gradients_g = torch.autograd.grad(loss_g, list(g.parameters()))
+
+    optimizers = {f"{name}_optimizer": Recording for name in ("generator", "discriminator")}
+    penalties = {"r1_gamma": 4.0, "r2_gamma": 2.0}
+    module = build(weights, loss="relativistic", augmentation=augmentation, **penalties, **optimizers)
+    for optimizer, expected in zip(fit(module).optimizers, (gradients_g, gradients_d), strict=True):
+        assert isinstance(optimizer, Recording)
+        for gradient, wanted in zip(optimizer.gradients, expected, strict=True):
+            assert float((gradient - wanted).abs().max()) <= 1e-4 * max(0.01, float(wanted.abs().max()))
+
+
+def test_the_probability_of_ada_follows_the_training(weights: tuple[Path, Path]) -> None:
+    sure = ADA(kimg=0.064, target=-1.0)
+    module = build(weights, augmentation=sure, kimg=0.04, loss="relativistic")
+    seen: list[Tensor] = []
+    observe = sure.observe
+
+    def watch(sign: Tensor, images: int) -> None:
+        seen.append(sign)
+        observe(sign, images)
+
+    sure.observe = watch  # type: ignore[method-assign]
+    fit(module)
+    assert len(seen) == 5 and float(sure.p) == 0.5 and int(sure.steps) == 1
+    assert torch.equal(sure.sign_sum, seen[-1]) and all(-1 <= float(sign) <= 1 for sign in seen)
+    assert {"augmentation.p", "augmentation.sign_sum", "augmentation.steps"} <= module.state_dict().keys()
+
+
+def test_kept_features_do_not_go_with_augmentation(weights: tuple[Path, Path]) -> None:
+    frozen = {"augmentation": DiffAugment(), "trainable_discriminator": ["epilogue.*"]}
+    with pytest.raises(ConfigError, match="set feature_cache to 0, let the trunk train, or leave augmentation out"):
+        build(weights, r1_interval=16, **frozen)
+    for changes in ({"r1_interval": 16, "feature_cache": 0.0}, {"r1_interval": 1}):
+        module = build(weights, **frozen, **changes)
+        fit(module)
+        assert module.kept_features is None
 
 
 class Recording(torch.optim.SGD):
@@ -371,6 +448,21 @@ def test_projection_and_shuffled_labels(tmp_path: Path, labelled: list[str], ohl
         assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
 
 
+def test_ada_does_not_mirror_images_whose_labels_would_change(
+    tmp_path: Path, labelled: list[str], ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = ["--model.init_args.add_labels", "2", "--model.init_args.trainable_discriminator", '["*"]']
+    words = [*labelled, *added, "--model.init_args.augmentation", "ohlora.networks.augmentation.ADA"]
+    assert ohlora("fit", "finetune", *words) == 0  # eyes and mouth stay what they are
+    table = tmp_path / "manifest.csv"
+    table.write_text(table.read_text().replace("mouth", "pose"))
+    words[words.index("[eyes, mouth]")] = "[eyes, pose]"
+    assert ohlora("fit", "finetune", *words) == 2
+    assert "mirroring changes pose" in (said := capsys.readouterr().err)
+    assert "set model.init_args.augmentation.init_args.flip to false" in said
+    assert ohlora("fit", "finetune", *words, "--model.init_args.augmentation.init_args.flip", "false") == 0
+
+
 @pytest.mark.parametrize("loss", ["logistic", "relativistic"])
 def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Path], loss: Any) -> None:
     module = build(weights, add_labels=2, labels="dataset", label_head="projection", shuffled_labels=0.5, loss=loss)
@@ -455,16 +547,24 @@ def test_a_run_leaves_what_a_user_expects(tmp_path: Path, ohlora: Run) -> None:
     assert network_files.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]["images_seen"] == 48
 
 
+RELATIVISTIC = ("--model.init_args.loss", "relativistic", "--model.init_args.r2_gamma", "2")
 RECIPES = {
     "logistic": (),
-    "relativistic": ("--model.init_args.loss", "relativistic", "--model.init_args.r2_gamma", "2"),
+    "relativistic": RELATIVISTIC,
+    "DiffAugment": ("--model.init_args.augmentation", "ohlora.networks.augmentation.DiffAugment"),
+    "ADA": (
+        *RELATIVISTIC,
+        *("--model.init_args.augmentation", "ohlora.networks.augmentation.ADA"),
+        *("--model.init_args.augmentation.init_args.kimg", "0.1"),
+        *("--model.init_args.augmentation.init_args.target", "-1"),  # p rises
+    ),
 }
 """Words that choose parts of training."""
 
 
-@pytest.mark.parametrize("words", RECIPES.values(), ids=RECIPES)
-def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run, words: tuple[str, ...]) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run, recipe: str) -> None:
+    whole, parts, words = tmp_path / "whole", tmp_path / "parts", RECIPES[recipe]
     assert ohlora("fit", "pretrain", *words, stage_dir=whole) == 0
     assert ohlora("fit", "pretrain", *words, "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
     # Nothing may hang on torch's global generator.
@@ -479,6 +579,8 @@ def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run, w
     for a, b in zip(last[0]["optimizer_states"], last[1]["optimizer_states"], strict=True):
         for k, state in a["state"].items():
             assert_same(state, b["state"][k])
+    p = [float(row["ada/p"]) for row in read_rows(whole / "runs" / "0001" / "metrics.csv") if "ada/p" in row]
+    assert p == ([0, 0, 0, 0, pytest.approx(0.32), pytest.approx(0.32)] if recipe == "ADA" else [])
     # One run, told as one: no row twice, and the earlier configuration kept.
     assert [p.name for p in (parts / "runs").iterdir()] == ["0001"]
     texts = [(d / "runs/0001/metrics.csv").read_text().splitlines() for d in (whole, parts)]
