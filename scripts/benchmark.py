@@ -751,9 +751,15 @@ def stylegan2(given: argparse.Namespace) -> dict[str, float]:
         with torch.no_grad():
             codes = sides.codes(batch)
 
-        def image(ours: bool, sides: Sides = sides, codes: Tensor = codes) -> None:
+        ours_made: Callable[[Tensor], Tensor] = partial(sides.images, True)
+        if given.compile:  # images only: compiled functions cannot be differentiated twice
+            ours_made = torch.compile(ours_made)
+
+        def image(
+            ours: bool, sides: Sides = sides, codes: Tensor = codes, made: Callable[[Tensor], Tensor] = ours_made
+        ) -> None:
             with torch.no_grad():
-                sides.images(ours, codes, fused=True)
+                made(codes) if ours else sides.images(False, codes, fused=True)
 
         works: dict[str, Callable[[bool], object]] = {"image": image}
         works |= {name: partial(sides.part, name) for name in PARTS}
@@ -817,10 +823,12 @@ def main(args: list[str] | None = None) -> int:
             command.add_argument(
                 "--precision", choices=precisions, default="32-true", help="of both sides (default: 32-true)"
             )
+        if work in (sample, stylegan2):
+            said = "ours through torch.compile" if work is sample else "our images through torch.compile"
+            command.add_argument("--compile", action="store_true", help=said)
         if work is sample:
             command.add_argument("--count", type=int, default=64, help="images of ours, the first batch untimed")
             command.add_argument("--reference-count", type=int, default=16, help="images of the reference")
-            command.add_argument("--compile", action="store_true", help="ours through torch.compile")
     given = parser.parse_args(args)
     with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
         metrics = given.run(given)

@@ -28,7 +28,7 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
 
     found = foreign.read_foreign(source, raw)
     networks: Mapping[str, foreign.ForeignNetwork] = found.networks
-    provenance = {**_origin([source]), "entry": found.source, "averaged": found.averaged}
+    provenance: dict[str, Any] = {**_origin([source]), "averaged": found.averaged}
     if labels:
         try:
             torch.manual_seed(seed)
@@ -38,9 +38,10 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
         provenance["labels_added"] = labels
     for name, network in networks.items():
         path = destination / f"{name}.safetensors"
-        network_files.save_network(network, path, provenance)
+        entry = ", ".join(word for word in (found.source, found.entries.get(name)) if word)
+        network_files.save_network(network, path, provenance | {"entry": entry})
         kind = "averaged weights" if isinstance(network, Generator) and found.averaged else "weights"
-        print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name} ({found.source})")
+        print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name} ({entry})")
     for note in found.notes:
         print(f"{source}: {note}")
 

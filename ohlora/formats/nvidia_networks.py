@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ohlora.errors import FormatError
@@ -23,6 +24,8 @@ MAX_INPUT_SIZE = 4096
 """Largest height and width of a StyleGAN3's input; those of 1024×1024 have 36."""
 MAX_FACTOR = 8
 MAX_PADDING = 1024
+MAX_CLASSES = 4096
+"""Largest number of label values; ImageNet has 1000 classes. Generators keep a one-hot label for each."""
 
 
 def generator_of(network: NvidiaNetwork, where: str) -> stylegan2.Generator | stylegan3.Generator:
@@ -101,7 +104,7 @@ def _stylegan2_generator(network: NvidiaNetwork, where: str) -> stylegan2.Genera
         channel_max=maximum,
         conv_clamp=clamp,
     )
-    return filled(build, _stylegan2_layout, state, where)
+    return filled(build, _stylegan2_layout, state, where, _classes(network))
 
 
 def _stylegan3(network: NvidiaNetwork, where: str) -> stylegan3.Generator:
@@ -130,7 +133,7 @@ def _stylegan3(network: NvidiaNetwork, where: str) -> stylegan3.Generator:
         conv_clamp=_clamp(layers, [f"synthesis.{name}" for name in names], where),
         output_scale=_number(scale, f"{where}: output_scale"),
     )
-    return filled(build, lambda network: _stylegan3_layout(network, names), state, where)
+    return filled(build, lambda network: _stylegan3_layout(network, names), state, where, _classes(network))
 
 
 def _input_spec(state: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str, Any]:
@@ -191,6 +194,8 @@ def _mapping_sizes(network: NvidiaNetwork, where: str) -> dict[str, Any]:
     if "mapping.embed.weight" in state:
         embedded, c_dim = sizes(state, "mapping.embed.weight", 2, where)
         inputs -= embedded
+        if c_dim > MAX_CLASSES:
+            raise FormatError(f"{where} takes {c_dim} label values; expected at most {MAX_CLASSES}")
     if inputs < 1:
         raise FormatError(f"{where} takes a label and no latent; expected a latent")
     _check_attribute(network.layers, [f"mapping.fc{k}" for k in dense], "activation", "lrelu", where)
@@ -201,8 +206,18 @@ def _mapping_sizes(network: NvidiaNetwork, where: str) -> dict[str, Any]:
         "w_dim": w_dim,
         "c_dim": c_dim,
         "mapping_layers": len(dense),
-        "labels": "normal" if c_dim else "none",
+        "labels": "dataset" if c_dim else "none",
+        "label_rows": c_dim,
     }
+
+
+def _classes(network: NvidiaNetwork) -> dict[str, Tensor]:
+    """The labels of a generator's classes, one of each.
+
+    NVIDIA's training makes a one-hot vector of an image's class. How often each class is, the files do not say.
+    """
+    embedding = network.state.get("mapping.embed.weight")
+    return {} if embedding is None else {"label_table": torch.eye(embedding.shape[1])}
 
 
 def _resolutions(state: Mapping[str, Tensor], pattern: str, where: str) -> list[int]:

@@ -313,7 +313,12 @@ class GAN(Stage[ImageDataModule]):
                 f"and {d.c_dim}; expected the same"
             )
         if (self.labels == "none") != (g.c_dim == 0):
-            raise ConfigError(f"labels is {self.labels!r} for networks of label size {g.c_dim}; 'none' goes with 0")
+            way = (
+                "expected 'dataset', with a column for each in data.init_args.label_columns, 'normal' or 'zeros'"
+                if g.c_dim
+                else "expected 'none', or add_labels"
+            )
+            raise ConfigError(f"labels is {self.labels!r} and the networks take {g.c_dim} label values; {way}")
         if head == "linear" and d.label_head == "projection":
             raise ConfigError(
                 "label_head is 'linear' and the discriminator's is 'projection', which cannot be undone; leave it out "

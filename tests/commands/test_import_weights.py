@@ -16,6 +16,7 @@ from torch import Tensor
 from ohlora.__main__ import main
 from ohlora.formats import network_files
 from ohlora.networks.stylegan2 import Discriminator, Generator
+from ohlora.utils import counted
 from tests.conftest import assert_same, network_state
 from tests.formats import nvidia_pickles
 from tests.golden import GOLDEN
@@ -74,6 +75,29 @@ def test_a_discriminator_is_said_to_be_missing_or_left_out(
     assert code == 0 and "the discriminator is left out: D in " in said and "is a ProjectedDiscriminator" in said
     code, said, _ = imports(pickled(tmp_path / "c", lambda c: c.update(G=None, G_ema=None)))
     assert code == 0 and "discriminator, stylegan2, 16×16, 3 label values, weights of c" in said
+
+
+def test_each_network_is_said_to_be_of_its_own_entry(imports: Callable[..., tuple[int, str, str]]) -> None:
+    code, said, _ = imports(str(GOLDEN / "stylegan2-ada-16.pkl"))
+    assert code == 0 and "averaged weights of stylegan2-ada-16.pkl (NVIDIA, G_ema)" in said
+    assert "3 label values, weights of stylegan2-ada-16.pkl (NVIDIA, D)" in said
+
+
+def test_labels_of_nvidias_networks_are_classes(tmp_path: Path, imports: Callable[..., tuple[int, str, str]]) -> None:
+    code, said, _ = imports(str(GOLDEN / "stylegan2-ada-16.pkl"))
+    assert code == 0 and "its 3 label values are taken for classes, each drawn as often as any other" in said
+    generator = network_files.load_generator(tmp_path / "out" / "generator.safetensors")
+    drawn = generator.draw_labels(counted.generators(0, "label", range(300)))
+    assert drawn is not None and set(drawn.flatten().tolist()) == {0.0, 1.0} and (drawn.sum(dim=1) == 1).all()
+    assert drawn.sum(dim=0).min() > 70  # 100 are expected
+
+    def many(content: dict[str, Any]) -> None:
+        set_tensor(content, "G_ema.mapping.embed.weight", torch.ones(32, 5000))
+
+    code, _, error = imports(pickled(tmp_path / "many", many))
+    assert code == 2 and "takes 5000 label values; expected at most 4096" in error
+    code, said, _ = imports(str(GOLDEN / "stylegan3-t-16.pkl"))
+    assert code == 0 and "classes" not in said
 
 
 def test_raw_needs_a_raw_generator(tmp_path: Path, imports: Callable[..., tuple[int, str, str]]) -> None:

@@ -485,7 +485,7 @@ def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Pat
     [
         ({"shuffled_labels": 1.0}, "shuffled_labels is 1.0 with labels 'none'; it needs 'dataset'"),
         ({"add_labels": -1, "labels": "normal"}, "cannot add -1 label values"),
-        ({"add_labels": 2}, "labels is 'none' for networks of label size 2"),
+        ({"add_labels": 2}, "labels is 'none' and the networks take 2 label values; expected 'dataset'"),
         ({"label_head": "projection"}, "a projection needs labels"),
     ],
 )
