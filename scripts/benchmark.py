@@ -52,7 +52,7 @@ from ohlora.modules.sampling import Sample
 from ohlora.networks import stylegan2 as family2
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from ohlora.networks.losses import gradient_penalties, path_lengths
 from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
 from ohlora.networks.registry import Architecture
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
@@ -155,6 +155,11 @@ def plain_discriminator(d: Discriminator, images: Tensor, label: Tensor | None) 
     return d.head(x, label)
 
 
+def discriminator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+    """The logistic loss."""
+    return F.softplus(fake_scores).mean() + F.softplus(-real_scores).mean()
+
+
 class Reference:
     """The original's step on copies of a stage's networks."""
 
@@ -185,13 +190,14 @@ class Reference:
             fake_scores = plain_discriminator(d, self._fakes("discriminator", indices, label), label)
             x = reals.detach().requires_grad_()
             real_scores = plain_discriminator(d, x, label)
-            loss = discriminator_loss(fake_scores, real_scores) + self.r1_gamma / 2 * r1_penalty(real_scores, x)
+            penalty = gradient_penalties(real_scores, x).mean()
+            loss = discriminator_loss(fake_scores, real_scores) + self.r1_gamma / 2 * penalty
             of_discriminator = self._update("discriminator", d, loss)
         if follow is not None:
             d.load_state_dict(follow.state_dict())
         with frozen(d):
             scores = plain_discriminator(d, self._fakes("generator0", indices, label), label)
-            of_generator = self._update("generator", g, generator_loss(scores))
+            of_generator = self._update("generator", g, F.softplus(-scores).mean())
         return {"discriminator": of_discriminator, "generator": of_generator}
 
     def _fakes(self, stream: str, indices: range, label: Tensor | None) -> Tensor:
@@ -691,14 +697,14 @@ class Sides:
                 loss = discriminator_loss(self.scores(ours, fakes), self.scores(ours, self.reals))
             elif name == "r1":
                 x = self.reals.clone().requires_grad_()
-                penalty = r1_penalty if ours else plain_stylegan2.r1
-                loss = penalty(self.scores(ours, x), x)
+                scores = self.scores(ours, x)
+                loss = gradient_penalties(scores, x).mean() if ours else plain_stylegan2.r1(scores, x)
             elif name == "path_length":
                 codes = self.codes(self.halved)
                 lengths = path_lengths if ours else plain_stylegan2.path_lengths
                 loss = lengths(self.images(ours, codes), codes, self.directions).square().mean()
             else:
-                loss = generator_loss(self.scores(ours, self.images(ours, self.codes(len(self.z)))))
+                loss = F.softplus(-self.scores(ours, self.images(ours, self.codes(len(self.z))))).mean()
             named = dict(network.named_parameters())
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         return {name: {key: g for key, g in zip(named, found, strict=True) if g is not None}}

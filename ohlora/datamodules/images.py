@@ -243,12 +243,15 @@ class Images(ImageFiles):
         return self.in_order(self.train_set)
 
 
-def refuse_turning(names: Iterable[str]) -> None:
-    """Insists on attributes that mirroring does not change; raises a ConfigError naming the others."""
+def refuse_turning(names: Iterable[str], setting: str = "data.init_args.flip") -> None:
+    """Insists on attributes that mirroring does not change.
+
+    Raises:
+        ConfigError: Naming the others, and the setting that mirrors images.
+    """
     if turning := [name for name in names if vocabulary()[name].mirror]:
         raise ConfigError(
-            f"mirroring changes {', '.join(turning)}, as {vocabulary().where} declares; set data.init_args.flip to "
-            "false"
+            f"mirroring changes {', '.join(turning)}, as {vocabulary().where} declares; set {setting} to false"
         )
 
 
