@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ohlora.evaluation.features import Features
-    from ohlora.evaluation.generators import Observed, Reals
+    from ohlora.evaluation.generators import Reals
     from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
     from ohlora.networks.generator import Generator
 
@@ -124,11 +124,11 @@ def networks(given: Namespace) -> tuple[Features, list[AttributeCNN | AttributeE
     from ohlora.formats import network_files
     from ohlora.formats.feature_files import FeatureNetwork
 
-    settings: dict[str, Any] = {"class_path": given.features_class, "resolution": given.features_resolution}
+    settings: dict[str, Any] = {"network_class": given.features_class, "resolution": given.features_resolution}
     settings |= {name: value for name in ("mean", "std") if (value := getattr(given, f"features_{name}")) is not None}
     if given.features_args is not None:
         try:
-            settings["init_args"] = dict(json.loads(given.features_args))
+            settings["network_args"] = dict(json.loads(given.features_args))
         except (ValueError, TypeError) as error:
             expected = "expected JSON such as '{\"width\": 64}'"
             raise ConfigError(f"--features-args is {given.features_args!r}; {expected}") from error
@@ -147,38 +147,27 @@ def networks(given: Namespace) -> tuple[Features, list[AttributeCNN | AttributeE
     return features, [], file, ""
 
 
-def spread_rows(reals: Reals, seen: Observed) -> list[dict[str, Any]]:
-    """A row per attribute: spread and range reached, with their floors, then mean, deviation and percentiles."""
-    from ohlora.evaluation.generators import RANGE
-
-    rows = []
-    for name, spread in reals.spread(seen).items():
-        row: dict[str, Any] = {"attribute": name, **spread._asdict()}
-        row |= {f"floor_{key}": value for key, value in reals.floor_spread[name]._asdict().items()}
-        for of, scores in (("real", reals.seen.scores[name]), ("generated", seen.scores[name])):
-            low, high = np.percentile(scores, RANGE)
-            row |= {f"{of}_mean": scores.mean(), f"{of}_std": scores.std(), f"{of}_p5": low, f"{of}_p95": high}
-        rows.append({key: value if isinstance(value, str) else round(float(value), 4) for key, value in row.items()})
-    return rows
-
-
 def report(measures: Mapping[str, float], reals: Reals, rows: list[dict[str, Any]], expressions: set[str]) -> str:
     """The measures as a text."""
     lines = [f"{'':24}{'generator':>10}{'floor':>10}"]
     for name, title in TITLES.items():
         digits = 5 if name == "kernel_distance" else 3
         line = f"{title:24}{measures[name]:10.{digits}f}{reals.floor[name]:10.{digits}f}"
-        share = measures[name] / reals.floor[name] if name in ("precision", "recall", "coverage") else 0.0
-        lines.append(line + (f"   {share:.0%} of the floor's" if share else ""))
+        if name in ("precision", "recall", "coverage") and reals.floor[name] > 0:
+            line += f"   {measures[name] / reals.floor[name]:.0%} of the floor's"
+        lines.append(line)
     lines.append(
         f"{reals.count:,} images of each; the floor compares two halves of the real ones, {reals.floor_count:,} each"
     )
     if rows:
         lines += ["", f"{'attribute':24}{'spread':>10}{'reached':>10}   (floor: spread, reached)"]
     for row in rows:
-        floors = f"{row['floor_spread']:.2f}, {row['floor_reached']:.2f}"
+        shown = {
+            key: "–" if row[key] is None else f"{row[key]:.2f}" for key in row if key.endswith(("spread", "reached"))
+        }
         mark = "  expression" if row["attribute"] in expressions else ""
-        lines.append(f"{row['attribute']:24}{row['spread']:10.2f}{row['reached']:10.2f}   ({floors}){mark}")
+        floors = f"({shown['floor_spread']}, {shown['floor_reached']})"
+        lines.append(f"{row['attribute']:24}{shown['spread']:>10}{shown['reached']:>10}   {floors}{mark}")
     if rows:
         lines.append("spread: standard deviation over that of the real images; reached: share of their 5th–95th")
         lines.append("percentile range that lies between those of the generated images")
@@ -208,11 +197,11 @@ def evaluate(given: Namespace) -> None:
         DataError: If there are too few real images.
     """
     from ohlora.attributes import vocabulary
-    from ohlora.evaluation.generators import Observer, Reals, spread_summary
+    from ohlora.evaluation.generators import Observer, Reals, spread_picture, spread_summary
     from ohlora.evaluation.manifolds import LEAST
     from ohlora.formats import network_files
     from ohlora.networks.sampling import counted_batches
-    from ohlora.utils import figures, images
+    from ohlora.utils import images
     from ohlora.utils.progress import in_terminal
 
     target = given.output or given.generator.parent / "evaluation"
@@ -236,7 +225,7 @@ def evaluate(given: Namespace) -> None:
         made = counted_batches(generator, given.seed, range(reals.count), given.batch_size, stream="evaluate/")
         seen = observer.observe(shown["fakes"].passing(batch for batch, _ in made), device)
         measures = reals.measures(seen)
-    rows = spread_rows(reals, seen)
+    rows = reals.table(seen)
     expressions = set(vocabulary().names("expression"))
     print(report(measures, reals, rows, expressions))
     if len(paths) < 2 * given.count:
@@ -262,9 +251,7 @@ def evaluate(given: Namespace) -> None:
         images.save_png(kept.sheet(), target / f"{name}.png")
     if rows:
         write_rows(target / "spread.csv", rows)
-        panels = {what: {row["attribute"]: row[what] for row in rows} for what in ("spread", "reached")}
-        ticks = {what: {row["attribute"]: row[f"floor_{what}"] for row in rows} for what in ("spread", "reached")}
-        images.save_png(figures.bars(panels, ticks, {"spread": 1.0, "reached": 1.0}), target / "spread.png")
+        images.save_png(spread_picture(rows), target / "spread.png")
     write_json(target / "measures.json", content)
     written = ["measures.csv", "measures.json", *(["spread.csv", "spread.png"] if rows else []), "fakes.png"]
     print(f"wrote {target}: {shortened([*written, 'reals.png'], ', ')}")

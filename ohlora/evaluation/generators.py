@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ohlora.evaluation.features import Features, Penultimate, set_distances
 from ohlora.evaluation.manifolds import LEAST, manifold_measures
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.utils import figures
 from ohlora.utils.images import resized
 
 MEASURES: Mapping[str, bool] = {
@@ -172,6 +173,40 @@ class Reals:
         """Attribute → its spread in generated images."""
         return self._spread(self.seen, fakes)
 
+    def table(self, fakes: Observed) -> list[dict[str, Any]]:
+        """A row per attribute of generated images.
+
+        It holds ``attribute``, its :class:`Spread`, the floors of both (``floor_spread``, ``floor_reached``; without
+        one, none), and mean, standard deviation and the percentiles of :data:`RANGE` of both sets. What is not finite
+        is None.
+        """
+        rows = []
+        for name, spread in self.spread(fakes).items():
+            row = spread._asdict()
+            if name in self.floor_spread:
+                row |= {f"floor_{key}": value for key, value in self.floor_spread[name]._asdict().items()}
+            for of, scores in (("real", self.seen.scores[name]), ("generated", fakes.scores[name])):
+                low, high = np.percentile(scores, RANGE)
+                row |= {f"{of}_mean": scores.mean(), f"{of}_std": scores.std(), f"{of}_p5": low, f"{of}_p95": high}
+            finite = {key: round(float(value), 4) if np.isfinite(value) else None for key, value in row.items()}
+            rows.append({"attribute": name, **finite})
+        return rows
+
     @staticmethod
     def _spread(real: Observed, fake: Observed) -> dict[str, Spread]:
         return {name: attribute_spread(values, fake.scores[name]) for name, values in real.scores.items()}
+
+
+def spread_picture(table: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The rows of :meth:`Reals.table` as bars, with the floors as ticks: H×W×3 uint8."""
+
+    def column(key: str) -> dict[str, float]:
+        values = {row["attribute"]: row.get(key) for row in table}
+        return {name: np.nan if value is None else value for name, value in values.items()}
+
+    what = ("spread", "reached")
+    return figures.bars(
+        {name: column(name) for name in what},
+        {name: column(f"floor_{name}") for name in what},
+        dict.fromkeys(what, 1.0),
+    )

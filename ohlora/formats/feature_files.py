@@ -28,11 +28,11 @@ class FeatureNetwork:
 
     Attributes:
         file: One of ohlora's attribute CNNs, whose last hidden layers are the features; or a file in ONNX format
-            (``.onnx``), whose first output they are; or, with ``class_path``, safetensors weights.
-        class_path: Class of the network that the weights belong to, such as ``my_package.networks.Encoder``: a
+            (``.onnx``), whose first output they are; or, with ``network_class``, safetensors weights.
+        network_class: Class of the network that the weights belong to, such as ``my_package.networks.Encoder``: a
             ``torch.nn.Module`` that makes N features, of any shape, of N×3×H×H. Its module is installed, or lies beside
             the file.
-        init_args: Arguments of the class.
+        network_args: Arguments of the class.
         resolution: Height and width H that the network takes, to which images are resized; None takes them as they are,
             or as the ONNX file says. An attribute CNN knows its own.
         mean: What is subtracted from pixel values in 0…1, per channel (red, green, blue), before the network.
@@ -40,8 +40,8 @@ class FeatureNetwork:
     """
 
     file: str
-    class_path: str | None = None
-    init_args: dict[str, Any] | None = None
+    network_class: str | None = None
+    network_args: dict[str, Any] | None = None
     resolution: int | None = None
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
@@ -51,8 +51,8 @@ class FeatureNetwork:
             raise ConfigError(f"resolution is {self.resolution}; expected at least 1")
         if not all(value > 0 for value in self.std):
             raise ConfigError(f"std is {list(self.std)}; expected three numbers above 0")
-        if self.init_args and self.class_path is None:
-            raise ConfigError("init_args are those of a class; expected class_path as well")
+        if self.network_args and self.network_class is None:
+            raise ConfigError("network_args are those of a class; expected network_class as well")
 
     def load(self) -> Features:
         """Reads the file.
@@ -63,8 +63,8 @@ class FeatureNetwork:
             FormatError: If the file cannot be used.
         """
         require(self.file)
-        if self.class_path is not None:
-            return self._features(self._weighted(self.class_path), self.resolution)
+        if self.network_class is not None:
+            return self._features(self._weighted(self.network_class), self.resolution)
         if Path(self.file).suffix.lower() == ".onnx":
             network = OnnxNetwork(self.file)
             if None not in (network.resolution, self.resolution) and network.resolution != self.resolution:
@@ -75,7 +75,7 @@ class FeatureNetwork:
         if self.resolution is not None or (tuple(self.mean), tuple(self.std)) != (HALF, HALF):
             raise ConfigError(
                 f"{self.file} is to be an attribute CNN, which takes no resolution, mean and std; for another network "
-                "give its class_path"
+                "give its network_class"
             )
         return Penultimate(network_files.load_attribute_cnn(self.file))
 
@@ -87,19 +87,19 @@ class FeatureNetwork:
         except Exception as error:  # whatever the network thinks of its input
             taken = f"{resolution}×{resolution}" if resolution else "64×64"
             raise ConfigError(
-                f"{self.class_path or self.file}, tried with two images of {taken}: {error}. Look at resolution"
+                f"{self.network_class or self.file}, tried with two images of {taken}: {error}. Look at resolution"
             ) from error
 
-    def _weighted(self, class_path: str) -> nn.Module:
+    def _weighted(self, network_class: str) -> nn.Module:
         """The user's network, with its weights."""
         where = Path(self.file).parent
-        made = named("class", class_path, f"class_path is {class_path!r}", where, f"beside {self.file}")
+        made = named("class", network_class, f"network_class is {network_class!r}", where, f"beside {self.file}")
         try:
-            network = made(**(self.init_args or {}))
+            network = made(**(self.network_args or {}))
         except Exception as error:  # whatever the class thinks of its arguments
-            raise ConfigError(f"{class_path}: {type(error).__name__}: {error}; look at init_args") from error
+            raise ConfigError(f"{network_class}: {type(error).__name__}: {error}; look at network_args") from error
         if not isinstance(network, nn.Module):
-            raise ConfigError(f"{class_path} makes a {type(network).__name__}; expected a torch.nn.Module")
+            raise ConfigError(f"{network_class} makes a {type(network).__name__}; expected a torch.nn.Module")
         shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         tensors: Mapping[str, Tensor] = tensor_files.read_tensors(self.file)
         network_files.check_state(tensors, shapes, frozenset(), self.file)
