@@ -408,7 +408,7 @@ def _quiet() -> None:
         r".*does not have many workers.*",  # images are held decoded in memory: loader processes would only copy them
         r".*Total length of `DataLoader` across ranks is zero.*",  # a finished set has nothing left to predict
         r".*is deprecated, use `isinstance\(treespec, TreeSpec\).*",  # Lightning's own call of torch
-        r"Metric `.*` will save all .* in buffer.*",  # of set distances: a few thousand images' features are few MB
+        r"Metric `.*` will save all .* in buffer.*",  # of AUROC: a few thousand scores are few MB
     ):
         warnings.filterwarnings("ignore", message=message)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls

@@ -31,6 +31,8 @@ from ohlora.utils.clock import Clock
 from ohlora.utils.files import append_row, read_rows, write_rows
 
 CLOCK = "kimg"
+EXTREMES = "watch/"
+"""How the names of metrics begin whose least and greatest value W&B's summary of a run tells besides the last."""
 WAIT = 30.0
 """Seconds that W&B has to answer at the start of a run."""
 Mode = Literal["online", "offline", "disabled"]
@@ -141,6 +143,7 @@ class RunLogger(Logger):
         self.mode: Mode = found if mode == "auto" else mode
         self.run_dir, self.run_id = run_dir, run_id or secrets.token_hex(4)
         self._run: wandb.Run | None = None
+        self._defined: set[str] = set()
         self._clock: Clock | None = None
 
     def connect(self, clock: Clock) -> None:
@@ -229,6 +232,10 @@ class RunLogger(Logger):
         row = {CLOCK: self.kimg} | {name: value for name, value in metrics.items() if not math.isnan(value)}
         if self.run_dir is not None:
             append_row(Path(self.run_dir) / "metrics.csv", row)
+        for name in row.keys() - self._defined:
+            if name.startswith(EXTREMES):  # one by one: which of two patterns holds that fit a name is left to chance
+                self.experiment.define_metric(name, step_metric=CLOCK, summary="min,max,last")
+            self._defined.add(name)
         self.experiment.log(row)
 
     @rank_zero_only
@@ -282,3 +289,4 @@ class RunLogger(Logger):
             return
         self._run.finish(exit_code=0 if status == "success" else 1)
         self._run = None
+        self._defined.clear()

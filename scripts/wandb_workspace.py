@@ -46,7 +46,20 @@ def sections_of(vocabulary: Vocabulary) -> dict[str, tuple[Panel, ...]]:
             Panel("share of images that fit the concept", ("watch/concept_rate", "watch/concept_rate_recipe")),
             Panel("diversity, relative to the start", ("watch/diversity",)),
             Panel("mean filter scores", tuple(f"watch/{name}" for name in filters)),
-            Panel("at the end, on 2,000 images", ("final/concept_rate", "final/diversity"), "bars"),
+            Panel(
+                "spread of the expressions, relative to the start", tuple(f"watch/spread_kept/{e}" for e in expressions)
+            ),
+        ),
+        "Quality": (
+            Panel("Fréchet distance, and its floor", ("watch/frechet_distance", "watch/floor/frechet_distance")),
+            Panel("kernel distance, and its floor", ("watch/kernel_distance", "watch/floor/kernel_distance")),
+            Panel("precision and density", ("watch/precision", "watch/density", "watch/floor/precision")),
+            Panel(
+                "recall and coverage", tuple(f"watch/{f}{m}" for m in ("recall", "coverage") for f in ("", "floor/"))
+            ),
+            Panel("spread of the attributes", tuple(f"watch/spread/{name}" for name in predicted)),
+            Panel("range that is reached", tuple(f"watch/reached/{name}" for name in predicted)),
+            Panel("spread at the end, and over time", ("spread", "spread_course"), "pictures"),
         ),
         "Fine-tuning": (
             Panel("losses", ("loss/generator", "loss/discriminator", "loss/r1")),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 import yaml
 
 from ohlora import tracking
@@ -269,17 +270,40 @@ def test_a_run_warns_of_nothing(
     assert [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)] == []
 
 
-def wandb_history(folder: Path) -> tuple[list[set[str]], int]:
-    """The keys of each history row, and the number of rows with pictures, read back from offline runs."""
+def test_the_summary_tells_the_extremes_of_what_is_watched(tmp_path: Path) -> None:
+    logger = tracking.RunLogger(mode="offline", run_dir=str(tmp_path))
+    seen = 0
+    logger.connect(lambda: seen)
+    for seen, value in enumerate((2.0, 5.0, 3.0)):  # noqa: B007
+        logger.log_metrics({"watch/spread/eyes": value, "watch/recall": -value, "loss/generator": value})
+    summary = logger.experiment.summary
+    assert dict(summary["watch/spread/eyes"]) == {"min": 2, "max": 5, "last": 3}
+    assert dict(summary["watch/recall"]) == {"min": -5, "max": -2, "last": -3}
+    assert summary["loss/generator"] == 3
+    logger.finalize("success")
+    wandb.teardown()  # its process writes the file in its own time
+    defined = {record.metric.name: record.metric for record in wandb_records(tmp_path / "wandb") if record.metric.name}
+    about = defined["watch/recall"]
+    assert about.step_metric == "kimg" and about.summary.min and about.summary.max and about.summary.last
+
+
+def wandb_records(folder: Path) -> Iterator[Any]:
+    """What offline runs have written, in order."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-    rows: list[set[str]] = []
     for path in sorted(folder.glob("offline-run-*/*.wandb")):
         for data in log_records(path.read_bytes()):
             record = Record()
             record.ParseFromString(data)
-            if record.HasField("history"):
-                rows.append({item.key or "/".join(item.nested_key) for item in record.history.item})
+            yield record
+
+
+def wandb_history(folder: Path) -> tuple[list[set[str]], int]:
+    """The keys of each history row, and the number of rows with pictures, read back from offline runs."""
+    rows: list[set[str]] = []
+    for record in wandb_records(folder):
+        if record.HasField("history"):
+            rows.append({item.key or "/".join(item.nested_key) for item in record.history.item})
     return rows, sum(1 for row in rows if any(key.split("/")[0] in ("fakes", "reals") for key in row))
 
 

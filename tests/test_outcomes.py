@@ -505,20 +505,21 @@ def test_one_training_image_has_no_distance_but_costs_nothing(
         **watching(tmp_path / "watching"),
     }
     assert ohlora("fit", "finetune", *options(settings)) == 0
-    assert "the distances to the training images are left out" in capsys.readouterr().out
+    assert "too few images to compare a generator with (1; expected at least 6)" in capsys.readouterr().out
     assert (tmp_path / "stage" / "generator.safetensors").is_file()
 
 
 def test_a_measure_that_fails_does_not_cost_the_product(
-    tmp_path: Path, ohlora: Run, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ohlora: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ohlora.callbacks import watch
 
-    def fail(*given: Any) -> dict[str, float]:
-        raise ConfigError("cannot be measured")
+    def fail(*given: Any) -> None:
+        raise ConfigError("cannot be shown")
 
-    monkeypatch.setattr(watch, "set_distances", fail)
+    monkeypatch.setattr(watch, "spread_picture", fail)
     assert ohlora("fit", "pretrain", *options(watching(tmp_path / "watching"))) == 2
+    assert "cannot be shown" in capsys.readouterr().err
     assert network_files.is_whole(tmp_path / "stage" / "generator.safetensors")
 
 

@@ -103,7 +103,7 @@ def test_a_training_by_epochs_is_saved(tmp_path: Path) -> None:
 
 def test_a_measurement_before_the_first_step_is_cut(tmp_path: Path) -> None:
     given = ["fit", "--config", str(CONF / "pretrain.yaml"), *options(watching(tmp_path / "watching"))]
-    given += ["--trainer.callbacks.fresh", "400000", "--trainer.default_root_dir", str(tmp_path / "stage")]
+    given += ["--trainer.callbacks.count", "400000", "--trainer.default_root_dir", str(tmp_path / "stage")]
     config = tmp_path / "stage" / "runs" / "0001" / "config.yaml"
     process = started(*given)
     asleep = time.monotonic()

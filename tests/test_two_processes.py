@@ -22,7 +22,7 @@ from ohlora.utils.files import read_rows
 from tests.conftest import CONF
 from tests.modules.test_gan import RECIPES
 from tests.networks.test_stylegan2 import tiny as stylegan2_networks
-from tests.toy_tables import brightness_table, sample_set
+from tests.toy_tables import brightness_table, sample_set, watching
 
 TWO = ["--trainer.devices", "2"]
 OTHERS = sorted(RECIPES.keys() - {"logistic", "ADA"})
@@ -91,6 +91,22 @@ def test_two_processes_train_as_one(
     alone = torch.load(tmp_path / "one" / "runs" / "0001" / "rank0.pt", weights_only=True)
     for key, value in alone.items():
         torch.testing.assert_close(ranks[0][key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_two_processes_are_watched_as_one(tmp_path: Path, fine_tune: list[str]) -> None:
+    watch = watching(tmp_path) | {"trainer.callbacks.every_kimg": 0.016, "trainer.callbacks.count": 12}
+    words = [word.replace("trainer.callbacks", "trainer.callbacks+", 1) for word in options(watch)[:2]]
+    words += options(watch)[2:]
+    tables = []
+    for name, devices in (("two", TWO), ("one", [])):
+        run(*fine_tune, *words, *devices, "--trainer.default_root_dir", str(tmp_path / name))
+        rows = read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv")
+        assert (tmp_path / name / "best_generator.safetensors").is_file()
+        tables.append([{k: float(v) for k, v in row.items() if v and k.startswith(("kimg", "watch/"))} for row in rows])
+    two, one = ([row for row in table if "watch/diversity" in row] for table in tables)
+    assert two[0] == one[0] and len(two) == len(one) == 3  # before the first step, to the last bit
+    for of_two, of_one in zip(two, one, strict=True):
+        assert of_two == {name: pytest.approx(value, rel=1e-3, abs=1e-3) for name, value in of_one.items()}
 
 
 @pytest.mark.slow

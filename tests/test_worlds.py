@@ -81,12 +81,14 @@ def test_a_world_of_discs_from_images_to_a_character(project: Path) -> None:
 
     ran("fit", "pretrain")  # watched without filters: there is no concept to be best at
     watched = read_rows(project / "pretrain" / "runs" / "0001" / "metrics.csv")
-    assert any(row.get("final/diversity") for row in watched) and "final/concept_rate" not in watched[-1]
-    assert not (project / "pretrain" / "best_generator.safetensors").exists()
+    assert watched[-1]["watch/spread/redness"] and "watch/concept_rate" not in watched[-1]
+    best = network_files.read_metadata(project / "pretrain" / "best_generator.safetensors")["provenance"]
+    distances = [float(row["watch/frechet_distance"]) for row in watched if row.get("watch/frechet_distance")]
+    assert best["best_by"] == "frechet_distance" and best["frechet_distance"] == pytest.approx(min(distances), abs=1e-3)
     ran("fit", "finetune_v1")
     assert network_files.load_generator(project / "finetune_v1" / "generator.safetensors").c_dim == 2
     watched = read_rows(project / "finetune_v1" / "runs" / "0001" / "metrics.csv")
-    assert {"final/concept_rate", "final/dark", "final/label_correlation/redness"} <= watched[-1].keys()
+    assert {"watch/concept_rate", "watch/dark", "watch/label_correlation/redness"} <= watched[-1].keys()
 
     ran("predict", "generate_v1")
     ran("predict", "score_v1")

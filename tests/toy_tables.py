@@ -56,9 +56,7 @@ def watching(folder: Path) -> dict[str, object]:
         "trainer.callbacks": "ohlora.callbacks.watch.Watch",
         "trainer.callbacks.filters": f"[{', '.join(str(folder / f'{name}.safetensors') for name in FILTERS)}]",
         "trainer.callbacks.properties": folder / "merged.safetensors",
-        "trainer.callbacks.fixed": 6,
-        "trainer.callbacks.fresh": 14,
-        "trainer.callbacks.final": 24,
+        "trainer.callbacks.count": 24,
     }
 
 

@@ -20,11 +20,22 @@ from ohlora.utils.clock import crossed, images_seen
 
 @runtime_checkable
 class Averaging(Protocol):
-    """A stage that trains a generator, as callbacks see it: training images, averaged generator, what it says last."""
+    """A stage that trains a generator, as callbacks see it.
+
+    Attributes:
+        data: The training images.
+        G_ema: The averaged generator.
+        headlines: What the stage says at the end, filled in by a callback.
+    """
 
     data: ImageDataModule
     G_ema: Generator
     headlines: Sequence[str]
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the networks started from random weights."""
+        ...
 
 
 class LooksAtGenerator(L.Callback):

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
     "draw-faces": Entry("ohlora.commands.draw_faces", "draw annotated faces", IMAGES),
     "filter": Entry("ohlora.commands.filter", "keep the images whose scores pass rules", IMAGES),
     "merge": Entry("ohlora.commands.merge", "join attribute networks into one", IMAGES),
+    "evaluate": Entry("ohlora.commands.evaluate", "measure how good a generator is, against real images", IMAGES),
     "select": Entry("ohlora.commands.select", "rank the faces that follow their edits, and show them", CHARACTERS),
     "export-character": Entry("ohlora.commands.export_character", "write a face as a character file", CHARACTERS),
     "animate": Entry("ohlora.commands.animate", "play a character into a GIF", CHARACTERS),

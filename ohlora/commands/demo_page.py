@@ -51,9 +51,8 @@ class Step:
 def concept_rates(run: Path) -> tuple[float, float]:
     """Share of a generator's images that fit the concept, before and after a fine-tune."""
     rows = read_rows(run / "metrics.csv")
-    before = next(float(row["watch/concept_rate"]) for row in rows if row.get("watch/concept_rate"))
-    after = next(float(row["final/concept_rate"]) for row in reversed(rows) if row.get("final/concept_rate"))
-    return before, after
+    rates = [float(row["watch/concept_rate"]) for row in rows if row.get("watch/concept_rate")]
+    return rates[0], rates[-1]
 
 
 def picture(path: Path, caption: str, kind: str = "") -> str:

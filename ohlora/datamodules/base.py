@@ -67,10 +67,13 @@ class ImageDataModule(L.LightningDataModule):
 
     Attributes:
         train_set: The training images; there after ``setup``.
+        held_out: Images of the same kind that are not trained on, to compare a generator with; likewise. None where
+            there are none.
         label_names: The attributes that the labels are values of, in order; none by default.
     """
 
     train_set: ImageDataset
+    held_out: ImageDataset | None = None
     label_names: tuple[str, ...] = ()
     _clock: Clock | None = None
 

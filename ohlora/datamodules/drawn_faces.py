@@ -10,15 +10,20 @@ from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.toy import drawing
 from ohlora.utils import checks
 
+HELD_OUT = 10_000
+"""Drawn faces that follow those of training and are held out; only those that are used are drawn."""
+
 
 class DrawnFaceDataset:
-    """The first ``size`` drawn faces of a seed; each is drawn at first use and kept.
+    """The drawn faces ``first`` … ``first + size − 1`` of a seed; each is drawn at first use and kept.
 
     ``rates`` are the shares of faces with a 0/1 attribute set; those not named keep their default.
     """
 
-    def __init__(self, size: int, resolution: int, seed: int, rates: dict[str, float] | None = None) -> None:
-        self.size, self.resolution, self.seed, self.rates = size, resolution, seed, rates
+    def __init__(
+        self, size: int, resolution: int, seed: int, rates: dict[str, float] | None = None, first: int = 0
+    ) -> None:
+        self.size, self.resolution, self.seed, self.rates, self.first = size, resolution, seed, rates, first
         self._drawn: dict[int, np.ndarray] = {}
 
     labels = None
@@ -28,7 +33,7 @@ class DrawnFaceDataset:
 
     def __getitem__(self, index: int) -> Sample:
         if index not in self._drawn:
-            truth = drawing.sample_truth(self.seed, index, self.rates)
+            truth = drawing.sample_truth(self.seed, self.first + index, self.rates)
             self._drawn[index] = drawing.draw(truth, self.resolution).image
         return {"image": self._drawn[index], "index": index}
 
@@ -38,7 +43,7 @@ class DrawnFaces(ImageDataModule):
 
     Args:
         resolution: Height and width in pixels.
-        train_size: Number of faces: indices 0 … train_size − 1.
+        train_size: Number of faces: indices 0 … train_size − 1. Those that follow are held out.
         rates: Share of faces with each 0/1 attribute set (gender, quality, age, glass), 0…1.
         **settings: See :class:`ohlora.datamodules.base.ImageDataModule`; ``seed`` is also that of the faces.
     """
@@ -59,4 +64,6 @@ class DrawnFaces(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         """Declares the faces; they are drawn when first used."""
-        self.train_set = DrawnFaceDataset(self.train_size, self.resolution, self.seed, self.rates)
+        what = self.resolution, self.seed, self.rates
+        self.train_set = DrawnFaceDataset(self.train_size, *what)
+        self.held_out = DrawnFaceDataset(HELD_OUT, *what, first=self.train_size)

@@ -17,7 +17,7 @@ from ohlora.attributes import vocabulary
 from ohlora.datamodules.base import ImageDataModule, Sample
 from ohlora.errors import ConfigError, DataError, SizeError
 from ohlora.pipeline import require
-from ohlora.utils import checks, images
+from ohlora.utils import checks, counted, images
 from ohlora.utils.files import Row, printable, read_rows, shortened, write_rows
 
 CACHE_LIMIT = 4 * 2**30
@@ -193,6 +193,8 @@ class Images(ImageFiles):
         manifest: CSV with a header and a column ``path``, relative to the manifest; a column ``index`` numbers them.
         label_columns: Columns of the manifest that hold the labels, in the generator's order; a name may lack its
             ``_score``. ``label`` stands for all attributes of that role, in the order of the world.
+        held_out: How many images are not trained on, chosen by the seed, so that a generator can be compared with them;
+            at most a tenth of all.
         **settings: See :class:`ImageFiles`.
     """
 
@@ -202,14 +204,16 @@ class Images(ImageFiles):
         folder: str | None = None,
         manifest: str | None = None,
         label_columns: list[str] | Literal["label"] | None = None,
+        held_out: int = 0,
         **settings: Any,
     ) -> None:
         super().__init__(resolution, **settings)
+        checks.at_least(0, held_out=held_out)
         if (folder is None) == (manifest is None):
             raise DataError(f"expected either 'folder' or 'manifest'; given folder={folder}, manifest={manifest}")
         if label_columns and manifest is None:
             raise DataError("'label_columns' needs a 'manifest' that has them")
-        self.folder, self.manifest = folder, manifest
+        self.folder, self.manifest, self.most_held_out = folder, manifest, held_out
         known = vocabulary()
         named = known.names("label") if label_columns == "label" else label_columns or []
         self.label_names = tuple(known[name.removesuffix("_score")].name for name in named)
@@ -228,6 +232,7 @@ class Images(ImageFiles):
         if not self.manifest:
             found, left_out = images.images_in(source)
             self.train_set = self.load(self.files(source, found, None, left_out))
+            self._hold_out(stage)
             return
         rows = read_rows(source)
         wanted = [attribute_column(source, rows[0] if rows else (), name) or name for name in self.label_names]
@@ -237,6 +242,17 @@ class Images(ImageFiles):
         paths = paths_of(source, rows, once=bool(wanted))
         labels = {"label": numbers_in(source, rows, wanted)} if wanted else {}
         self.train_set = self.load(self.files(source, paths, image_numbers(source, rows), **labels))
+        self._hold_out(stage)
+
+    def _hold_out(self, stage: str) -> None:
+        """Sets images aside, where it is for training."""
+        count = len(self.train_set)
+        held = min(self.most_held_out, count // 10) if stage == "fit" else 0
+        if held:
+            order = counted.permutation(self.seed, "held out", 0, count)
+            everything = self.train_set
+            self.held_out = everything.subset(np.sort(order[:held]))
+            self.train_set = everything.subset(np.sort(order[held:]))
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Every image once, in order, shared out in turn between processes."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy.typing as npt
 from ohlora.attributes import Attribute, vocabulary
 from ohlora.errors import ConfigError, DataError
 from ohlora.faces import scoring
+from ohlora.utils.imports import named
 
 Function = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None], float]
 """A function of an image (H×W×3 uint8) and its parsing map (class ids, H×W uint8), which is None without a parser."""
@@ -90,20 +89,7 @@ class Scores:
 
     def _resolved(self, attribute: Attribute) -> Function:
         """A function by its path; modules are also found beside the world's file."""
-        module, _, function = attribute.source.name.rpartition(".")
         said = f"{self.where}, attribute {attribute.name}: function is {attribute.source.name!r}"
-        folder = str(Path(self.where).absolute().parent)
-        sys.path.append(folder)
-        try:
-            found = getattr(importlib.import_module(module), function, None)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # a library that the module itself needs
-            raise ConfigError(
-                f"{said}; there is no module {error.name}, installed or beside the world's file"
-            ) from error
-        finally:
-            sys.path.remove(folder)
-        if not callable(found):
-            raise ConfigError(f"{said}; {module} has no function {function}")
-        return found  # type: ignore[no-any-return]
+        folder = Path(self.where).parent
+        found: Function = named("function", attribute.source.name, said, folder, "beside the world's file")
+        return found

@@ -575,6 +575,11 @@ class GAN(Stage[ImageDataModule]):
     # --- hooks
 
     @property
+    def from_scratch(self) -> bool:
+        """Whether the networks started from random weights."""
+        return self._sources["generator"] is None
+
+    @property
     def finished(self) -> bool:
         """Whether all images of the budget have been seen."""
         return self.clock() >= self.kimg * 1000

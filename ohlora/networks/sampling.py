@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ def counted_latents(
     return z, generator.draw_labels(counted.generators(seed, f"{stream}label", indices))
 
 
-@torch.inference_mode()
 def counted_images(
     generator: Generator,
     seed: int,
@@ -51,16 +50,28 @@ def counted_images(
 
     ``random`` noise is counted, too; for ``stream`` see :func:`counted_latents`.
     """
-    made: list[Tensor] = []
-    labels: list[Tensor] = []
+    batches = counted_batches(generator, seed, indices, batch_size, noise_mode, stream)
+    made, labels = zip(*((image.cpu(), label) for image, label in batches), strict=True)
+    known = [label.cpu() for label in labels if label is not None]
+    return torch.cat(made), torch.cat(known) if known else None
+
+
+def counted_batches(
+    generator: Generator,
+    seed: int,
+    indices: Sequence[int],
+    batch_size: int,
+    noise_mode: NoiseMode = "random",
+    stream: str = "watch/",
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The same batch by batch, on the generator's device, so that memory holds one batch only."""
     for first in tracked(range(0, len(indices), batch_size), "making images"):
         part = indices[first : first + batch_size]
-        z, label = counted_latents(generator, seed, part, stream)
-        noise = counted.generators(seed, f"{stream}noise", part) if noise_mode == "random" else None
-        made.append(images.rounded(generator(z, label, noise_mode=noise_mode, noise=noise)).cpu())
-        if label is not None:
-            labels.append(label.cpu())
-    return torch.cat(made), torch.cat(labels) if labels else None
+        with torch.inference_mode():  # not around a yield, where it would go on in the caller
+            z, label = counted_latents(generator, seed, part, stream)
+            noise = counted.generators(seed, f"{stream}noise", part) if noise_mode == "random" else None
+            made = images.rounded(generator(z, label, noise_mode=noise_mode, noise=noise))
+        yield made, label
 
 
 @torch.inference_mode()

@@ -85,6 +85,31 @@ def heat_map(
     return rendered(figure)
 
 
+def bars(
+    panels: Mapping[str, Mapping[str, float]], ticks: Mapping[str, Mapping[str, float]], lines: Mapping[str, float]
+) -> np.ndarray:
+    """Horizontal bars, a panel beside the other, of the same names in the same order.
+
+    Args:
+        panels: Title → name → length of the bar; what is not finite has none.
+        ticks: Title → name → where its bar has a tick, such as a reference value; likewise.
+        lines: Title → where a dashed line crosses all bars of a panel.
+    """
+    names = list(next(iter(panels.values())))
+    figure = Figure(figsize=(1 + 4 * len(panels), 1 + 0.35 * len(names)), layout="constrained")
+    for k, (title, values) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), k + 1)
+        axes.barh(range(len(names)), [np.nan_to_num(values[name], posinf=0.0) for name in names], color="tab:blue")
+        marks = [ticks.get(title, {}).get(name, np.nan) for name in names]
+        axes.plot(marks, range(len(names)), linestyle="none", marker="|", markersize=12, color="black")
+        if title in lines:
+            axes.axvline(lines[title], color="tab:red", linewidth=1, linestyle="--")
+        axes.set(title=title, yticks=range(len(names)), xlim=(0, None))
+        axes.set_yticklabels(names if k == 0 else [])
+        axes.invert_yaxis()
+    return rendered(figure)
+
+
 def named_rows(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], key: str = "attribute"
 ) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -39,6 +40,13 @@ def rounded(images: Tensor) -> Tensor:
 def to_float(images: np.ndarray) -> Tensor:
     """Converts N×H×W×3 uint8 to N×3×H×W float32 in [−1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+
+
+def resized(images: Tensor, resolution: int) -> Tensor:
+    """Resizes N×3×H×W to N×3×R×R, bilinearly, with averaging when they shrink; images of that size stay as they are."""
+    if images.shape[2:] == (resolution, resolution):
+        return images
+    return F.interpolate(images, (resolution, resolution), mode="bilinear", align_corners=False, antialias=True)
 
 
 def save_png(image: np.ndarray, path: str | Path) -> None:

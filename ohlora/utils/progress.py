@@ -30,3 +30,26 @@ def shown(show: Show) -> Iterator[None]:
         yield
     finally:
         _shows.remove(show)
+
+
+@contextmanager
+def in_terminal() -> Iterator[None]:
+    """Shows the loops of the block as one line at the foot of the terminal; nothing where the output is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console()
+    if not console.is_terminal:
+        yield
+        return
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(12), TimeRemainingColumn(compact=True)
+    with Progress(*columns, TextColumn("left"), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            if done == 0:
+                bar.reset(task)  # time is counted from here
+            bar.update(task, description=what, completed=done, total=total)
+
+        with shown(show):
+            yield

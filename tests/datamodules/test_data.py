@@ -192,6 +192,37 @@ def test_skipped_images_are_counted_and_listed(
     assert [Path(row["path"]).name for row in rows] == ["003.png"] and "unreadable" in rows[0]["reason"]
 
 
+def test_images_are_held_out_of_training(tmp_path: Path) -> None:
+    for k in range(40):
+        images.save_png(np.full((4, 4, 3), k, np.uint8), tmp_path / f"{k:02d}.png")
+
+    def levels(of: ImageDataset) -> list[int]:
+        return [int(of[k]["image"][0, 0, 0]) for k in range(len(of))]
+
+    def split(held_out: int, stage: str = "fit", seed: int = 0) -> tuple[list[int], list[int]]:
+        data = Images(4, folder=str(tmp_path), held_out=held_out, seed=seed)
+        data.setup(stage)
+        return levels(data.train_set), levels(data.held_out) if data.held_out is not None else []
+
+    taken, held = split(3)
+    assert len(held) == 3 and sorted([*taken, *held]) == list(range(40)) and taken == sorted(taken)
+    assert split(3) == (taken, held) and split(3, seed=1)[1] != held
+    assert len(split(1000)[1]) == 4  # a tenth
+    assert split(0) == (list(range(40)), []) and split(3, "predict") == (list(range(40)), [])
+    with pytest.raises(ConfigError, match="held_out is -1"):
+        Images(4, folder=str(tmp_path), held_out=-1)
+
+
+def test_the_labels_of_images_held_out_are_not_drawn(image_folder: Path, tmp_path: Path) -> None:
+    rows = "".join(f"images/{k:03d}.png,{k}\n" for k in range(12))
+    (tmp_path / "manifest.csv").write_text(f"path,eyes_score\n{rows}")
+    data = Images(16, manifest=str(tmp_path / "manifest.csv"), label_columns=["eyes"], held_out=5)
+    data.setup("fit")
+    labels = data.train_set.labels
+    assert data.held_out is not None and labels is not None and len(labels) == 11 and data.held_out.labels is not None
+    assert sorted([*labels[:, 0], *data.held_out.labels[:, 0]]) == list(range(12))
+
+
 def test_missing_input(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="nowhere does not exist"):
         Images(16, folder=str(tmp_path / "nowhere")).setup("fit")
