@@ -21,6 +21,10 @@ class DataError(OhloraError, ValueError):
     """An image or a table cannot be used: it is unreadable, or has a wrong size, mode, column or row."""
 
 
+class SizeError(DataError):
+    """An image has another size than expected."""
+
+
 class StorageError(OhloraError, OSError):
     """A file cannot be written, for example on a full disk. A file of that name that existed before is unchanged."""
 

@@ -25,10 +25,11 @@ from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint
 from ohlora.cli import CLI, PARSER
 from ohlora.commands import COMMANDS
 from ohlora.directions.finder import Finder
+from ohlora.networks.augmentation import Augmentation
 from ohlora.settings import DECIDES, released
 from ohlora.utils.files import shipped
 
-BASES = (L.LightningModule, L.LightningDataModule, L.Callback, Logger, Finder)
+BASES = (L.LightningModule, L.LightningDataModule, L.Callback, Logger, Finder, Augmentation)
 """What configurations name classes of ours for."""
 SCALARS = {int: "integer", float: "number", bool: "boolean", str: "string", NoneType: "null"}
 Node = dict[str, Any]

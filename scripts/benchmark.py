@@ -52,7 +52,7 @@ from ohlora.modules.sampling import Sample
 from ohlora.networks import stylegan2 as family2
 from ohlora.networks.attribute_cnn import AttributeCNN, attribute_cnn
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from ohlora.networks.losses import gradient_penalties, path_lengths
 from ohlora.networks.operations import EPSILON, LEAK, EqualizedConv2d
 from ohlora.networks.registry import Architecture
 from ohlora.networks.sampling import counted_latents, score_gradients, scores_of_codes
@@ -155,6 +155,11 @@ def plain_discriminator(d: Discriminator, images: Tensor, label: Tensor | None) 
     return d.head(x, label)
 
 
+def discriminator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+    """The logistic loss."""
+    return F.softplus(fake_scores).mean() + F.softplus(-real_scores).mean()
+
+
 class Reference:
     """The original's step on copies of a stage's networks."""
 
@@ -185,13 +190,14 @@ class Reference:
             fake_scores = plain_discriminator(d, self._fakes("discriminator", indices, label), label)
             x = reals.detach().requires_grad_()
             real_scores = plain_discriminator(d, x, label)
-            loss = discriminator_loss(fake_scores, real_scores) + self.r1_gamma / 2 * r1_penalty(real_scores, x)
+            penalty = gradient_penalties(real_scores, x).mean()
+            loss = discriminator_loss(fake_scores, real_scores) + self.r1_gamma / 2 * penalty
             of_discriminator = self._update("discriminator", d, loss)
         if follow is not None:
             d.load_state_dict(follow.state_dict())
         with frozen(d):
             scores = plain_discriminator(d, self._fakes("generator0", indices, label), label)
-            of_generator = self._update("generator", g, generator_loss(scores))
+            of_generator = self._update("generator", g, F.softplus(-scores).mean())
         return {"discriminator": of_discriminator, "generator": of_generator}
 
     def _fakes(self, stream: str, indices: range, label: Tensor | None) -> Tensor:
@@ -691,14 +697,14 @@ class Sides:
                 loss = discriminator_loss(self.scores(ours, fakes), self.scores(ours, self.reals))
             elif name == "r1":
                 x = self.reals.clone().requires_grad_()
-                penalty = r1_penalty if ours else plain_stylegan2.r1
-                loss = penalty(self.scores(ours, x), x)
+                scores = self.scores(ours, x)
+                loss = gradient_penalties(scores, x).mean() if ours else plain_stylegan2.r1(scores, x)
             elif name == "path_length":
                 codes = self.codes(self.halved)
                 lengths = path_lengths if ours else plain_stylegan2.path_lengths
                 loss = lengths(self.images(ours, codes), codes, self.directions).square().mean()
             else:
-                loss = generator_loss(self.scores(ours, self.images(ours, self.codes(len(self.z)))))
+                loss = F.softplus(-self.scores(ours, self.images(ours, self.codes(len(self.z))))).mean()
             named = dict(network.named_parameters())
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         return {name: {key: g for key, g in zip(named, found, strict=True) if g is not None}}
@@ -745,9 +751,15 @@ def stylegan2(given: argparse.Namespace) -> dict[str, float]:
         with torch.no_grad():
             codes = sides.codes(batch)
 
-        def image(ours: bool, sides: Sides = sides, codes: Tensor = codes) -> None:
+        ours_made: Callable[[Tensor], Tensor] = partial(sides.images, True)
+        if given.compile:  # images only: compiled functions cannot be differentiated twice
+            ours_made = torch.compile(ours_made)
+
+        def image(
+            ours: bool, sides: Sides = sides, codes: Tensor = codes, made: Callable[[Tensor], Tensor] = ours_made
+        ) -> None:
             with torch.no_grad():
-                sides.images(ours, codes, fused=True)
+                made(codes) if ours else sides.images(False, codes, fused=True)
 
         works: dict[str, Callable[[bool], object]] = {"image": image}
         works |= {name: partial(sides.part, name) for name in PARTS}
@@ -811,10 +823,12 @@ def main(args: list[str] | None = None) -> int:
             command.add_argument(
                 "--precision", choices=precisions, default="32-true", help="of both sides (default: 32-true)"
             )
+        if work in (sample, stylegan2):
+            said = "ours through torch.compile" if work is sample else "our images through torch.compile"
+            command.add_argument("--compile", action="store_true", help=said)
         if work is sample:
             command.add_argument("--count", type=int, default=64, help="images of ours, the first batch untimed")
             command.add_argument("--reference-count", type=int, default=16, help="images of the reference")
-            command.add_argument("--compile", action="store_true", help="ours through torch.compile")
     given = parser.parse_args(args)
     with tempfile.TemporaryDirectory() as given.folder:  # a stage writes its results
         metrics = given.run(given)

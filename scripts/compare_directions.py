@@ -28,6 +28,7 @@ from ohlora.__main__ import main as ohlora
 from ohlora.attributes import vocabulary
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.errors import ConfigError
+from ohlora.formats.direction_files import load_directions
 from ohlora.utils import figures, images
 from ohlora.utils.commands import command
 from ohlora.utils.files import config_file, locked, read_rows, write_json, write_rows
@@ -103,7 +104,6 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
         if method["budget"] == "gradients":
             settings |= {"latents": budget}
-            used = settings.get("rounds", 3) * int(budget or 0)
             per_latent = settings.get("points", 8) * settings.get("local_rounds", 2) if "Local" in str(method) else 0
         else:
             data, per_sample = sampled(config, seed)
@@ -112,6 +112,7 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
             search |= {"data.init_args.folder": data, "data.init_args.count": used}
         search["model.init_args.finder"] = {"class_path": method["finder"]["class_path"], "init_args": settings}
         seconds += run("fit", config.recipe, search)
+        used += load_directions(folder / DIRECTIONS).provenance.get("images", 0)
     evaluation |= {"output": folder, "sheets": 1}
     evaluation |= {key: config[key] for key in ("calibrate", "parser", "discriminator", "closer_count")}
     words: dict[str, object] = {f"model.init_args.{key}": value for key, value in evaluation.items()}

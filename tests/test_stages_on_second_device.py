@@ -43,10 +43,16 @@ ANOTHER_EPOCH = ("--ckpt_path", "last", "--trainer.max_epochs", "2")
 FURTHER = {
     "pretrain": ("fit", "pretrain"),
     "pretrain, resumed": ("fit", "pretrain", *LONGER),
+    "pretrain by relativistic pairing, with ADA": (
+        *("fit", "pretrain", "--trainer.default_root_dir", "relativistic"),
+        *("--model.init_args.loss", "relativistic", "--model.init_args.r2_gamma", "2"),
+        *("--model.init_args.augmentation", "ohlora.networks.augmentation.ADA"),
+    ),
     "pretrain a StyleGAN2": (
         *("fit", "pretrain", "--trainer.default_root_dir", "stylegan2"),
         *("--model.init_args.architecture.kind", "stylegan2", "--model.init_args.ema_rampup", "0.05"),
         *("--model.init_args.path_length_weight", "2", "--model.init_args.path_length_interval", "1"),
+        *("--model.init_args.augmentation", "ohlora.networks.augmentation.DiffAugment"),
     ),
     "images of an imported StyleGAN3": (
         *("predict", "generate_original", "--trainer.default_root_dir", "generate3"),

@@ -20,10 +20,13 @@ from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.utils.files import read_rows
 from tests.conftest import CONF
+from tests.modules.test_gan import RECIPES
 from tests.networks.test_stylegan2 import tiny as stylegan2_networks
 from tests.toy_tables import brightness_table, sample_set, watching
 
 TWO = ["--trainer.devices", "2"]
+OTHERS = sorted(RECIPES.keys() - {"logistic", "ADA"})
+"""Recipes of training that are tested with two processes only on request."""
 
 
 def run(*words: str, code: int | None = 0) -> str:
@@ -69,7 +72,11 @@ def fine_tune(weights: tuple[Path, Path], image_folder: Path) -> list[str]:
     return ["fit", "--config", str(CONF / "finetune.yaml"), *options(settings)]
 
 
-def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], fine_tune: list[str]) -> None:
+@pytest.mark.parametrize("recipe", ["logistic", "ADA", *(pytest.param(r, marks=pytest.mark.slow) for r in OTHERS)])
+def test_two_processes_train_as_one(
+    tmp_path: Path, weights: tuple[Path, Path], fine_tune: list[str], recipe: str
+) -> None:
+    fine_tune = [*fine_tune, *RECIPES[recipe], "--model.init_args.kimg", "0.048"]  # ADA's probability rises in between
     run(*fine_tune, *TWO, "--trainer.default_root_dir", str(tmp_path / "two"))
     folder = tmp_path / "two" / "runs" / "0001"
     ranks = [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
@@ -78,7 +85,7 @@ def test_two_processes_train_as_one(tmp_path: Path, weights: tuple[Path, Path], 
     assert len(changed) > len(before) / 2  # it did train
     different = [key for key in ranks[0] if not torch.equal(ranks[0][key], ranks[1][key])]
     assert not different
-    assert int(ranks[0]["images_seen"]) == 32
+    assert int(ranks[0]["images_seen"]) == 48
     assert len(list((tmp_path / "two" / "runs").iterdir())) == 1
     run(*fine_tune, "--trainer.default_root_dir", str(tmp_path / "one"))
     alone = torch.load(tmp_path / "one" / "runs" / "0001" / "rank0.pt", weights_only=True)

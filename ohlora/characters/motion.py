@@ -73,9 +73,11 @@ def shown(
     frames_per_second: float = 20.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """What shows a character: :func:`sweep`, then :func:`idle`."""
-    moving = sweep(attributes, ranges, steps), idle(attributes, ranges, motions, frames, frames_per_second, seed)
-    return np.concatenate(moving)
+    """What shows a character: :func:`sweep`, then :func:`idle` if any attribute moves at rest."""
+    rows = sweep(attributes, ranges, steps)
+    if not set(attributes) & set(motions):
+        return rows
+    return np.concatenate([rows, idle(attributes, ranges, motions, frames, frames_per_second, seed)])
 
 
 def _blinks(frames: int, frames_per_second: float, seed: int) -> np.ndarray:

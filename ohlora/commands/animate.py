@@ -34,4 +34,7 @@ def main(args: list[str] | None = None) -> None:
     character = Character.load(given.character)
     strengths = character.shown(given.steps, given.idle, given.fps, given.seed)
     images.save_gif(images.enlarge(character.frames(strengths), 256), given.target, given.fps)
-    print(f"{given.target}: {len(strengths)} frames: sweeps of {', '.join(character.attributes)}, then the idle motion")
+    said = f"{len(strengths)} frames: sweeps of {', '.join(character.attributes)}"
+    if given.idle:
+        said += ", then the idle motion" if character.motions else "; no attribute moves at rest (motion, in a world)"
+    print(f"{given.target}: {said}")

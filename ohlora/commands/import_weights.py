@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ohlora import pipeline
 from ohlora.errors import ConfigError
+from ohlora.utils import checks, mistakes
 from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import content_stamp
 from ohlora.worlds import DEFAULT, SHIPPED
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from ohlora.formats import foreign
 
 
-def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) -> None:
-    """Reads all of a file of weights, then writes its networks."""
+def convert(
+    source: Path, destination: Path, raw: bool, labels: int, seed: int, classes: Sequence[int] | None = None
+) -> None:
+    """Reads all of a file of weights, then writes its networks; of a generator's classes, only those are drawn."""
     import torch
 
     from ohlora.formats import foreign, network_files
@@ -28,7 +31,7 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
 
     found = foreign.read_foreign(source, raw)
     networks: Mapping[str, foreign.ForeignNetwork] = found.networks
-    provenance = {**_origin([source]), "entry": found.source, "averaged": found.averaged}
+    provenance: dict[str, Any] = {**_origin([source]), "averaged": found.averaged}
     if labels:
         try:
             torch.manual_seed(seed)
@@ -36,13 +39,17 @@ def convert(source: Path, destination: Path, raw: bool, labels: int, seed: int) 
         except ValueError as error:
             raise ConfigError(f"--add-labels {labels}: {error}") from error
         provenance["labels_added"] = labels
+    if classes is not None:
+        _choose_classes(networks.get("generator"), classes, source)
+        provenance["classes"] = list(classes)
     for name, network in networks.items():
         path = destination / f"{name}.safetensors"
-        network_files.save_network(network, path, provenance)
+        entry = ", ".join(word for word in (found.source, found.entries.get(name)) if word)
+        network_files.save_network(network, path, provenance | {"entry": entry})
         kind = "averaged weights" if isinstance(network, Generator) and found.averaged else "weights"
-        print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name} ({found.source})")
+        print(f"{path}: {name}, {_sizes(network)}, {kind} of {source.name} ({entry})")
     for note in found.notes:
-        print(f"{source}: {note}")
+        print(mistakes.line(f"{source}: {note}"))
 
 
 def convert_ensemble(sources: Sequence[Path], destination: Path) -> None:
@@ -86,6 +93,17 @@ def _labelled(network: foreign.ForeignNetwork, labels: int) -> foreign.ForeignNe
     return add_labels(network, labels)
 
 
+def _choose_classes(network: foreign.ForeignNetwork | None, classes: Sequence[int], source: Path) -> None:
+    from ohlora.networks.generator import Generator
+
+    count = network.c_dim if isinstance(network, Generator) and network.labels == "dataset" else 0
+    if not count or not isinstance(network, Generator):
+        raise ConfigError(f"--classes: {source} holds no generator of classes; leave it out")
+    if any(not 0 <= number < count for number in classes):
+        raise ConfigError(f"--classes is {' '.join(map(str, classes))}; the classes of {source} are 0 to {count - 1}")
+    network.set_labels("dataset", network.label_table[list(dict.fromkeys(classes))])
+
+
 def _sizes(network: foreign.ForeignNetwork) -> str:
     from ohlora.networks.attribute_cnn import AttributeCNN
 
@@ -103,6 +121,7 @@ def main(args: list[str] | None = None) -> None:
         "GenForce and Oh-LoRA, told apart by what is in them. Nothing in a file is run. Several of one filter CNN make "
         "an ensemble.",
         "ffhq.pkl artifacts/original",
+        "afhq.pkl artifacts/cats --classes 0",
         "stylegan_celeba_partial256x256.pth artifacts/original_labelled --add-labels",
         "gender_model_0.pt gender_model_1.pt gender_model_2.pt artifacts/imported_v1",
     )
@@ -118,18 +137,27 @@ def main(args: list[str] | None = None) -> None:
         help="add K label inputs to both networks, not of StyleGAN3 (without K: one for each label of the world)",
     )
     parser.add_argument(
+        "--classes",
+        type=int,
+        nargs="+",
+        metavar="NUMBER",
+        help="of a conditional NVIDIA file, draw these classes only, counted from 0 (default: all, equally often)",
+    )
+    parser.add_argument(
         "--world", default=DEFAULT, help=f"whose labels: {', '.join(SHIPPED)}, or a world's file (default: {DEFAULT})"
     )
     parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
+    checks.seeds(seed=given.seed)
     if given.add_labels is None:
         declared = pipeline.world(given.world).attributes
         given.add_labels = len(declared.names("label"))
         if not given.add_labels:
             raise ConfigError(f"--add-labels: {declared.where} declares no label; say how many, or leave it out")
     if len(given.sources) > 1:
-        if given.raw or given.add_labels:
-            raise ConfigError("several files make one ensemble of a filter CNN; leave --raw and --add-labels out")
+        if given.raw or given.add_labels or given.classes:
+            options = "--raw, --add-labels and --classes"
+            raise ConfigError(f"several files make one ensemble of a filter CNN; leave {options} out")
         convert_ensemble(given.sources, given.destination)
     else:
-        convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed)
+        convert(given.sources[0], given.destination, given.raw, given.add_labels, given.seed, given.classes)

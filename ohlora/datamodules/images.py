@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ohlora.attributes import vocabulary
 from ohlora.datamodules.base import ImageDataModule, Sample
-from ohlora.errors import ConfigError, DataError
+from ohlora.errors import ConfigError, DataError, SizeError
 from ohlora.pipeline import require
 from ohlora.utils import checks, counted, images
 from ohlora.utils.files import Row, printable, read_rows, shortened, write_rows
@@ -145,11 +145,13 @@ class ImageFiles(ImageDataModule):
         cached: dict[str, np.ndarray] = {}
         good: list[int] = []
         bad: dict[Path, str] = {}
+        misfits = 0
         for k, path in enumerate(listed.paths):
             try:
                 content = listed.read(k)
             except DataError as error:
                 bad[path] = str(error)
+                misfits += isinstance(error, SizeError)
                 continue
             for name, decoded in content.items() if keep else ():
                 if name not in cached:
@@ -160,6 +162,8 @@ class ImageFiles(ImageDataModule):
         named = shortened(reason.replace(f"{folder}/", "") for reason in bad.values())
         if bad and (self.on_bad_image == "raise" or not good):
             advice = "Mend or remove them" + (", or set data.init_args.on_bad_image to skip" if good else "")
+            if misfits == count and not self.resize:
+                advice = "Set resolution (of model or data) to theirs, or data.init_args.resize to true"
             raise DataError(f"{len(bad):,} of {count:,} images cannot be used: {named}; in {folder}. {advice}")
         self._say(listed, bad, named)
         loaded = listed.subset(good)
@@ -255,12 +259,15 @@ class Images(ImageFiles):
         return self.in_order(self.train_set)
 
 
-def refuse_turning(names: Iterable[str]) -> None:
-    """Insists on attributes that mirroring does not change; raises a ConfigError naming the others."""
+def refuse_turning(names: Iterable[str], setting: str = "data.init_args.flip") -> None:
+    """Insists on attributes that mirroring does not change.
+
+    Raises:
+        ConfigError: Naming the others, and the setting that mirrors images.
+    """
     if turning := [name for name in names if vocabulary()[name].mirror]:
         raise ConfigError(
-            f"mirroring changes {', '.join(turning)}, as {vocabulary().where} declares; set data.init_args.flip to "
-            "false"
+            f"mirroring changes {', '.join(turning)}, as {vocabulary().where} declares; set {setting} to false"
         )
 
 

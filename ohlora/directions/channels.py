@@ -44,7 +44,7 @@ class Channels(StyleSpaceFinder):
         generator, network = source.networks
         held = held_names(self.targets, self.hold, network.outputs)
         places, targets = [network.outputs.index(name) for name in held], range(len(self.targets))
-        variance = self.variances(generator)
+        _, variance = self.moments(generator)
         start = self.codes(generator, "search", self.latents)
         low, high = ends(self.targets, source)
         scores, found = score_gradients(generator, network, start, places, source.batch_size)

@@ -27,11 +27,19 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Scored samples in memory: names of the K scores, N codes (float32, on the CPU), and N×K float32 scores."""
+    """Scored samples in memory.
+
+    Attributes:
+        outputs: Names of the K scores.
+        codes: N codes, float32, on the CPU.
+        scores: N×K float32.
+        generator: Fingerprint of the generator that made them; empty where it is not known.
+    """
 
     outputs: tuple[str, ...]
     codes: Codes
     scores: np.ndarray
+    generator: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class StyleSpaceFinder(Finder):
     """Base of the finders in StyleSpace: one direction for all latents, over the channels of all layers.
 
     Args:
-        covariance_count: Latents for the variances of the style channels; no images.
+        covariance_count: Latents for means and variances of the style channels; no images.
         common: See :class:`ohlora.directions.finder.Finder`; ``group_by`` and ``layers`` stay what they are.
     """
 
@@ -48,14 +48,15 @@ class StyleSpaceFinder(Finder):
         return generator.styles(generator.map(*counted_latents(generator, self.seed, range(count), f"{stream}/")))
 
     @torch.no_grad()
-    def variances(self, generator: Generator) -> Tensor:
-        """Of the style channels, (C,) float64."""
+    def moments(self, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Means and variances of the style channels, (C,) float64 each."""
         total = squares = torch.zeros((), dtype=torch.float64, device=generator.device)
         for part in torch.split(torch.arange(self.covariance_count), CHUNK):
             latents = counted_latents(generator, self.seed, part.tolist(), "covariance/")
             styles = generator.styles(generator.map(*latents)).values.double()
             total, squares = total + styles.sum(dim=0), squares + styles.square().sum(dim=0)
-        return (squares / self.covariance_count - (total / self.covariance_count) ** 2).clamp(min=0)
+        mean = total / self.covariance_count
+        return mean, (squares / self.covariance_count - mean.square()).clamp(min=0)
 
     def deviations(self, generator: Generator, network: AttributeCNN | AttributeEnsemble, batch_size: int) -> Tensor:
         """Standard deviations of the search CNN's K scores over latents of their own, (K,) float64.

@@ -7,7 +7,7 @@ nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,15 @@ class ForeignCheckpoint:
         networks: The networks, in evaluation mode, under ``generator`` and ``discriminator``, or an attribute CNN under
             its name (see :func:`ohlora.networks.attribute_cnn.published`).
         averaged: Whether the generator is the running average of training, where the file says so.
-        source: What the file is, and in which entry the generator was.
+        source: What the file is.
+        entries: Network → the file's entry in which it was, where the file has several.
         notes: What else the user should know, a sentence each.
     """
 
     networks: dict[str, ForeignNetwork]
     averaged: bool
     source: str
+    entries: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -173,7 +175,10 @@ def _nvidia(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
 
     has_discriminator = "D" in found.networks or "D" in found.refused
     notes = _with_discriminator(networks, discriminator if has_discriminator else None)
-    return ForeignCheckpoint(networks, entry == "G_ema", f"NVIDIA, {entry or 'D'}", notes)
+    made = networks.get("generator")
+    if isinstance(made, generator.Generator) and made.c_dim:
+        notes += (f"its {made.c_dim} label values are taken for classes, drawn equally often (--classes chooses some)",)
+    return ForeignCheckpoint(networks, entry == "G_ema", "NVIDIA", _entries(entry, "D"), notes)
 
 
 def _rosinality(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
@@ -190,7 +195,7 @@ def _rosinality(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
     state = found.networks.get("d")
     make = None if state is None else partial(rosinality_networks.discriminator_of, state, f"d in {file.path}")
     notes += _with_discriminator(networks, make)
-    return ForeignCheckpoint(networks, entry == "g_ema", f"rosinality, {entry or 'd'}", notes)
+    return ForeignCheckpoint(networks, entry == "g_ema", "rosinality", _entries(entry, "d"), notes)
 
 
 def _entry(file: ForeignFile, names: tuple[str, ...]) -> str | None:
@@ -201,6 +206,11 @@ def _entry(file: ForeignFile, names: tuple[str, ...]) -> str | None:
     if found is None and not {"D", "d"} & set(there):
         raise FormatError(f"{file.path} has no {names[0]}; it has {', '.join(map(str, there[:8]))}. Leave --raw out")
     return found
+
+
+def _entries(entry: str | None, discriminator: str) -> dict[str, str]:
+    """The entries of both networks in the file; the generator's is None where it has none."""
+    return {"discriminator": discriminator} | ({} if entry is None else {"generator": entry})
 
 
 def _with_discriminator(
@@ -232,7 +242,7 @@ def _genforce(file: ForeignFile, raw: bool) -> ForeignCheckpoint:
             )
     if not networks:
         raise FormatError(f"{file.path} has no generator; it has {', '.join(states)}. Leave --raw out")
-    return ForeignCheckpoint(networks, averaged, "GenForce")
+    return ForeignCheckpoint(networks, averaged, "GenForce", sources)
 
 
 def _original(file: ForeignFile, raw: bool) -> ForeignCheckpoint:

@@ -413,9 +413,11 @@ def _nvidia_network(value: Any, where: str, size: int) -> NvidiaNetwork:
     found = _module(value)
     for _ in range(MAX_MODULE_DEPTH):
         # Wrappers of DistributedDataParallel and torch.compile have the network as their only module.
-        if found is None or set(modules := found[1].get("_modules", {})) not in ({"module"}, {"_orig_mod"}):
-            break
-        found = _module(next(iter(modules.values())))
+        match found:
+            case (_, {"_modules": {"module": inside, **others} | {"_orig_mod": inside, **others}}) if not others:
+                found = _module(inside)
+            case _:
+                break
     if found is None:
         raise FormatError(f"{where} is {described(value)}; expected a network")
     class_name, state = found
@@ -528,7 +530,7 @@ def _state_dict(value: Any, where: str) -> dict[str, StoredTensor]:
 
 def _materialised(tensors: Mapping[str, StoredTensor], size: int, where: str) -> dict[str, Tensor]:
     """The tensors themselves, floating point as float32."""
-    if (claimed := sum(tensor.span * tensor.storage.dtype.itemsize for tensor in tensors.values())) > size:
+    if (claimed := sum(tensor.nbytes for tensor in tensors.values())) > size:
         raise FormatError(f"{where} claims {claimed:,} bytes of tensors; the whole file has {size:,}")
     made: dict[str, Tensor] = {}
     for name, stored in tensors.items():

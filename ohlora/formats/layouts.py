@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ohlora.errors import FormatError
 from ohlora.formats.network_files import check_state
 from ohlora.formats.tensor_files import not_finite
+from ohlora.networks.stylegan import block_resolutions
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 FIR = torch.tensor([1.0, 3.0, 3.0, 1.0])[:, None] * torch.tensor([1.0, 3.0, 3.0, 1.0]) / 64
@@ -109,11 +110,17 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
 def channel_plan(count: Mapping[int, int], where: str) -> tuple[int, int]:
     """(base, maximum) with count[r] = min(base / r, maximum), from the feature maps found at each resolution.
 
+    Both are the smallest such numbers.
+
     Raises:
         FormatError: If there are no such numbers.
     """
+    if not count.keys() <= set(block_resolutions(1024)):
+        raise FormatError(
+            f"{where} has layers for images of impossible sizes; expected 4×4, 8×8 and so on to 1024×1024"
+        )
     maximum = max(count.values())
-    base = max(r * c for r, c in count.items() if c < maximum or r == max(count))
+    base = max(r * c for r, c in count.items())
     if any(c != min(base // r, maximum) or c < 1 for r, c in count.items()):
         found = ", ".join(f"{c} at {r}×{r}" for r, c in sorted(count.items()))
         raise FormatError(f"{where} has feature maps {found}; expected min(base / resolution, maximum) for two numbers")

@@ -7,12 +7,18 @@ provenance.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from ohlora.errors import FormatError
 from ohlora.formats import tensor_files
@@ -28,6 +34,9 @@ VERSION_1_KINDS = {"generator": "stylegan_generator", "discriminator": "stylegan
 """What kinds were called in version 1 of the format, which knew one family of generators."""
 VERSION_1_ARGUMENTS = {"z_size": "z_dim", "w_size": "w_dim", "label_size": "c_dim", "std_group": "mbstd_group_size"}
 """What constructor arguments were called in version 1 of the format."""
+PARTS_PER_TENSOR = 6
+"""A network has fewer modules and parameters than so many for each of its tensors, and :data:`PARTS_WITHOUT` more."""
+PARTS_WITHOUT = 100
 Network = Generator | Discriminator | AttributeCNN | AttributeEnsemble | FaceParserNetwork
 KINDS: Mapping[str, Callable[..., Network]] = {
     **{f"{family}_generator": cls for family, cls in GENERATORS.items()},
@@ -85,18 +94,41 @@ def rebuilt(about: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -
     if about["format_version"] == 1 and about["kind"] == "stylegan_generator":
         state = {re.sub(r"\.style\.(weight|bias)$", r".affine.\1", key): value for key, value in state.items()}
     try:
-        made = KINDS[about["kind"]]
-        with torch.device("meta"):  # without memory, which sizes in a damaged file may ask any amount of
-            shapes = {key: tuple(value.shape) for key, value in made(**about["arguments"]).state_dict().items()}
-        check_state(state, shapes, frozenset(), where)
-        network = made(**about["arguments"])
-        network.load_state_dict(state)
+        # Without memory, of which sizes in a damaged file may ask any amount, and without random numbers.
+        with torch.device("meta"), _limited(PARTS_PER_TENSOR * len(state) + PARTS_WITHOUT):
+            network = KINDS[about["kind"]](**about["arguments"])
+        own = network.state_dict()
+        check_state(state, {key: tuple(value.shape) for key, value in own.items()}, frozenset(), where)
+        # Copies, since the file's tensors are pages of the file.
+        network.load_state_dict({key: state[key].to(value.dtype, copy=True) for key, value in own.items()}, assign=True)
     except FormatError:
         raise
     except Exception as error:  # whatever constructors make of sizes in a damaged file
         reason = f"{type(error).__name__}: {error}"
         raise FormatError(f"{where}: its tensors do not fit its own description ({reason}); get it again") from error
     return network.eval()
+
+
+@contextmanager
+def _limited(count: int) -> Iterator[None]:
+    """Lets this thread make so many modules and parameters at most; a ValueError ends what would take for ever."""
+    left, thread = count, get_ident()
+
+    def registered(*_: Any) -> None:
+        nonlocal left
+        left -= get_ident() == thread
+        if left < 0:
+            raise ValueError(f"a network of more than {count} modules and parameters")
+
+    hooks = (
+        register_module_module_registration_hook(registered),
+        register_module_parameter_registration_hook(registered),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

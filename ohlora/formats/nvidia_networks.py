@@ -6,10 +6,11 @@ They are checked key by key and shape by shape, and converted; their key names o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
 from ohlora.errors import FormatError
@@ -21,8 +22,13 @@ from ohlora.networks.stylegan import MAPPING_LR_MULTIPLIER, block_resolutions
 Layers = Mapping[str, Layer]
 MAX_INPUT_SIZE = 4096
 """Largest height and width of a StyleGAN3's input; those of 1024×1024 have 36."""
+MAX_LAYER_SIZE = 8192
+"""Largest height and width of what a StyleGAN3's layer makes."""
+MAX_GROUP = 65536
 MAX_FACTOR = 8
 MAX_PADDING = 1024
+MAX_CLASSES = 4096
+"""Largest number of label values; ImageNet has 1000 classes. Generators keep a one-hot label for each."""
 
 
 def generator_of(network: NvidiaNetwork, where: str) -> stylegan2.Generator | stylegan3.Generator:
@@ -58,7 +64,7 @@ def discriminator_of(network: NvidiaNetwork, where: str) -> stylegan2.Discrimina
     count[4] = sizes(state, "b4.conv.weight", 4, where)[0]
     c_dim = sizes(state, "mapping.embed.weight", 2, where)[1] if "mapping.embed.weight" in state else 0
     group = _attribute(layers, "b4.mbstd", "group_size", 4)
-    if not isinstance(group, int) or group < 1:
+    if not _is_count(group, 1, MAX_GROUP):
         raise FormatError(f"{where}: groups of the minibatch standard deviation have {group} images; expected a number")
     _check_attribute(layers, [f"b{r}" for r in resolutions], "architecture", "resnet", where)
     convolutions = [f"b{r}.{name}" for r in resolutions for name in ("fromrgb", "conv0", "conv1", "conv")]
@@ -101,7 +107,7 @@ def _stylegan2_generator(network: NvidiaNetwork, where: str) -> stylegan2.Genera
         channel_max=maximum,
         conv_clamp=clamp,
     )
-    return filled(build, _stylegan2_layout, state, where)
+    return filled(build, _stylegan2_layout, state, where, _classes(network))
 
 
 def _stylegan3(network: NvidiaNetwork, where: str) -> stylegan3.Generator:
@@ -114,7 +120,7 @@ def _stylegan3(network: NvidiaNetwork, where: str) -> stylegan3.Generator:
         raise FormatError(f"{where}: no layers found; expected StyleGAN3's")
     whole = layers["synthesis"].attributes if "synthesis" in layers else {}
     resolution, scale = whole.get("img_resolution"), whole.get("output_scale", 0.25)
-    if not isinstance(resolution, int) or not 1 <= resolution <= MAX_INPUT_SIZE:
+    if not _is_count(resolution, 1, MAX_INPUT_SIZE):
         raise FormatError(f"{where} makes images of {resolution} pixels; expected a size up to {MAX_INPUT_SIZE}")
     specs = [_layer_spec(state, layers, name, where) for name in names]
     check_colours(specs[-1]["outputs"], f"{where} makes")
@@ -130,15 +136,34 @@ def _stylegan3(network: NvidiaNetwork, where: str) -> stylegan3.Generator:
         conv_clamp=_clamp(layers, [f"synthesis.{name}" for name in names], where),
         output_scale=_number(scale, f"{where}: output_scale"),
     )
-    return filled(build, lambda network: _stylegan3_layout(network, names), state, where)
+    generator = filled(build, lambda network: _stylegan3_layout(network, names), state, where, _classes(network))
+    _check_stylegan3_sizes(build, where)
+    return generator
+
+
+def _check_stylegan3_sizes(build: Callable[[], stylegan3.Generator], where: str) -> None:
+    """Lets a network compute without memory: each layer's settings fit the next one's, and all make the image."""
+    with torch.device("meta"), torch.no_grad():
+        network = build()
+        try:
+            x = network.input_layer(torch.ones(1, network.style_sizes[0]))
+            for layer, size in zip(network.synthesis, network.style_sizes[1:], strict=True):
+                x = layer(x, torch.ones(1, size))
+                if max(x.shape[2:]) > MAX_LAYER_SIZE:
+                    raise ValueError(f"a layer makes {x.shape[2]}×{x.shape[3]} pixels, over {MAX_LAYER_SIZE}")
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            raise FormatError(f"{where}: its layers do not fit each other ({error}); get the file again") from error
+    if x.shape[1:] != (3, network.resolution, network.resolution):
+        made = "×".join(map(str, x.shape[2:]))
+        raise FormatError(f"{where}: its layers make {made} pixels; expected its img_resolution, {network.resolution}")
 
 
 def _input_spec(state: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str, Any]:
     attribute = partial(_attribute, layers, "synthesis.input")
     size, rate, bandwidth = attribute("size", None), attribute("sampling_rate", None), attribute("bandwidth", None)
-    if not isinstance(size, list) or len(size) != 2 or size[0] != size[1] or not isinstance(size[0], int):
+    if not isinstance(size, list) or len(size) != 2 or size[0] != size[1]:
         raise FormatError(f"{where}: its input has size {size}; expected a square")
-    if not 1 <= size[0] <= MAX_INPUT_SIZE:
+    if not _is_count(size[0], 1, MAX_INPUT_SIZE):
         raise FormatError(f"{where}: its input has size {size}; expected up to {MAX_INPUT_SIZE}")
     rate, bandwidth = (_number(value, f"{where}: sampling rate or bandwidth") for value in (rate, bandwidth))
     if not rate / 2 > bandwidth:
@@ -155,12 +180,12 @@ def _layer_spec(state: Mapping[str, Tensor], layers: Layers, name: str, where: s
     attribute = partial(_attribute, layers, path)
     factors = [attribute("up_factor", 1), attribute("down_factor", 1)]
     padding = attribute("padding", [0, 0, 0, 0])
-    if not all(isinstance(factor, int) and 1 <= factor <= MAX_FACTOR for factor in factors):
+    if not all(_is_count(factor, 1, MAX_FACTOR) for factor in factors):
         raise FormatError(f"{where}: {name} resamples by {factors}; expected factors up to {MAX_FACTOR}")
     if (
         not isinstance(padding, list)
         or len(padding) != 4
-        or not all(isinstance(side, int) and abs(side) <= MAX_PADDING for side in padding)
+        or not all(_is_count(side, -MAX_PADDING, MAX_PADDING) for side in padding)
     ):
         raise FormatError(f"{where}: {name} has padding {padding}; expected four numbers up to {MAX_PADDING}")
     # A layer that does not resample has no filter, in which case there is none in the file.
@@ -191,6 +216,8 @@ def _mapping_sizes(network: NvidiaNetwork, where: str) -> dict[str, Any]:
     if "mapping.embed.weight" in state:
         embedded, c_dim = sizes(state, "mapping.embed.weight", 2, where)
         inputs -= embedded
+        if c_dim > MAX_CLASSES:
+            raise FormatError(f"{where} takes {c_dim} label values; expected at most {MAX_CLASSES}")
     if inputs < 1:
         raise FormatError(f"{where} takes a label and no latent; expected a latent")
     _check_attribute(network.layers, [f"mapping.fc{k}" for k in dense], "activation", "lrelu", where)
@@ -201,8 +228,18 @@ def _mapping_sizes(network: NvidiaNetwork, where: str) -> dict[str, Any]:
         "w_dim": w_dim,
         "c_dim": c_dim,
         "mapping_layers": len(dense),
-        "labels": "normal" if c_dim else "none",
+        "labels": "dataset" if c_dim else "none",
+        "label_rows": c_dim,
     }
+
+
+def _classes(network: NvidiaNetwork) -> dict[str, Tensor]:
+    """The labels of a generator's classes, one of each.
+
+    NVIDIA's training makes a one-hot vector of an image's class. How often each class is, the files do not say.
+    """
+    embedding = network.state.get("mapping.embed.weight")
+    return {} if embedding is None else {"label_table": torch.eye(embedding.shape[1])}
 
 
 def _resolutions(state: Mapping[str, Tensor], pattern: str, where: str) -> list[int]:
@@ -231,7 +268,12 @@ def _check_attribute(layers: Layers, paths: Iterable[str], name: str, expected: 
 
 
 def _is_number(*values: Any) -> bool:
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    """Whether all are numbers, integers of any length left out."""
+    return all(isinstance(value, float) or _is_count(value, -(2**53), 2**53) for value in values)
+
+
+def _is_count(value: Any, low: int, high: int) -> TypeGuard[int]:
+    return type(value) is int and low <= value <= high
 
 
 def _number(value: Any, what: str) -> float:
@@ -242,11 +284,12 @@ def _number(value: Any, what: str) -> float:
 
 def _clamp(layers: Layers, paths: Iterable[str], where: str) -> float | None:
     """The limit that all these layers share; those that are not there do not count."""
-    found = {_attribute(layers, path, "conv_clamp", None) for path in paths if path in layers}
+    given = (_attribute(layers, path, "conv_clamp", None) for path in paths if path in layers)
+    found = {None if value is None else _number(value, f"{where}: conv_clamp") for value in given}
     if len(found) > 1:
-        raise FormatError(f"{where} clamps its layers to {sorted(map(str, found))}; expected one limit for all")
-    value = found.pop() if found else None
-    return None if value is None else _number(value, f"{where}: conv_clamp")
+        limits = sorted("none" if limit is None else f"{limit:g}" for limit in found)
+        raise FormatError(f"{where} clamps its layers to {limits}; expected one limit for all")
+    return found.pop() if found else None
 
 
 def _parts(foreign: str, here: str, *names: str) -> dict[str, str]:

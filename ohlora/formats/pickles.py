@@ -133,6 +133,8 @@ class StoredTensor:
             raise ValueError(f"a tensor has {len(self.shape)} sizes and {len(self.stride)} strides")
         if not all(type(n) is int and 0 <= n < 2**62 for n in (self.offset, *self.shape, *self.stride)):
             raise ValueError("a tensor's shape, stride or offset are not counts")
+        if prod(max(n, 1) for n in self.shape) >= 2**62:
+            raise ValueError("a tensor's shape has more places than can be counted")
         # A stride of 0 would make a large tensor of a small storage.
         if self.span and max(self.offset + self.span, prod(self.shape)) > self.storage.numel:
             raise ValueError(f"a tensor of shape {self.shape} claims more than its {self.storage.numel} stored values")
@@ -143,6 +145,11 @@ class StoredTensor:
         if 0 in self.shape:
             return 0
         return sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that making it takes: overlapping values, as by a stride of 0, are copied apart."""
+        return max(self.span, prod(self.shape)) * self.storage.dtype.itemsize
 
     def tensor(self) -> Tensor:
         """The tensor, in memory of its own.

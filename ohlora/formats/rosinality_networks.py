@@ -14,7 +14,7 @@ from torch import Tensor
 from ohlora.errors import FormatError
 from ohlora.formats.layouts import FIR, Layout, Shapes, channel_plan, check_colours, filled, numbers, sizes
 from ohlora.networks.sampling import counted_latents
-from ohlora.networks.stylegan import block_resolutions
+from ohlora.networks.stylegan import block_resolutions, channels
 from ohlora.networks.stylegan2 import Discriminator, Generator
 
 MBSTD_GROUP_SIZE = 4
@@ -73,7 +73,7 @@ def discriminator_of(state: Mapping[str, Tensor], where: str) -> Discriminator:
     Raises:
         FormatError: If its size is not supported, or it is damaged.
     """
-    blocks = numbers(state, r"convs\.(\d+)\.conv1\.0\.weight")
+    blocks = numbers(state, r"convs\.([1-9]\d*)\.conv1\.0\.weight")
     if not blocks:
         raise FormatError(f"{where}: no residual blocks found; expected rosinality's discriminator")
     check_colours(sizes(state, "convs.0.0.weight", 4, where)[1], f"{where} takes")
@@ -180,8 +180,9 @@ def what_differs(network: Generator | Discriminator) -> list[str]:
     said: list[str] = []
     if network.conv_clamp is not None:
         said.append(f"layers are not clamped to ±{network.conv_clamp:g} there, which matters if they reach it")
-    multiplier, rest = divmod(network.channel_base, 16384)
-    if network.channel_max != 512 or rest or multiplier < 1:
+    count = {r: channels(r, network.channel_base, network.channel_max) for r in block_resolutions(network.resolution)}
+    multiplier = count[network.resolution] * network.resolution // 16384 or 1
+    if any(c != (512 if r <= 32 else 16384 // r * multiplier) for r, c in count.items()):
         said.append(
             f"its feature maps are min({network.channel_base} / resolution, {network.channel_max}), for "
             "which the table of channels in model.py has to be changed"

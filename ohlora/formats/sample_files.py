@@ -89,8 +89,8 @@ def shards_of(folder: Path, count: int | None = None) -> list[range]:
     return found
 
 
-def outputs_of(folder: Path, shards: Sequence[range]) -> tuple[str, ...]:
-    """The names of the scores, the same in all shards.
+def origin_of(folder: Path, shards: Sequence[range]) -> dict[str, Any]:
+    """What the shards say of their origin, the same in all: ``outputs`` names the scores.
 
     Raises:
         DataError: If shards come from different runs.
@@ -103,7 +103,7 @@ def outputs_of(folder: Path, shards: Sequence[range]) -> tuple[str, ...]:
     if len(seen) > 1:
         paths = ", ".join(str(path) for path, _ in seen)
         raise DataError(f"shards of different origin lie side by side: {paths}; sample into an empty folder")
-    return tuple(seen[0][1]["outputs"])
+    return seen[0][1]
 
 
 def read_samples(folder: Path, count: int | None = None, limit: int | None = None, seed: int = 0) -> SampleSet:
@@ -120,7 +120,7 @@ def read_samples(folder: Path, count: int | None = None, limit: int | None = Non
         DataError: If a shard is missing or foreign, or a score is no number, naming the sample.
     """
     shards = shards_of(folder, count)
-    outputs = outputs_of(folder, shards)
+    origin = origin_of(folder, shards)
     total = count or shards[-1].stop
     kept = np.arange(total)
     if limit is not None and limit < total:
@@ -132,7 +132,8 @@ def read_samples(folder: Path, count: int | None = None, limit: int | None = Non
             tensors = _read(folder, shard, "w", "scores")
             parts.append((tensors["w"][mine], tensors["scores"][mine]))
     w, scores = map(torch.cat, zip(*parts, strict=True))
-    return SampleSet(outputs, Codes(w, Space.W), scores.numpy())
+    outputs, made_with = tuple(origin["outputs"]), str(origin.get("generator", ""))
+    return SampleSet(outputs, Codes(w, Space.W), scores.numpy(), made_with)
 
 
 def read_scores(folder: Path, count: int | None = None) -> np.ndarray:

@@ -114,7 +114,7 @@ def content_stamp(path: str | Path) -> str:
 def _decoded(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or longer numbers or deeper lists than ours have
         return text
 
 

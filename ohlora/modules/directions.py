@@ -14,7 +14,7 @@ from ohlora.characters.reports import DIRECTIONS
 from ohlora.datamodules.samples import Samples
 from ohlora.directions.edits import Directions
 from ohlora.directions.finder import Finder, Notes, Source
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, DataError
 from ohlora.formats import direction_files, network_files, sample_files
 from ohlora.modules.base import Stage
 from ohlora.pipeline import require
@@ -99,6 +99,11 @@ class DirectionSearch(Stage[Samples]):
         print(f"{found.method}: {len(names)} groups × {', '.join(found.attributes)}: {path}")
 
     def _source(self) -> Source:
+        """What the finder needs.
+
+        Raises:
+            DataError: If samples and generator do not belong together.
+        """
         needs, medians = self.finder.needs, self.medians or self.data.medians
         generator = network = None
         if "generator" in needs:
@@ -106,8 +111,17 @@ class DirectionSearch(Stage[Samples]):
             generator = loaded.requires_grad_(False).to(self.device)
         if "network" in needs:
             network = network_files.load_attributes(str(self.paths["network"])).requires_grad_(False).to(self.device)
+        samples = self.data.read() if "samples" in needs else None
+        if samples is not None and generator is not None:
+            path, mend = str(self.paths["generator"]), "name that one (model.init_args.generator), or sample anew"
+            if samples.generator and not network_files.is_fingerprint(samples.generator, path):
+                raise DataError(f"{self.data.folder} was sampled from another generator than {path}; {mend}")
+            try:
+                generator.in_space(samples.codes, samples.codes.space)
+            except ValueError as error:
+                raise DataError(f"{self.data.folder} does not fit {path} ({error}); {mend}") from error
         return Source(
-            self.data.read() if "samples" in needs else None,
+            samples,
             generator,
             network,
             sample_files.medians_of(Path(medians)) if self.finder.group_by and medians else {},

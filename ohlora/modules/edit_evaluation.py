@@ -321,7 +321,9 @@ class EditEvaluation(Stage[CountedLatents]):
         cases = [result["case"] for result in results]
         latents = self.latents("test", cases)
         group = torch.tensor([int(row["group"]) for row in rows], device=self.device)
-        tensors = {"case": torch.tensor(cases), "z": latents.z, "codes": latents.codes.values, "group": group}
+        # In W whatever moves them: there a character can be compared with directions of any space.
+        codes = self.generator.map(latents.z, latents.label)
+        tensors = {"case": torch.tensor(cases), "z": latents.z, "codes": codes.values, "group": group}
         tensors["units"] = self.units
         for what in MEASURED:
             exact = [[row[f"{name}_{what}"] for name in edited] for row in rows]
@@ -330,7 +332,7 @@ class EditEvaluation(Stage[CountedLatents]):
             tensors["label"] = latents.label
         if steps:
             tensors["steps"] = torch.stack([steps[case] for case in cases])
-        about: dict[str, Any] = {"space": str(latents.codes.space), "attributes": list(edited)}
+        about: dict[str, Any] = {"space": str(codes.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
         about["meanings"], motions = vocabulary().described(edited)
         about["motions"] = {name: asdict(motion) for name, motion in motions.items()}

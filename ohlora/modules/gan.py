@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import lightning as L
@@ -26,13 +27,15 @@ from ohlora import outcomes
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule
+from ohlora.datamodules.images import refuse_turning
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage, check_finite, try_optimizer
+from ohlora.networks.augmentation import ADA, Augmentation
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
-from ohlora.networks.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from ohlora.networks.losses import LOSSES, Loss, gradient_penalties, path_lengths
 from ohlora.networks.registry import Architecture, random_networks
 from ohlora.networks.surgery import add_labels, with_projection
 from ohlora.networks.training import (
@@ -46,6 +49,10 @@ from ohlora.utils import checks, counted
 
 PATH_LENGTH_RATE = 0.01
 """Share of a batch's mean in the running mean of path lengths, as in StyleGAN2."""
+PENALTIES = {"real": "loss/r1", "fake": "loss/r2"}
+"""Names of the gradient penalties, by the kind of images that they are computed on."""
+STREAMS = {"real": "real", "fake": "discriminator"}
+"""Streams of randomness of the discriminator's images, by their kind."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,18 @@ class Batch:
         label: Labels of real and fake alike, N×K, if any.
         indices: Global indices of the step's images: what is random about them is counted by these.
         keys: Which images of the dataset the real ones are, for the feature cache.
+        fakes: Fakes of the discriminator's phases, once made.
+        real_features: Features of the real images, once computed, if the discriminator's trunk is frozen.
+        real_scores: Scores of the real images in the generator's phase, once computed.
     """
 
     images: Tensor
     label: Tensor | None
     indices: list[int]
     keys: list[Key]
+    fakes: Tensor | None = None
+    real_features: Tensor | None = None
+    real_scores: Tensor | None = None
 
 
 class GAN(Stage[ImageDataModule]):
@@ -105,14 +118,21 @@ class GAN(Stage[ImageDataModule]):
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
+        loss: ``logistic`` (Goodfellow et al., 2014), or ``relativistic``: each fake's score counts relative to that of
+            a real image (Jolicoeur-Martineau, 2018; Huang et al., 2024, who combine it with R1 and R2).
         shuffled_labels: Weight of a further term of the discriminator's loss, which takes real images with labels of
             other images for fakes (Reed et al., 2016); 0 leaves it out. Needs ``labels: dataset``.
         feature_cache: Memory for features of real images, in GiB per process. Where the discriminator's trunk is
             frozen, they are computed once and kept, if those of all images and their mirror images fit; 0 keeps none.
-        r1_gamma: R1 enters the loss as γ/2 times the penalty.
-        r1_interval: R1 every so many steps. 1 adds it to the discriminator's loss in every step; otherwise it is a
-            phase of its own, multiplied by the interval, with the optimizer's rate and betas corrected for it as in
-            StyleGAN2 (Karras et al., 2020, appendix B).
+        augmentation: What real images and fakes go through before the discriminator sees them, for small training sets:
+            an object of :mod:`ohlora.networks.augmentation`, by ``class_path``, such as ``DiffAugment`` or ``ADA``. Not
+            with kept features.
+        r1_gamma: R1 enters the loss as γ/2 times the penalty. R1 is the gradient penalty on real images; 0 leaves it
+            out.
+        r2_gamma: R2 enters the loss as γ/2 times the penalty. R2 is the gradient penalty on fakes; 0 leaves it out.
+        r1_interval: R1 and R2 every so many steps. 1 adds them to the discriminator's loss in every step; otherwise
+            they are a phase of their own, multiplied by the interval, with the optimizer's rate and betas corrected for
+            it as in StyleGAN2 (Karras et al., 2020, appendix B).
         max_generator_updates: Upper limit of the repeat rule; 1 turns it off.
         repeat_ratio: The generator's update repeats, with fresh latents, until its loss is below this times the
             discriminator's loss of the step.
@@ -153,9 +173,12 @@ class GAN(Stage[ImageDataModule]):
         label_head: LabelHead | None = None,
         mbstd_group_size: int | None = None,
         labels: Labels = "none",
+        loss: Loss = "logistic",
         shuffled_labels: float = 0.0,
         feature_cache: float = 2.0,
+        augmentation: Augmentation | None = None,
         r1_gamma: float = 10.0,
+        r2_gamma: float = 0.0,
         r1_interval: int = 16,
         max_generator_updates: int = 4,
         repeat_ratio: float = 2.0,
@@ -184,6 +207,7 @@ class GAN(Stage[ImageDataModule]):
         checks.at_least(
             0,
             r1_gamma=r1_gamma,
+            r2_gamma=r2_gamma,
             path_length_weight=path_length_weight,
             shuffled_labels=shuffled_labels,
             feature_cache=feature_cache,
@@ -200,7 +224,9 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
-        self.r1_gamma, self.r1_interval, self.repeat_ratio = r1_gamma, r1_interval, repeat_ratio
+        self.loss, self.repeat_ratio = LOSSES[loss](), repeat_ratio
+        self.r1_gamma, self.r1_interval = r1_gamma, r1_interval
+        self.gammas = {kind: gamma for kind, gamma in (("real", r1_gamma), ("fake", r2_gamma)) if gamma > 0}
         self.style_mixing, self.ema_kimg, self.w_avg_beta = style_mixing, ema_kimg, w_avg_beta
         self.path_length_weight, self.path_length_interval = path_length_weight, path_length_interval
         self.ema_rampup = ema_rampup
@@ -220,20 +246,31 @@ class GAN(Stage[ImageDataModule]):
                     f"nothing of the {name} trains: trainable_{name} and frozen_blocks leave no parameter"
                 )
         self.trunk_frozen = not any(p.requires_grad for p in self.discriminator.trunk_parameters())
+        self.keeps_features = self.trunk_frozen and feature_cache > 0 and not (r1_interval == 1 and r1_gamma > 0)
         self.kept_features: FeatureCache | None = None
+        if augmentation is not None and self.keeps_features:
+            raise ConfigError(
+                "augmentation makes other images of the real ones in every step, and with a frozen trunk their "
+                "features are kept; set feature_cache to 0, let the trunk train, or leave augmentation out"
+            )
+        self.augmentation = augmentation
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
-        if r1_interval > 1 and r1_gamma > 0:
-            self.phases.append(Phase("R1", "discriminator", self.r1_phase, interval=r1_interval))
+        if r1_interval > 1 and self.gammas:
+            self.phases.append(Phase("gradient penalty", "discriminator", self.penalty_phase, interval=r1_interval))
         if path_length_weight > 0:
             self.register_buffer("path_length", torch.zeros(()))  # the running mean
             self.phases.append(Phase("path length", "generator", self.path_phase, interval=path_length_interval))
         self.phases.append(Phase("generator", "generator", self.generator_phase, repeats=max_generator_updates))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         names = ["loss/discriminator", "loss/generator", "loss/r1", "score/real", "score/fake", "generator_updates"]
+        if r2_gamma > 0:
+            names.append("loss/r2")
         if shuffled_labels > 0:
             names += ["loss/shuffled", "score/shuffled"]
         if path_length_weight > 0:
             names += ["loss/path_length", "path_length"]
+        if isinstance(augmentation, ADA):
+            names += ["ada/p", "ada/sign"]
         self._means = {name: torchmetrics.MeanMetric() for name in names}
         self.mean_metrics = nn.ModuleList(self._means.values())  # registered, so that they move to the device
         self.auroc = torchmetrics.classification.BinaryAUROC()
@@ -276,7 +313,12 @@ class GAN(Stage[ImageDataModule]):
                 f"and {d.c_dim}; expected the same"
             )
         if (self.labels == "none") != (g.c_dim == 0):
-            raise ConfigError(f"labels is {self.labels!r} for networks of label size {g.c_dim}; 'none' goes with 0")
+            way = (
+                "expected 'dataset', with a column for each in data.init_args.label_columns, 'normal' or 'zeros'"
+                if g.c_dim
+                else "expected 'none', or add_labels"
+            )
+            raise ConfigError(f"labels is {self.labels!r} and the networks take {g.c_dim} label values; {way}")
         if head == "linear" and d.label_head == "projection":
             raise ConfigError(
                 "label_head is 'linear' and the discriminator's is 'projection', which cannot be undone; leave it out "
@@ -291,7 +333,7 @@ class GAN(Stage[ImageDataModule]):
             factory([p for p in network.parameters() if p.requires_grad])
             for factory, network in zip(self._optimizer_factories, (self.generator, self.discriminator), strict=True)
         )
-        if any(phase.name == "R1" for phase in self.phases):
+        if any(phase.name == "gradient penalty" for phase in self.phases):
             correct_for_lazy_regularization(discriminator, self.r1_interval)
         if any(phase.name == "path length" for phase in self.phases):
             correct_for_lazy_regularization(generator, self.path_length_interval)
@@ -318,6 +360,9 @@ class GAN(Stage[ImageDataModule]):
                 if repetition + 1 == phase.repeats or self._generator_keeps_up(losses):
                     break
         self._means["generator_updates"].update(float(repetition + 1))  # the generator's phase is the last
+        if isinstance(self.augmentation, ADA):
+            self._means["ada/p"].update(self.augmentation.p)
+            self.augmentation.observe(self._mean_over_ranks(self._last_sign), size * world)
         self.generator.update_w_avg(self._mean_over_ranks(self._last_w_mean), self.w_avg_beta)
         self.images_seen += size * world
         update_average(self.G_ema, self.generator, 0.5 ** (size * world / self._half_life()))
@@ -352,49 +397,91 @@ class GAN(Stage[ImageDataModule]):
         return bool(generator < self.repeat_ratio * discriminator)
 
     def discriminator_phase(self, batch: Batch, repetition: int) -> Tensor:
-        """Logistic loss on fakes made without gradient and reals; with R1 where that is due in every step."""
-        every_step = self.r1_every_step
-        with torch.no_grad():
-            fakes = self._fakes("discriminator", batch)
-        fake_scores = self.discriminator.head(self._trunk(fakes), batch.label)
-        reals = batch.images.detach().requires_grad_(every_step)
-        if every_step:
-            real_features = self.discriminator.features(reals)
-        elif self.kept_features is not None:
-            real_features = self.kept_features(batch.images, batch.keys)
-        else:
-            real_features = self._trunk(batch.images)
-        real_scores = self.discriminator.head(real_features, batch.label)
-        loss = self._note("loss/discriminator", discriminator_loss(fake_scores, real_scores))
-        self._note("score/real", real_scores.mean())
-        self._note("score/fake", fake_scores.mean())
-        for scores, real in ((real_scores, 1), (fake_scores, 0)):
-            self.auroc.update(scores.detach().float(), torch.full_like(scores, real, dtype=torch.long))
+        """The loss on reals and on fakes made without gradient; with the penalties that are due in every step."""
+        images: Tensor | None = None
+        features: dict[str, Tensor] = {}
+        if self.gammas and self.r1_interval == 1:
+            images, features = self._penalised(batch)
+        if "fake" not in features:
+            features["fake"] = self._trunk(self._augmented(self._fakes_of_step(batch), batch, STREAMS["fake"]))
+        if "real" not in features:
+            if self.kept_features is not None:
+                features["real"] = self.kept_features(batch.images, batch.keys)
+            else:
+                features["real"] = self._trunk(self._augmented(batch.images, batch, STREAMS["real"]))
+        if self.trunk_frozen:
+            batch.real_features = features["real"].detach()
+        scores = {kind: self.discriminator.head(of_kind, batch.label) for kind, of_kind in features.items()}
+        loss = self._note("loss/discriminator", self.loss.discriminator(scores["fake"], scores["real"]))
+        for kind in ("real", "fake"):
+            self._note(f"score/{kind}", scores[kind].mean())
+            is_real = torch.full_like(scores[kind], kind == "real", dtype=torch.long)
+            self.auroc.update(scores[kind].detach().float(), is_real)
+        if isinstance(self.augmentation, ADA):
+            self._last_sign = self._note("ada/sign", self.loss.signs(scores["fake"], scores["real"]).mean()).detach()
         if self.shuffled_labels > 0:
-            loss = loss + self.shuffled_labels * self._shuffled_term(real_features, batch)
-        if every_step:
-            loss = loss + self.r1_gamma / 2 * self._note("loss/r1", r1_penalty(real_scores, reals))
+            loss = loss + self.shuffled_labels * self._shuffled_term(features["real"], scores["real"], batch)
+        if images is not None:
+            loss = loss + self._penalty(images, scores)
         return loss
+
+    def _fakes_of_step(self, batch: Batch) -> Tensor:
+        """The fakes of the discriminator's phases, between which the generator does not change; without graph."""
+        if batch.fakes is None:
+            with torch.no_grad():
+                batch.fakes = self._fakes("discriminator", batch)
+        return batch.fakes
+
+    def _penalised(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The images with a gradient penalty, joined and requiring gradients, and their features by kind.
+
+        The trunk sees every image by itself, so that reals and fakes can go through it together. The head cannot: it
+        forms groups.
+        """
+        chosen = [batch.images if kind == "real" else self._fakes_of_step(batch) for kind in self.gammas]
+        images = torch.cat(chosen).detach().requires_grad_()
+        seen = self._augmented(images, batch, *(STREAMS[kind] for kind in self.gammas))
+        return images, dict(zip(self.gammas, self.discriminator.features(seen).chunk(len(chosen)), strict=True))
+
+    def _penalty(self, images: Tensor, scores: Mapping[str, Tensor]) -> Tensor:
+        """R1, R2 or both, weighted, of the images of :meth:`_penalised` and their scores by kind."""
+        penalties = gradient_penalties(torch.cat([scores[kind] for kind in self.gammas]), images)
+        weighted = [
+            gamma / 2 * self._note(PENALTIES[kind], penalty.mean())
+            for (kind, gamma), penalty in zip(self.gammas.items(), penalties.chunk(len(self.gammas)), strict=True)
+        ]
+        return torch.stack(weighted).sum()
+
+    def _augmented(self, images: Tensor, batch: Batch, *streams: str) -> Tensor:
+        """Images as the discriminator gets to see them; of several streams, joined.
+
+        The real images of a step are augmented in the same way in all of its phases.
+        """
+        if self.augmentation is None:
+            return images
+        draws = [counted.generators(self.seed, f"{stream}/augmentation", batch.indices) for stream in streams]
+        augmented: Tensor = self.augmentation(images, [draw for of_stream in draws for draw in of_stream])
+        return augmented
 
     def _trunk(self, images: Tensor) -> Tensor:
         """Features for the discriminator's loss: without graph where none of it could train."""
         with torch.set_grad_enabled(not self.trunk_frozen):
             return self.discriminator.features(images)
 
-    def _shuffled_term(self, real_features: Tensor, batch: Batch) -> Tensor:
-        """Reals with labels drawn from the data independently of them, taken for fakes: mean softplus(D(real, other)).
+    def _shuffled_term(self, real_features: Tensor, real_scores: Tensor, batch: Batch) -> Tensor:
+        """Reals with labels drawn from the data independently of them, taken for fakes.
 
         Drawn per image and not permuted within the batch, so that the term is the same however many ranks share it.
         """
         scores = self.discriminator.head(real_features, self._drawn_labels("shuffled", batch.indices))
         self._note("score/shuffled", scores.mean())
-        return self._note("loss/shuffled", nn.functional.softplus(scores).mean())
+        return self._note("loss/shuffled", self.loss.rejection(scores, real_scores))
 
-    def r1_phase(self, batch: Batch, repetition: int) -> Tensor:
-        """R1 by itself, multiplied by its interval."""
-        reals = batch.images.detach().requires_grad_(True)
-        penalty = r1_penalty(self.discriminator(reals, batch.label), reals)
-        return self.r1_interval * self.r1_gamma / 2 * self._note("loss/r1", penalty)
+    def penalty_phase(self, batch: Batch, repetition: int) -> Tensor:
+        """R1, R2 or both by themselves, multiplied by their interval."""
+        images, features = self._penalised(batch)
+        scores = {kind: self.discriminator.head(of_kind, batch.label) for kind, of_kind in features.items()}
+        return self.r1_interval * self._penalty(images, scores)
 
     def path_phase(self, batch: Batch, repetition: int) -> Tensor:
         """Path-length regularisation on fakes of half the batch, multiplied by its interval."""
@@ -415,9 +502,21 @@ class GAN(Stage[ImageDataModule]):
         return self.path_length_interval * self.path_length_weight * penalty
 
     def generator_phase(self, batch: Batch, repetition: int) -> Tensor:
-        """Non-saturating loss on fresh fakes."""
-        scores = self.discriminator(self._fakes(f"generator{repetition}", batch), batch.label)
-        return self._note("loss/generator", generator_loss(scores))
+        """The loss on fresh fakes."""
+        stream = f"generator{repetition}"
+        fakes = self._augmented(self._fakes(stream, batch), batch, stream)
+        scores = self.discriminator(fakes, batch.label)
+        return self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
+
+    def _real_scores(self, batch: Batch) -> Tensor:
+        """Scores of the real images by the discriminator as it is in the generator's phase; without graph."""
+        if batch.real_scores is None:
+            features = batch.real_features
+            with torch.no_grad():
+                if features is None:
+                    features = self.discriminator.features(self._augmented(batch.images, batch, STREAMS["real"]))
+                batch.real_scores = self.discriminator.head(features, batch.label)
+        return batch.real_scores
 
     def _fakes(self, stream: str, batch: Batch) -> Tensor:
         """Fakes for a batch; latents, mixing and noise are counted by the images' global indices."""
@@ -490,11 +589,6 @@ class GAN(Stage[ImageDataModule]):
         """Steps until all images of the budget have been seen, for the progress bar."""
         return math.ceil((self.kimg * 1000 - self.clock()) / self.data.batch_size)
 
-    @property
-    def r1_every_step(self) -> bool:
-        """Whether R1 is part of the discriminator's loss in every step."""
-        return self.r1_interval == 1 and self.r1_gamma > 0
-
     def on_fit_start(self) -> None:
         """Checks that data and networks fit, and takes over the data's labels where training uses them."""
         dataset = self.data.train_set
@@ -509,14 +603,17 @@ class GAN(Stage[ImageDataModule]):
                 f"labels is 'dataset' and the generator takes {self.generator.c_dim} values, but the data has "
                 f"{'no labels' if table is None else f'{table.shape[1]} per image'}"
             )
+        if self.labels == "dataset" and self.augmentation is not None and self.augmentation.mirrors:
+            refuse_turning(self.data.label_names, setting="model.init_args.augmentation.init_args.flip")
         kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
         for network in (self.generator, self.G_ema):
             network.set_labels(self.labels, kept)
         # Features of all images, mirrored and not, in float32; of use where each image's stay what they are.
         size = 2 * len(dataset) * 4 * math.prod(self.discriminator.feature_shape)
-        keeps = self.trunk_frozen and not self.r1_every_step and size <= self.feature_cache * 2**30
+        keeps = self.keeps_features and size <= self.feature_cache * 2**30
         self.kept_features = FeatureCache(self._trunk) if keeps else None
         self._check_std_group(self.data.batch_size)
+        self._check_path_share(self.data.batch_size)
         every = self.log_every * 1000 / self.data.batch_size
         self._steps_per_log = max(1, round(every)) if every > 0 else 0
         self.trainer.log_every_n_steps = self._steps_per_log  # type: ignore[attr-defined]
@@ -530,6 +627,16 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(
                 f"the minibatch standard deviation takes groups of {group} images, and {of} has {share}; expected a "
                 "multiple of the group. Choose another data.init_args.batch_size or model.init_args.mbstd_group_size"
+            )
+
+    def _check_path_share(self, batch_size: int) -> None:
+        """Insists on shares that can be halved: half of each is then half of the batch, as one process takes it."""
+        world = self.trainer.world_size
+        share, rest = divmod(batch_size, world)
+        if self.path_length_weight > 0 and world > 1 and not rest and share % 2:
+            raise ConfigError(
+                f"path lengths are measured on half of each process's images, and each of {world} processes has "
+                f"{share}; expected an even number. Choose another data.init_args.batch_size"
             )
 
     def on_train_start(self) -> None:

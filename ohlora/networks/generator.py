@@ -23,6 +23,8 @@ from ohlora.networks.codes import Codes, Space
 Labels = Literal["none", "zeros", "normal", "dataset"]
 LabelHead = Literal["linear", "projection"]
 NoiseMode = Literal["const", "random", "none"]
+MAX_LABELS = 65536
+"""Most label values that a network is made for; a slip of some digits would fill the memory."""
 
 
 class Generator(nn.Module, ABC):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,24 +14,78 @@ from torch import Tensor
 from ohlora.networks.operations import gradients_of_inputs_only
 
 
-def generator_loss(fake_scores: Tensor) -> Tensor:
-    """Non-saturating logistic loss of the generator (Goodfellow et al., 2014) from D's scores (N,) of its images."""
-    return F.softplus(-fake_scores).mean()
+class AdversarialLoss(ABC):
+    """What generator and discriminator are trained to do to the discriminator's scores.
+
+    Scores are (N,). Real and fake ones with the same index make a pair, and have the same label.
+    """
+
+    def discriminator(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        """The discriminator's loss, mean over the batch."""
+        return self.rejection(fake_scores, real_scores)
+
+    @abstractmethod
+    def rejection(self, scores: Tensor, real_scores: Tensor) -> Tensor:
+        """The part of the discriminator's loss that lowers scores of what is to be taken for fake."""
+
+    @abstractmethod
+    def signs(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        """Signs, (N,), whose mean rises towards 1 as the discriminator overfits (Karras et al., 2020a)."""
+
+    @abstractmethod
+    def generator(self, fake_scores: Tensor, real_scores: Callable[[], Tensor]) -> Tensor:
+        """The generator's loss, mean over the batch; ``real_scores`` is called only where the loss depends on them."""
 
 
-def discriminator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
-    """Logistic loss of the discriminator (Goodfellow et al., 2014) from its scores (N,) and (M,)."""
-    return F.softplus(fake_scores).mean() + F.softplus(-real_scores).mean()
+class Logistic(AdversarialLoss):
+    """Non-saturating logistic loss (Goodfellow et al., 2014)."""
+
+    def discriminator(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        return self.rejection(fake_scores, real_scores) + F.softplus(-real_scores).mean()
+
+    def rejection(self, scores: Tensor, real_scores: Tensor) -> Tensor:
+        return F.softplus(scores).mean()
+
+    def signs(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        """Those of the real images' scores."""
+        return real_scores.sign()
+
+    def generator(self, fake_scores: Tensor, real_scores: Callable[[], Tensor]) -> Tensor:
+        return F.softplus(-fake_scores).mean()
 
 
-def r1_penalty(real_scores: Tensor, images: Tensor) -> Tensor:
-    """R1 penalty (Mescheder et al., 2018): the squared norm of the scores' gradient by the images, mean over the batch.
+class Relativistic(AdversarialLoss):
+    """Relativistic pairing loss (Jolicoeur-Martineau, 2018; with R1 and R2, Huang et al., 2024).
 
-    The scores (N,) must have been computed from ``images``, N×3×H×W, which require gradients.
+    Only the difference of a real and a fake score counts, so that the generator cannot fool the discriminator on fakes
+    without losing ground to every real image that it does not cover.
+    """
+
+    def rejection(self, scores: Tensor, real_scores: Tensor) -> Tensor:
+        return F.softplus(scores - real_scores).mean()
+
+    def signs(self, fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+        """Those of the differences from paired fakes: a score by itself has no meaning here."""
+        return (real_scores - fake_scores).sign()
+
+    def generator(self, fake_scores: Tensor, real_scores: Callable[[], Tensor]) -> Tensor:
+        return F.softplus(real_scores() - fake_scores).mean()
+
+
+Loss = Literal["logistic", "relativistic"]
+LOSSES: Mapping[Loss, type[AdversarialLoss]] = {"logistic": Logistic, "relativistic": Relativistic}
+"""Name → class."""
+
+
+def gradient_penalties(scores: Tensor, images: Tensor) -> Tensor:
+    """Squared norms of the scores' gradients by their images, (N,); with graph.
+
+    Their mean over real images is the R1 penalty, over fakes R2 (Mescheder et al., 2018). The scores (N,) must have
+    been computed from ``images``, N×3×H×W, which require gradients.
     """
     with gradients_of_inputs_only():
-        (gradient,) = torch.autograd.grad(real_scores.sum(), images, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
+        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3))
 
 
 def path_lengths(images: Tensor, codes: Tensor, directions: Tensor) -> Tensor:

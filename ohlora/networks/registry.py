@@ -9,7 +9,7 @@ import torch
 
 from ohlora.errors import ConfigError
 from ohlora.networks import stylegan, stylegan2, stylegan3
-from ohlora.networks.generator import Discriminator, Generator
+from ohlora.networks.generator import MAX_LABELS, Discriminator, Generator
 from ohlora.utils import checks
 
 GENERATORS: Mapping[str, Callable[..., Generator]] = {
@@ -21,12 +21,17 @@ DISCRIMINATORS: Mapping[str, Callable[..., Discriminator]] = {
 }
 """Likewise for discriminators; a family that is not trained here has none."""
 
+MAX_WIDTH = 2048
+"""Largest latent, style code and number of feature maps of networks that start from random weights."""
+MAX_MAPPING_LAYERS = 64
+
 
 @dataclass
 class Architecture:
     """Kind and size of networks that start from random weights.
 
     The sizes are what the networks' constructors call them, such as :class:`ohlora.networks.stylegan.Generator`.
+    ``z_dim``, ``w_dim`` and ``channel_max`` are at most 2048, ``mapping_layers`` at most 64, ``c_dim`` at most 65536.
     """
 
     kind: str = "stylegan"
@@ -51,8 +56,11 @@ def random_networks(architecture: Architecture, seed: int) -> tuple[Generator, D
     if kind not in DISCRIMINATORS:
         why = ", which is not trained here" if kind in GENERATORS else ""
         raise ConfigError(f"architecture.kind is {kind!r}{why}; expected {', '.join(DISCRIMINATORS)}")
-    checks.at_least(0, c_dim=architecture.c_dim)
-    checks.at_least(1, **{key: size for key, size in sizes.items() if key != "c_dim"})
+    # Slips of some digits would fill the memory before anything else is noticed.
+    checks.between(0, MAX_LABELS, c_dim=architecture.c_dim)
+    checks.between(1, MAX_WIDTH, **{key: sizes[key] for key in ("z_dim", "w_dim", "channel_max")})
+    checks.between(1, MAX_MAPPING_LAYERS, mapping_layers=architecture.mapping_layers)
+    checks.at_least(1, **{key: sizes[key] for key in ("resolution", "channel_base", "mbstd_group_size")})
     of_generator = {key: sizes.pop(key) for key in ("z_dim", "w_dim", "mapping_layers")}
     of_discriminator = {"mbstd_group_size": sizes.pop("mbstd_group_size")}
     with torch.random.fork_rng(devices=[]):

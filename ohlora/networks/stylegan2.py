@@ -89,16 +89,23 @@ class StyleLayer(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
         """N×C×H×W, style channels N×C and noise (N or 1)×1×H'×W' → N×C'×H'×W'."""
-        style = style.to(self.weight.dtype)
-        energy = style.square() @ self.weight.square().sum(dim=(2, 3)).T
+        weight: Tensor = self.weight
+        style = style.to(weight.dtype)
+        energy = style.square() @ weight.square().sum(dim=(2, 3)).T
         # The activation's gain is taken into all that is added up before it.
         demodulation = torch.rsqrt(energy + EPSILON) * GAIN
-        x = x * style.to(x.dtype)[:, :, None, None]
-        if self.up:
-            x = fir(convolution(x, self.weight.transpose(0, 1), stride=2, transposed=True), padding=1, gain=4.0)
+        # A single image, as in steering, may have a kernel of its own, which is smaller than large images.
+        of_kernel = len(x) == 1 and weight.numel() < x.numel()
+        if of_kernel:
+            weight = weight * style[:, :, None, None] * demodulation[0, :, None, None, None]
         else:
-            x = convolution(x, self.weight, padding=1)
-        x = x * demodulation.to(x.dtype)[:, :, None, None]
+            x = x * style.to(x.dtype)[:, :, None, None]
+        if self.up:
+            x = fir(convolution(x, weight.transpose(0, 1), stride=2, transposed=True), padding=1, gain=4.0)
+        else:
+            x = convolution(x, weight, padding=1)
+        if not of_kernel:
+            x = x * demodulation.to(x.dtype)[:, :, None, None]
         x = x.add_((noise * (self.noise_strength * GAIN)).to(x.dtype)).add_(
             (self.bias * GAIN).to(x.dtype)[:, None, None]
         )

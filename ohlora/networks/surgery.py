@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ohlora.errors import ConfigError
 from ohlora.networks import generator, stylegan, stylegan2
+from ohlora.networks.generator import MAX_LABELS
 from ohlora.networks.operations import GAIN
 
 AnyNetwork = TypeVar("AnyNetwork", bound=generator.Generator | generator.Discriminator)
@@ -33,12 +34,13 @@ def add_labels(network: AnyNetwork, size: int) -> AnyNetwork:
     zero, and the bias stays.
 
     Raises:
-        ConfigError: If the network has labels already, ``size`` is below 1, or its family cannot be given labels.
+        ConfigError: If the network has labels already, ``size`` is not 1 to
+            :data:`ohlora.networks.generator.MAX_LABELS`, or its family cannot be given labels.
     """
-    if network.c_dim or size < 1:
+    if network.c_dim or not 1 <= size <= MAX_LABELS:
         raise ConfigError(
             f"cannot add {size} label values to a network of label size {network.c_dim}; "
-            "expected at least 1 and a network without labels"
+            f"expected 1 to {MAX_LABELS} and a network without labels"
         )
     if not isinstance(
         network, (stylegan.Generator, stylegan.Discriminator, stylegan2.Generator, stylegan2.Discriminator)

@@ -54,8 +54,8 @@ class SteeringSession:
             path: The file of directions, or None to end the comparison.
 
         Raises:
-            ConfigError: If the directions are for other attributes or another generator, or have none for the group of
-                this latent.
+            ConfigError: If the directions are for other attributes or another generator, cannot move the character's
+                code, or have none for the group of this latent.
         """
         if path is None:
             self.other = None
@@ -77,7 +77,7 @@ class SteeringSession:
         try:
             self.other = replace(own, steps=Codes(found.steps.values[index], found.space))
         except ValueError as error:
-            raise ConfigError(f"{path.name} is for another generator ({error})") from error
+            raise ConfigError(f"{path.name} does not fit the character ({error})") from error
 
     def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
         """The strengths to show: those of the sliders, one per attribute, or the next frame of the idle motion."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ohlora.errors import DataError
+from ohlora.errors import DataError, SizeError
 from ohlora.utils.files import printable, readable_file, replacing, shortened
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
@@ -103,8 +103,8 @@ def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndar
         H×W×3 uint8.
 
     Raises:
-        DataError: If the file is missing or cannot be decoded, or has another mode or another size (with ``resize``: is
-            not square).
+        DataError: If the file is missing or cannot be decoded, or has another mode.
+        SizeError: If it has another size (with ``resize``: is not square).
     """
     image = decode(path)
     if image.mode != "RGB":
@@ -112,7 +112,7 @@ def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndar
     if resize and image.size[0] == image.size[1]:
         image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     if image.size != (resolution, resolution):
-        raise DataError(f"{path}: size {image.size[0]}×{image.size[1]}; expected {resolution}×{resolution}")
+        raise SizeError(f"{path}: size {image.size[0]}×{image.size[1]}; expected {resolution}×{resolution}")
     return np.asarray(image)
 
 

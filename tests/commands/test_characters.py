@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,17 @@ def test_a_gif_sweeps_and_rests(report: Path, tmp_path: Path, weights: tuple[Pat
         assert film.format == "GIF" and film.info["duration"] == 50 and film.size == (256, 256)
         assert 9 <= film.n_frames <= 15  # type: ignore[attr-defined]  # equal frames in a row become one
     assert ohlora(["animate", *words, "--fps", "0"]) == 2
+
+
+def test_a_gif_of_what_does_not_move_at_rest_only_sweeps(
+    report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "still.safetensors"
+    assert ohlora(["export-character", "tested", str(report), "11", str(out), "--generator", str(weights[0])]) == 0
+    replace(Character.load(out), motions={}).save(out)
+    capsys.readouterr()
+    assert ohlora(["animate", str(out), str(tmp_path / "still.gif"), "--steps", "3", "--idle", "6"]) == 0
+    assert "9 frames: sweeps of eyes, mouth, pose; no attribute moves at rest" in capsys.readouterr().out
 
 
 # --- the original's files

@@ -167,6 +167,16 @@ def test_bad_images_are_listed_by_name(image_folder: Path) -> None:
         assert part in message
 
 
+def test_images_all_of_another_size_want_another_resolution(image_folder: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"Set resolution \(of model or data\) to theirs, or data\.init_args\.resize to true"
+    ):
+        Images(32, folder=str(image_folder)).setup("fit")
+    (image_folder / "003.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"Mend or remove them$"):
+        Images(32, folder=str(image_folder)).setup("fit")
+
+
 def test_skipped_images_are_counted_and_listed(
     image_folder: Path, tmp_path: Path, weights: tuple[Path, Path], ohlora: Run
 ) -> None:

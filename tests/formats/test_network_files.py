@@ -79,6 +79,49 @@ def test_a_network_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
         network_files.load_generator(path)
 
 
+BRANCH: dict[str, Any] = {"outputs": ["eyes"], "crops": [[0, 1, 0, 1]], "plan": "8/2"}
+LARGE: dict[str, tuple[str, dict[str, Any]]] = {
+    "layers": ("stylegan2_generator", {"resolution": 16, "mapping_layers": 10**9}),
+    "members": ("attribute_ensemble", {"members": 10**9, "branches": [BRANCH], "resolution": 16}),
+    "plan": ("attribute_cnn", {"branches": [BRANCH | {"plan": "8 " * 10**5}], "resolution": 16}),
+    "levels": ("face_parser", {"classes": ["a"], "widths": [8] * 10**5}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_description_of_a_billion_layers_is_not_followed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "g.safetensors"
+    kind, arguments = LARGE[name]
+    tensor_files.write(path, network_files.FORMAT, 2, {"x": torch.zeros(1)}, kind=kind, arguments=arguments)
+    with pytest.raises(FormatError, match=r"\(ValueError: a network of more than 106 modules and parameters\)"):
+        network_files.load_network(path)
+
+
+def test_a_description_takes_no_memory(tmp_path: Path) -> None:
+    """The tensors fit; the image that the network is for would take 1.2 TB."""
+    arguments = {"branches": [BRANCH | {"plan": "8/100000"}], "resolution": 10**5}
+    with torch.device("meta"):
+        shapes = {
+            key: value.shape for key, value in network_files.KINDS["attribute_cnn"](**arguments).state_dict().items()
+        }
+    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
+    path = tmp_path / "cnn.safetensors"
+    tensor_files.write(path, network_files.FORMAT, 2, state, kind="attribute_cnn", arguments=arguments)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    assert_same(network_files.load_network(path).state_dict(), state)
+    assert torch.equal(torch.rand(1), expected)  # nothing was drawn
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"resolution": ' + "9" * 5000 + "}"])
+def test_metadata_that_no_parser_takes(tmp_path: Path, text: str) -> None:
+    metadata = {"format": network_files.FORMAT, "format_version": "2", "kind": "stylegan2_generator", "arguments": text}
+    save_file({"x": torch.zeros(1)}, tmp_path / "g", metadata)
+    with pytest.raises(FormatError, match="does not describe its network; get it or make it again"):
+        network_files.load_network(tmp_path / "g")
+
+
 def test_files_that_are_not_ours(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="does not exist"):
         ohlora.load_network(tmp_path / "none.safetensors")

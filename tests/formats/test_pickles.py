@@ -351,6 +351,7 @@ CLAIMS = {
     "tensor before": (tensor(storage(4, FOUR), -1, (2,), (1,)), "are not counts"),
     "tensor of negative strides": (tensor(storage(4, FOUR), 3, (2,), (-1,)), "are not counts"),
     "tensor of dimensions": (tensor(storage(4, FOUR), 0, (1,) * 40, (1,) * 40), "40 sizes and 40 strides"),
+    "tensor of nothing": (tensor(storage(4, FOUR), 0, (0, 2**61, 2**61), (1, 1, 1)), "more places than can be counted"),
     "array": (numpy_array(2**40), "an array of 1,099,511,627,776 numbers comes with 4 bytes"),
     "array of a negative size": (numpy_array(-1), "not a list of counts"),
     "array of strings": (numpy_array(2**40, "S999999999"), None),
@@ -412,6 +413,8 @@ def test_networks_that_are_large_only_to_a_walker(tmp_path: Path, monkeypatch: p
                 "twice": (make(parameters={"a": torch.ones(1)}, _buffers={"a": torch.ones(1)}), "two tensors a"),
                 "entries": (make(_parameters=dict.fromkeys(range(50_000))), "40,000 entries"),
                 "list": (make(_parameters=[1]), "not in the form of a module"),
+                "number": (make(_modules=3), "not in the form of a module"),
+                "names of modules": (make(_modules=["module"]), "not in the form of a module"),
                 "arguments": (make(_init_args=3), "was made with an int and a dict"),
             }
             for name, (network, message) in cases.items():
@@ -419,6 +422,17 @@ def test_networks_that_are_large_only_to_a_walker(tmp_path: Path, monkeypatch: p
                 found = read_nvidia(path)
                 assert list(found.networks) == ["G_ema"], name
                 assert message in found.refused["G"], (name, found.refused)
+
+
+@pytest.mark.parametrize(("shape", "stride"), [((1000, 1000), (1, 1)), ((1_000_000,), (0,))])
+def test_one_storage_under_many_names(tmp_path: Path, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
+    """Overlapping views take little of the file and much of the memory."""
+    view = torch.zeros(1_000_000).as_strided(shape, stride)
+    views = {f"w{k}": view.detach() for k in range(100)}
+    torch.save({"g_ema": {"input.input": torch.ones(1)} | views}, tmp_path / "a.pt")
+    file = recognize(tmp_path / "a.pt")
+    with little_memory(), pytest.raises(FormatError, match=r"claims 400,000,004 bytes of tensors; the whole file has"):
+        read_rosinality(file)
 
 
 def archive(path: Path, content: bytes, compression: int = zipfile.ZIP_STORED, **entries: bytes) -> None:

@@ -386,11 +386,11 @@ def test_a_single_channel_moves_its_attribute(
     assert len(rows) == 9 and [row["chosen"] for row in rows].count("True") == 3
     first = [row for row in rows if row["rank"] == "0"]
     if rank == "difference":
-        deviations = styles_of(weights[0], "covariance", 50).double().std(dim=0, correction=0)
+        spread, mean = torch.std_mean(styles_of(weights[0], "covariance", 50).double(), dim=0, correction=0)
         for row, k in zip(first, places, strict=True):
-            order = scores[:, k].argsort(stable=True)
-            difference = styles[order[-8:]].double().mean(dim=0) - styles[order[:8]].double().mean(dim=0)
-            relevance = difference / deviations
+            exemplars = styles[scores[:, k].argsort(stable=True)[-8:]].double()
+            normalised = (exemplars - mean) / spread
+            relevance = normalised.mean(dim=0) / normalised.std(dim=0, correction=0)
             place = g.style_offsets[int(row["layer"])] + int(row["channel"])
             assert place == int(relevance.abs().argmax())
             assert float(row["relevance"]) == pytest.approx(float(relevance[place]), rel=1e-3)

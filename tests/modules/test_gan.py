@@ -21,6 +21,7 @@ from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
 from ohlora.modules.gan import GAN, Batch
+from ohlora.networks.augmentation import ADA, Augmentation, DiffAugment
 from ohlora.networks.feature_cache import FeatureCache
 from ohlora.networks.generator import Generator
 from ohlora.networks.registry import Architecture
@@ -68,44 +69,127 @@ def fakes(generator: Generator, stream: str, batch_size: int = 8) -> Tensor:
     return made
 
 
-@pytest.mark.parametrize("r1_gamma", [10.0, 0.0], ids=["R1", "no R1"])
+@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+@pytest.mark.parametrize("gammas", [(10.0, 0.0), (0.0, 0.0), (10.0, 4.0), (0.0, 4.0)], ids=str)
 @pytest.mark.parametrize("trains", [("*", "*"), ("mapping.*", "epilogue.*")], ids=["all", "ends"])
 def test_one_step_has_the_gradients_of_a_plain_reference(
-    weights: tuple[Path, Path], trains: tuple[str, str], r1_gamma: float
+    weights: tuple[Path, Path], trains: tuple[str, str], gammas: tuple[float, float], loss: Any
 ) -> None:
-    """R1 in every step: written out here without phases, freezing, toggling or kept features."""
+    """R1 and R2 in every step: written out here without phases, freezing, toggling, joining or kept features."""
     g, d = network_files.load_generator(weights[0]), network_files.load_discriminator(weights[1])
     g.train()
     d.train()
-    x = reals().requires_grad_()
-    real_scores = d(x)
-    (slope,) = torch.autograd.grad(real_scores.sum(), x, create_graph=True)
-    penalty = slope.pow(2).flatten(1).sum(1).mean()
-    made = fakes(g, "discriminator").detach()
-    loss_d = F.softplus(d(made)).mean() + F.softplus(-real_scores).mean() + r1_gamma / 2 * penalty
+    x, made = reals().requires_grad_(), fakes(g, "discriminator").detach().requires_grad_()
+    real_scores, fake_scores = d(x), d(made)
+    if loss == "relativistic":
+        loss_d = F.softplus(fake_scores - real_scores).mean()
+    else:
+        loss_d = F.softplus(fake_scores).mean() + F.softplus(-real_scores).mean()
+    for gamma, scores, images in ((gammas[0], real_scores, x), (gammas[1], fake_scores, made)):
+        (slope,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+        loss_d = loss_d + gamma / 2 * slope.pow(2).flatten(1).sum(1).mean()
     gradients_d = torch.autograd.grad(loss_d, list(d.parameters()))
     with torch.no_grad():
         for (name, p), gradient in zip(d.named_parameters(), gradients_d, strict=True):
             if fnmatch(name, trains[1]):
                 p.sub_(gradient)
-    gradients_g = torch.autograd.grad(F.softplus(-d(fakes(g, "generator0"))).mean(), list(g.parameters()))
+    ahead = d(reals()) if loss == "relativistic" else 0.0
+    gradients_g = torch.autograd.grad(F.softplus(ahead - d(fakes(g, "generator0"))).mean(), list(g.parameters()))
 
     module = build(
         weights,
         trainable_generator=[trains[0]],
         trainable_discriminator=[trains[1]],
-        r1_gamma=r1_gamma,
+        loss=loss,
+        r1_gamma=gammas[0],
+        r2_gamma=gammas[1],
         generator_optimizer=Recording,
         discriminator_optimizer=Recording,
     )
     optimizers = fit(module).optimizers
-    assert (module.kept_features is not None) == (trains[1] != "*" and r1_gamma == 0)
+    assert (module.kept_features is not None) == (trains[1] != "*" and gammas[0] == 0)
     for network, optimizer, expected in ((g, optimizers[0], gradients_g), (d, optimizers[1], gradients_d)):
         assert isinstance(optimizer, Recording)
         names = [name for name, _ in network.named_parameters() if fnmatch(name, trains[network is d])]
         assert len(names) == len(optimizer.gradients)
         for name, gradient, wanted in zip(names, optimizer.gradients, keep(network, names, expected), strict=True):
             assert float((gradient - wanted).abs().max()) <= 1e-5 * max(0.01, float(wanted.abs().max())), name
+
+
+def matrices(augmentation: Augmentation, stream: str) -> tuple[Tensor, Tensor]:
+    """An augmentation, which is an affine map of each image's pixels, as matrices 8×P×P and offsets 8×P."""
+    pixels, name = 3 * 16 * 16, f"{stream}/augmentation"
+    basis = torch.cat([torch.zeros(1, pixels), torch.eye(pixels)]).view(-1, 3, 16, 16)
+    found = []
+    for k in range(8):
+        made = augmentation(basis, [counted.generator(0, name, k) for _ in basis]).flatten(1)
+        found.append((made[1:] - made[0], made[0]))
+    return torch.stack([matrix.T for matrix, _ in found]), torch.stack([offset for _, offset in found])
+
+
+@pytest.mark.parametrize("kind", [DiffAugment, ADA])
+def test_one_augmented_step_has_the_gradients_of_a_plain_reference(
+    weights: tuple[Path, Path], kind: type[Augmentation]
+) -> None:
+    """Reals and fakes of both networks are augmented, each in its own way, and penalties reach through."""
+    augmentation = kind()
+    if isinstance(augmentation, ADA):
+        augmentation.p.fill_(0.5)
+    g, d = network_files.load_generator(weights[0]).train(), network_files.load_discriminator(weights[1]).train()
+    maps = {stream: matrices(augmentation, stream) for stream in ("real", "discriminator", "generator0")}
+
+    def scores(images: Tensor, stream: str) -> Tensor:
+        matrix, offset = maps[stream]
+        seen: Tensor = d(((matrix @ images.flatten(1)[:, :, None])[:, :, 0] + offset).view_as(images))
+        return seen
+
+    x, made = reals().requires_grad_(), fakes(g, "discriminator").detach().requires_grad_()
+    real_scores, fake_scores = scores(x, "real"), scores(made, "discriminator")
+    loss_d = F.softplus(fake_scores - real_scores).mean()
+    for gamma, of_images, images in ((4.0, real_scores, x), (2.0, fake_scores, made)):
+        (slope,) = torch.autograd.grad(of_images.sum(), images, create_graph=True)
+        loss_d = loss_d + gamma / 2 * slope.pow(2).flatten(1).sum(1).mean()
+    gradients_d = torch.autograd.grad(loss_d, list(d.parameters()))
+    with torch.no_grad():
+        for p, gradient in zip(d.parameters(), gradients_d, strict=True):
+            p.sub_(gradient)
+    loss_g = F.softplus(scores(reals(), "real") - scores(fakes(g, "generator0"), "generator0")).mean()
+    gradients_g = torch.autograd.grad(loss_g, list(g.parameters()))
+
+    optimizers = {f"{name}_optimizer": Recording for name in ("generator", "discriminator")}
+    penalties = {"r1_gamma": 4.0, "r2_gamma": 2.0}
+    module = build(weights, loss="relativistic", augmentation=augmentation, **penalties, **optimizers)
+    for optimizer, expected in zip(fit(module).optimizers, (gradients_g, gradients_d), strict=True):
+        assert isinstance(optimizer, Recording)
+        for gradient, wanted in zip(optimizer.gradients, expected, strict=True):
+            assert float((gradient - wanted).abs().max()) <= 1e-4 * max(0.01, float(wanted.abs().max()))
+
+
+def test_the_probability_of_ada_follows_the_training(weights: tuple[Path, Path]) -> None:
+    sure = ADA(kimg=0.064, target=-1.0)
+    module = build(weights, augmentation=sure, kimg=0.04, loss="relativistic")
+    seen: list[Tensor] = []
+    observe = sure.observe
+
+    def watch(sign: Tensor, images: int) -> None:
+        seen.append(sign)
+        observe(sign, images)
+
+    sure.observe = watch  # type: ignore[method-assign]
+    fit(module)
+    assert len(seen) == 5 and float(sure.p) == 0.5 and int(sure.steps) == 1
+    assert torch.equal(sure.sign_sum, seen[-1]) and all(-1 <= float(sign) <= 1 for sign in seen)
+    assert {"augmentation.p", "augmentation.sign_sum", "augmentation.steps"} <= module.state_dict().keys()
+
+
+def test_kept_features_do_not_go_with_augmentation(weights: tuple[Path, Path]) -> None:
+    frozen = {"augmentation": DiffAugment(), "trainable_discriminator": ["epilogue.*"]}
+    with pytest.raises(ConfigError, match="set feature_cache to 0, let the trunk train, or leave augmentation out"):
+        build(weights, r1_interval=16, **frozen)
+    for changes in ({"r1_interval": 16, "feature_cache": 0.0}, {"r1_interval": 1}):
+        module = build(weights, **frozen, **changes)
+        fit(module)
+        assert module.kept_features is None
 
 
 class Recording(torch.optim.SGD):
@@ -126,8 +210,11 @@ def keep(network: torch.nn.Module, chosen: list[str], gradients: tuple[Tensor, .
     return [gradient for name, gradient in zip(names, gradients, strict=True) if name in chosen]
 
 
-def test_features_of_reals_are_computed_once(weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = build(weights, kimg=0.024, r1_interval=16, trainable_discriminator=["epilogue.*"])
+@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+def test_features_of_reals_are_computed_once(
+    weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, loss: Any
+) -> None:
+    module = build(weights, kimg=0.024, r1_interval=16, trainable_discriminator=["epilogue.*"], loss=loss)
     seen: list[int] = []
     features = module.discriminator.features
 
@@ -139,6 +226,39 @@ def test_features_of_reals_are_computed_once(weights: tuple[Path, Path], monkeyp
     fit(module)  # 24 images seen of 12
     assert seen.count(1) == 12 and module.kept_features is not None and len(module.kept_features) == 12
     assert seen.count(8) == 3 + 1 + 3  # fakes of the discriminator, R1 once, fakes of the generator
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [16, 8, 8]),
+        ({"trainable_discriminator": ["epilogue.*"]}, [16, 8]),
+        ({"trainable_discriminator": ["epilogue.*"], "r1_gamma": 0.0}, [8, *[1] * 8, 8]),
+        ({"trainable_discriminator": ["epilogue.*"], "feature_cache": 0.0, "r1_interval": 2}, [8, 8, 16, 8]),
+    ],
+    ids=["trunk trains", "trunk is frozen", "cached", "lazy"],
+)
+def test_a_relativistic_step_asks_the_trunk_no_more_than_it_must(
+    weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], expected: list[int]
+) -> None:
+    """Reals and fakes of the penalties at once, fakes of the generator, and reals where their scores have changed."""
+    module = build(weights, **({"loss": "relativistic", "r2_gamma": 4.0} | changes))
+    seen: list[int] = []
+    made: list[str] = []
+    features, make = module.discriminator.features, module._fakes
+
+    def watch(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return features(images)
+
+    def watch_fakes(stream: str, batch: Batch) -> Tensor:
+        made.append(stream)
+        return make(stream, batch)
+
+    monkeypatch.setattr(module.discriminator, "features", watch)
+    monkeypatch.setattr(module, "_fakes", watch_fakes)
+    fit(module)
+    assert seen == expected and made == ["discriminator", "generator0"]
 
 
 @pytest.mark.parametrize(
@@ -169,20 +289,40 @@ def test_a_rule_that_cannot_repeat_is_never_asked(weights: tuple[Path, Path], mo
     fit(module)
 
 
-def test_lazy_r1_is_a_phase_of_its_own_with_corrected_adam(weights: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("gammas", [(10.0, 0.0), (10.0, 4.0), (0.0, 4.0)], ids=str)
+def test_lazy_penalties_are_a_phase_of_their_own_with_corrected_adam(
+    weights: tuple[Path, Path], gammas: tuple[float, float]
+) -> None:
     adam = partial(torch.optim.Adam, lr=0.01, betas=(0.0, 0.99))
-    module = build(weights, r1_interval=4, discriminator_optimizer=adam, generator_optimizer=adam)
-    assert [(p.name, p.interval) for p in module.phases] == [("discriminator", 1), ("R1", 4), ("generator", 1)]
+    module = build(
+        weights,
+        r1_gamma=gammas[0],
+        r2_gamma=gammas[1],
+        r1_interval=4,
+        discriminator_optimizer=adam,
+        generator_optimizer=adam,
+    )
+    phases = [("discriminator", 1), ("gradient penalty", 4), ("generator", 1)]
+    assert [(p.name, p.interval) for p in module.phases] == phases
     generator, discriminator = module.configure_optimizers()
     assert discriminator.param_groups[0]["lr"] == pytest.approx(0.01 * 4 / 5)
     assert discriminator.param_groups[0]["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
     assert generator.param_groups[0]["lr"] == 0.01
-    x = reals()
     module._terms = {}
-    loss = module.r1_phase(Batch(x, None, list(range(8)), []), 0)
-    x.requires_grad_()
-    (slope,) = torch.autograd.grad(module.discriminator(x).sum(), x)
-    torch.testing.assert_close(loss.detach(), 4 * 10 / 2 * slope.square().flatten(1).sum(1).mean())
+    loss = module.penalty_phase(Batch(reals(), None, list(range(8)), []), 0)
+    expected = torch.zeros(())
+    for gamma, x in zip(gammas, (reals(), fakes(module.generator, "discriminator").detach()), strict=True):
+        (slope,) = torch.autograd.grad(module.discriminator(x.requires_grad_()).sum(), x)
+        expected = expected + 4 * gamma / 2 * slope.square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(loss.detach(), expected)
+    names = {name for name, gamma in zip(("loss/r1", "loss/r2"), gammas, strict=True) if gamma}
+    assert module._terms.keys() == names and ("loss/r2" in module._means) == (gammas[1] > 0)
+
+
+def test_without_penalties_no_phase_computes_them(weights: tuple[Path, Path]) -> None:
+    module = build(weights, r1_gamma=0.0, r1_interval=4)
+    assert [phase.name for phase in module.phases] == ["discriminator", "generator"]
+    assert all(optimizer.param_groups[0]["lr"] == 1.0 for optimizer in module.configure_optimizers())
 
 
 def test_fakes_of_the_discriminator_carry_no_graph_and_w_avg_is_detached(
@@ -308,17 +448,36 @@ def test_projection_and_shuffled_labels(tmp_path: Path, labelled: list[str], ohl
         assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
 
 
-def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Path]) -> None:
-    module = build(weights, add_labels=2, labels="dataset", label_head="projection", shuffled_labels=0.5)
+def test_ada_does_not_mirror_images_whose_labels_would_change(
+    tmp_path: Path, labelled: list[str], ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = ["--model.init_args.add_labels", "2", "--model.init_args.trainable_discriminator", '["*"]']
+    words = [*labelled, *added, "--model.init_args.augmentation", "ohlora.networks.augmentation.ADA"]
+    assert ohlora("fit", "finetune", *words) == 0  # eyes and mouth stay what they are
+    table = tmp_path / "manifest.csv"
+    table.write_text(table.read_text().replace("mouth", "pose"))
+    words[words.index("[eyes, mouth]")] = "[eyes, pose]"
+    assert ohlora("fit", "finetune", *words) == 2
+    assert "mirroring changes pose" in (said := capsys.readouterr().err)
+    assert "set model.init_args.augmentation.init_args.flip to false" in said
+    assert ohlora("fit", "finetune", *words, "--model.init_args.augmentation.init_args.flip", "false") == 0
+
+
+@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Path], loss: Any) -> None:
+    module = build(weights, add_labels=2, labels="dataset", label_head="projection", shuffled_labels=0.5, loss=loss)
     torch.nn.init.normal_(module.discriminator.get_parameter("epilogue.embedding.weight"))
     table = torch.randn(5, 2)
     module.generator.set_labels("dataset", table)
     x = reals()
     module._terms = {}
-    term = module._shuffled_term(module.discriminator.features(x), Batch(x, table[:1].repeat(8, 1), list(range(8)), []))
+    batch = Batch(x, table[:1].repeat(8, 1), list(range(8)), [])
+    scores = module.discriminator(x, batch.label)
+    term = module._shuffled_term(module.discriminator.features(x), scores, batch)
     others = table[[int(r.integers(5)) for r in counted.generators(0, "shuffled", range(8))]]
     assert len({tuple(row.tolist()) for row in others}) > 1
-    torch.testing.assert_close(term, F.softplus(module.discriminator(x, others)).mean())
+    relative = scores if loss == "relativistic" else 0.0
+    torch.testing.assert_close(term, F.softplus(module.discriminator(x, others) - relative).mean())
 
 
 @pytest.mark.parametrize(
@@ -326,7 +485,7 @@ def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Pat
     [
         ({"shuffled_labels": 1.0}, "shuffled_labels is 1.0 with labels 'none'; it needs 'dataset'"),
         ({"add_labels": -1, "labels": "normal"}, "cannot add -1 label values"),
-        ({"add_labels": 2}, "labels is 'none' for networks of label size 2"),
+        ({"add_labels": 2}, "labels is 'none' and the networks take 2 label values; expected 'dataset'"),
         ({"label_head": "projection"}, "a projection needs labels"),
     ],
 )
@@ -388,14 +547,30 @@ def test_a_run_leaves_what_a_user_expects(tmp_path: Path, ohlora: Run) -> None:
     assert network_files.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]["images_seen"] == 48
 
 
-def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert ohlora("fit", "pretrain", stage_dir=whole) == 0
-    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
+RELATIVISTIC = ("--model.init_args.loss", "relativistic", "--model.init_args.r2_gamma", "2")
+RECIPES = {
+    "logistic": (),
+    "relativistic": RELATIVISTIC,
+    "DiffAugment": ("--model.init_args.augmentation", "ohlora.networks.augmentation.DiffAugment"),
+    "ADA": (
+        *RELATIVISTIC,
+        *("--model.init_args.augmentation", "ohlora.networks.augmentation.ADA"),
+        *("--model.init_args.augmentation.init_args.kimg", "0.1"),
+        *("--model.init_args.augmentation.init_args.target", "-1"),  # p rises
+    ),
+}
+"""Words that choose parts of training."""
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run, recipe: str) -> None:
+    whole, parts, words = tmp_path / "whole", tmp_path / "parts", RECIPES[recipe]
+    assert ohlora("fit", "pretrain", *words, stage_dir=whole) == 0
+    assert ohlora("fit", "pretrain", *words, "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
     # Nothing may hang on torch's global generator.
     torch.manual_seed(1234)
     resumed = ["--ckpt_path", "last", "--seed_everything", "99"]
-    assert ohlora("fit", "pretrain", *resumed, stage_dir=parts) == 0
+    assert ohlora("fit", "pretrain", *words, *resumed, stage_dir=parts) == 0
     for name in ("generator", "discriminator"):
         file = f"{name}.safetensors"
         assert_same(network_state(whole / file), network_state(parts / file))
@@ -404,6 +579,8 @@ def test_a_clean_stop_and_resume_is_bit_identical(tmp_path: Path, ohlora: Run) -
     for a, b in zip(last[0]["optimizer_states"], last[1]["optimizer_states"], strict=True):
         for k, state in a["state"].items():
             assert_same(state, b["state"][k])
+    p = [float(row["ada/p"]) for row in read_rows(whole / "runs" / "0001" / "metrics.csv") if "ada/p" in row]
+    assert p == ([0, 0, 0, 0, pytest.approx(0.32), pytest.approx(0.32)] if recipe == "ADA" else [])
     # One run, told as one: no row twice, and the earlier configuration kept.
     assert [p.name for p in (parts / "runs").iterdir()] == ["0001"]
     texts = [(d / "runs/0001/metrics.csv").read_text().splitlines() for d in (whole, parts)]

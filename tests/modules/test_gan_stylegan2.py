@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from ohlora.formats import network_files
 from ohlora.networks.stylegan2 import Discriminator, Generator
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
-from tests.conftest import assert_same, network_state
-from tests.modules.test_gan import Recording, build, fit
+from tests.conftest import assert_same, network_state, trained
+from tests.modules.test_gan import RECIPES, Recording, build, fit
 from tests.networks.test_stylegan2 import tiny
 
 Run = Callable[..., int]
@@ -88,6 +89,16 @@ def test_lazy_path_lengths_correct_the_generators_adam(networks: tuple[Path, Pat
     assert not hasattr(plain, "path_length")
 
 
+def test_an_odd_share_of_a_process_has_no_half(networks: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of each of two shares of three are two images; one process would take three."""
+    monkeypatch.setattr(L.Trainer, "world_size", 2)
+    module = build(networks, path_length_weight=2.0, mbstd_group_size=1)
+    with pytest.raises(
+        ConfigError, match=r"path lengths are measured on half .* each of 2 processes has 3; expected an"
+    ):
+        trained(module, networks[0].parent, batch_size=6)
+
+
 def test_a_frozen_mapping_has_path_lengths_too(networks: tuple[Path, Path]) -> None:
     module = build(networks, path_length_weight=2.0, trainable_generator=["synthesis.*"])
     fit(module)
@@ -116,14 +127,15 @@ def test_the_average_is_short_while_training_is_young(networks: tuple[Path, Path
     assert module._half_life() == 100.0
 
 
-def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, ohlora: Run) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert ohlora("fit", "pretrain", *FAMILY, stage_dir=whole) == 0
-    assert ohlora("fit", "pretrain", *FAMILY, "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, ohlora: Run, recipe: str) -> None:
+    whole, parts, words = tmp_path / "whole", tmp_path / "parts", [*FAMILY, *RECIPES[recipe]]
+    assert ohlora("fit", "pretrain", *words, stage_dir=whole) == 0
+    assert ohlora("fit", "pretrain", *words, "--model.init_args.kimg", "0.024", stage_dir=parts) == 0
     folder = parts / "runs" / "0001" / "checkpoints"
     (folder / "images-0000000024.ckpt").rename(folder / ".images-0000000024.ckpt.part")  # killed while saving
     torch.manual_seed(1234)  # nothing may hang on torch's global generator
-    assert ohlora("fit", "pretrain", *FAMILY, "--ckpt_path", "last", stage_dir=parts) == 0
+    assert ohlora("fit", "pretrain", *words, "--ckpt_path", "last", stage_dir=parts) == 0
     assert isinstance(network_files.load_generator(whole / "generator.safetensors"), Generator)
     assert isinstance(network_files.load_discriminator(whole / "discriminator.safetensors"), Discriminator)
     last = [torch.load(d / "runs/0001/checkpoints/images-0000000048.ckpt", weights_only=True) for d in (whole, parts)]

@@ -114,7 +114,8 @@ def test_sets_of_the_first_version_are_gone_on_with(
     sample_files.write_shard(tmp_path / "s", 0, tensors["w"], tensors["scores"], earlier)
     second.unlink()
     assert sample("s") == 0
-    assert sample_files.outputs_of(tmp_path / "s", sample_files.shards_of(tmp_path / "s")) == tuple(found["outputs"])
+    origin = sample_files.origin_of(tmp_path / "s", sample_files.shards_of(tmp_path / "s"))
+    assert origin["outputs"] == found["outputs"]
 
 
 def test_labels_are_drawn_as_in_training(tmp_path: Path, generate: Run, weights: tuple[Path, Path]) -> None:
