@@ -65,7 +65,9 @@ def chosen_images(source: Path, count: int, seed: int) -> tuple[list[Path], int]
 
     require(source, folder=source.suffix.lower() != ".csv")
     if source.is_dir():
-        found, _ = images.images_in(source)
+        found, left_out = images.images_in(source)
+        if left_out:
+            print(f"{source}: found {len(found):,} images, left out {images.left_out_as(left_out, source)}")
     else:
         rows = read_rows(source)
         check_columns(source, rows, ["path"])
@@ -90,8 +92,8 @@ def read_batches(paths: list[Path], resolution: int, resize: bool, batch_size: i
         try:
             yield images.to_float(np.stack([images.read_rgb(path, resolution, resize) for path in part]))
         except DataError as error:
-            advice = "" if resize or ": size" not in str(error) else ". Take other images, or resize them with --resize"
-            raise DataError(f"{error}{advice}") from error
+            advice = "" if resize else ", or resize those of another size with --resize"
+            raise DataError(f"{error}. Take other images{advice}") from error
 
 
 class Kept:

@@ -133,7 +133,10 @@ def test_the_judge_of_the_world_is_the_default(evaluate: Evaluate, capsys: pytes
 def test_images_of_another_size(evaluate: Evaluate, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["draw-faces", str(drawn), "--count", "12", "--resolution", "32"]) == 0
     assert evaluate("--count", "50") == 2
-    assert "size 32×32; expected 16×16. Take other images, or resize them with --resize" in capsys.readouterr().err
+    assert (
+        "size 32×32; expected 16×16. Take other images, or resize those of another size with --resize"
+        in capsys.readouterr().err
+    )
     assert evaluate("--count", "50", "--resize") == 0
 
 
@@ -161,8 +164,11 @@ def test_what_cannot_be_measured(
 def test_too_few_images(evaluate: Evaluate, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in sorted((drawn / "images").iterdir())[11:]:
         path.unlink()
+    (drawn / "images" / "notes.txt").write_text("no image")
     assert evaluate() == 2
-    assert "holds 11 images; expected at least 12, for two halves" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "holds 11 images; expected at least 12, for two halves" in said.err
+    assert "found 11 images, left out 1 (another suffix than" in said.out
 
 
 def test_all_measures_have_a_title() -> None:
