@@ -145,44 +145,7 @@ def upsample_conv(x: Tensor, weight: Tensor, mirrored: bool) -> Tensor:
 
 def downsample_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 3×3 convolution followed by 2×2 average pooling, as one 4×4 convolution of stride 2."""
-    return conv2d(x, _spread(weight) / 4, bias, stride=2, padding=1)
-
-
-class _FrozenConv(torch.autograd.Function):
-    """A convolution whose kernel and bias take no gradient, cheap to differentiate twice.
-
-    Its gradient by x is written as a transposed convolution, as in StyleGAN2-ADA (Karras et al., 2020): differentiated
-    by autograd, a convolution's gradient would also bring the kernel's.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
-        return F.conv2d(x, weight, bias, stride, padding)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, int], output: Tensor) -> None:
-        _, weight, _, ctx.stride, ctx.padding = inputs
-        ctx.save_for_backward(weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (weight,) = ctx.saved_tensors
-        # Under autocast the gradient is of lower precision than the kernel.
-        of_x = F.conv_transpose2d(gradient, weight.to(gradient.dtype), stride=ctx.stride, padding=ctx.padding)
-        return of_x, None, None, None, None
-
-
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    """A convolution of N×C×H×W; where kernel and bias are frozen, one that is cheap under R1.
-
-    Stride and padding must fit H and W without a rest.
-    """
-    if weight.requires_grad or bias.requires_grad:
-        return F.conv2d(x, weight, bias, stride, padding)
-    y: Tensor = _FrozenConv.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
-    return y
+    return convolution(x, _spread(weight) / 4, bias, stride=2, padding=1)
 
 
 _inputs_only = False
@@ -227,12 +190,18 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         stride, padding, transposed = ctx.settings
+        needed = [ctx.needs_input_grad[0], *(needs and not _inputs_only for needs in ctx.needs_input_grad[1:3])]
+        if not torch.is_grad_enabled():  # this gradient is not to be differentiated: all of it at once is faster
+            biases = [weight.shape[1 if transposed else 0]]
+            settings = [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1
+            found = torch.ops.aten.convolution_backward(gradient, x, weight, biases, *settings, needed)
+            return *found, None, None, None
         of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
+        if needed[0]:
             of_x = _Convolution.apply(gradient, weight, None, stride, padding, not transposed)  # type: ignore[no-untyped-call]
-        if ctx.needs_input_grad[1] and not _inputs_only:
+        if needed[1]:
             of_weight = _KernelGradient.apply(gradient, x, weight.shape, stride, padding, transposed)  # type: ignore[no-untyped-call]
-        if ctx.needs_input_grad[2] and not _inputs_only:
+        if needed[2]:
             of_bias = gradient.sum(dim=(0, 2, 3))
         return of_x, of_weight, of_bias, None, None, None
 
@@ -508,4 +477,4 @@ class EqualizedConv2d(Equalized):
     def forward(self, x: Tensor) -> Tensor:
         if self.down:
             return downsample_conv(blur(x), self.scaled_weight(), self.bias)
-        return conv2d(x, self.scaled_weight(), self.bias, padding=self.weight.shape[-1] // 2)
+        return convolution(x, self.scaled_weight(), self.bias, padding=self.weight.shape[-1] // 2)

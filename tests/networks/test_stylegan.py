@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.operations import blur, conv2d, downsample_conv, modulated_instance_norm, upsample_conv
+from ohlora.networks.operations import blur, convolution, downsample_conv, modulated_instance_norm, upsample_conv
 from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.networks.surgery import add_labels, with_projection
 from ohlora.utils import counted
@@ -46,7 +46,7 @@ def test_shortcuts_of_differentiation_are_exact_once_and_twice() -> None:
     weight, bias = torch.randn(5, 3, 4, 4, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     functions: list[tuple[Any, tuple[torch.Tensor, ...]]] = [
         (blur, (x,)),
-        (partial(conv2d, weight=weight, bias=bias, stride=2, padding=1), (x,)),
+        (partial(convolution, weight=weight, bias=bias, stride=2, padding=1), (x,)),
         (modulated_instance_norm, (x, scale, shift)),
     ]
     for function, inputs in functions:
