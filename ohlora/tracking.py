@@ -221,11 +221,11 @@ class RunLogger(Logger):
             self.run_id = self._run.id  # a sweep's agent chooses it
             self._run.define_metric(CLOCK)
             self._run.define_metric("*", step_metric=CLOCK)
-            self._run.config.update(dict(self._config), allow_val_change=True)
+            self._run.config.update(dict(self._config), allow_val_change=True)  # type: ignore[no-untyped-call]
             if self.mode == "offline":
                 here = Path(self._run.dir).parent  # each time a run goes on, it gets another folder
                 parts = sorted(here.parent.glob(f"offline-run-*-{self.run_id}"))
-                print(f"W&B is offline; to upload this run: {shlex.join(['wandb', 'sync', *map(os.path.relpath, parts)])}")
+                print(f"W&B is offline; to upload this run: wandb sync {shlex.join(map(os.path.relpath, parts))}")
         return self._run
 
     def _begin(self) -> wandb.Run:

@@ -8,13 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import wandb
 import yaml
 
 from ohlora import tracking
+from ohlora.evaluation.scores import pearson
+from ohlora.formats import network_files
+from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.utils.files import read_rows
 from tests.test_cli import wandb_records
+from tests.toy_tables import brightness_table, options
 
 Run = Callable[..., int]
 
@@ -79,17 +85,104 @@ def test_the_summary_of_a_resumed_run_tells_the_best_of_all_of_it(tmp_path: Path
     courses = ((3.0, 1.0, 2.0), (4.0, 5.0))
     run_dir = tmp_path / "stage" / "runs" / "0001"
     run_dir.mkdir(parents=True)
-    run_id, first = None, 0
+    run_id = None
     for course in courses:
         logger = tracking.RunLogger(mode="offline", run_dir=str(run_dir), run_id=run_id)
-        run_id, now = logger.run_id, first
-        logger.connect(lambda: now)
-        for now, value in enumerate(course, first):  # noqa: B007
+        run_id = logger.run_id
+        logger.connect(lambda: 0)
+        for value in course:
             logger.log_metrics({"loss/validation": value, "loss/train": value})
         logger.finalize("success")
-        first += len(course)
     summary: dict[str, Any] = {}
     for record in told(run_dir):
         summary |= values(record.summary.update)
     assert summary["loss/validation"] == {"min": 1.0, "max": 5.0, "last": 5.0}
     assert float(read_rows(run_dir / "metrics.csv")[1]["loss/validation"]) == 1.0
+
+
+def pictures(records: list[Any]) -> set[str]:
+    return {key.partition("/")[0] for row in history(records) for key, kind in row.items() if kind == "image-file"}
+
+
+def columns(run_dir: Path, name: str) -> list[str]:
+    """Columns of a table, from the file that W&B keeps of it."""
+    (file,) = (run_dir / "wandb").glob(f"offline-run-*/files/media/table/{name}_*.table.json")
+    return [str(column) for column in json.loads(file.read_text())["columns"]]
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> dict[str, Path]:
+    """Random attribute networks: a filter, a search CNN and a judge."""
+    torch.manual_seed(0)
+    made = {
+        "gender": AttributeEnsemble.of([attribute_cnn("gender", "small", 16).eval() for _ in range(2)]),
+        "merged": attribute_cnn("merged", "small", 16).eval(),
+        "judge": attribute_cnn("merged", "small", 16).eval(),
+    }
+    for name, network in made.items():
+        network_files.save_network(network, tmp_path / f"{name}.safetensors")
+    return {name: tmp_path / f"{name}.safetensors" for name in made}
+
+
+def test_scoring_shows_histograms_pass_counts_and_extremes(
+    tmp_path: Path, ohlora: Run, networks: dict[str, Path]
+) -> None:
+    manifest, _ = brightness_table(tmp_path / "data", 24)
+    output = tmp_path / "scores.csv"
+    given = {
+        "model.init_args.networks": f"[{networks['gender']}, {networks['merged']}]",
+        "model.init_args.output": output,
+        "data.init_args.manifest": manifest,
+    }
+    assert ohlora("predict", "scores", *options(given), *OFFLINE) == 0
+    run_dir = tmp_path / "stage" / "runs" / "0001"
+    assert pictures(told(run_dir)) == {"score_histograms", "score_correlations", "best_and_worst"}
+    (measured,), scores = read_rows(run_dir / "metrics.csv"), read_rows(output)
+    passing = sum(float(row["gender_score"]) >= 0.5 for row in scores)
+    assert float(measured["passed/gender"]) == float(measured["passed"]) == passing
+    assert float(measured["mean/mouth"]) == pytest.approx(
+        np.mean([float(row["mouth_score"]) for row in scores]), abs=1e-5
+    )
+    rows = read_rows(run_dir / "score_correlations.csv")
+    eyes, mouth = (np.array([float(row[f"{name}_score"]) for row in scores]) for name in ("eyes", "mouth"))
+    (of_eyes,) = (row for row in rows if row["attribute"] == "eyes")
+    assert float(of_eyes["mouth"]) == pytest.approx(np.corrcoef(eyes, mouth)[0, 1], abs=1e-2)
+
+
+def test_search_and_evaluation_show_what_goes_together(
+    tmp_path: Path, ohlora: Run, networks: dict[str, Path], weights: tuple[Path, Path]
+) -> None:
+    found = {"latents": 10, "rounds": 1, "covariance_count": 50, "group_by": "[]"}
+    given = {"generator": weights[0], "network": networks["merged"], "output": tmp_path / "found"}
+    words = options({f"model.init_args.{key}": value for key, value in given.items()})
+    finder = ["--model.init_args.finder", "ohlora.directions.local.Local"]
+    finder += options({f"model.init_args.finder.init_args.{key}": value for key, value in found.items()})
+    assert ohlora("fit", "directions", *words, *finder, *OFFLINE, stage_dir=tmp_path / "search") == 0
+    given |= {"judge": networks["judge"], "output": tmp_path / "tested"}
+    given["directions"] = tmp_path / "found" / "directions.safetensors"
+    words = options({f"model.init_args.{key}": value for key, value in given.items()})
+    small = ["--data.init_args.count", "3", "--model.init_args.scale_count", "12"]
+    assert ohlora("test", "evaluation", *words, *small, *OFFLINE, stage_dir=tmp_path / "test") == 0
+    search, test = (tmp_path / name / "runs" / "0001" for name in ("search", "test"))
+    assert {"score_correlations", "layers_of_attributes"} <= pictures(told(search))
+    assert {"score_correlations", "edit_correlations", "edit_slopes", "correlations"} <= pictures(told(test))
+    assert columns(test, "edits") == [
+        "sheet", "which", "case", "group", "passed", "eyes_corr", "mouth_corr", "pose_corr",
+    ]  # fmt: skip
+    r = {row["edit"]: row for row in read_rows(test / "edit_correlations.csv")}
+    (statistics,) = read_rows(tmp_path / "tested" / "test_statistics.csv")
+    slopes = {row["edit"]: row for row in read_rows(test / "edit_slopes.csv")}
+    for name in ("eyes", "mouth", "pose"):
+        assert float(r[name][name]) == pytest.approx(float(statistics[f"{name}_corr_mean"]), abs=1e-3)
+        assert float(slopes[name]["hair_color"]) == pytest.approx(
+            float(statistics[f"slope_{name}_hair_color_mean"]), abs=1e-3
+        )
+
+
+def test_correlations_of_what_does_not_vary() -> None:
+    values = np.array([[0.1, 1.0, 3.0], [0.1, 2.0, 2.0], [0.1, 4.0, 0.0]])
+    table = pearson(values, values)
+    assert np.isnan(table[0]).all() and np.isnan(table[:, 0]).all()
+    assert table[1:, 1:] == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]))
+    random = np.random.default_rng(0).standard_normal((50, 3))
+    assert pearson(random, random[:, :2]) == pytest.approx(np.corrcoef(random.T)[:, :2])
