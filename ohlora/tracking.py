@@ -29,7 +29,7 @@ from ohlora.errors import ConfigError, MissingArtifactError
 from ohlora.utils import images
 from ohlora.utils.accounts import wandb_key_found, wandb_reachable
 from ohlora.utils.clock import Clock
-from ohlora.utils.files import append_row, read_rows, write_rows
+from ohlora.utils.files import append_row, artifacts_root, read_rows, write_rows
 
 CLOCK = "kimg"
 EXTREMES = ("watch/", "loss/validation", "loss/inner_", "pearson/", "spearman/", "mse/", "mae/", "iou/")
@@ -133,6 +133,8 @@ class RunLogger(Logger):
         tags: W&B tags, besides the world and the command.
         group: W&B group; None takes ``WANDB_RUN_GROUP`` of the environment, by which the runs of a pipeline can be
             grouped, and without it the world.
+        log_model: Whether what a run makes of networks and directions is kept on W&B as artifacts, together with what
+            it was made from. W&B takes no inputs of an offline run; then only the configuration names them.
     """
 
     def __init__(
@@ -144,12 +146,13 @@ class RunLogger(Logger):
         run_id: str | None = None,
         tags: list[str] | None = None,
         group: str | None = None,
+        log_model: bool = False,
     ) -> None:
         super().__init__()
         self.project, self.run_name, self.tags, self.group = project, name, tags, group
         found = _mode_said() or ("online" if wandb_key_found() else "offline")
         self.mode: Mode = found if mode == "auto" else mode
-        self.run_dir, self.run_id = run_dir, run_id or secrets.token_hex(4)
+        self.run_dir, self.run_id, self.log_model = run_dir, run_id or secrets.token_hex(4), log_model
         self._run: wandb.Run | None = None
         self._defined: set[str] = set()
         self._clock: Clock | None = None
@@ -222,6 +225,7 @@ class RunLogger(Logger):
             self._run.define_metric(CLOCK)
             self._run.define_metric("*", step_metric=CLOCK)
             self._run.config.update(dict(self._config), allow_val_change=True)  # type: ignore[no-untyped-call]
+            self._use_inputs(self._run)
             if self.mode == "offline":
                 here = Path(self._run.dir).parent  # each time a run goes on, it gets another folder
                 parts = sorted(here.parent.glob(f"offline-run-*-{self.run_id}"))
@@ -299,6 +303,34 @@ class RunLogger(Logger):
             data = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in cells]
             self.experiment.log({CLOCK: kimg, name: wandb.Table(columns=columns, data=data)})
 
+    @rank_zero_only
+    def alert(self, title: str, text: str) -> None:
+        """Warns of something: a message that W&B sends to whom the account says. The title has less than 64 letters."""
+        self.experiment.alert(title=title, text=text, level=wandb.AlertLevel.WARN)
+
+    @rank_zero_only
+    def keep_model(self, path: Path, about: Mapping[str, Any]) -> None:
+        """Keeps a file of a network or of directions as an artifact, if ``log_model`` asks for it.
+
+        Args:
+            path: The file, which is copied.
+            about: What is known of it: text, numbers, and mappings and lists of these.
+        """
+        if self.log_model and self.mode != "disabled":
+            run = self.experiment
+            run.log_artifact(_artifact(path, about), aliases=["latest", f"run-{run.id}"])
+
+    def _use_inputs(self, run: wandb.Run) -> None:
+        """Tells W&B what the run is made from, by content: the same file has the same digest wherever it was made."""
+        if not self.log_model or self.mode == "disabled":
+            return
+        made_from = [_artifact(path) for path in _networks_in(self._config)]
+        if self.mode == "online":
+            for artifact in made_from:
+                run.use_artifact(artifact)
+        digests = {artifact.name: artifact.digest for artifact in made_from}
+        run.config.update({"made_from": digests}, allow_val_change=True)  # type: ignore[no-untyped-call]
+
     def history(self, name: str) -> list[dict[str, float]]:
         """The moments of this run that have a metric, with all numbers noted at each."""
         path = Path(self.run_dir) / "metrics.csv" if self.run_dir is not None else None
@@ -337,3 +369,22 @@ class RunLogger(Logger):
             for name in (name for name, value in row.items() if value and name.startswith(EXTREMES)):
                 found.setdefault(name, []).append(float(row[name]))
         return {name: {"min": min(seen), "max": max(seen), "last": seen[-1]} for name, seen in found.items()}
+
+
+def _networks_in(config: Any) -> list[Path]:
+    """The files of networks and directions that a configuration names and that are there, each once."""
+    if isinstance(config, Mapping | list):
+        parts = config.values() if isinstance(config, Mapping) else config
+        return list(dict.fromkeys(path for part in parts for path in _networks_in(part)))
+    named = isinstance(config, str) and config.endswith(".safetensors") and Path(config).is_file()
+    return [Path(config)] if named else []
+
+
+def _artifact(path: Path, about: Mapping[str, Any] | None = None) -> wandb.Artifact:
+    """A file as an artifact, named after its place below the artifacts root, elsewhere after its folder."""
+    whole, root = path.resolve(), artifacts_root().resolve()
+    parts = whole.relative_to(root).parts if whole.is_relative_to(root) else whole.parts[-2:]
+    name = re.sub(r"[^\w.-]", "-", "-".join(parts).removesuffix(path.suffix), flags=re.ASCII)
+    artifact = wandb.Artifact(name, type="model", metadata=dict(about or {}))
+    artifact.add_file(str(path))
+    return artifact

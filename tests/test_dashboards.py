@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import torch
 import wandb
 import yaml
 
-from ohlora import tracking
+from ohlora import commandline, settings, tracking
+from ohlora.errors import ConfigError
 from ohlora.evaluation.scores import pearson
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.utils.files import read_rows
+from tests.conftest import CONF, ROOT
 from tests.test_cli import wandb_records
 from tests.toy_tables import brightness_table, options
 
@@ -186,3 +190,77 @@ def test_correlations_of_what_does_not_vary() -> None:
     assert table[1:, 1:] == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]))
     random = np.random.default_rng(0).standard_normal((50, 3))
     assert pearson(random, random[:, :2]) == pytest.approx(np.corrcoef(random.T)[:, :2])
+
+
+def test_models_are_kept_with_what_they_were_made_from_on_request(
+    tmp_path: Path, ohlora: Run, weights: tuple[Path, Path], image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))
+    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
+    given = {"generator": weights[0], "discriminator": weights[1], "kimg": 0.008}
+    words = options({f"model.init_args.{key}": value for key, value in given.items()})
+    words += ["--data.init_args.folder", str(image_folder), *OFFLINE]
+    assert ohlora("fit", "finetune", *words) == 0
+    assert not [record for record in told(tmp_path / "stage" / "runs" / "0001") if record.HasField("artifact")]
+
+    kept = ["--trainer.logger.init_args.log_model", "true"]
+    assert ohlora("fit", "finetune", *words, *kept) == 0
+    records = told(tmp_path / "stage" / "runs" / "0002")
+    made = {record.artifact.name: record.artifact for record in records if record.HasField("artifact")}
+    assert set(made) == {"stage-generator", "stage-discriminator"}
+    assert {artifact.type for artifact in made.values()} == {"model"}
+    about = json.loads(made["stage-generator"].metadata)
+    assert about["kind"] == "stylegan_generator" and about["provenance"]["images_seen"] == 8
+    config: dict[str, Any] = {}
+    for record in records:
+        config |= values(record.config.update)
+    assert set(config["made_from"]) == {"weights-generator", "weights-discriminator"}
+
+    # What was made is what the next run is made from. W&B takes inputs of online runs only.
+    used: list[wandb.Artifact] = []
+    monkeypatch.setattr(wandb.Run, "use_artifact", lambda _, artifact: used.append(artifact))
+    monkeypatch.setattr(tracking, "wandb_reachable", lambda: True)
+    begin = wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **settings: begin(**settings | {"mode": "offline"}))
+    stage = tmp_path / "stage"
+    words += options(
+        {
+            "model.init_args.generator": stage / "generator.safetensors",
+            "model.init_args.discriminator": stage / "discriminator.safetensors",
+        }
+    )
+    words += ["--trainer.logger.init_args.mode", "online"]
+    assert ohlora("fit", "finetune", *words, *kept, stage_dir=tmp_path / "next") == 0
+    assert {artifact.name: artifact.digest for artifact in used} == {
+        name: artifact.digest for name, artifact in made.items()
+    }
+
+
+def test_the_console_is_kept(tmp_path: Path) -> None:
+    words = ["fit", "--config", str(CONF / "pretrain.yaml"), "--trainer.default_root_dir", str(tmp_path / "stage")]
+    words += ["--model.init_args.kimg", "0.008", *OFFLINE]
+    done = subprocess.run([sys.executable, "-m", "ohlora", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    records = told(tmp_path / "stage" / "runs" / "0001")
+    printed = "".join(record.output_raw.line for record in records if record.HasField("output_raw"))
+    (last,) = (line for line in done.stdout.splitlines() if line.startswith("wrote "))
+    assert last in printed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_a_sweep_tries_are_settings(path: Path) -> None:
+    sweep = yaml.safe_load(path.read_text())
+    before, after = sweep["command"][:4], sweep["command"][4:]
+    assert before == ["${env}", "python", "-m", "ohlora"] and after[-1] == "${args}"
+    parameters: dict[str, Any] = sweep["parameters"]
+    for end in (0, -1):
+        tried = [
+            f"--{name}={(how['values'] if 'values' in how else (how['min'], how['max']))[end]}"
+            for name, how in parameters.items()
+        ]
+        words, world = commandline.expanded([*after[:-1], *tried])
+        assert world.name == "toy"
+        said = settings.check(words)
+        assert said["model"]["init_args"]["r1_gamma"] is not None
+    with pytest.raises(ConfigError, match="no such setting"):
+        settings.check([*words, "--model.init_args.r1_gama=3"])
