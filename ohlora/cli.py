@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -22,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ohlora import commandline, outcomes, renamed, tracking, worlds
 from ohlora.callbacks.checkpoint import ImagesSeenCheckpoint, read_checkpoint
+from ohlora.callbacks.grids import SampleGrid
 from ohlora.callbacks.progress import Progress
 from ohlora.callbacks.stopping import Stopping
 from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
@@ -229,13 +231,15 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Adds what each run has: the line of progress, the way signals are heard, and a logger for the run's folder.
 
-        The line of progress is left out where it is off or the user chose another; it hears of each step first.
+        The line of progress is left out where it is off or the user chose another; it hears of each step first. Grids
+        hear of it last: they tell what was measured.
         """
         settings = self._get(self.config_init, "trainer")
         callbacks = settings.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
         shown = settings.get("enable_progress_bar") is not False and not chosen
+        callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, SampleGrid))
         kwargs["callbacks"] = [Stopping(), *([Progress()] if shown else []), *callbacks]
         trainer = super().instantiate_trainer(**kwargs)
         if settings.get("strategy") == "auto" and trainer.world_size > 1:
@@ -312,21 +316,22 @@ class CLI(LightningCLI):
             self.locks.append(Lock(stage.output))
         run = of_checkpoint or tracking.new_run(root)
         self.locks.append(Lock(run))
+        told = self._parser(command).dump(self.config[command], skip_unset=False, skip_link_targets=False)
         for logger in tracking.run_loggers(self.trainer):
             logger.run_dir = str(run)
+            logger.describe(Path(self.world).stem, command, yaml.safe_load(told))
             if fitting and of_checkpoint is not None and self.content.get("wandb_run_id") is not None:
                 logger.run_id = self.content["wandb_run_id"]
         if not self.finishing:
-            self._save_config(run / "config.yaml", command)
+            self._save_config(run / "config.yaml", told)
 
-    def _save_config(self, path: Path, command: str) -> None:
+    def _save_config(self, path: Path, told: str) -> None:
         """Saves the resolved configuration; a resumed run keeps the earlier ones beside it."""
         if path.is_file():
             earlier = len(list(path.parent.glob("config.*.yaml")))
             path.rename(path.with_name(f"config.{earlier + 1}.yaml"))
-        text = self._parser(command).dump(self.config[command], skip_unset=False, skip_link_targets=False)
         with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(told, encoding="utf-8")
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs the command; says how to go on if a signal stops it."""

@@ -58,8 +58,13 @@ class Rule:
         """Evaluates the condition element by element: values of any shape in, booleans of that shape out."""
         return np.asarray(COMPARISONS[self.comparison](values, self.limit))
 
+    @property
+    def condition(self) -> str:
+        """The condition without the attribute, such as ``>= 0.92``."""
+        return f"{self.comparison} {self.limit:g}"
+
     def __str__(self) -> str:
-        return f"{self.attribute} {self.comparison} {self.limit:g}"
+        return f"{self.attribute} {self.condition}"
 
 
 def all_hold(rules: Iterable[Rule], scores: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -84,7 +84,15 @@ def sections_of(vocabulary: Vocabulary) -> dict[str, tuple[Panel, ...]]:
             Panel("correlation of strength and score", tuple(f"test/{name}_corr_mean" for name in expressions), "bars"),
             Panel("share of latents that pass", ("test/passed_ratio",), "bars"),
             Panel("leakage to other attributes", tuple(f"test/{name}_leakage_mean" for name in expressions), "bars"),
-            Panel("correlations", ("correlations", "score_correlations"), "pictures"),
+            Panel("correlations of strength and score, over latents", ("correlations",), "pictures"),
+            Panel("what each edit does to each attribute", ("edit_correlations", "edit_slopes"), "pictures"),
+        ),
+        "Attributes": (
+            Panel("how attributes go together", ("score_correlations",), "pictures"),
+            Panel("how labels and attributes go together", ("label_correlations",), "pictures"),
+            Panel("scores of images", ("score_histograms", "best_and_worst"), "pictures"),
+            Panel("share of images that fit the concept", ("passed_ratio",), "bars"),
+            Panel("images that pass each rule", tuple(f"passed/{name}" for name in filters), "bars"),
         ),
     }
 

@@ -91,6 +91,8 @@ def test_any_other_documented_command_is_one(command: Command, tmp_path: Path, m
             assert done.value.code == 0 and command.needs
         case ["git", "clone", *_] | ["cd", *_] | ["wandb", "login" | "sync", *_] | [".", ".venv/bin/activate"]:
             pass
+        case ["wandb", "sweep", file]:
+            assert (ROOT / file).is_file()
         case ["python", "label.py"] if command.page == "add_an_attribute.md":
             assert 'title="label.py"' in (ROOT / "docs" / command.page).read_text()
         case [".venv/bin/pre-commit", "install"]:

@@ -13,7 +13,7 @@ from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError
 from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_images
-from ohlora.tracking import run_loggers
+from ohlora.tracking import CLOCK, RunLogger, run_loggers
 from ohlora.utils import checks, images, signals
 from ohlora.utils.clock import crossed, images_seen
 
@@ -26,11 +26,13 @@ class Averaging(Protocol):
         data: The training images.
         G_ema: The averaged generator.
         headlines: What the stage says at the end, filled in by a callback.
+        kimg: Length of the training, in thousands of images.
     """
 
     data: ImageDataModule
     G_ema: Generator
     headlines: Sequence[str]
+    kimg: float
 
     @property
     def from_scratch(self) -> bool:
@@ -101,11 +103,23 @@ class LooksAtGenerator(L.Callback):
         self.looked = images_seen(stage)
 
 
+PICTURES = 16
+"""Pictures of a training after the first, if it is not so long that they would be too far apart."""
+FARTHEST = 50.0
+"""Largest interval between pictures in thousands of images, where none is given."""
+CAPTIONED = ("concept_rate", "diversity", "spread_mean", "spread_min")
+"""What a caption tells of what a watch has measured."""
+
+
 class SampleGrid(LooksAtGenerator):
     """Pictures of fixed latents before the first step, every so many kimg and at the end, beside a grid of reals.
 
+    On W&B each has a caption: the moment, and what a watch has measured last. The command line lets grids look after
+    all other callbacks, so that this is of the same moment where both look.
+
     Args:
-        every_kimg: Interval in thousands of images; 0 draws at start and end only.
+        every_kimg: Interval in thousands of images; 0 draws at start and end only, None takes a sixteenth of the
+            training, and at most 50.
         rows: Rows of the grid.
         columns: Columns of the grid.
         seed: Seed of the fixed latents and labels.
@@ -113,12 +127,19 @@ class SampleGrid(LooksAtGenerator):
     """
 
     def __init__(
-        self, every_kimg: float = 10.0, rows: int = 6, columns: int = 10, seed: int = 0, batch_size: int = 16
+        self, every_kimg: float | None = None, rows: int = 6, columns: int = 10, seed: int = 0, batch_size: int = 16
     ) -> None:
-        super().__init__(every_kimg)
+        super().__init__(every_kimg or 0.0)
+        self.by_length = every_kimg is None
         checks.at_least(1, rows=rows, columns=columns, batch_size=batch_size)
         checks.seeds(seed=seed)
         self.rows, self.columns, self.seed, self.batch_size = rows, columns, seed, batch_size
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Fits the interval to the length of the training, then looks at untouched weights."""
+        if self.by_length and isinstance(pl_module, Averaging):
+            self.every_kimg = min(pl_module.kimg / PICTURES, FARTHEST)
+        super().on_train_start(trainer, pl_module)
 
     def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:
         """Draws the fakes and, before the first step, the reals."""
@@ -133,4 +154,16 @@ class SampleGrid(LooksAtGenerator):
     def _record(self, trainer: L.Trainer, name: str, pictures: np.ndarray) -> None:
         sheet = images.enlarge(images.grid(pictures, self.columns))
         for logger in run_loggers(trainer):
-            logger.record({name: sheet})
+            logger.record({name: sheet}, captions={name: caption(logger)})
+
+
+def caption(logger: RunLogger) -> str:
+    """The moment, and what a watch has measured last, with its own moment where that is another."""
+    told = f"{logger.kimg:.6g} kimg"
+    rows = logger.history("watch/diversity")
+    if not rows:
+        return told
+    found = ((name, rows[-1].get(f"watch/{name}")) for name in CAPTIONED)
+    measured = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found if value is not None)
+    when = rows[-1][CLOCK]
+    return f"{told}: {measured}" if when == logger.kimg else f"{told}; at {when:.6g} kimg: {measured}"

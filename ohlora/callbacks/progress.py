@@ -64,6 +64,7 @@ class Progress(ProgressBar):
             expand=True,
             transient=True,
             speed_estimate_period=300,
+            refresh_per_second=2,  # W&B keeps what is written to the terminal
         )
         self._begun = total > 0
         self._main: TaskID = self._bar.add_task(what, total=_known(total), rest="", visible=self._begun)

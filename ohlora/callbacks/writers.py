@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ohlora.errors import NonFiniteError
 from ohlora.formats import network_files
-from ohlora.tracking import run_folder
+from ohlora.tracking import run_folder, run_loggers
 from ohlora.utils import images
 from ohlora.utils.files import replacing
 from ohlora.utils.ranks import gathered
@@ -128,6 +128,7 @@ def save_product(trainer: L.Trainer, file: str, network: nn.Module, provenance: 
     stage = Path(trainer.default_root_dir)
     for folder in dict.fromkeys([stage, run_folder(trainer)]):
         save_in_run(trainer, file, network, provenance, folder)
+    keep_model(trainer, stage / file, network_files.read_metadata(stage / file))
     return stage / file
 
 
@@ -145,6 +146,13 @@ def promoted(trainer: L.Trainer, file: str) -> None:
     if source.is_file() and source != target:
         with replacing(target) as part:
             shutil.copyfile(source, part)
+        keep_model(trainer, target, network_files.read_metadata(target))
+
+
+def keep_model(trainer: L.Trainer, path: Path, about: Mapping[str, Any]) -> None:
+    """Keeps a product on W&B, with what is known of it, where that is asked for."""
+    for logger in run_loggers(trainer):
+        logger.keep_model(path, about)
 
 
 def _measured(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Channels(StyleSpaceFinder):
         start = self.codes(generator, "search", self.latents)
         low, high = ends(self.targets, source)
         scores, found = score_gradients(generator, network, start, places, source.batch_size)
+        notes.add_scores(network.outputs, scores.cpu().numpy())
         deviations = checked(scores[:, places].double().std(dim=0, correction=0))[:, None]
         mean = found.double().mean(dim=0) / deviations
         total = torch.zeros_like(mean)

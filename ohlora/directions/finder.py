@@ -17,6 +17,7 @@ from ohlora.attributes import vocabulary
 from ohlora.directions.edits import Directions
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
+from ohlora.evaluation.scores import score_correlations
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
@@ -76,6 +77,12 @@ class Notes:
     metrics: dict[str, float] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
+
+    def add_scores(self, outputs: Sequence[str], scores: np.ndarray) -> None:
+        """Shows how the attributes that a search learns from go together: names of K outputs, and scores, N×K."""
+        pictures, tables = score_correlations(dict(zip(outputs, scores.T, strict=True)))
+        self.pictures |= pictures
+        self.tables |= tables
 
 
 class Finder(ABC):

@@ -59,7 +59,7 @@ class Jacobian(Finder):
         held = held_names(self.targets, self.hold, network.outputs)
         groups, targets = self.groups(source), range(len(self.targets))
         covariance = covariance_of(self._codes(generator, "covariance", self.covariance_count))
-        gradients, deviations = self._gradients(source, groups, held, covariance)
+        gradients, deviations = self._gradients(source, groups, held, covariance, notes)
         self._show(gradients, covariance, held, notes)
 
         def steps_of(chosen: layers.Range | None) -> Tensor:
@@ -89,7 +89,9 @@ class Jacobian(Finder):
         latents = (counted_latents(generator, self.seed, part.tolist(), f"{stream}/") for part in parts)
         return torch.cat([generator.map(*part).values for part in latents])
 
-    def _gradients(self, source: Source, groups: Groups, held: list[str], covariance: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(
+        self, source: Source, groups: Groups, held: list[str], covariance: Tensor, notes: Notes
+    ) -> tuple[Tensor, Tensor]:
         """Mean gradients in standard deviations of the scores, G×K×L×D, and those deviations, (K,)."""
         generator, network = source.networks
         places = [network.outputs.index(name) for name in held]
@@ -97,6 +99,7 @@ class Jacobian(Finder):
         codes = start.in_space(Space.W_BY_LAYER, generator.num_ws)
         low, high = ends(self.targets, source)
         scores, found = score_gradients(generator, network, codes, places, source.batch_size)
+        notes.add_scores(network.outputs, scores.cpu().numpy())
         group = torch.from_numpy(groups.assign(network.outputs, scores.cpu().numpy())).to(found.device)
         weights = torch.nn.functional.one_hot(group, len(groups.names)).double()
         counts = weights.sum(dim=0)

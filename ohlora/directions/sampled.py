@@ -131,6 +131,7 @@ class SampleFinder(Finder):
         samples, groups = source.samples, self.groups(source)
         assert samples is not None  # asked for by ``needs``
         held_names(self.targets, (), samples.outputs)  # refuses targets without a score
+        notes.add_scores(samples.outputs, samples.scores)
         group = groups.assign(samples.outputs, samples.scores)
         codes, scores = samples.codes.values, samples.scores
         deviations = torch.from_numpy(scores).double().std(dim=0, correction=0)

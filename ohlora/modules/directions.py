@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ohlora.callbacks.writers import keep_model
 from ohlora.characters.reports import DIRECTIONS
 from ohlora.datamodules.samples import Samples
 from ohlora.directions.edits import Directions
@@ -91,6 +92,9 @@ class DirectionSearch(Stage[Samples]):
         reason = self.partial()
         path = (self.output if reason is None else run_folder(self.trainer)) / DIRECTIONS
         direction_files.save_directions(found, path)
+        if reason is None:
+            about = {"method": found.method, "attributes": list(found.attributes), "provenance": dict(found.provenance)}
+            keep_model(self.trainer, path, about)
         pictures, tables = cosines(found)
         for logger in self.loggers:
             logger.log_metrics(notes.metrics)

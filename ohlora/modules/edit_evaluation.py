@@ -23,6 +23,7 @@ from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import EditReport, correlations, passes, slopes, summary
+from ohlora.evaluation.scores import score_correlations
 from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import direction_files, network_files
@@ -166,6 +167,7 @@ class EditEvaluation(Stage[CountedLatents]):
             self.read = Scores(readable)
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
+        self._followed: list[Tensor] = []
         self._tested_steps: list[tuple[int, Tensor]] = []
 
     def _limits(self) -> dict[str, float]:
@@ -196,6 +198,7 @@ class EditEvaluation(Stage[CountedLatents]):
         of_parts = tracked(parts, "the judge's scale")
         seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in of_parts]
         scores = torch.cat(gathered(seen)).double()
+        self._seen = dict(zip(self.judge.outputs, scores.numpy().T, strict=True))
         self.scale = (scores.mean(dim=0).to(self.device), scores.std(dim=0, correction=0).to(self.device))
         for _ in range(2 if self.calibrate else 0):
             self._calibrate()
@@ -255,6 +258,7 @@ class EditEvaluation(Stage[CountedLatents]):
         if steps is not None:  # a character needs what was tested
             self._tested_steps += zip(batch, steps.values.float().cpu(), strict=True)
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
+        self._followed.append(correlations(self.strengths.double(), judged).cpu())
         if batch[-1] < self.closer_count:
             if self.discriminator is not None and len(batch) == self.data.batch_size:  # groups must be whole
                 self._compare_realism(self.discriminator, latents, codes)
@@ -296,16 +300,18 @@ class EditEvaluation(Stage[CountedLatents]):
             means = torch.cat(gathered(self._parsed)).nanmean(dim=0)
             read = zip(self.edited, means.tolist(), strict=True)
             extra |= {f"{name}_parsed_corr_mean": v for name, v in read if name in self.read.names}
-        steps = dict(gathered(self._tested_steps))
+        steps, followed = dict(gathered(self._tested_steps)), torch.cat(gathered(self._followed)).mean(dim=0)
         if self.trainer.is_global_zero:
             reason, output = self.partial(), self.output
             if reason is not None:
                 self.say_partial(reason)
                 self.output = run_folder(self.trainer)
-            self._report(rows, extra, steps)
+            self._report(rows, extra, steps, followed.numpy())
             self.output = output
 
-    def _report(self, rows: list[dict[str, float]], extra: dict[str, float], steps: dict[int, Tensor]) -> None:
+    def _report(
+        self, rows: list[dict[str, float]], extra: dict[str, float], steps: dict[int, Tensor], followed: np.ndarray
+    ) -> None:
         edited, names = self.edited, self.groups.names
         statistics = summary(rows, edited, self.judge.outputs, self.limits) | extra
         results = []
@@ -337,9 +343,12 @@ class EditEvaluation(Stage[CountedLatents]):
         about["meanings"], motions = vocabulary().described(edited)
         about["motions"] = {name: asdict(motion) for name, motion in motions.items()}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
+        pictures, tables = self._heat_maps(statistics, followed)
         by_name = {name: np.array([row[f"{name}_corr"] for row in rows]) for name in edited}
-        pictures = {"correlations": figures.histograms(by_name, self.limits, "correlation of strength and score")}
-        tables: dict[str, Any] = {"test_result": results, "sheets": self._sheets(results, latents, group)}
+        shares = {name: f"{statistics[f'{name}_passed_ratio']:.0%} pass" for name in edited}
+        label = "correlation of strength and score"
+        pictures["correlations"] = figures.histograms(by_name, self.limits, shares, label, (0, 1))
+        tables |= {"test_result": results, "edits": self._sheets(results, latents, group)}
         for logger in self.loggers:
             logger.log_metrics({f"test/{key}": float(value) for key, value in rounded.items()})
         self.show(pictures, tables)
@@ -349,9 +358,30 @@ class EditEvaluation(Stage[CountedLatents]):
             f"{self.output / RESULTS}"
         )
 
+    def _heat_maps(
+        self, statistics: Mapping[str, float], followed: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """How attributes go together over unedited images, and what each edit does to each of them.
+
+        Args:
+            statistics: Means over the tested latents.
+            followed: Mean correlation of each strength with each score, P×K.
+        """
+        outputs = self.judge.outputs
+        pictures, tables = score_correlations(self._seen)
+        slopes_of = [[statistics[f"slope_{name}_{other}_mean"] for other in outputs] for name in self.edited]
+        shown = {
+            "edit_correlations": (followed, "mean correlation of strength and score"),
+            "edit_slopes": (np.array(slopes_of), "standard deviations per unit of strength"),
+        }
+        for name, (values, title) in shown.items():
+            pictures[name] = figures.heat_map(values, self.edited, outputs, title)
+            tables[name] = figures.named_rows(values, self.edited, outputs, "edit")
+        return pictures, tables
+
     @torch.no_grad()
     def _sheets(self, results: list[dict[str, Any]], latents: Latents, group: Tensor) -> list[dict[str, Any]]:
-        """Sheets of the best, middle and worst latents, by the lowest of a latent's correlations."""
+        """Sheets of the best, middle and worst latents, by the lowest of a latent's correlations, with numbers."""
         edited = self.edited
         order = sorted(range(len(results)), key=lambda k: -min(results[k][f"{name}_corr"] for name in edited))
         count = min(self.sheets, max(1, len(order) // 3))
@@ -368,7 +398,8 @@ class EditEvaluation(Stage[CountedLatents]):
             lines = [title, *("   ".join(measured[k : k + 3]) for k in range(0, len(measured), 3))]
             sheet = self._sheet(self._pictures(codes.flat()), lines)
             images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
-            shown.append({"which": what, "sheet": sheet, **row})
+            about = {"sheet": sheet, "which": what, "case": row["case"], "group": row["group_name"]}
+            shown.append(about | {"passed": row["passed"]} | {f"{n}_corr": row[f"{n}_corr"] for n in edited})
         return shown
 
     def _sheet(self, pictures: np.ndarray, lines: list[str]) -> np.ndarray:

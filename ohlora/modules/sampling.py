@@ -16,12 +16,13 @@ from torch import Tensor
 from ohlora.callbacks.writers import ImageWriter, ShardWriter
 from ohlora.datamodules.latents import Latents, pieces
 from ohlora.errors import ConfigError
+from ohlora.evaluation.scores import score_correlations
 from ohlora.formats import network_files, sample_files, tensor_files
 from ohlora.modules.base import Stage
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import NoiseMode
 from ohlora.networks.sampling import counted_images, counted_latents
-from ohlora.utils import checks, counted, figures, images
+from ohlora.utils import checks, counted, images
 from ohlora.utils.files import read_json, read_rows, write_json, write_rows
 
 SETTINGS = "settings.json"
@@ -325,12 +326,10 @@ class Sample(_Sampling):
         write_json(path, statistics)
         shown = range(min(count, PREVIEW))
         made, _ = counted_images(self.generator, self.seed, shown, 10, self.noise_mode, stream="")
-        table = np.corrcoef(scores.T)
         by_statistic = {what: statistics[what] for what in ("mean", "median", "std")}
         metrics = {f"{what}/{name}": v for what, values in by_statistic.items() for name, v in values.items()}
         sheet = images.enlarge(images.grid(images.to_uint8(made), 10))
-        heat = figures.heat_map(table, names, names, "correlation of scores")
-        rows = {"score_correlations": figures.named_rows(table, names, names)}
-        self.show({"samples": sheet, "score_correlations": heat}, rows)
+        pictures, tables = score_correlations(dict(zip(names, scores.T, strict=True)))
+        self.show({"samples": sheet} | pictures, tables)
         self.log_at_end({"samples": float(count), **metrics})
         print(f"{count} samples in {self.output}; medians of the first {considered} in {sample_files.MEDIANS}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,15 +18,22 @@ from ohlora.callbacks.writers import Scores, TableWriter
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.images import ImageFileDataset, Images
 from ohlora.datamodules.scores import NORMALIZATION, read_normalization
-from ohlora.errors import ConfigError, DataError
+from ohlora.errors import ConfigError, DataError, NonFiniteError
+from ohlora.evaluation.scores import score_correlations
 from ohlora.faces.measuring import Scores as Measured
 from ohlora.faces.parsing import load_parser
 from ohlora.faces.scoring import Normalization
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage
+from ohlora.rules import Rule, all_hold, concept
 from ohlora.tracking import run_folder
-from ohlora.utils import images
+from ohlora.utils import figures, images
 from ohlora.utils.files import write_json, write_rows
+
+EXTREMES = 10
+"""Images shown with the highest, and with the lowest score of an attribute."""
+THUMBNAIL = 96
+"""Longest side of one of them, in pixels."""
 
 
 def write_scores(path: Path, data: ImageFileDataset, scores: dict[int, Scores]) -> None:
@@ -55,6 +64,46 @@ class ImageScores(Stage[Images]):
             folder = run_folder(self.trainer)
             self.write(scores, folder / self.output.name if self.output.suffix else folder)
             self.say_partial(reason)
+        self.show_scores(scores)
+
+    def show_scores(self, scores: dict[int, Scores]) -> None:
+        """Shows what was measured, as it was measured, by place in the data: how it is spread, and extreme images.
+
+        Where the world declares a concept, also how many images pass.
+        """
+        places = list(scores)
+        named = {name: np.array([row[name] for row in scores.values()]) for name in scores[places[0]]}
+        rules = [rule for rule in concept() if rule.attribute in named]
+        metrics: dict[str, float] = {"images": len(places)}
+        for name, values in named.items():
+            metrics |= {f"mean/{name}": float(values.mean()), f"std/{name}": float(values.std())}
+        passing = {rule.attribute: int(rule.holds(named[rule.attribute]).sum()) for rule in rules}
+        metrics |= {f"passed/{name}": count for name, count in passing.items()}
+        if rules:
+            metrics["passed"] = int(all_hold(rules, named).sum())
+            metrics["passed_ratio"] = metrics["passed"] / len(places)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics)
+        pictures, tables = score_correlations(named)
+        limits = {rule.attribute: rule.limit for rule in rules}
+        shares = {rule.attribute: f"{passing[rule.attribute]} of {len(places)} {rule.condition}" for rule in rules}
+        pictures["score_histograms"] = figures.histograms(named, limits, shares, "score")
+        pictures["best_and_worst"] = self._best_and_worst(places, named, rules)
+        self.show(pictures, tables)
+
+    def _best_and_worst(self, places: list[int], named: dict[str, np.ndarray], rules: list[Rule]) -> np.ndarray:
+        """The images with the highest and the lowest scores, the best of a rule first: two rows per attribute."""
+        falling = {rule.attribute for rule in rules if rule.comparison.startswith("<")}
+        ruled = {rule.attribute for rule in rules}
+        shown: dict[str, np.ndarray] = {}
+        for name, values in named.items():
+            order = np.argsort(-values, kind="stable")[:: -1 if name in falling else 1]
+            words = ("best", "worst") if name in ruled else ("highest", "lowest")
+            for word, chosen in zip(words, (order[:EXTREMES], order[::-1][:EXTREMES]), strict=True):
+                made = np.stack([self.data.train_set[places[k]]["image"] for k in chosen])
+                told = f"{name}, {word}: {values[chosen[0]]:.3g} … {values[chosen[-1]]:.3g}"
+                shown[told] = images.enlarge(images.shrink(made, THUMBNAIL), THUMBNAIL)
+        return figures.strips(shown)
 
     def write(self, scores: dict[int, Scores], output: Path) -> None:
         """Writes the scores of images, by place in the data, to a table or folder."""
@@ -103,7 +152,17 @@ class AttributeScores(ImageScores):
         return dict(zip(batch["index"], rows, strict=True))
 
     def write(self, scores: dict[int, Scores], output: Path) -> None:
-        """Writes the table."""
+        """Writes the table.
+
+        Raises:
+            NonFiniteError: If a score is not finite.
+        """
+        for place, row in scores.items():
+            if bad := [name for name, value in row.items() if not math.isfinite(value)]:
+                raise NonFiniteError(
+                    f"{self.data.train_set.paths[place]}: the score of {', '.join(bad)} is not finite; look at the "
+                    "network that scores, or at trainer.precision"
+                )
         write_scores(output, self.data.train_set, scores)
         print(f"{len(scores)} images scored for {', '.join(self.outputs)}: {output}")
 

@@ -66,7 +66,7 @@ def heat_map(
     """A matrix of R named rows and C named columns as coloured cells with their values.
 
     Args:
-        values: R×C.
+        values: R×C; what is NaN is left white.
         rows: Names of the R rows.
         columns: Names of the C columns.
         title: Title of the figure.
@@ -81,7 +81,8 @@ def heat_map(
     middle, reach = (limits[0] + limits[1]) / 2, (limits[1] - limits[0]) / 2
     for r, c in np.ndindex(*values.shape):
         colour = "white" if abs(values[r, c] - middle) > 0.6 * reach else "black"
-        axes.text(c, r, f"{values[r, c]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        told = "–" if np.isnan(values[r, c]) else f"{values[r, c]:.2f}"
+        axes.text(c, r, told, ha="center", va="center", fontsize=7, color=colour)
     return rendered(figure)
 
 
@@ -118,21 +119,33 @@ def named_rows(
     return [{key: name, **dict(zip(columns, row, strict=True))} for name, row in named]
 
 
-def histograms(values: Mapping[str, np.ndarray], limits: Mapping[str, float], title: str) -> np.ndarray:
-    """Plots one histogram per name, with a vertical line at its limit.
+def histograms(
+    values: Mapping[str, np.ndarray],
+    limits: Mapping[str, float],
+    notes: Mapping[str, str],
+    label: str,
+    ends: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Plots one histogram per name, four in a row.
 
     Args:
-        values: Name → N values, at most 1.
-        limits: Name → limit; the title states the share of values that reach it.
-        title: Label of the horizontal axes.
+        values: Name → one or more finite values.
+        limits: Name → where a vertical line stands, for those that have one.
+        notes: Name → what its title says besides the mean, likewise.
+        label: Label of the horizontal axes.
+        ends: What every horizontal axis reaches at least; None shows the values' own range.
     """
-    figure = Figure(figsize=(4 * len(values), 3), layout="constrained")
+    columns = min(4, len(values))
+    rows = -(-len(values) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     for k, (name, numbers) in enumerate(values.items()):
-        axes = figure.add_subplot(1, len(values), k + 1)
-        axes.hist(numbers, bins=np.linspace(min(0.0, float(numbers.min())), 1, 51).tolist())
-        axes.axvline(limits[name], color="tab:red", linewidth=1)
-        share = float((numbers >= limits[name]).mean())
-        axes.set(title=f"{name}: mean {numbers.mean():.3f}, {share:.0%} pass", xlabel=title)
+        axes = figure.add_subplot(rows, columns, k + 1)
+        seen = [*(ends or ()), float(numbers.min()), float(numbers.max())]
+        axes.hist(numbers, bins=np.histogram_bin_edges(seen, 50).tolist())
+        if name in limits:
+            axes.axvline(limits[name], color="tab:red", linewidth=1)
+        told = f"{name}: mean {numbers.mean():.3f}"
+        axes.set(title=f"{told}, {notes[name]}" if name in notes else told, xlabel=label)
     return rendered(figure)
 
 

@@ -136,6 +136,15 @@ def enlarge(pictures: np.ndarray, shortest: int = 512) -> np.ndarray:
     return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
+def shrink(pictures: np.ndarray, longest: int) -> np.ndarray:
+    """Shrinks pictures, N×H×W×3 uint8, by averaging pixels.
+
+    The factor is the smallest integer by which no side is longer than ``longest`` pixels.
+    """
+    factor = -(-max(pictures.shape[1:3]) // longest)
+    return np.stack([np.asarray(Image.fromarray(picture).reduce(factor)) for picture in pictures])
+
+
 def images_in(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[Path], dict[Path, str]]:
     """Lists the image files of a folder and its subfolders, links to folders included.
 

@@ -105,7 +105,7 @@ def test_the_evaluation_of_edits(tmp_path: Path, weights: tuple[Path, Path], tes
     assert [path.name.split("_")[0] for path in sheets] == ["best", "middle", "worst"]
     with Image.open(sheets[0]) as sheet:
         assert sheet.width > 2 * 5 * 16 * 4
-    assert len(read_rows(tmp_path / "found-stage" / "runs" / "0001" / "sheets.csv")) == 3
+    assert len(read_rows(tmp_path / "found-stage" / "runs" / "0001" / "edits.csv")) == 3
 
 
 def test_batches_do_not_matter(tmp_path: Path, tested: Run) -> None:
