@@ -307,7 +307,7 @@ class RunLogger(Logger):
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
         """Warns of something: a message that W&B sends to whom the account says. The title has less than 64 letters."""
-        self.experiment.alert(title=title, text=text, level=wandb.AlertLevel.WARN)
+        self.experiment.alert(title=title, text=text, level="WARN")
 
     @rank_zero_only
     def keep_model(self, path: Path, about: Mapping[str, Any]) -> None:
