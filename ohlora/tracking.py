@@ -283,8 +283,9 @@ class RunLogger(Logger):
 
         Args:
             pictures: Name → H×W×3 uint8; saved as ``pictures/<name>-<images seen>.png``.
-            tables: Name → rows; saved as ``<name>.csv``, where a later moment's replaces an earlier one's. A picture
-                (H×W×3 uint8) in a row is shown in W&B's table and left out of the file.
+            tables: Name → rows; saved as ``<name>.csv``, where a later moment's replaces an earlier one's, and called
+                ``tables/<name>`` on W&B, where pictures have names of their own. A picture (H×W×3 uint8) in a row is
+                shown in W&B's table and left out of the file.
             captions: Name of a picture → what W&B shows below it; by default the moment, where images have been seen.
         """
         kimg = self.kimg
@@ -301,12 +302,12 @@ class RunLogger(Logger):
             columns: list[str | int] = list(rows[0])
             cells = [[row[str(column)] for column in columns] for row in rows]
             data = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in cells]
-            self.experiment.log({CLOCK: kimg, name: wandb.Table(columns=columns, data=data)})
+            self.experiment.log({CLOCK: kimg, f"tables/{name}": wandb.Table(columns=columns, data=data)})
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
         """Warns of something: a message that W&B sends to whom the account says. The title has less than 64 letters."""
-        self.experiment.alert(title=title, text=text, level=wandb.AlertLevel.WARN)
+        self.experiment.alert(title=title, text=text, level="WARN")
 
     @rank_zero_only
     def keep_model(self, path: Path, about: Mapping[str, Any]) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ohlora import pipeline
 from ohlora.errors import FormatError
-from ohlora.evaluation.features import Penultimate, label_correlations, mean_pairwise_distance
+from ohlora.evaluation.features import Penultimate, mean_pairwise_distance
+from ohlora.evaluation.scores import pearson
 from ohlora.formats import network_files
 from ohlora.networks.sampling import BATCH, batched, counted_images, scored
 from ohlora.pipeline import require
@@ -88,7 +89,7 @@ def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what
         )
     scores = scored(judge.network, pictures)
     names = TOY.names("label")
-    table = label_correlations(labels, np.stack([scores[name] for name in names], axis=1))
+    table = pearson(labels.numpy(), np.stack([scores[name] for name in names], axis=1))
     mean = float(np.mean([table[names.index(name), names.index(name)] for name in TOY.names("expression")]))
     return f"{what}: label-to-property correlation, mean of eyes, mouth, pose", target, mean
 

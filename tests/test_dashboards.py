@@ -24,7 +24,7 @@ from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.utils.files import read_rows
 from tests.conftest import CONF, ROOT
 from tests.test_cli import wandb_records
-from tests.toy_tables import brightness_table, options
+from tests.toy_tables import brightness_table, options, watching
 
 Run = Callable[..., int]
 
@@ -110,7 +110,7 @@ def pictures(records: list[Any]) -> set[str]:
 
 def columns(run_dir: Path, name: str) -> list[str]:
     """Columns of a table, from the file that W&B keeps of it."""
-    (file,) = (run_dir / "wandb").glob(f"offline-run-*/files/media/table/{name}_*.table.json")
+    (file,) = (run_dir / "wandb").glob(f"offline-run-*/files/media/table/tables/{name}_*.table.json")
     return [str(column) for column in json.loads(file.read_text())["columns"]]
 
 
@@ -169,7 +169,12 @@ def test_search_and_evaluation_show_what_goes_together(
     assert ohlora("test", "evaluation", *words, *small, *OFFLINE, stage_dir=tmp_path / "test") == 0
     search, test = (tmp_path / name / "runs" / "0001" for name in ("search", "test"))
     assert {"score_correlations", "layers_of_attributes"} <= pictures(told(search))
-    assert {"score_correlations", "edit_correlations", "edit_slopes", "correlations"} <= pictures(told(test))
+    records = told(test)
+    assert {"score_correlations", "edit_correlations", "edit_slopes", "correlations"} <= pictures(records)
+    kinds: dict[str, set[str]] = {}
+    for key, kind in (item for row in history(records) for item in row.items() if item[0].endswith("/_type")):
+        kinds.setdefault(key, set()).add(kind)
+    assert all(len(found) == 1 for found in kinds.values()), "a panel shows a name's pictures or tables, not both"
     assert columns(test, "edits") == [
         "sheet", "which", "case", "group", "passed", "eyes_corr", "mouth_corr", "pose_corr",
     ]  # fmt: skip
@@ -189,7 +194,7 @@ def test_correlations_of_what_does_not_vary() -> None:
     assert np.isnan(table[0]).all() and np.isnan(table[:, 0]).all()
     assert table[1:, 1:] == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]))
     random = np.random.default_rng(0).standard_normal((50, 3))
-    assert pearson(random, random[:, :2]) == pytest.approx(np.corrcoef(random.T)[:, :2])
+    assert pearson(random, random[:, :2]) == pytest.approx(np.asarray(np.corrcoef(random.T))[:, :2])
 
 
 def test_models_are_kept_with_what_they_were_made_from_on_request(
@@ -264,3 +269,45 @@ def test_what_a_sweep_tries_are_settings(path: Path) -> None:
         assert said["model"]["init_args"]["r1_gamma"] is not None
     with pytest.raises(ConfigError, match="no such setting"):
         settings.check([*words, "--model.init_args.r1_gama=3"])
+
+
+@pytest.fixture
+def watched(
+    tmp_path: Path, ohlora: Run, weights: tuple[Path, Path], image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Any]:
+    """What a fine-tune has told whose diversity is below its floor from the first look to the last."""
+    torch.manual_seed(0)
+    given = {"generator": weights[0], "discriminator": weights[1]}
+    words = options({f"model.init_args.{key}": value for key, value in given.items()})
+    watch = {name.rpartition(".")[2]: value for name, value in watching(tmp_path / "watching").items()}
+    watch |= {"every_kimg": 0.016, "diversity_floor": 1.5, "properties": str(watch["properties"])}
+    about = {
+        "class_path": watch.pop("callbacks"),
+        "init_args": watch | {"filters": yaml.safe_load(str(watch["filters"]))},
+    }
+    grids = {"class_path": "ohlora.callbacks.grids.SampleGrid", "init_args": {"rows": 1, "columns": 2}}
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [grids, about]}}))
+    words += ["--config", str(tmp_path / "watch.yaml")]
+    assert ohlora("fit", "finetune", *words, "--data.init_args.folder", str(image_folder), *OFFLINE) == 0
+    return told(tmp_path / "stage" / "runs" / "0001")
+
+
+def test_a_watched_training(watched: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (alert,) = (record.alert for record in watched if record.HasField("alert"))
+    assert "the diversity is 1.00 of the start's, below diversity_floor 1.5" in alert.text and alert.level == "WARN"
+    looks = [row for row in history(watched) if "watch/diversity" in row]
+    assert len(looks) == 3 and sum("score_correlations/path" in row for row in history(watched)) == 3
+    for row in looks:
+        left = [v for name, v in row.items() if name == "watch/diversity" or name.startswith("watch/spread_kept/")]
+        assert row["concept_and_spread"] == pytest.approx(row["watch/concept_rate"] * min([1.0, *left]))
+    for sweep in (ROOT / "configs" / "sweeps").glob("*.yaml"):
+        name = yaml.safe_load(sweep.read_text())["metric"]["name"]
+        assert all(isinstance(row[name], float | int) for row in looks), "a sweep takes a single number"
+    captions = [row["fakes/caption"] for row in history(watched) if "fakes/caption" in row]
+    for caption, row in zip((captions[0], captions[-1]), (looks[0], looks[-1]), strict=True):
+        measured = ", ".join(
+            f"{name.replace('_', ' ')} {row[f'watch/{name}']:.3g}"
+            for name in ("concept_rate", "diversity", "spread_mean", "spread_min")
+            if f"watch/{name}" in row
+        )
+        assert caption == f"{row['kimg']:.6g} kimg: {measured}"

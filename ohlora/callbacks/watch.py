@@ -17,9 +17,10 @@ from ohlora.callbacks.grids import Averaging, LooksAtGenerator
 from ohlora.callbacks.writers import promoted, save_in_run
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError
-from ohlora.evaluation.features import Features, Penultimate, RandomFeatures, label_correlations, mean_pairwise_distance
+from ohlora.evaluation.features import Features, Penultimate, RandomFeatures, mean_pairwise_distance
 from ohlora.evaluation.generators import MEASURES, Observed, Observer, Reals, spread_picture, spread_summary
 from ohlora.evaluation.manifolds import LEAST
+from ohlora.evaluation.scores import pearson, score_correlations
 from ohlora.formats import network_files
 from ohlora.formats.feature_files import FeatureNetwork
 from ohlora.networks.sampling import counted_batches
@@ -52,13 +53,15 @@ class Look:
         now: Images seen in training by then.
         shown: Metric → value, as logged below ``watch/``.
         spread: A row per attribute, see :meth:`ohlora.evaluation.generators.Reals.table`.
-        conditioning: A row per label with its correlations.
+        pictures: How attributes, and labels and attributes, go together: heat maps.
+        tables: The same as tables.
     """
 
     now: int
     shown: dict[str, float]
     spread: list[dict[str, Any]] = field(default_factory=list)
-    conditioning: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 class Watch(LooksAtGenerator):
@@ -74,7 +77,13 @@ class Watch(LooksAtGenerator):
     fine-tune ``spread_kept/…``, the standard deviation of each expression relative to the start. Where ``filters`` are
     given, their mean scores and the **concept rate**, the share of images that pass all rules (those of the concept, as
     the world declares them, and the recipe's). For a generator with labels that are attributes, the correlation of each
-    label with the measured attribute and its leakage, the mean absolute correlation with the others.
+    label with the measured attribute and its leakage, the mean absolute correlation with the others. Heat maps show how
+    all measured attributes go together, and labels and attributes.
+
+    ``concept_and_spread`` is the concept rate times the least share that is left of diversity and of the spread of an
+    expression, at most 1: a single number, by which trainings can be compared.
+
+    Where a fine-tune falls below a floor, an alert is sent and printed, once until it is above all floors again.
 
     The best generator is kept as ``best_generator.safetensors`` in the run's folder, and put beside the last when
     training is completed. Of a fine-tune, one below a floor is not the best.
@@ -144,6 +153,7 @@ class Watch(LooksAtGenerator):
         self._start: dict[str, float] | None = None
         self._best: tuple[str, float] | None = None
         self._latest: Look | None = None
+        self._warned = False
 
     def _applicable(self, rules: Iterable[Rule]) -> list[Rule]:
         """The rules whose attribute is measured; insists on one at least."""
@@ -189,7 +199,11 @@ class Watch(LooksAtGenerator):
             # Not self.log: Lightning refuses it at the start and at the end of training, and in between repeats the
             # last value in every row until there is another.
             for trainers_logger in trainer.loggers:
-                trainers_logger.log_metrics({f"watch/{name}": value for name, value in latest.shown.items()})
+                watched = {f"watch/{name}": value for name, value in latest.shown.items()}
+                trainers_logger.log_metrics(watched | _concept_and_spread(latest.shown))
+            for logger in run_loggers(trainer):
+                logger.record(latest.pictures)
+            self._warn_below_floors(trainer, stage, latest)
         if final:
             self._conclude(trainer, stage, latest)
 
@@ -227,9 +241,10 @@ class Watch(LooksAtGenerator):
             shown |= {f"spread/{name}": value.spread for name, value in spreads.items()}
             shown |= {f"reached/{name}": value.reached for name, value in spreads.items()}
             shown |= spread_summary(spreads)
+        if scores:
+            found.pictures, found.tables = score_correlations(scores)
         if labels:
-            conditioning, found.conditioning = self._conditioning(stage.data.label_names, torch.cat(labels), scores)
-            shown |= conditioning
+            shown |= self._conditioning(stage.data.label_names, torch.cat(labels), scores, found)
         return found
 
     def _real_batches(self, data: ImageDataModule) -> Iterator[Tensor]:
@@ -263,20 +278,24 @@ class Watch(LooksAtGenerator):
         return {"diversity": mean_pairwise_distance(seen.features), **deviations}
 
     def _conditioning(
-        self, names: Sequence[str], labels: Tensor, scores: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """How each label moves the attribute it stands for, and how much it moves the others."""
+        self, names: Sequence[str], labels: Tensor, scores: Mapping[str, np.ndarray], found: Look
+    ) -> dict[str, float]:
+        """How each label moves the attribute it stands for, and how much it moves the other labels' attributes."""
         seen = [k for k, name in enumerate(names) if name in scores]
         if len(names) != labels.shape[1] or not seen:
-            return {}, []
+            return {}
         names = [names[k] for k in seen]
-        both = label_correlations(labels[:, seen], np.stack([scores[name] for name in names], axis=1))
+        attributes = [*names, *(name for name in scores if name not in names)]
+        table = pearson(labels[:, seen].numpy(), np.stack([scores[name] for name in attributes], axis=1))
+        title = f"correlation of label and score, {len(labels):,} images"
+        found.pictures["label_correlations"] = figures.heat_map(table, names, attributes, title)
+        found.tables["label_correlations"] = figures.named_rows(table, names, attributes, "label")
         shown = {}
         for k, name in enumerate(names):
-            shown[f"label_correlation/{name}"] = float(both[k, k])
-            others = np.delete(both[k], k)
+            shown[f"label_correlation/{name}"] = float(table[k, k])
+            others = np.delete(table[k, : len(names)], k)
             shown[f"label_leakage/{name}"] = float(np.abs(others).mean()) if len(others) else 0.0
-        return shown, figures.named_rows(both, names, names, "label")
+        return shown
 
     # --- the best
 
@@ -307,12 +326,22 @@ class Watch(LooksAtGenerator):
             if shown.get(name, math.inf) < floor
         ]
 
+    def _warn_below_floors(self, trainer: L.Trainer, stage: Averaging, look: Look) -> None:
+        """Warns where variety has been lost since the last look."""
+        below = [] if stage.from_scratch else self._below_floors(look.shown)
+        if below and not self._warned:
+            text = f"{look.now / 1000:.6g} kimg: {', '.join(below)}"
+            print(text)
+            for logger in run_loggers(trainer):
+                logger.alert("the generator has lost variety", text)
+        self._warned = bool(below)
+
     # --- the end
 
     def _conclude(self, trainer: L.Trainer, stage: Averaging, look: Look) -> None:
         headlines = ("concept_rate", "diversity") if self.concept else ("frechet_distance", "coverage", "spread_min")
         stage.headlines = [f"{_words(name)} {look.shown[name]:.3g}" for name in headlines if name in look.shown]
-        tables = {"spread": look.spread, "label_correlations": look.conditioning}
+        tables = {"spread": look.spread, **look.tables}
         for logger in run_loggers(trainer):
             pictures = self._course(logger.history("watch/diversity"))
             if look.spread:
@@ -338,6 +367,12 @@ class Watch(LooksAtGenerator):
                 (0, 2),
             )
         return pictures
+
+
+def _concept_and_spread(shown: Mapping[str, float]) -> dict[str, float]:
+    """The single number; W&B's sweeps take none whose summary has several values, as that of ``watch/…`` has."""
+    left = [value for name, value in shown.items() if name == "diversity" or name.startswith("spread_kept/")]
+    return {"concept_and_spread": shown["concept_rate"] * min([1.0, *left])} if "concept_rate" in shown else {}
 
 
 def _words(name: str) -> str:

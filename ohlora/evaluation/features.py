@@ -6,7 +6,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,17 +147,6 @@ class RandomFeatures(Features):
     def outputs_of(self, images: Tensor) -> Tensor:
         """Averages over the grid, flattened."""
         return F.adaptive_avg_pool2d(self.network(images), 4).flatten(1)
-
-
-def label_correlations(labels: Tensor, scores: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each label with each measured attribute: K×K, a row per label.
-
-    Args:
-        labels: The generator's conditions, N×K.
-        scores: Scores of the images, N×K; column k is the attribute that label k stands for.
-    """
-    count = labels.shape[1]
-    return np.asarray(np.corrcoef(labels.numpy().T, scores.T)[:count, count:])
 
 
 def mean_pairwise_distance(features: Tensor) -> float:

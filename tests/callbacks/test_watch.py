@@ -98,7 +98,9 @@ def test_a_watched_run_tells_how_well_it_fits(watched: Run, tmp_path: Path, caps
     spreads = {row["attribute"]: float(row["spread"]) for row in read_rows(run / "spread.csv")}
     assert spreads == {name: pytest.approx(rows[-1][f"watch/spread/{name}"], abs=1e-4) for name in scored}
     pictures = {path.name.rpartition("-")[0] for path in (run / "pictures").iterdir()}
-    assert pictures == {"watch", "spread", "spread_course"}
+    assert pictures == {"watch", "spread", "spread_course", "score_correlations", "label_correlations"}
+    together = {row["attribute"]: row for row in read_rows(run / "score_correlations.csv")}
+    assert set(together) == {*FILTERS, *scored} and float(together["mouth"]["mouth"]) == 1
     assert best(tmp_path / "stage")["best_by"] == "concept_rate"
     rates = [row["watch/concept_rate"] for row in rows]
     assert best(tmp_path / "stage")["concept_rate"] == pytest.approx(max(rates), abs=1e-4)
