@@ -79,6 +79,7 @@ def test_the_search_finds_what_each_group_shows(tmp_path: Path, search: Run) -> 
     assert float(row["validation_accuracy"]) > 0.9
     assert {p.stem.split("-")[0] for p in (run / "pictures").iterdir()} == {
         "accuracy",
+        "score_correlations",
         "cosines_of_attributes",
         *(f"cosines_of_groups_{name}" for name in found.attributes),
     }
