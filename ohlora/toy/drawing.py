@@ -266,7 +266,7 @@ def _hair_end(truth: Truth) -> float:
 
 
 def _hair_level(truth: Truth) -> float:
-    return 112.0 + 82.0 * math.tanh(truth.attributes["hair_color"] / 1.8)
+    return 112.0 + 82.0 * math.tanh(truth.attributes["hair_color"] / 1.5)
 
 
 def _curliness(truth: Truth) -> float:
@@ -309,7 +309,7 @@ def _ellipse(x: float, y: float, half_width: float, half_height: float) -> Point
 
 def _strip(x: Points, upper: Points, lower: Points) -> Points:
     """Polygon between two curves over the same x, N points each."""
-    return np.stack([np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]])], 1)
+    return np.array([np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]])]).T
 
 
 def _stroke(x: Points, y: Points, thickness: float | Points, ends: float = 0.25) -> Points:
@@ -359,10 +359,10 @@ class _Head:
 
     def tilted(self, x: Points, y: Points, weight: float | Points = 1.0) -> Points:
         """Tilts points that were turned already; ``weight`` 0 leaves them where they are."""
-        angle = self.tilt * np.asarray(weight)
+        angle = self.tilt * weight
         cos, sin = np.cos(angle), np.sin(angle)
         away = y - _PIVOT_Y
-        return np.stack([0.5 + x * cos - away * sin, _PIVOT_Y + x * sin + away * cos], axis=1)
+        return np.array([0.5 + x * cos - away * sin, _PIVOT_Y + x * sin + away * cos]).T
 
     def edges(self, half_width: Points, depth: Points, forward: float | Points) -> tuple[Points, Points]:
         """Left and right edge of a solid whose horizontal sections are ellipses.
@@ -503,12 +503,14 @@ def _hanging(y: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return share
 
 
-_SHOULDERS = np.array([[0.10, 0.90], [0.17, 0.925], [0.30, 0.945], [0.40, 0.962], [0.47, 0.985], [0.52, 1.03]])
-
-
-def _mirrored(half_width: Points, y: Points, middle: float = 0.5) -> Points:
-    """Polygon that is symmetric about the middle: down its right side and up its left side."""
-    return np.concatenate([np.stack([middle + half_width, y], 1), np.stack([middle - half_width, y], 1)[::-1]])
+_NECK_TURN = 0.06
+_SHOULDERS = np.array(
+    # from the collar to the edge of the image, and back below it
+    [
+        *([0.10, 0.90], [0.17, 0.925], [0.30, 0.945], [0.40, 0.962], [0.47, 0.985], [0.52, 1.03]),
+        *([0.52, 1.1], [0.0, 1.1], [0.0, 1.0], [0.05, 0.985]),
+    ]
+)
 
 
 def _hair_sides(truth: Truth, head: _Head, y: Points, inset: float | Points = 0.0) -> tuple[Points, Points]:
@@ -534,15 +536,15 @@ def _paint_hair_and_body(canvas: _Canvas, truth: Truth, head: _Head) -> None:
 
     # The neck stands still below the head; its upper end follows the turn.
     neck = 0.118 - 0.018 * female
-    top = np.array([0.5 + 0.06 * head.sin, 0.5])
-    left_x, right_x = top - neck * 0.92, top + neck * 0.92
-    canvas.fill("skin_line", np.array([[left_x[0] - _LINE, 0.75], [right_x[0] + _LINE, 0.75], [right_x[1] + 0.02 + _LINE, 1.01], [left_x[1] - 0.02 - _LINE, 1.01]]))
-    canvas.fill("neck", np.array([[left_x[0], 0.75], [right_x[0], 0.75], [right_x[1] + 0.02, 1.01], [left_x[1] - 0.02, 1.01]]))
-    for side in (-1, 1):
-        shoulder = _SHOULDERS * np.array([side, 1]) + np.array([0.5, 0.0])
-        shape = np.concatenate([shoulder, [[0.5 + side * 0.52, 1.1], [0.5, 1.1], [0.5, 1.0], [0.5 + side * 0.05, 0.985]]])
-        canvas.fill("clothes_line", shape - np.array([0.0, 0.012]))
-        canvas.fill("clothes" if side < 0 else "clothes_shade", shape)
+    for paint, grown in (("skin_line", _LINE), ("neck", 0.0)):
+        upper, lower = 0.92 * neck + grown, neck + 0.02 + grown
+        middle = 0.5 + _NECK_TURN * head.sin
+        corners = [[middle - upper, 0.75], [middle + upper, 0.75], [0.5 + lower, 1.01], [0.5 - lower, 1.01]]
+        canvas.fill(paint, np.array(corners))
+    for side, paint in ((-1, "clothes"), (1, "clothes_shade")):
+        shoulder = _SHOULDERS * np.array([side, 1.0]) + np.array([0.5, 0.0])
+        canvas.fill("clothes_line", shoulder - np.array([0.0, 0.012]))
+        canvas.fill(paint, shoulder)
 
     # Locks of hair lie in front of the shoulders.
     inside = 0.245 + 0.5 * _curl(y, _curliness(truth)) - tip
@@ -611,30 +613,37 @@ def _face_outline(truth: Truth, head: _Head, inset: float = 0.0) -> tuple[Points
 def _paint_face(canvas: _Canvas, truth: Truth, head: _Head) -> None:
     left, right = _face_outline(truth, head)
     outline = np.concatenate([right, left[::-1]])
-    # Below the chin the face casts a shadow onto the neck.
-    canvas.fill("neck_shade", np.clip(outline * np.array([0.86, 1.0]) + np.array([0.07, 0.05]), [0.33 + 0.06 * head.sin, 0], [0.67 + 0.06 * head.sin, 1]))
-    for side in (-1, 1):
-        _paint_ear(canvas, head, side)
+    # The face casts a shadow onto the neck.
+    middle = 0.5 + _NECK_TURN * head.sin
+    low, high = np.array([middle - 0.11, 0.0]), np.array([middle + 0.11, 1.0])
+    canvas.fill("neck_shade", np.clip(outline + np.array([0.0, 0.05]), low, high))
+    far = 1 if head.sin > 0 else -1
+    _paint_ear(canvas, head, far)
     canvas.fill("skin_shade", outline)
     canvas.line("skin_line", outline, _LINE)
-    inner_left, inner_right = _face_outline(truth, head, 0.016)
     # The light comes from the upper left.
-    canvas.fill("skin", np.concatenate([inner_right - np.array([0.022, 0.0]), inner_left[::-1] - np.array([0.008, 0.0])]))
-    for side in (-1, 1):
-        if side * head.sin < 0:
-            _paint_ear(canvas, head, side)
+    left, right = _face_outline(truth, head, 0.016)
+    canvas.fill("skin", np.concatenate([right - np.array([0.022, 0.0]), left[::-1] - np.array([0.008, 0.0])]))
+    _paint_ear(canvas, head, -far)
+
+
+_EAR_SPAN = np.linspace(0, 1, 13)
+_EAR_BULGE = np.sqrt(1 - (2 * _EAR_SPAN - 1) ** 2) * (1.12 - 0.4 * _EAR_SPAN)
 
 
 def _paint_ear(canvas: _Canvas, head: _Head, side: int) -> None:
-    """Draws an ear: flat, at the side of the head, so that it widens as the head turns away from it."""
-    y = np.linspace(0, 1, 13)
-    height = 0.425 + 0.185 * y
-    bulge = np.sqrt(np.maximum(1 - (2 * y - 1) ** 2, 0)) * (1.12 - 0.4 * y)
-    base = np.stack([np.full(13, side * 0.300), height], 1)
-    for paint, size in (("skin_line", 1.0), ("skin", 0.8), ("ear_shade", 0.45)):
-        rim = head.tilted(side * (0.300 + 0.052 * size * bulge) * head.cos - 0.085 * size * bulge * head.sin * 1.0, 0.517 + (height - 0.517) * (0.75 + 0.25 * size if size > 0.5 else 0.55))
-        inner = head.tilted(base[:, 0] * head.cos, 0.517 + (height - 0.517) * (0.75 + 0.25 * size if size > 0.5 else 0.55))
-        canvas.fill(paint, np.concatenate([rim, inner[::-1]]))
+    """Draws an ear, which is flat and points backwards: it widens as the head turns away from it."""
+    # Seen from the front, it begins at the outline of the face, so that it appears and disappears behind it gradually.
+    turned = min(abs(head.sin) * 4, 1.0)
+    base = (_HEAD_HALF_WIDTH + 0.005 - 0.023 * turned) * head.cos
+    width = 0.040 * head.cos - 0.085 * side * head.sin
+    if width <= 0:
+        return
+    for paint, size, height in (("skin_line", 1.0, 0.090), ("skin", 0.78, 0.083), ("ear_shade", 0.42, 0.055)):
+        y = 0.520 + height * (2 * _EAR_SPAN - 1)
+        x = side * (base + width * size * _EAR_BULGE)
+        inner = np.full_like(x, side * base)
+        canvas.fill(paint, head.tilted(np.concatenate([x, inner]), np.concatenate([y, y[::-1]])))
 
 
 def _paint_creases(canvas: _Canvas, truth: Truth, head: _Head) -> None:
