@@ -8,9 +8,9 @@ Usage::
         --parser ohlora/weights/toy/parser.safetensors
 
 Scores are measured from the images and, by default, from the true parsing maps; their Spearman correlation with the
-true values (the physical ones of expressions) is printed. With ``--parser``, the maps of a parser are used instead, and their intersection over union
-(IoU) with the true maps is printed first: for each class over all pixels, the mean and the worst. The last command
-measures the toy parser on faces that it was not trained on.
+true values (the physical ones of expressions) is printed. With ``--parser``, the maps of a parser are used instead, and
+their intersection over union (IoU) with the true maps is printed first: for each class over all pixels, the mean and
+the worst. The last command measures the toy parser on faces that it was not trained on.
 """
 
 from __future__ import annotations

@@ -358,35 +358,37 @@ def _mouth_v1(frame: Frame) -> float:
     return float(_extent(lips) + _extent(_rows(frame.parsing == _INNER_MOUTH)))
 
 
-def _face_axes(frame: Frame) -> tuple[float, float, float] | None:
-    """Cosine and sine of the roll, and the height of the eyes along the axis of the face; None without both eyes."""
-    eyes = _eye_centroids(frame)
-    if eyes is None:
-        return None
-    angle = math.atan2(eyes[1][0] - eyes[0][0], eyes[1][1] - eyes[0][1])
-    cos, sin = math.cos(angle), math.sin(angle)
-    middle_y, middle_x = (eyes[0][0] + eyes[1][0]) / 2, (eyes[0][1] + eyes[1][1]) / 2
-    return cos, sin, middle_y * cos - middle_x * sin
+def _lower_lid(mask: Mask) -> tuple[float, float]:
+    """Mean row and column of the lowest pixels in the middle half of the columns of a mask that is not empty."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    margin = (columns[-1] - columns[0] + 1) // 4
+    middle = columns[(columns >= columns[0] + margin) & (columns <= columns[-1] - margin)]
+    lowest = len(mask) - 1 - np.argmax(mask[::-1, middle], axis=0)
+    return float(lowest.mean()), float(middle.mean())
 
 
 def _smile(frame: Frame) -> float:
     """Height of the corners of the mouth above the middle of the upper lip.
 
     Both are those of a parabola that is fitted to the upper edge of the mouth, which stays in place as the mouth opens.
-    They are measured along the axis of the face, in units of its distance from the eyes to the middle of the upper lip,
-    which does not change as the head turns. 0 where an eye is missing or the mouth has less than three columns.
+    They are measured along the axis of the face, in units of its distance from the lower lids to the middle of the upper
+    lip, which hardly changes as the head turns or the eyes close. 0 where an eye is missing or the mouth has less than
+    three columns.
     """
-    axes = _face_axes(frame)
+    eyes = _eye_centroids(frame)
     mouth = (frame.parsing >= _UPPER_LIP) & (frame.parsing <= _LOWER_LIP)
     x = np.flatnonzero(mouth.any(axis=0))
-    if axes is None or len(x) < 3:
+    if eyes is None or len(x) < 3:
         return 0.0
-    cos, sin, eyes = axes
+    angle = math.atan2(eyes[1][0] - eyes[0][0], eyes[1][1] - eyes[0][1])
+    cos, sin = math.cos(angle), math.sin(angle)
+    lids = [_lower_lid(frame.parsing == number) for number in (_LEFT_EYE, _RIGHT_EYE)]
+    above = sum(row * cos - column * sin for row, column in lids) / 2
     y = np.argmax(mouth[:, x], axis=0)
     along, down = x * cos + y * sin, y * cos - x * sin
     start, end = along.min(), along.max()
     bend, _, middle = np.polyfit((2 * along - start - end) / (end - start), down, 2)
-    return float(-bend / (middle - eyes)) if middle > eyes else 0.0
+    return float(-bend / (middle - above)) if middle > above else 0.0
 
 
 def _mouth_height(frame: Frame) -> float:

@@ -558,7 +558,7 @@ def _paint_hair_and_body(canvas: _Canvas, truth: Truth, head: _Head) -> None:
 
 
 def _hairline(truth: Truth) -> tuple[Points, Points]:
-    """The lower edge of the fringe from the left to the right temple: angles about the axis of the turn, and heights."""
+    """The lower edge of the fringe from the left to the right temple: angles about the axis, and heights."""
     n = truth.nuisances
     x = np.linspace(-1, 1, 41)
     parting = (n["parting"] - 0.5) * 0.7
@@ -669,7 +669,13 @@ def _paint_nose(canvas: _Canvas, truth: Truth, head: _Head) -> None:
     depth = 0.015 + 0.095 * np.clip((shape[:, 1] - 0.46) / 0.13, 0, 1)
     canvas.fill("nose", head(shape, depth))
     # Shade on the right side and below, a light on the tip.
-    canvas.fill("nose_shade", head(np.concatenate([shape[:7], [[-0.03, 0.616], [-0.005, 0.606], [0.016, 0.59], [0.008, 0.54], [0.006, 0.48]]]), np.concatenate([depth[:7], [0.1, 0.11, 0.11, 0.08, 0.03]])))
+    canvas.fill(
+        "nose_shade",
+        head(
+            np.concatenate([shape[:7], [[-0.03, 0.616], [-0.005, 0.606], [0.016, 0.59], [0.008, 0.54], [0.006, 0.48]]]),
+            np.concatenate([depth[:7], [0.1, 0.11, 0.11, 0.08, 0.03]]),
+        ),
+    )
     canvas.fill("nose_light", head(_ellipse(-0.010, 0.580, 0.013, 0.015), 0.11))
 
 
@@ -750,7 +756,9 @@ def _paint_eyes(canvas: _Canvas, truth: Truth, head: _Head) -> list[Points]:
         if female:
             tip = np.array([[0.085, 0.012], [0.140, -0.012], [0.128, 0.008], [0.112, 0.016]])
             tip[:, 1] += np.array([0.01, -0.014, -0.012, 0.0]) * (2 * opening - 1)
-            lashes.append(head(tip * np.array([side, 1]) + np.array([side * _EYE_X, float(corner[-1 if side > 0 else 0])])))
+            lashes.append(
+                head(tip * np.array([side, 1]) + np.array([side * _EYE_X, float(corner[-1 if side > 0 else 0])]))
+            )
 
         arch = (0.012 + 0.014 * n["brows"]) * (1 - (_SPAN - 0.25 * side) ** 2)
         brow_y = 0.286 - 0.006 * female - arch + (0.010 - 0.012 * n["brows"]) * outwards
