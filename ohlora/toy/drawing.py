@@ -594,6 +594,10 @@ def _paint_fringe(canvas: _Canvas, truth: Truth, head: _Head) -> None:
 # --- face -------------------------------------------------------------------------------------------------------------
 
 
+def _face_half_width(truth: Truth) -> float:
+    return _HEAD_HALF_WIDTH - 0.012 * truth.nuisances["face_shape"]
+
+
 def _face_outline(truth: Truth, head: _Head, inset: float = 0.0) -> tuple[Points, Points]:
     """Left and right outline of the face, N×2 each, from the forehead to the chin."""
     female, shape = truth.attributes["gender"], truth.nuisances["face_shape"]
@@ -602,7 +606,7 @@ def _face_outline(truth: Truth, head: _Head, inset: float = 0.0) -> tuple[Points
     t = 1 - (1 - np.linspace(0, 1, 18)) ** 2
     cheek = 0.5
     y = np.concatenate([np.array([0.1, 0.2, 0.3, 0.4]), cheek + (chin - cheek) * t])
-    width = _HEAD_HALF_WIDTH - 0.012 * shape - inset
+    width = _face_half_width(truth) - inset
     lower = (1 - t**power) ** root
     half = width * np.concatenate([np.array([0.75, 0.92, 0.98, 1.0]), lower])
     forward = np.concatenate([np.zeros(4), 0.175 * t**1.5])
@@ -618,24 +622,24 @@ def _paint_face(canvas: _Canvas, truth: Truth, head: _Head) -> None:
     low, high = np.array([middle - 0.11, 0.0]), np.array([middle + 0.11, 1.0])
     canvas.fill("neck_shade", np.clip(outline + np.array([0.0, 0.05]), low, high))
     far = 1 if head.sin > 0 else -1
-    _paint_ear(canvas, head, far)
+    _paint_ear(canvas, truth, head, far)
     canvas.fill("skin_shade", outline)
     canvas.line("skin_line", outline, _LINE)
     # The light comes from the upper left.
     left, right = _face_outline(truth, head, 0.016)
     canvas.fill("skin", np.concatenate([right - np.array([0.022, 0.0]), left[::-1] - np.array([0.008, 0.0])]))
-    _paint_ear(canvas, head, -far)
+    _paint_ear(canvas, truth, head, -far)
 
 
 _EAR_SPAN = np.linspace(0, 1, 13)
 _EAR_BULGE = np.sqrt(1 - (2 * _EAR_SPAN - 1) ** 2) * (1.12 - 0.4 * _EAR_SPAN)
 
 
-def _paint_ear(canvas: _Canvas, head: _Head, side: int) -> None:
+def _paint_ear(canvas: _Canvas, truth: Truth, head: _Head, side: int) -> None:
     """Draws an ear, which is flat and points backwards: it widens as the head turns away from it."""
     # Seen from the front, it begins at the outline of the face, so that it appears and disappears behind it gradually.
     turned = min(abs(head.sin) * 4, 1.0)
-    base = (_HEAD_HALF_WIDTH + 0.005 - 0.023 * turned) * head.cos
+    base = (_face_half_width(truth) + 0.002 - 0.018 * turned) * head.cos
     width = 0.040 * head.cos - 0.085 * side * head.sin
     if width <= 0:
         return
