@@ -371,9 +371,9 @@ def _smile(frame: Frame) -> float:
     """Height of the corners of the mouth above the middle of the upper lip.
 
     Both are those of a parabola that is fitted to the upper edge of the mouth, which stays in place as the mouth opens.
-    They are measured along the axis of the face, in units of its distance from the lower lids to the middle of the upper
-    lip, which hardly changes as the head turns or the eyes close. 0 where an eye is missing or the mouth has less than
-    three columns.
+    They are measured along the axis of the face, in units of its distance from the lower lids to the middle of the
+    upper lip, which hardly changes as the head turns or the eyes close. 0 where an eye is missing or the mouth has less
+    than three columns.
     """
     eyes = _eye_centroids(frame)
     mouth = (frame.parsing >= _UPPER_LIP) & (frame.parsing <= _LOWER_LIP)
