@@ -19,6 +19,11 @@ from torch import Tensor, nn
 from ohlora.networks.operations import resample
 from ohlora.utils import checks
 
+GREY = [[1 / 3] * 3] * 3
+"""Projection of colours onto the grey axis, vvᵀ of v = (1, 1, 1) / √3."""
+ACROSS = [[k / math.sqrt(3) for k in row] for row in ([0, -1, 1], [1, 0, -1], [-1, 1, 0])]
+"""The vector product with v."""
+
 
 class Drawn:
     """Random numbers for N images: those of image i are drawn from its own generator alone.
@@ -155,11 +160,11 @@ class ADA(Augmentation):
         luma = contrast * (1 - 2 * drawn.integer(0, 1) * drawn.event(p))
         hue = drawn.uniform(-math.pi, math.pi) * drawn.event(p)
         chroma = contrast * torch.exp2(drawn.normal(1.0) * drawn.event(p))
-        # A colour is scaled along the grey axis v = (1, 1, 1) / √3, and scaled and turned across it.
-        grey = x.mean(dim=1, keepdim=True)
-        across = (x.roll(1, dims=1) - x.roll(-1, dims=1)) / math.sqrt(3)  # v × colour
-        coloured = _of_image(chroma * hue.cos()) * (x - grey) + _of_image(chroma * hue.sin()) * across
-        return _of_image(luma) * (grey + _of_image(brightness)) + coloured
+        # A colour is scaled along the grey axis, and scaled and turned across it.
+        grey, across = x.new_tensor(GREY), x.new_tensor(ACROSS)
+        parts = (luma, grey), (chroma * hue.cos(), torch.eye(3).to(grey) - grey), (chroma * hue.sin(), across)
+        matrix = torch.stack([factor[:, None, None] * part for factor, part in parts]).sum(dim=0)
+        return torch.baddbmm((luma * brightness)[:, None, None], matrix, x.flatten(2)).view_as(x)
 
     def places(self, drawn: Drawn, size: int) -> Tensor:
         """Where the places of the augmented images come from: affine maps N×3×3, as :func:`resample` takes them.
