@@ -166,7 +166,7 @@ class Reference:
     def __init__(self, module: GAN) -> None:
         assert isinstance(module.generator, Generator) and isinstance(module.discriminator, Discriminator)
         self.generator, self.discriminator = copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
-        self.seed, self.r1_gamma = module.seed, module.r1_gamma
+        self.seed, self.r1_gamma = module.seed, module.gammas["real"]
         self.optimizers = {
             name: ADAM([p for p in network.parameters() if p.requires_grad])
             for name, network in (("generator", self.generator), ("discriminator", self.discriminator))

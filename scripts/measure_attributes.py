@@ -21,7 +21,7 @@ from torch import Tensor
 from ohlora import pipeline
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import network_files
-from ohlora.networks.sampling import counted_images, scored
+from ohlora.networks.sampling import counted_batches, joined, scored
 from ohlora.toy import drawing
 from ohlora.toy.accuracy import correlations, intersections_over_unions
 from ohlora.toy.drawing import MEASURED
@@ -101,7 +101,7 @@ def measure(runs: Path) -> list[Row]:
     """Measures all rows of the table from the folder of the stages."""
     drawn, masks, truths = held_out_faces()
     toy = network_files.load_generator(shipped("weights/toy/generator.safetensors"))
-    generated, _ = counted_images(toy, 99, range(GENERATED), BATCH)
+    generated, _ = joined(counted_batches(toy, 99, range(GENERATED), BATCH))
     rows = filter_rows(runs, generated)
     rows += parser_rows(load_parser(str(runs / "face_parser" / "parser.safetensors")), drawn, masks, truths)
     pictures = images.to_float(drawn)

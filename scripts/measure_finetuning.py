@@ -21,7 +21,7 @@ from ohlora.errors import FormatError
 from ohlora.evaluation.features import Penultimate, mean_pairwise_distance
 from ohlora.evaluation.scores import pearson
 from ohlora.formats import network_files
-from ohlora.networks.sampling import BATCH, batched, counted_images, scored
+from ohlora.networks.sampling import BATCH, batched, counted_batches, joined, scored
 from ohlora.pipeline import require
 from ohlora.rules import Rule, all_hold
 from ohlora.utils.commands import Row, measuring
@@ -74,7 +74,7 @@ def images_of(path: Path) -> tuple[Tensor, Tensor | None]:
         MissingArtifactError: If the file of the generator does not exist.
     """
     require(path)
-    return counted_images(network_files.load_generator(path), SEED, range(COUNT), BATCH)
+    return joined(counted_batches(network_files.load_generator(path), SEED, range(COUNT), BATCH))
 
 
 def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what: str, target: str) -> Row:

@@ -12,7 +12,7 @@ import numpy as np
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError
 from ohlora.networks.generator import Generator
-from ohlora.networks.sampling import counted_images
+from ohlora.networks.sampling import counted_batches, joined
 from ohlora.tracking import CLOCK, RunLogger, run_loggers
 from ohlora.utils import checks, images, signals
 from ohlora.utils.clock import crossed, images_seen
@@ -148,7 +148,7 @@ class SampleGrid(LooksAtGenerator):
         count = self.rows * self.columns
         if now == 0:
             self._record(trainer, "reals", stage.data.training_images(count, self.seed, "reals"))
-        made, _ = counted_images(stage.G_ema, self.seed, range(count), self.batch_size, "const", stream="")
+        made, _ = joined(counted_batches(stage.G_ema, self.seed, range(count), self.batch_size, "const", stream=""))
         self._record(trainer, "fakes", images.to_uint8(made))
 
     def _record(self, trainer: L.Trainer, name: str, pictures: np.ndarray) -> None:

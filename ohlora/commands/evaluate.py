@@ -120,8 +120,11 @@ class Kept:
         return images.enlarge(images.grid(np.concatenate(self._parts), COLUMNS), 1024)
 
 
-def networks(given: Namespace) -> tuple[Features, list[AttributeCNN | AttributeEnsemble], str, str]:
-    """The networks that look at the images, with their names: for the features, and for the attributes."""
+def networks(given: Namespace, resolution: int) -> tuple[Features, list[AttributeCNN | AttributeEnsemble], str, str]:
+    """The networks that look at the images, with their names: for the features, and for the attributes.
+
+    ``resolution`` is that of the images.
+    """
     from ohlora.evaluation.features import Penultimate, RandomFeatures
     from ohlora.formats import network_files
     from ohlora.formats.feature_files import FeatureNetwork
@@ -139,7 +142,7 @@ def networks(given: Namespace) -> tuple[Features, list[AttributeCNN | AttributeE
     if file == RANDOM:
         if any(value is not None for value in settings.values()):
             raise ConfigError("--features random has no settings; leave the other --features-… out")
-        features = RandomFeatures(given.resolution)
+        features = RandomFeatures(resolution)
     else:
         features = FeatureNetwork(file, **settings).load()
     if given.scores is not None:
@@ -212,8 +215,7 @@ def evaluate(given: Namespace) -> None:
     paths, available = chosen_images(given.data, 2 * given.count, given.seed)
     if len(paths) < 2 * LEAST:
         raise DataError(f"{given.data} holds {len(paths)} images; expected at least {2 * LEAST}, for two halves")
-    given.resolution = generator.resolution
-    features, scoring, features_name, scores_name = networks(given)
+    features, scoring, features_name, scores_name = networks(given, generator.resolution)
     device = device_named(given.device)
     observer = Observer(features, scoring)
     sizes = {features.resolution, *(network.resolution for network in scoring)} - {None, generator.resolution}

@@ -96,11 +96,11 @@ def _labelled(network: foreign.ForeignNetwork, labels: int) -> foreign.ForeignNe
 def _choose_classes(network: foreign.ForeignNetwork | None, classes: Sequence[int], source: Path) -> None:
     from ohlora.networks.generator import Generator
 
-    count = network.c_dim if isinstance(network, Generator) and network.labels == "dataset" else 0
-    if not count or not isinstance(network, Generator):
+    if not isinstance(network, Generator) or network.labels != "dataset":
         raise ConfigError(f"--classes: {source} holds no generator of classes; leave it out")
-    if any(not 0 <= number < count for number in classes):
-        raise ConfigError(f"--classes is {' '.join(map(str, classes))}; the classes of {source} are 0 to {count - 1}")
+    last = network.c_dim - 1
+    if any(not 0 <= number <= last for number in classes):
+        raise ConfigError(f"--classes is {' '.join(map(str, classes))}; the classes of {source} are 0 to {last}")
     network.set_labels("dataset", network.label_table[list(dict.fromkeys(classes))])
 
 

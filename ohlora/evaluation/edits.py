@@ -52,10 +52,14 @@ class EditReport(torchmetrics.Metric):
         attributes: The P attributes that edits move.
         outputs: The K attributes that are scored.
         neighbours: Per attribute, its neighbours on the grid; see :func:`monotone_shares`.
+
+    Attributes:
+        followed: Mean correlation of each strength with each score, P×K; there after :meth:`compute`.
     """
 
     full_state_update = False
     rows: list[Tensor]
+    followed: Tensor
 
     def __init__(self, attributes: Sequence[str], outputs: Sequence[str], neighbours: Sequence[Tensor]) -> None:
         super().__init__()
@@ -68,7 +72,7 @@ class EditReport(torchmetrics.Metric):
         """Adds N latents: their numbers (N,), groups (N,), strengths E×P, scores N×E×K and those unedited, N×K."""
         strengths, scores, unedited = strengths.to(scores).double(), scores.double(), unedited.double()
         each = range(len(self.attributes))
-        r = correlations(strengths, scores)[:, each, self.own]
+        r = correlations(strengths, scores)
         slope = slopes(strengths, scores)
         own = slope[:, each, self.own]
         monotone = [monotone_shares(scores[..., k], near) for k, near in zip(self.own, self.neighbours, strict=True)]
@@ -76,8 +80,8 @@ class EditReport(torchmetrics.Metric):
         leakage = others / max(1, len(self.outputs) - 1) / own.abs()  # with one output there is nothing to leak to
         drift = (scores - unedited[:, None]).abs().mean(dim=1)[:, self.staying]
         about = torch.stack([index, group], dim=1).to(scores)
-        parts = [about, r, own, torch.stack(monotone, dim=1), leakage, drift, slope.flatten(1)]
-        self.rows.append(torch.cat(parts, dim=1))
+        parts = [about, r[:, each, self.own], own, torch.stack(monotone, dim=1), leakage, drift, slope.flatten(1)]
+        self.rows.append(torch.cat([*parts, r.flatten(1)], dim=1))
 
     @property
     def names(self) -> list[str]:
@@ -90,7 +94,9 @@ class EditReport(torchmetrics.Metric):
     def compute(self) -> list[dict[str, float]]:
         """The numbers of each latent, in the order of their index; collective."""
         rows = dim_zero_cat(self.rows)  # one tensor after a reduction over processes, a list before it
-        return [dict(zip(self.names, row, strict=True)) for row in rows[rows[:, 0].argsort()].tolist()]
+        of_latents, r = rows[rows[:, 0].argsort()].tensor_split([len(self.names)], dim=1)
+        self.followed = r.mean(dim=0).view(len(self.attributes), len(self.outputs))
+        return [dict(zip(self.names, row, strict=True)) for row in of_latents.tolist()]
 
 
 def passes(row: dict[str, float], limits: dict[str, float]) -> bool:

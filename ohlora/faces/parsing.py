@@ -23,7 +23,7 @@ from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.pipeline import require
 from ohlora.utils.files import read_json
-from ohlora.utils.images import to_float
+from ohlora.utils.images import resized, to_float
 
 BATCH = 50
 """Number of images that :func:`parsed` parses at once."""
@@ -121,7 +121,7 @@ class SegmentationParser(FaceParser):
         # Images are prepared here because the image processor of transformers would need torchvision.
         pixels = (images + 1) / 2
         if self.size is not None:
-            pixels = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False, antialias=True)
+            pixels = resized(pixels, *self.size)
         scores = self.model(pixel_values=(pixels - self.mean) / self.std).logits
         scores = F.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
         return sides_by_place(self.table[scores.argmax(dim=1)])

@@ -167,7 +167,6 @@ class EditEvaluation(Stage[CountedLatents]):
             self.read = Scores(readable)
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
-        self._followed: list[Tensor] = []
         self._tested_steps: list[tuple[int, Tensor]] = []
 
     def _limits(self) -> dict[str, float]:
@@ -258,7 +257,6 @@ class EditEvaluation(Stage[CountedLatents]):
         if steps is not None:  # a character needs what was tested
             self._tested_steps += zip(batch, steps.values.float().cpu(), strict=True)
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
-        self._followed.append(correlations(self.strengths.double(), judged).cpu())
         if batch[-1] < self.closer_count:
             if self.discriminator is not None and len(batch) == self.data.batch_size:  # groups must be whole
                 self._compare_realism(self.discriminator, latents, codes)
@@ -300,18 +298,16 @@ class EditEvaluation(Stage[CountedLatents]):
             means = torch.cat(gathered(self._parsed)).nanmean(dim=0)
             read = zip(self.edited, means.tolist(), strict=True)
             extra |= {f"{name}_parsed_corr_mean": v for name, v in read if name in self.read.names}
-        steps, followed = dict(gathered(self._tested_steps)), torch.cat(gathered(self._followed)).mean(dim=0)
+        steps = dict(gathered(self._tested_steps))
         if self.trainer.is_global_zero:
             reason, output = self.partial(), self.output
             if reason is not None:
                 self.say_partial(reason)
                 self.output = run_folder(self.trainer)
-            self._report(rows, extra, steps, followed.numpy())
+            self._report(rows, extra, steps)
             self.output = output
 
-    def _report(
-        self, rows: list[dict[str, float]], extra: dict[str, float], steps: dict[int, Tensor], followed: np.ndarray
-    ) -> None:
+    def _report(self, rows: list[dict[str, float]], extra: dict[str, float], steps: dict[int, Tensor]) -> None:
         edited, names = self.edited, self.groups.names
         statistics = summary(rows, edited, self.judge.outputs, self.limits) | extra
         results = []
@@ -343,7 +339,7 @@ class EditEvaluation(Stage[CountedLatents]):
         about["meanings"], motions = vocabulary().described(edited)
         about["motions"] = {name: asdict(motion) for name, motion in motions.items()}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
-        pictures, tables = self._heat_maps(statistics, followed)
+        pictures, tables = self._heat_maps(statistics)
         by_name = {name: np.array([row[f"{name}_corr"] for row in rows]) for name in edited}
         shares = {name: f"{statistics[f'{name}_passed_ratio']:.0%} pass" for name in edited}
         label = "correlation of strength and score"
@@ -358,20 +354,16 @@ class EditEvaluation(Stage[CountedLatents]):
             f"{self.output / RESULTS}"
         )
 
-    def _heat_maps(
-        self, statistics: Mapping[str, float], followed: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _heat_maps(self, statistics: Mapping[str, float]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """How attributes go together over unedited images, and what each edit does to each of them.
 
-        Args:
-            statistics: Means over the tested latents.
-            followed: Mean correlation of each strength with each score, P×K.
+        ``statistics`` are means over the tested latents.
         """
         outputs = self.judge.outputs
         pictures, tables = score_correlations(self._seen)
         slopes_of = [[statistics[f"slope_{name}_{other}_mean"] for other in outputs] for name in self.edited]
         shown = {
-            "edit_correlations": (followed, "mean correlation of strength and score"),
+            "edit_correlations": (self.report.followed.cpu().numpy(), "mean correlation of strength and score"),
             "edit_slopes": (np.array(slopes_of), "standard deviations per unit of strength"),
         }
         for name, (values, title) in shown.items():

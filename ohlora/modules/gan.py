@@ -225,7 +225,7 @@ class GAN(Stage[ImageDataModule]):
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
         self.loss, self.repeat_ratio = LOSSES[loss](), repeat_ratio
-        self.r1_gamma, self.r1_interval = r1_gamma, r1_interval
+        self.r1_interval = r1_interval
         self.gammas = {kind: gamma for kind, gamma in (("real", r1_gamma), ("fake", r2_gamma)) if gamma > 0}
         self.style_mixing, self.ema_kimg, self.w_avg_beta = style_mixing, ema_kimg, w_avg_beta
         self.path_length_weight, self.path_length_interval = path_length_weight, path_length_interval

@@ -21,7 +21,7 @@ from ohlora.formats import network_files, sample_files, tensor_files
 from ohlora.modules.base import Stage
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import NoiseMode
-from ohlora.networks.sampling import counted_images, counted_latents
+from ohlora.networks.sampling import counted_batches, counted_latents, joined
 from ohlora.utils import checks, counted, images
 from ohlora.utils.files import read_json, read_rows, write_json, write_rows
 
@@ -325,7 +325,7 @@ class Sample(_Sampling):
         statistics = sample_files.statistics(names, scores)
         write_json(path, statistics)
         shown = range(min(count, PREVIEW))
-        made, _ = counted_images(self.generator, self.seed, shown, 10, self.noise_mode, stream="")
+        made, _ = joined(counted_batches(self.generator, self.seed, shown, 10, self.noise_mode, stream=""))
         by_statistic = {what: statistics[what] for what in ("mean", "median", "std")}
         metrics = {f"{what}/{name}": v for what, values in by_statistic.items() for name, v in values.items()}
         sheet = images.enlarge(images.grid(images.to_uint8(made), 10))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,24 +38,6 @@ def counted_latents(
     return z, generator.draw_labels(counted.generators(seed, f"{stream}label", indices))
 
 
-def counted_images(
-    generator: Generator,
-    seed: int,
-    indices: Sequence[int],
-    batch_size: int,
-    noise_mode: NoiseMode = "random",
-    stream: str = "watch/",
-) -> tuple[Tensor, Tensor | None]:
-    """Images of counted latents, N×3×R×R, rounded to grey levels as files are, and their labels, if any; on the CPU.
-
-    ``random`` noise is counted, too; for ``stream`` see :func:`counted_latents`.
-    """
-    batches = counted_batches(generator, seed, indices, batch_size, noise_mode, stream)
-    made, labels = zip(*((image.cpu(), label) for image, label in batches), strict=True)
-    known = [label.cpu() for label in labels if label is not None]
-    return torch.cat(made), torch.cat(known) if known else None
-
-
 def counted_batches(
     generator: Generator,
     seed: int,
@@ -64,7 +46,11 @@ def counted_batches(
     noise_mode: NoiseMode = "random",
     stream: str = "watch/",
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The same batch by batch, on the generator's device, so that memory holds one batch only."""
+    """Images of counted latents, N×3×R×R, rounded to grey levels as files are, and their labels, if any.
+
+    Batch by batch, on the generator's device, so that memory holds one batch only; :func:`joined` joins them.
+    ``random`` noise is counted, too; for ``stream`` see :func:`counted_latents`.
+    """
     for first in tracked(range(0, len(indices), batch_size), "making images"):
         part = indices[first : first + batch_size]
         with torch.inference_mode():  # not around a yield, where it would go on in the caller
@@ -72,6 +58,13 @@ def counted_batches(
             noise = counted.generators(seed, f"{stream}noise", part) if noise_mode == "random" else None
             made = images.rounded(generator(z, label, noise_mode=noise_mode, noise=noise))
         yield made, label
+
+
+def joined(batches: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    """All images of :func:`counted_batches` and their labels, if any, on the CPU."""
+    made, labels = zip(*((image.cpu(), label) for image, label in batches), strict=True)
+    known = [label.cpu() for label in labels if label is not None]
+    return torch.cat(made), torch.cat(known) if known else None
 
 
 @torch.inference_mode()

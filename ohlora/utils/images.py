@@ -42,11 +42,15 @@ def to_float(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
-def resized(images: Tensor, resolution: int) -> Tensor:
-    """Resizes N×3×H×W to N×3×R×R, bilinearly, with averaging when they shrink; images of that size stay as they are."""
-    if images.shape[2:] == (resolution, resolution):
+def resized(images: Tensor, height: int, width: int | None = None) -> Tensor:
+    """Resizes N×3×H×W, bilinearly, with averaging when they shrink; images of that size stay as they are.
+
+    They become square where there is no ``width``.
+    """
+    size = height, height if width is None else width
+    if images.shape[2:] == size:
         return images
-    return F.interpolate(images, (resolution, resolution), mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def save_png(image: np.ndarray, path: str | Path) -> None:

@@ -19,7 +19,7 @@ from ohlora.evaluation.features import Penultimate, mean_pairwise_distance, set_
 from ohlora.evaluation.generators import MEASURES, Observed, set_measures
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import attribute_cnn
-from ohlora.networks.sampling import counted_images
+from ohlora.networks.sampling import counted_batches, joined
 from ohlora.rules import Rule, all_hold
 from ohlora.utils import counted, images
 from ohlora.utils.files import read_rows, write_rows
@@ -193,9 +193,8 @@ def test_training_from_scratch_is_compared_with_images_held_out(
     network = network_files.load_attribute_cnn(str(properties))
     order = counted.permutation(0, "watch/reals", 0, len(data.held_out))[:48]
     reals = images.to_float(np.stack([data.held_out[int(k)]["image"] for k in order]))
-    made, _ = counted_images(
-        network_files.load_generator(tmp_path / "stage" / "generator.safetensors"), 0, range(24), 50
-    )
+    generator = network_files.load_generator(tmp_path / "stage" / "generator.safetensors")
+    made, _ = joined(counted_batches(generator, 0, range(24), 50))
     real, fake = (Penultimate(network)(pictures).detach() for pictures in (reals, made))
     assert rows[-1]["watch/recall"] == set_measures(real[:24], fake)["recall"]
     assert rows[-1]["watch/floor/coverage"] == set_measures(real[:24], real[24:])["coverage"]

@@ -17,7 +17,7 @@ from ohlora.evaluation.features import Penultimate, RandomFeatures
 from ohlora.evaluation.generators import MEASURES, Observer, Reals
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
-from ohlora.networks.sampling import counted_images
+from ohlora.networks.sampling import counted_batches, joined
 from ohlora.utils import counted, images
 from ohlora.utils.files import read_json, read_rows, write_rows
 from tests.conftest import tiny_networks
@@ -62,7 +62,7 @@ def test_a_generator_is_measured(
     observer = Observer(Penultimate(judge), [judge])
     pictures = images.to_float(np.stack([images.read_rgb(path, 16) for path in chosen]))
     reals = Reals(observer.observe(torch.split(pictures, 16), torch.device("cpu")), 30)
-    made, _ = counted_images(generator, 0, range(30), 16, stream="evaluate/")
+    made, _ = joined(counted_batches(generator, 0, range(30), 16, stream="evaluate/"))
     seen = observer.observe(torch.split(made, 16), torch.device("cpu"))
     for name, value in reals.measures(seen).items():
         assert found["measures"][name] == {"value": pytest.approx(value), "floor": pytest.approx(reals.floor[name])}
@@ -105,9 +105,8 @@ def test_features_of_other_networks(evaluate: Evaluate, tmp_path: Path, capsys: 
     assert "no attributes were scored; name an attribute CNN with --scores" in capsys.readouterr().out
     assert not (out / "spread.csv").exists()
     found = read_json(out / "measures.json")["measures"]["precision"]["value"]
-    made, _ = counted_images(
-        network_files.load_generator(tmp_path / "g.safetensors"), 0, range(20), 50, stream="evaluate/"
-    )
+    generator = network_files.load_generator(tmp_path / "g.safetensors")
+    made, _ = joined(counted_batches(generator, 0, range(20), 50, stream="evaluate/"))
     assert RandomFeatures(16)(made).shape == (20, 256) and 0 <= found <= 1
 
     save_file({"weight": torch.ones(3)}, tmp_path / "means.safetensors")
