@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from torch import Tensor
 
 from ohlora.attributes import vocabulary
 from ohlora.directions.edits import Directions
 from ohlora.directions.groups import Groups
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, DataError
 from ohlora.evaluation.scores import score_correlations
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
+from ohlora.utils import figures
 
 Layers = Literal["all", "each", "sweep", "auto"]
 Row = dict[str, Any]
@@ -83,6 +85,23 @@ class Notes:
         pictures, tables = score_correlations(dict(zip(outputs, scores.T, strict=True)))
         self.pictures |= pictures
         self.tables |= tables
+
+    def add_layers(self, reach: np.ndarray, names: Sequence[str], title: str) -> None:
+        """Shows how strongly each of L layers moves each of K attributes: K×L; the title says what is measured."""
+        numbers = range(reach.shape[1])
+        self.pictures["layers_of_attributes"] = figures.heat_map(reach, names, [*map(str, numbers)], title)
+        self.tables["layers_of_attributes"] = figures.named_rows(reach, names, [f"layer_{k}" for k in numbers])
+
+
+def checked(deviations: Tensor) -> Tensor:
+    """Standard deviations of scores, which must not be zero.
+
+    Raises:
+        DataError: If one is.
+    """
+    if not bool((deviations > 0).all()):
+        raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
+    return deviations
 
 
 class Finder(ABC):

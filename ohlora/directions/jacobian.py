@@ -12,13 +12,13 @@ from torch import Tensor
 from ohlora.directions import layers
 from ohlora.directions.covariance import covariance_of, covariance_solved, covariance_solved_by_layer, held_names
 from ohlora.directions.edits import Directions, Grid, LocalBasis, added
-from ohlora.directions.finder import Finder, Notes, Source
+from ohlora.directions.finder import Finder, Notes, Source, checked
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents, score_gradients
-from ohlora.utils import counted, figures
+from ohlora.utils import counted
 
 
 class Jacobian(Finder):
@@ -97,7 +97,6 @@ class Jacobian(Finder):
         places = [network.outputs.index(name) for name in held]
         start = Codes(self._codes(generator, "search", self.latents), Space.W)
         codes = start.in_space(Space.W_BY_LAYER, generator.num_ws)
-        low, high = ends(self.targets, source)
         scores, found = score_gradients(generator, network, codes, places, source.batch_size)
         notes.add_scores(network.outputs, scores.cpu().numpy())
         group = torch.from_numpy(groups.assign(network.outputs, scores.cpu().numpy())).to(found.device)
@@ -107,9 +106,7 @@ class Jacobian(Finder):
             raise DataError(
                 f"no latent of {self.latents} is in group {', '.join(empty)}; take more latents or fewer groups"
             )
-        deviations = scores[:, places].double().std(dim=0, correction=0)
-        if not bool((deviations > 0).all()):
-            raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
+        deviations = checked(scores[:, places].double().std(dim=0, correction=0))
 
         def averaged(gradients: Tensor) -> Tensor:
             """Means of each group, summed in double precision without a copy of all."""
@@ -122,10 +119,8 @@ class Jacobian(Finder):
         for k in range(1, self.rounds):
             mean = total / deviations[:, None, None] / max(1, k - 1)
             steps = covariance_solved_by_layer(mean, covariance, range(len(self.targets)))
-            drawn = counted.generators(self.seed, f"search/strengths/{k}", range(self.latents))
-            uniform = torch.from_numpy(np.stack([random.random(len(self.targets)) for random in drawn]))
-            strengths = torch.lerp(low.double(), high.double(), uniform).to(start.values)[:, None]
-            codes = added(start, strengths, Codes(steps[group], Space.W_BY_LAYER)).flat()
+            strengths = strengths_of_round(self.seed, k, self.latents, ends(self.targets, source))
+            codes = added(start, strengths.to(start.values)[:, None], Codes(steps[group], Space.W_BY_LAYER)).flat()
             of_round = averaged(score_gradients(generator, network, codes, places, source.batch_size)[1])
             total = of_round if k == 1 else total + of_round
         return total / deviations[:, None, None] / max(1, self.rounds - 1), deviations
@@ -135,9 +130,7 @@ class Jacobian(Finder):
         along = torch.einsum("gkld,de,gkle->gkl", gradients, covariance, gradients)
         reach = along.mean(dim=0).clamp(min=0).sqrt().cpu().numpy()
         title = "change by one standard deviation of w in a layer"
-        numbers = range(reach.shape[1])
-        notes.pictures["layers_of_attributes"] = figures.heat_map(reach, held, [*map(str, numbers)], title)
-        notes.tables["layers_of_attributes"] = figures.named_rows(reach, held, [f"layer_{k}" for k in numbers])
+        notes.add_layers(reach, held, title)
 
 
 def ends(targets: Sequence[str], source: Source) -> tuple[Tensor, Tensor]:
@@ -145,3 +138,11 @@ def ends(targets: Sequence[str], source: Source) -> tuple[Tensor, Tensor]:
     levels = Grid.of(targets, source.grid).levels
     low, high = (torch.tensor([end(levels[name]) for name in targets]) for end in (min, max))
     return low, high
+
+
+def strengths_of_round(seed: int, number: int, count: int, within: tuple[Tensor, Tensor]) -> Tensor:
+    """Random strengths of N = ``count`` latents in a later round of a search, N×P in float64, between two (P,) each."""
+    low, high = within
+    drawn = counted.generators(seed, f"search/strengths/{number}", range(count))
+    uniform = torch.from_numpy(np.stack([random.random(len(low)) for random in drawn]))
+    return torch.lerp(low.double(), high.double(), uniform)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ohlora.directions.finder import Finder
-from ohlora.errors import ConfigError, DataError
+from ohlora.directions.finder import Finder, checked
+from ohlora.errors import ConfigError
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
@@ -66,10 +66,3 @@ class StyleSpaceFinder(Finder):
         """
         codes = self.codes(generator, "scale", SCALE_COUNT)
         return checked(scores_of_codes(generator, [network], codes, batch_size)[0].double().std(dim=0, correction=0))
-
-
-def checked(deviations: Tensor) -> Tensor:
-    """The same deviations, which must not be zero."""
-    if not bool((deviations > 0).all()):
-        raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
-    return deviations
