@@ -1,0 +1,178 @@
+r"""Trains small StyleGANs from random weights by several recipes, for the same processor time each, and compares them.
+
+Usage::
+
+    python scripts/compare_training.py artifacts/training --real artifacts/toy/drawn_test/images \
+        --features artifacts/toy/judge_cnn/judge.safetensors
+    python scripts/compare_training.py artifacts/robots_training --images robots/images --real robots_test/images \
+        --features artifacts/robots/property_cnn/property.safetensors --world configs/worlds/robots.yaml \
+        stylegan2-relativistic-1024
+
+A recipe is named family-loss-width, with ``-diffaugment`` or ``-ada`` behind it for augmentation; the width is the
+number of channels times the resolution (``channel_base``), of which a layer has at most a sixteenth. Without names, the
+six of two families, two losses, and the doubled width are trained.
+
+Each is ``ohlora fit pretrain --world toy`` with other settings, stopped when its process has used ``--minutes`` of
+processor time on one thread; ``ohlora finish`` writes its average and ``ohlora evaluate`` measures it on 5,000 images.
+A row per recipe and seed is added to ``training.csv`` in the folder; those that are there are not trained again, so that
+the script may be stopped between two recipes and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import OmegaConf
+
+from ohlora.errors import ConfigError
+from ohlora.formats.network_files import read_metadata
+from ohlora.utils.commands import command
+from ohlora.utils.files import read_rows, write_rows
+
+Row = dict[str, Any]
+
+RECIPES = (
+    "stylegan-logistic-1024",
+    "stylegan-relativistic-1024",
+    "stylegan2-logistic-1024",
+    "stylegan2-relativistic-1024",
+    "stylegan2-logistic-2048",
+    "stylegan2-relativistic-2048",
+)
+"""What is compared unless recipes are named."""
+PENALTIES: dict[str, dict[str, Any]] = {
+    "logistic": {"loss": "logistic", "r1_gamma": 4.0, "r2_gamma": 0.0, "r1_interval": 8},
+    "relativistic": {"loss": "relativistic", "r1_gamma": 1.0, "r2_gamma": 1.0, "r1_interval": 1},
+}
+"""Loss → the settings that go with it; R1 of the logistic loss is that of the first toy recipe."""
+AUGMENTATIONS = {"diffaugment": "DiffAugment", "ada": "ADA"}
+"""Suffix of a recipe → class in :mod:`ohlora.networks.augmentation`."""
+
+
+class ProcessorTime(L.Callback):
+    """Stops training once the process has used ``seconds`` of processor time since the first step."""
+
+    def __init__(self, seconds: float, checkpoint: str) -> None:
+        self.seconds, self.checkpoint = seconds, checkpoint
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the time."""
+        self._started = time.process_time()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Ends training when the time is used up."""
+        if time.process_time() - self._started >= self.seconds:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves a checkpoint for ``ohlora finish``."""
+        trainer.save_checkpoint(self.checkpoint)
+
+
+def settings_of(recipe: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a recipe, laid over those of the toy world's pretrain.
+
+    Raises:
+        ConfigError: If the name is none of a recipe.
+    """
+    parts = re.fullmatch(r"(stylegan2?)-(logistic|relativistic)-(\d+)(?:-(diffaugment|ada))?", recipe)
+    if parts is None:
+        raise ConfigError(f"{recipe!r} is no recipe; expected a name such as {RECIPES[0]} or {RECIPES[-1]}-ada")
+    kind, loss, width, augmentation = parts.groups()
+    model: dict[str, Any] = {
+        "architecture": {"kind": kind, "channel_base": int(width), "channel_max": int(width) // 16},
+        "kimg": 100_000,
+        "seed": given.seed,
+        **PENALTIES[loss],
+    }
+    if augmentation:
+        model["augmentation"] = {"class_path": f"ohlora.networks.augmentation.{AUGMENTATIONS[augmentation]}"}
+    checkpoint = folder / "runs" / "0001" / "checkpoints" / "last.ckpt"
+    settings: dict[str, Any] = {
+        "seed_everything": given.seed,
+        "trainer": {
+            "default_root_dir": str(folder),
+            "logger": False,
+            "callbacks": [
+                {
+                    "class_path": "scripts.compare_training.ProcessorTime",
+                    "init_args": {"seconds": 60 * given.minutes, "checkpoint": str(checkpoint)},
+                }
+            ],
+        },
+        "model": {"init_args": model},
+        "data": {"init_args": {"train_size": given.train_size} if given.train_size else {}},
+    }
+    if given.images:
+        settings["data"] = {
+            "class_path": "ohlora.datamodules.images.Images",
+            "init_args": {"folder": str(given.images), "resolution": 64, "batch_size": 16, "held_out": 0},
+        }
+    return settings
+
+
+def run(words: list[str], log: Path) -> None:
+    """Runs ohlora on one thread, with its output added to a file; ends this script where it fails."""
+    root = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    with log.open("a") as file:
+        done = subprocess.run([sys.executable, "-m", "ohlora", *words], env=environment, stdout=file, stderr=file)
+    if done.returncode:
+        raise ConfigError(f"ohlora {words[0]} ended with exit code {done.returncode}; {log} holds what it said")
+
+
+def trained(recipe: str, given: argparse.Namespace) -> Row:
+    """Trains a recipe and measures what comes of it: the row of the table."""
+    folder = given.folder / f"{recipe}-{given.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    log, settings = folder / "log.txt", folder / "settings.yaml"
+    OmegaConf.save(OmegaConf.create(settings_of(recipe, folder, given)), settings)
+    run(["fit", "pretrain", "--world", "toy", "--config", str(settings)], log)
+    run(["finish", str(folder / "runs" / "0001")], log)
+    measure = ["--features", str(given.features), "--world", given.world, "--count", str(given.count)]
+    run(["evaluate", str(folder / "generator.safetensors"), "--data", str(given.real), *measure], log)
+    found = json.loads((folder / "evaluation" / "measures.json").read_text())
+    row: Row = {"recipe": recipe, "seed": given.seed, "minutes": given.minutes}
+    row["kimg"] = read_metadata(folder / "generator.safetensors")["provenance"]["images_seen"] / 1000
+    for name, measure in found["measures"].items():
+        row |= {name: measure["value"], f"{name}_floor": measure["floor"]}
+    return row | {f"spread_{name}": spread["spread"] for name, spread in found["spread"].items()}
+
+
+@command("compare_training")
+def main(args: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description="Compares recipes of GAN training at equal processor time.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where everything is written")
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"such as {RECIPES[0]} (default: six of them)")
+    parser.add_argument("--minutes", type=float, default=20, help="processor time of each training (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, latents and order (default: 0)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="what to train on (default: drawn faces)")
+    parser.add_argument("--train-size", type=int, metavar="N", help="number of drawn faces (default: the toy world's)")
+    parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="images to compare with")
+    parser.add_argument("--features", type=Path, required=True, metavar="FILE", help="attribute CNN that measures")
+    parser.add_argument("--count", type=int, default=5000, help="images of each that are compared (default: 5000)")
+    parser.add_argument("--world", default="toy", help="world of the attribute CNN (default: toy)")
+    given = parser.parse_args(args)
+    table = given.folder / "training.csv"
+    rows: list[Row] = list(read_rows(table)) if table.exists() else []
+    for recipe in given.recipes or RECIPES:
+        if any(row["recipe"] == recipe and int(row["seed"]) == given.seed for row in rows):
+            print(f"{recipe}, seed {given.seed}: in {table} already")
+            continue
+        rows.append(trained(recipe, given))
+        write_rows(table, rows)
+        print(f"{recipe}, seed {given.seed}: recall {float(rows[-1]['recall']):.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
