@@ -14,7 +14,7 @@ six of two families, two losses, and the doubled width are trained.
 
 Each is ``ohlora fit pretrain --world toy`` with other settings, stopped when its process has used ``--minutes`` of
 processor time on one thread; ``ohlora finish`` writes its average and ``ohlora evaluate`` measures it on 5,000 images.
-A row per recipe and seed is added to ``training.csv`` in the folder; those that are there are not trained again, so that
+A row per recipe and seed is added to ``training.csv`` in the folder; those that are there are not trained again, so
 the script may be stopped between two recipes and started again.
 """
 

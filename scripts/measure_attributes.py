@@ -5,8 +5,8 @@ Usage::
     python scripts/measure_attributes.py
 
 The networks are measured on newly drawn faces, whose true values are known, and on images of the toy StyleGAN, where
-they are compared with judges: ensembles and a network that were trained with other seeds, splits and drawn faces
-(docs/attributes.md says how to train them).
+they are compared with judges, ensembles and a network that were trained with other seeds, splits and drawn faces
+(docs/attributes.md says how to train them), and with the scores of parsed maps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from ohlora import pipeline
+from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import network_files
 from ohlora.networks.sampling import counted_batches, joined, scored
@@ -97,13 +98,21 @@ def correlation_rows(
     return [(what.format(name=name), targets[int(name in hard)], r) for name, r in found.items()]
 
 
+def measured_scores(parser: FaceParser, pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores images N×H×W×3 uint8 by measuring their parsing maps: attribute → N raw scores."""
+    scores = Scores(pipeline.world("toy").attributes.scored)
+    rows = [scores(picture, parsing) for picture, parsing in zip(pictures, parsed(parser, pictures), strict=True)]
+    return {name: np.array([row[name] for row in rows]) for name in scores.names}
+
+
 def measure(runs: Path) -> list[Row]:
     """Measures all rows of the table from the folder of the stages."""
     drawn, masks, truths = held_out_faces()
     toy = network_files.load_generator(shipped("weights/toy/generator.safetensors"))
     generated, _ = joined(counted_batches(toy, 99, range(GENERATED), BATCH))
     rows = filter_rows(runs, generated)
-    rows += parser_rows(load_parser(str(runs / "face_parser" / "parser.safetensors")), drawn, masks, truths)
+    parser = load_parser(str(runs / "face_parser" / "parser.safetensors"))
+    rows += parser_rows(parser, drawn, masks, truths)
     pictures = images.to_float(drawn)
     truth = {name: np.array([t.attributes[name] for t in truths]) for name in MEASURED}
     search = network_files.load_attributes(runs / "merged" / "merged.safetensors")
@@ -115,7 +124,10 @@ def measure(runs: Path) -> list[Row]:
         )
     searched, judged = scored(search, generated), scored(judge, generated)
     what = "search against judge CNN on generated images, {name}: Pearson"
-    return rows + correlation_rows(search.outputs, searched, judged, what, (0.97, 0.92))
+    rows += correlation_rows(search.outputs, searched, judged, what, (0.97, 0.92))
+    measured = measured_scores(parser, images.to_uint8(generated))
+    what = "judge CNN against scores of parsed maps on generated images, {name}: Pearson"
+    return rows + correlation_rows(search.outputs, judged, measured, what, (0.9, 0.9))
 
 
 main = measuring("attributes", "Measures the accuracy of the toy world's attribute networks.", measure, HEADLINES)
