@@ -6,7 +6,7 @@ Usage::
         --features artifacts/toy/judge_cnn/judge.safetensors
     python scripts/compare_training.py artifacts/robots_training --images robots/images --real robots_test/images \
         --features artifacts/robots/property_cnn/property.safetensors --world configs/worlds/robots.yaml \
-        stylegan2-relativistic-1024
+        --recipes stylegan2-relativistic-1024
 
 A recipe is named family-loss-width, with ``-diffaugment`` or ``-ada`` behind it for augmentation; the width is the
 number of channels times the resolution (``channel_base``), of which a layer has at most a sixteenth. Without names, the
@@ -133,9 +133,10 @@ def run(words: list[str], log: Path) -> None:
 def trained(recipe: str, given: argparse.Namespace) -> Row:
     """Trains a recipe and measures what comes of it: the row of the table."""
     folder = given.folder / f"{recipe}-{given.seed}"
+    content = OmegaConf.create(settings_of(recipe, folder, given))
     folder.mkdir(parents=True, exist_ok=True)
     log, settings = folder / "log.txt", folder / "settings.yaml"
-    OmegaConf.save(OmegaConf.create(settings_of(recipe, folder, given)), settings)
+    OmegaConf.save(content, settings)
     run(["fit", "pretrain", "--world", "toy", "--config", str(settings)], log)
     run(["finish", str(folder / "runs" / "0001")], log)
     measure = ["--features", str(given.features), "--world", given.world, "--count", str(given.count)]
@@ -153,7 +154,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(description="Compares recipes of GAN training at equal processor time.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where everything is written")
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"such as {RECIPES[0]} (default: six of them)")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="RECIPE", help="their names (default: six)")
     parser.add_argument("--minutes", type=float, default=20, help="processor time of each training (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, latents and order (default: 0)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="what to train on (default: drawn faces)")
@@ -165,7 +166,7 @@ def main(args: list[str] | None = None) -> None:
     given = parser.parse_args(args)
     table = given.folder / "training.csv"
     rows: list[Row] = list(read_rows(table)) if table.exists() else []
-    for recipe in given.recipes or RECIPES:
+    for recipe in given.recipes:
         if any(row["recipe"] == recipe and int(row["seed"]) == given.seed for row in rows):
             print(f"{recipe}, seed {given.seed}: in {table} already")
             continue

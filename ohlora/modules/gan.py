@@ -37,7 +37,7 @@ from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
 from ohlora.networks.losses import LOSSES, Loss, gradient_penalties, path_lengths
 from ohlora.networks.registry import Architecture, random_networks
-from ohlora.networks.surgery import add_labels, with_projection
+from ohlora.networks.surgery import add_labels, grown, with_projection
 from ohlora.networks.training import (
     correct_for_lazy_regularization,
     freeze_blocks,
@@ -111,6 +111,8 @@ class GAN(Stage[ImageDataModule]):
         trainable_discriminator: Likewise for the discriminator, such as ``epilogue.*`` (its end).
         frozen_blocks: Number of parts of the discriminator's trunk, from the image on, that do not train whatever their
             names; from-RGB is the first part, then each block is one (FreezeD, Mo et al., 2020).
+        grow_to: Resolution to which networks that start from files are grown, above theirs; what is added changes
+            nothing at first (:func:`ohlora.networks.surgery.grown`). None keeps the files'.
         add_labels: Label inputs to give networks that start from files without any; a zero label then changes nothing.
             ``label`` gives one for each label of the world.
         label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
@@ -150,7 +152,7 @@ class GAN(Stage[ImageDataModule]):
     """
 
     data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
-    fixed = ("trainable_generator", "trainable_discriminator", "frozen_blocks", "label_head", "add_labels")
+    fixed = ("trainable_generator", "trainable_discriminator", "frozen_blocks", "label_head", "add_labels", "grow_to")
     products = ("discriminator.safetensors", "generator.safetensors")
     steps: Tensor
     path_length: Tensor
@@ -169,6 +171,7 @@ class GAN(Stage[ImageDataModule]):
         trainable_generator: Sequence[str] = ("*",),
         trainable_discriminator: Sequence[str] = ("*",),
         frozen_blocks: int = 0,
+        grow_to: int | None = None,
         add_labels: int | Literal["label"] = 0,
         label_head: LabelHead | None = None,
         mbstd_group_size: int | None = None,
@@ -232,7 +235,7 @@ class GAN(Stage[ImageDataModule]):
         self.ema_rampup = ema_rampup
         self._optimizer_factories, self._schedule = (generator_optimizer, discriminator_optimizer), schedule
         self._sources = {"generator": generator, "discriminator": discriminator}
-        self.configure_networks(architecture)
+        self.configure_networks(architecture, grow_to)
         self.configure_labels(len(vocabulary().names("label")) if add_labels == "label" else add_labels, label_head)
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
@@ -277,8 +280,8 @@ class GAN(Stage[ImageDataModule]):
 
     # --- parts
 
-    def configure_networks(self, architecture: Architecture | None) -> None:
-        """Builds or loads generator and discriminator."""
+    def configure_networks(self, architecture: Architecture | None, grow_to: int | None) -> None:
+        """Builds or loads generator and discriminator, and grows them."""
         self.generator: Generator
         self.discriminator: Discriminator
         generator, discriminator = self._sources.values()
@@ -298,6 +301,16 @@ class GAN(Stage[ImageDataModule]):
                 f"random weights; given generator={generator}, discriminator={discriminator}, "
                 f"architecture={architecture}"
             )
+        if grow_to is not None:
+            if architecture is not None:
+                raise ConfigError(
+                    f"grow_to is {grow_to} and architecture.resolution is {architecture.resolution}; networks that start "
+                    "from random weights have their size from the architecture. Leave grow_to out"
+                )
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self.generator = grown(self.generator, grow_to)
+                self.discriminator = grown(self.discriminator, grow_to)
 
     def configure_labels(self, added: int, head: LabelHead | None) -> None:
         """Gives both networks label inputs and the discriminator its label head, and checks that they agree."""

@@ -1,4 +1,4 @@
-"""Surgery: networks that take more inputs and at first compute the same."""
+"""Surgery: networks that take more inputs, or make larger images, and at first compute the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ohlora.errors import ConfigError
 from ohlora.networks import generator, stylegan, stylegan2
 from ohlora.networks.generator import MAX_LABELS
-from ohlora.networks.operations import GAIN
+from ohlora.networks.operations import GAIN, LEAK
 
 AnyNetwork = TypeVar("AnyNetwork", bound=generator.Generator | generator.Discriminator)
 
@@ -116,4 +116,80 @@ def _projecting_scores(projecting: stylegan2.Discriminator, state: Mapping[str, 
         "epilogue.score.bias": (bias / math.sqrt(count)).expand(count),
         f"{last}.weight": torch.zeros(count, count).to(weight),
         f"{last}.bias": torch.full((count,), one).to(weight),
+    }
+
+
+def grown(network: AnyNetwork, resolution: int) -> AnyNetwork:
+    """A copy of a StyleGAN2 network for images of a higher resolution that at first computes the same.
+
+    Coarse structure is learned at a low resolution in a fraction of the time (progressive growing, Karras et al., 2018);
+    here no fading in is needed, since what is added changes nothing at first (Net2Net, Chen et al., 2016):
+
+    - A generator's new blocks have random weights, and to-RGB layers of zeros: its image is the known one, scaled up.
+    - A discriminator's new blocks halve the image and hand on what the known from-RGB layer makes of it: its score is
+      the known one of the image scaled down. Each colour runs through two channels, which hold its positive and its
+      negative part; the other channels start at random and are not listened to at first.
+
+    Random numbers are torch's.
+
+    Args:
+        network: A generator or discriminator.
+        resolution: The new height and width, a power of two above the network's.
+
+    Raises:
+        ConfigError: If the family is another, the resolution is not higher, or a discriminator's new block has fewer
+            than six channels.
+    """
+    if not isinstance(network, (stylegan2.Generator, stylegan2.Discriminator)):
+        raise ConfigError(f"cannot grow a {network.kind} network; expected {stylegan2.Generator.kind}")
+    if resolution <= network.resolution:
+        raise ConfigError(
+            f"cannot grow a network of {network.resolution}×{network.resolution} to {resolution}×{resolution}; "
+            "expected a higher resolution"
+        )
+    try:
+        larger = type(network)(**(network.arguments() | {"resolution": 2 * network.resolution}))
+        stylegan.block_resolutions(resolution)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    larger.to(next(network.parameters()).dtype)
+    state = network.state_dict()
+    if isinstance(larger, stylegan2.Generator):
+        new = f"synthesis.block{larger.resolution}.to_rgb.weight"
+        state[new] = torch.zeros_like(larger.state_dict()[new])
+    else:
+        known = cast(stylegan2.Discriminator, network).from_rgb
+        state |= _halving_parts(larger, known)
+    larger.load_state_dict(larger.state_dict() | state)
+    larger.train(network.training)
+    done = cast(AnyNetwork, larger)
+    return done if larger.resolution == resolution else grown(done, resolution)
+
+
+def _halving_parts(larger: stylegan2.Discriminator, known: stylegan2.Layer) -> dict[str, Tensor]:
+    """The tensors of a discriminator's from-RGB layer and first block that hand on what a from-RGB layer makes."""
+    block = cast(stylegan2.Block, larger.blocks[f"block{larger.resolution}"])
+    count = len(larger.from_rgb.weight)
+    if count < 6:
+        raise ConfigError(
+            f"a discriminator's block of {larger.resolution}×{larger.resolution} would have {count} channels; expected "
+            "at least 6, two for each colour. Start from networks with a larger channel_base"
+        )
+    signs = torch.tensor([1.0, -1.0]).to(known.weight)
+    split = torch.eye(3).to(known.weight).repeat_interleave(2, dim=0) * signs.repeat(3)[:, None]  # 6×3: ±colour
+    joined = split.T / (1 + LEAK)  # 3×6: leaky ReLU of +c less that of −c is c, but for this factor
+    from_rgb, first = larger.from_rgb.weight.detach().clone(), block.layer0.weight.detach().clone()
+    from_rgb[:6, :, 0, 0] = split / larger.from_rgb.scale
+    first[:6] = 0
+    first[:6, :6, 1, 1] = split @ joined / block.layer0.scale
+    second = torch.zeros_like(block.layer1.weight)
+    second[:, :6, 1, 1] = known.scaled_weight()[:, :, 0, 0] @ joined / block.layer1.scale
+    bias = known.bias * (known.bias_scale / block.layer1.bias_scale)
+    return {
+        "from_rgb.weight": from_rgb,
+        "from_rgb.bias": torch.zeros_like(larger.from_rgb.bias),
+        f"blocks.block{larger.resolution}.layer0.weight": first,
+        f"blocks.block{larger.resolution}.layer1.weight": second,
+        f"blocks.block{larger.resolution}.layer1.bias": bias,
+        f"blocks.block{larger.resolution}.skip": torch.zeros_like(block.skip),
     }

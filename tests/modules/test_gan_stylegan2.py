@@ -165,3 +165,27 @@ def test_mixed_precision_trains(tmp_path: Path, ohlora: Run) -> None:
         images = made.synthesize(w)
     assert images.dtype == torch.float32
     torch.testing.assert_close(images, exact, atol=0.05 * float(exact.detach().abs().max()), rtol=0)
+
+
+def test_training_goes_on_at_a_higher_resolution(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, whole, parts = tmp_path / "small", tmp_path / "whole", tmp_path / "parts"
+    words = [*FAMILY[:2], *("--model.init_args.architecture.channel_base", "256")]
+    assert ohlora("fit", "pretrain", *words, "--data.init_args.resolution", "16", stage_dir=small) == 0
+    files = [f"--model.init_args.{name}={small / name}.safetensors" for name in ("generator", "discriminator")]
+    words = [*files, "--model.init_args.architecture=null", "--model.init_args.grow_to=32"]
+    assert ohlora("fit", "pretrain", *words, "--data.init_args.resolution", "16", stage_dir=whole) == 2
+    assert "32" in capsys.readouterr().err
+    words += ["--data.init_args.resolution", "32"]
+    assert ohlora("fit", "pretrain", *words, stage_dir=whole) == 0
+    made = network_files.load_generator(whole / "generator.safetensors")
+    assert made.resolution == 32 and made(torch.randn(1, made.z_dim)).shape == (1, 3, 32, 32)
+    before, after = network_state(small / "generator.safetensors"), made.state_dict()
+    assert not torch.equal(before["mapping.layers.dense0.weight"], after["mapping.layers.dense0.weight"])
+    assert ohlora("fit", "pretrain", *words, "--model.init_args.kimg", "0.016", stage_dir=parts) == 0
+    assert ohlora("fit", "pretrain", *words, "--ckpt_path", "last", stage_dir=parts) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
+    assert ohlora("fit", "pretrain", "--model.init_args.grow_to=32", stage_dir=tmp_path / "random") == 2
+    assert "grow_to is 32 and architecture.resolution is 16" in capsys.readouterr().err

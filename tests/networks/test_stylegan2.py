@@ -21,7 +21,7 @@ from ohlora.networks.generator import Generator as AnyGenerator
 from ohlora.networks.operations import clamped_leaky_relu, convolution, fir, fir_down, fir_up
 from ohlora.networks.registry import Architecture, random_networks
 from ohlora.networks.stylegan2 import Discriminator, Generator
-from ohlora.networks.surgery import add_labels, with_projection
+from ohlora.networks.surgery import add_labels, grown, with_projection
 from ohlora.utils import counted
 from tests.conftest import TINY, assert_same
 from tests.golden import GOLDEN
@@ -293,3 +293,42 @@ def test_random_networks_begin_with_images_of_about_unit_size() -> None:
     assert_same(g.state_dict(), again.state_dict())
     images = g(torch.randn(8, 512))
     assert 0.1 < float(images.std()) < 4 and float(d(images).abs().max()) < 10
+
+
+def test_grown_networks_compute_the_same_at_first() -> None:
+    # In float64, where rounding hides no mistake.
+    sizes: dict[str, Any] = {"resolution": 8, "c_dim": 2, "channel_base": 256, "channel_max": 16}
+    torch.manual_seed(0)
+    small_g = Generator(**sizes, z_dim=6, w_dim=10, mapping_layers=2, labels="normal").double()
+    small_d = Discriminator(**sizes).double()
+    for parameter in (*small_g.parameters(), *small_d.parameters()):
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    torch.nn.init.normal_(small_g.w_avg, std=0.1)
+    g, d = grown(small_g, 32), grown(small_d, 32)
+    assert (g.resolution, g.num_ws, d.resolution) == (32, 8, 32) and g.training and g.z_dim == 6
+    z, label, images = torch.randn(4, 6).double(), torch.randn(4, 2).double(), torch.randn(4, 3, 32, 32).double()
+    doubled = fir_up(fir_up(small_g(z, label), gain=4.0), gain=4.0)
+    torch.testing.assert_close(g(z, label), doubled, atol=1e-12, rtol=1e-12)
+    halved = fir_down(fir_down(images))
+    torch.testing.assert_close(d(images, label), small_d(halved, label), atol=1e-12, rtol=1e-12)
+    # What was added is there to be trained: every layer of the new blocks has a gradient, or feeds one that has.
+    (g(z, label) * images).mean().backward()
+    d(images, label).sum().backward()
+    for weight in (
+        g.get_parameter("synthesis.block32.to_rgb.weight"),
+        d.get_parameter("blocks.block32.skip"),
+        d.get_parameter("blocks.block32.layer1.weight"),
+    ):
+        assert weight.grad is not None and float(weight.grad.abs().amax(dim=(0, 2, 3)).min()) > 0
+
+
+def test_networks_that_cannot_grow(stylegan3: AnyGenerator) -> None:
+    g, d = tiny()
+    with pytest.raises(ConfigError, match=r"cannot grow a network of 16×16 to 16×16; expected a higher resolution"):
+        grown(g, 16)
+    with pytest.raises(ConfigError, match=r"resolution is 48; expected a power of two"):
+        grown(g, 48)
+    with pytest.raises(ConfigError, match=r"block of 32×32 would have 4 channels; expected at least 6"):
+        grown(d, 32)
+    with pytest.raises(ConfigError, match="cannot grow a stylegan3 network; expected stylegan2"):
+        grown(stylegan3, 32)

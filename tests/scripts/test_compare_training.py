@@ -1,0 +1,36 @@
+"""Recipes of GAN training, compared by scripts/compare_training.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ohlora.commands.draw_faces import main as draw_faces
+from ohlora.utils.files import read_rows, shipped
+from scripts.compare_training import main
+
+
+@pytest.mark.slow
+def test_each_recipe_is_trained_for_its_time_measured_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_faces([str(tmp_path / "drawn"), "--count", "60", "--seed", "3"])
+    words = [str(tmp_path / "out"), "--minutes", "0.02", "--train-size", "64", "--count", "30"]
+    words += ["--real", str(tmp_path / "drawn" / "images"), "--features", str(shipped("weights/toy/judge.safetensors"))]
+    names = ["stylegan2-relativistic-256-ada", "stylegan-logistic-256"]
+    assert not main([*words, "--recipes", *names])
+    rows = read_rows(tmp_path / "out" / "training.csv")
+    assert [row["recipe"] for row in rows] == names
+    assert all(0 < float(row["kimg"]) < 10 and float(row["spread_eyes"]) > 0 for row in rows)
+    capsys.readouterr()
+    assert not main([*words, "--seed", "0", "--recipes", *names])
+    assert capsys.readouterr().out.count("already") == 2
+    assert read_rows(tmp_path / "out" / "training.csv") == rows
+
+
+def test_a_name_that_is_no_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(tmp_path), "--recipes", "stylegan4-logistic-64", "--real", str(tmp_path), "--features", str(tmp_path / "f")]
+    assert main(words) == 2
+    assert "'stylegan4-logistic-64' is no recipe" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
