@@ -2,20 +2,23 @@ r"""Trains small StyleGANs from random weights by several recipes, for the same 
 
 Usage::
 
-    python scripts/compare_training.py artifacts/training --real artifacts/toy/drawn_test/images \
-        --features artifacts/toy/judge_cnn/judge.safetensors
-    python scripts/compare_training.py artifacts/robots_training --images robots/images --real robots_test/images \
-        --features artifacts/robots/property_cnn/property.safetensors --world configs/worlds/robots.yaml \
-        --recipes stylegan2-relativistic-1024
+    python -m ohlora draw-faces artifacts/toy/drawn
+    python -m ohlora draw-faces artifacts/toy/drawn_test --count 10000 --seed 3
+    python scripts/compare_training.py artifacts/training --images artifacts/toy/drawn/images \
+        --real artifacts/toy/drawn_test/images --features ohlora/weights/toy/judge.safetensors
+    python scripts/compare_training.py artifacts/training_1000 --images thousand_images --real others \
+        --world world.yaml --features artifacts/mine/judge_cnn/judge.safetensors \
+        --recipes stylegan2-relativistic-1024-ada
 
-A recipe is named family-loss-width, with ``-diffaugment`` or ``-ada`` behind it for augmentation; the width is the
-number of channels times the resolution (``channel_base``), of which a layer has at most a sixteenth. Without names, the
-six of two families, two losses, and the doubled width are trained.
+A recipe is named family-loss-width; the width is the number of channels times the resolution (``channel_base``), of
+which a layer has at most a sixteenth. Behind it may stand ``-grown``, which trains at 16×16 and 32×32 first, for a
+third of the time each, and ``-diffaugment`` or ``-ada``, which augments. Without names, six are trained: two families,
+two losses, and the doubled width.
 
-Each is ``ohlora fit pretrain --world toy`` with other settings, stopped when its process has used ``--minutes`` of
-processor time on one thread; ``ohlora finish`` writes its average and ``ohlora evaluate`` measures it on 5,000 images.
-A row per recipe and seed is added to ``training.csv`` in the folder; those that are there are not trained again, so
-the script may be stopped between two recipes and started again.
+Each is ``ohlora fit pretrain --world toy`` with other settings on 64×64 images, stopped when its process has used its
+processor time on one thread; ``ohlora finish`` writes its average, and ``ohlora evaluate`` measures it. A row per
+recipe and seed is added to ``training.csv`` in the folder; those that are there are not trained again, so the script
+may be stopped between two recipes and started again.
 """
 
 from __future__ import annotations
@@ -49,11 +52,17 @@ RECIPES = (
     "stylegan2-relativistic-2048",
 )
 """What is compared unless recipes are named."""
+NAME = re.compile(r"(stylegan2?)-(logistic|relativistic)-(\d+)(-grown)?(?:-(diffaugment|ada))?")
+"""How a recipe is named."""
+RESOLUTION = 64
+"""Height and width of the images."""
+GROWTH = (16, 32, RESOLUTION)
+"""Resolutions at which a recipe that grows trains, for the same time each."""
 PENALTIES: dict[str, dict[str, Any]] = {
-    "logistic": {"loss": "logistic", "r1_gamma": 4.0, "r2_gamma": 0.0, "r1_interval": 8},
-    "relativistic": {"loss": "relativistic", "r1_gamma": 1.0, "r2_gamma": 1.0, "r1_interval": 1},
+    "logistic": {"r1_gamma": 4.0, "r2_gamma": 0.0, "r1_interval": 8},
+    "relativistic": {"r1_gamma": 1.0, "r2_gamma": 1.0, "r1_interval": 1},
 }
-"""Loss → the settings that go with it; R1 of the logistic loss is that of the first toy recipe."""
+"""Loss → the gradient penalties at 64×64; at lower resolutions, they are larger as the images are smaller."""
 AUGMENTATIONS = {"diffaugment": "DiffAugment", "ada": "ADA"}
 """Suffix of a recipe → class in :mod:`ohlora.networks.augmentation`."""
 
@@ -78,46 +87,60 @@ class ProcessorTime(L.Callback):
         trainer.save_checkpoint(self.checkpoint)
 
 
-def settings_of(recipe: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a recipe, laid over those of the toy world's pretrain.
+def parsed(recipe: str) -> tuple[str, str, int, bool, str | None]:
+    """Family, loss, width, whether it grows, and augmentation of a recipe.
 
     Raises:
         ConfigError: If the name is none of a recipe.
     """
-    parts = re.fullmatch(r"(stylegan2?)-(logistic|relativistic)-(\d+)(?:-(diffaugment|ada))?", recipe)
+    parts = NAME.fullmatch(recipe)
     if parts is None:
-        raise ConfigError(f"{recipe!r} is no recipe; expected a name such as {RECIPES[0]} or {RECIPES[-1]}-ada")
-    kind, loss, width, augmentation = parts.groups()
-    model: dict[str, Any] = {
-        "architecture": {"kind": kind, "channel_base": int(width), "channel_max": int(width) // 16},
-        "kimg": 100_000,
-        "seed": given.seed,
-        **PENALTIES[loss],
+        raise ConfigError(f"{recipe!r} is no recipe; expected a name such as {RECIPES[0]} or {RECIPES[-1]}-grown-ada")
+    kind, loss, width, grows, augmentation = parts.groups()
+    return kind, loss, int(width), bool(grows), augmentation
+
+
+def settings_of(
+    recipe: str, folder: Path, resolution: int, start: Path | None, given: argparse.Namespace
+) -> dict[str, Any]:
+    """The settings of a training at a resolution, laid over those of the toy world's pretrain.
+
+    Args:
+        recipe: Name of the recipe.
+        folder: Folder of the stage.
+        resolution: Height and width of the images.
+        start: Folder of the training at the resolution before, whose networks are grown; None starts anew.
+        given: What was given on the command line.
+    """
+    kind, loss, width, grows, augmentation = parsed(recipe)
+    penalties = {
+        name: value * RESOLUTION / resolution if name.endswith("gamma") else value
+        for name, value in PENALTIES[loss].items()
     }
+    model: dict[str, Any] = {"kimg": 100_000, "seed": given.seed, "loss": loss, **penalties}
+    if start is None:
+        sizes = {"resolution": resolution, "channel_base": width, "channel_max": width // 16}
+        model["architecture"] = {"kind": kind, **sizes}
+    else:
+        files = {name: str(start / f"{name}.safetensors") for name in ("generator", "discriminator")}
+        model |= {"architecture": None, "grow_to": resolution, **files}
     if augmentation:
         model["augmentation"] = {"class_path": f"ohlora.networks.augmentation.{AUGMENTATIONS[augmentation]}"}
-    checkpoint = folder / "runs" / "0001" / "checkpoints" / "last.ckpt"
-    settings: dict[str, Any] = {
+    stop = {
+        "seconds": 60 * given.minutes / (len(GROWTH) if grows else 1),
+        "checkpoint": str(folder / "runs" / "0001" / "checkpoints" / "last.ckpt"),
+    }
+    images = {"folder": str(given.images), "resolution": resolution, "resize": True, "batch_size": 16}
+    return {
         "seed_everything": given.seed,
         "trainer": {
             "default_root_dir": str(folder),
             "logger": False,
-            "callbacks": [
-                {
-                    "class_path": "scripts.compare_training.ProcessorTime",
-                    "init_args": {"seconds": 60 * given.minutes, "checkpoint": str(checkpoint)},
-                }
-            ],
+            "callbacks": [{"class_path": "scripts.compare_training.ProcessorTime", "init_args": stop}],
         },
         "model": {"init_args": model},
-        "data": {"init_args": {"train_size": given.train_size} if given.train_size else {}},
+        "data": {"class_path": "ohlora.datamodules.images.Images", "init_args": images},
     }
-    if given.images:
-        settings["data"] = {
-            "class_path": "ohlora.datamodules.images.Images",
-            "init_args": {"folder": str(given.images), "resolution": 64, "batch_size": 16, "held_out": 0},
-        }
-    return settings
 
 
 def run(words: list[str], log: Path) -> None:
@@ -132,18 +155,21 @@ def run(words: list[str], log: Path) -> None:
 
 def trained(recipe: str, given: argparse.Namespace) -> Row:
     """Trains a recipe and measures what comes of it: the row of the table."""
-    folder = given.folder / f"{recipe}-{given.seed}"
-    content = OmegaConf.create(settings_of(recipe, folder, given))
-    folder.mkdir(parents=True, exist_ok=True)
-    log, settings = folder / "log.txt", folder / "settings.yaml"
-    OmegaConf.save(content, settings)
-    run(["fit", "pretrain", "--world", "toy", "--config", str(settings)], log)
-    run(["finish", str(folder / "runs" / "0001")], log)
+    start: Path | None = None
+    kimg = 0.0
+    for resolution in GROWTH if parsed(recipe)[3] else (RESOLUTION,):
+        folder = given.folder / f"{recipe}-{given.seed}" / str(resolution)
+        folder.mkdir(parents=True, exist_ok=True)
+        log, settings = folder / "log.txt", folder / "settings.yaml"
+        OmegaConf.save(OmegaConf.create(settings_of(recipe, folder, resolution, start, given)), settings)
+        run(["fit", "pretrain", "--world", "toy", "--config", str(settings)], log)
+        run(["finish", str(folder / "runs" / "0001")], log)
+        kimg += read_metadata(folder / "generator.safetensors")["provenance"]["images_seen"] / 1000
+        start = folder
     measure = ["--features", str(given.features), "--world", given.world, "--count", str(given.count)]
     run(["evaluate", str(folder / "generator.safetensors"), "--data", str(given.real), *measure], log)
     found = json.loads((folder / "evaluation" / "measures.json").read_text())
-    row: Row = {"recipe": recipe, "seed": given.seed, "minutes": given.minutes}
-    row["kimg"] = read_metadata(folder / "generator.safetensors")["provenance"]["images_seen"] / 1000
+    row: Row = {"recipe": recipe, "seed": given.seed, "minutes": given.minutes, "kimg": kimg}
     for name, measure in found["measures"].items():
         row |= {name: measure["value"], f"{name}_floor": measure["floor"]}
     return row | {f"spread_{name}": spread["spread"] for name, spread in found["spread"].items()}
@@ -157,15 +183,16 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="RECIPE", help="their names (default: six)")
     parser.add_argument("--minutes", type=float, default=20, help="processor time of each training (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, latents and order (default: 0)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="what to train on (default: drawn faces)")
-    parser.add_argument("--train-size", type=int, metavar="N", help="number of drawn faces (default: the toy world's)")
-    parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="images to compare with")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="images to train on")
+    parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="other images, to compare with")
     parser.add_argument("--features", type=Path, required=True, metavar="FILE", help="attribute CNN that measures")
     parser.add_argument("--count", type=int, default=5000, help="images of each that are compared (default: 5000)")
     parser.add_argument("--world", default="toy", help="world of the attribute CNN (default: toy)")
     given = parser.parse_args(args)
     table = given.folder / "training.csv"
     rows: list[Row] = list(read_rows(table)) if table.exists() else []
+    for recipe in given.recipes:
+        parsed(recipe)  # refused before anything is trained
     for recipe in given.recipes:
         if any(row["recipe"] == recipe and int(row["seed"]) == given.seed for row in rows):
             print(f"{recipe}, seed {given.seed}: in {table} already")

@@ -304,8 +304,8 @@ class GAN(Stage[ImageDataModule]):
         if grow_to is not None:
             if architecture is not None:
                 raise ConfigError(
-                    f"grow_to is {grow_to} and architecture.resolution is {architecture.resolution}; networks that start "
-                    "from random weights have their size from the architecture. Leave grow_to out"
+                    f"grow_to is {grow_to} and architecture.resolution is {architecture.resolution}; networks that "
+                    "start from random weights have their size from the architecture. Leave grow_to out"
                 )
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)

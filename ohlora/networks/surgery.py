@@ -122,8 +122,8 @@ def _projecting_scores(projecting: stylegan2.Discriminator, state: Mapping[str, 
 def grown(network: AnyNetwork, resolution: int) -> AnyNetwork:
     """A copy of a StyleGAN2 network for images of a higher resolution that at first computes the same.
 
-    Coarse structure is learned at a low resolution in a fraction of the time (progressive growing, Karras et al., 2018);
-    here no fading in is needed, since what is added changes nothing at first (Net2Net, Chen et al., 2016):
+    Coarse structure is learned at a low resolution in a fraction of the time (progressive growing, Karras et al.,
+    2018). No fading in is needed here, since what is added changes nothing at first (Net2Net, Chen et al., 2016):
 
     - A generator's new blocks have random weights, and to-RGB layers of zeros: its image is the known one, scaled up.
     - A discriminator's new blocks halve the image and hand on what the known from-RGB layer makes of it: its score is
