@@ -73,21 +73,20 @@ _OWN_COLUMN = Source("column", "")
 
 @dataclass(frozen=True)
 class Motion:
-    """How an attribute moves while a character is at rest; in the strengths of the attribute's grid.
+    """How an attribute moves by itself, in shares (0…1) of its tested range, which is that of its slider.
 
     Attributes:
-        base: Where it wanders about.
-        walk: Largest change from one frame to the next.
-        reach: Farthest from the base.
-        blinks: Whether it also falls for a moment every few seconds, as eyelids do.
-        highest: The highest strength of the grid, which is scaled to that of a character.
+        breath: Farthest from the slider's position, to either side, with the breath.
+        drift: Farthest from the slider's position, to either side, at random.
+        blinks: Whether it falls to the lower end of the range for a moment every few seconds, as eyelids do.
+        speaks: How far it rises from the lower end of the range when a spoken vowel is widest; 0 for what does not
+            speak.
     """
 
-    base: float
-    walk: float
-    reach: float
+    breath: float = 0.0
+    drift: float = 0.0
     blinks: bool = False
-    highest: float = 1.0
+    speaks: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Attribute:
         keep: A filter's rule of the concept, such as ``>= 0.5``; '' for a filter that is no part of it.
         limit: Correlation of strength and score from which on an edit passes its evaluation.
         grid: Strengths of its evaluation, rising; empty where it is not steered.
-        motion: How it moves at rest; None not at all.
+        motion: How it moves by itself; None not at all.
         levels: Highest level of an ordinal, 1…9; 0 where it is not said.
     """
 
@@ -363,21 +362,25 @@ class _Declaration:
         return tuple(map(float, found))
 
     def motion(self, grid: Sequence[float]) -> Motion | None:
-        """How it moves at rest."""
+        """How it moves by itself."""
         found = self.about.get("motion")
         if found is None:
             return None
-        keys = ("base", "walk", "reach")
+        shares = ("breath", "drift", "speaks")
         if (
             not grid
             or not isinstance(found, Mapping)
-            or not set(keys) <= set(found) <= {*keys, "blinks"}
-            or not all(self._number(found[key], None if key == "base" else 0) for key in keys)
+            or not found
+            or not set(found) <= {*shares, "blinks"}
+            or not all(self._number(found.get(key, 0), 0, 1) for key in shares)
             or not isinstance(found.get("blinks", False), bool)
         ):
-            raise self.refused("motion", "numbers base, walk and reach, and blinks: true or not, together with a grid")
-        base, walk, reach = (float(found[key]) for key in keys)
-        return Motion(base, walk, reach, found.get("blinks", False), grid[-1])
+            raise self.refused(
+                "motion",
+                f"some of {', '.join(shares)} (shares of the tested range, 0…1) and blinks: true or not, together with "
+                "a grid",
+            )
+        return Motion(**found)
 
     def levels(self, kind: Kind) -> int:
         """The highest level of an ordinal."""

@@ -17,7 +17,7 @@ from ohlora.utils.files import artifacts_root
 from ohlora.worlds import SHIPPED, World
 
 LIBRARIES = ("torch", "lightning", "torchmetrics", "wandb", "numpy", "pillow", "scikit-learn", "omegaconf")
-OPTIONAL = {"transformers": "parsing", "dvc": "pipeline", "gradio": "studio", "onnxruntime": "onnx"}
+OPTIONAL = {"transformers": "parsing", "dvc": "pipeline", "gradio": "studio", "onnxruntime": "onnx", "av": "video"}
 """Library → the extra that installs it."""
 
 

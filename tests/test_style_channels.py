@@ -181,7 +181,7 @@ def test_from_the_search_to_the_studio(chain: Chain, monkeypatch: pytest.MonkeyP
         assert main(["select", str(folder / name), str(folder / name / "chosen"), "--count", "1"]) == 0
         file = folder / f"{name}.safetensors"
         assert main(["export-character", "tested", str(folder / name), "best", str(file)]) == 0
-        assert main(["animate", str(file), str(folder / f"{name}.gif"), "--steps", "5", "--idle", "3"]) == 0
+        assert main(["animate", str(file), str(folder / f"{name}.gif"), "--sweep", "0.3", "--idle", "0.2"]) == 0
         character = Character.load(file)
         case = int(character.card["case"])
         with Image.open(folder / f"{name}.gif") as film:

@@ -110,7 +110,7 @@ def test_a_world_of_discs_from_images_to_a_character(project: Path) -> None:
     disc = Character.load(project / "characters" / "mina.safetensors")
     assert disc.attributes == ("size", "redness") and disc.meanings["size"] == "larger disc"
     assert disc.motions["size"].blinks and "redness" not in disc.motions
-    moving = disc.idle(400)
+    moving = disc.idle(np.arange(400) / 20)
     assert moving[:, 0].std() > 0 and not moving[:, 1].any()
     assert disc.sheet().shape[2] == 3 and disc.render(redness=0.1).size == (16, 16)
 
@@ -148,11 +148,11 @@ def test_any_number_of_expressions(project: Path, count: int) -> None:
     (sheet, *_) = (project / "tested" / "sheets").glob("best*.png")
     assert Image.open(sheet).height > 80 * count
     about = tensor_files.read_metadata(project / "tested" / "latents.safetensors", "ohlora-latents", 2, "latents")
-    assert list(about["levels"]) == list(about["motions"]) == list(names)
+    assert list(about["levels"]) == list(about["motion_shares"]) == list(names)
     strengths = torch.zeros(count, 8)
     ranges = dict.fromkeys(names, (-1.0, 1.0))
     many = Character(tiny_networks()[0], Codes(torch.zeros(1, 8), Space.W), names, Codes(strengths, Space.W), ranges)
-    assert many.shown(5, 10).shape == (5 * count, count) and many.sheet(5).shape[0] > 100 * count
+    assert many.shown(None, 10, 0.5, 1).shape == (5 * count + 10, count) and many.sheet(5).shape[0] > 100 * count
     assert main(["fit", "property_cnn", "--world", "discs.yaml"]) == 2  # it declares no label
     ran("predict", "score_properties")
     ran("fit", "property_cnn", "--model.init_args.network", "merged", "--trainer.max_epochs", "1")
@@ -255,7 +255,10 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
         ({"a": STEERED | {"grid": [1, -1]}}, "grid is [1, -1]; expected two or more strengths, rising"),
         ({"a": STEERED | {"grid": [-2, -1]}}, "grid is [-2, -1]; expected a highest strength above 0"),
         ({"a": STEERED | {"limit": "high"}}, "limit is 'high'; expected a correlation, -1…1"),
-        ({"a": STEERED | {"motion": {"base": 1}}}, "motion is {'base': 1}; expected numbers base, walk and reach"),
+        ({"a": STEERED | {"motion": {"base": 1}}}, "motion is {'base': 1}; expected some of breath, drift, speaks"),
+        ({"a": STEERED | {"motion": {"drift": 1.5}}}, "motion is {'drift': 1.5}; expected some of breath, drift"),
+        ({"a": STEERED | {"motion": {}}}, "motion is {}; expected some of breath, drift, speaks (shares of"),
+        ({"a": WHOLE | {"motion": {"breath": 0.1}}}, "and blinks: true or not, together with a grid"),
         ({"a": WHOLE | {"kind": "ordinal", "levels": 12}}, "levels is 12; expected the highest level"),
         ({"a": WHOLE | {"levels": 3}}, "levels is 3; expected the highest level, a whole number from 1 to 9, of an"),
     ],

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ohlora.attributes import Motion, recipe
 from ohlora.characters import motion
+from ohlora.characters.speech import Speech
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import network_files, tensor_files
 from ohlora.networks.codes import Codes, Space
@@ -44,7 +45,7 @@ class Character:
         ranges: Attribute → lowest and highest strength that was tested.
         card: What the character is and where it comes from.
         meanings: Attribute → what a larger value means.
-        motions: Attribute → how it moves at rest, of those that do.
+        motions: Attribute → how it moves by itself, of those that do.
     """
 
     generator: Generator
@@ -87,8 +88,8 @@ class Character:
             if not isinstance(generator, Generator):
                 raise ValueError(f"its network is a {about['kind']}")
             meanings, motions = recipe().described(about["attributes"])  # of characters that do not say so themselves
-            if "motions" in about:
-                motions = {name: Motion(**values) for name, values in about["motions"].items()}
+            if "motion_shares" in about:  # not the "motions" of earlier files, which are in other terms
+                motions = {name: Motion(**values) for name, values in about["motion_shares"].items()}
             return cls(
                 generator.to(device),
                 Codes(tensors["code"].to(device), Space(about["space"])),
@@ -117,7 +118,7 @@ class Character:
             ranges={name: list(limits) for name, limits in self.ranges.items()},
             card=dict(self.card),
             meanings=dict(self.meanings),
-            motions={name: asdict(values) for name, values in self.motions.items()},
+            motion_shares={name: asdict(values) for name, values in self.motions.items()},
         )
 
     def render(self, strict: bool = False, **strengths: float) -> Image.Image:
@@ -162,13 +163,43 @@ class Character:
         codes = Codes(start + shift, self.steps.space)
         return np.concatenate([images.to_uint8(self.generator.synthesize(part)) for part in codes.split(batch_size)])
 
-    def idle(self, frames: int, frames_per_second: float = 20.0, seed: int = 0) -> np.ndarray:
-        """Strengths of the character at rest, N×P; see :func:`ohlora.characters.motion.idle`."""
-        return motion.idle(self.attributes, self.ranges, self.motions, frames, frames_per_second, seed)
+    def idle(
+        self,
+        times: np.ndarray | Sequence[float],
+        strengths: Sequence[float] | None = None,
+        seed: int = 0,
+        speech: Speech | None = None,
+    ) -> np.ndarray:
+        """Strengths of the character at rest, or speaking.
 
-    def shown(self, steps: int = 20, frames: int = 100, frames_per_second: float = 20.0, seed: int = 0) -> np.ndarray:
-        """Strengths that show the character, N×P; see :func:`ohlora.characters.motion.shown`."""
-        return motion.shown(self.attributes, self.ranges, self.motions, steps, frames, frames_per_second, seed)
+        Args:
+            times: N times, in seconds, ≥ 0.
+            strengths: The positions of the sliders, to which the motion is added; 0 by default.
+            seed: Of the random motion and of the blinks.
+            speech: What is said from time 0 on, by an attribute whose motion ``speaks``.
+
+        Returns:
+            N×P; see :func:`ohlora.characters.motion.idle`.
+        """
+        start = [0.0] * len(self.attributes) if strengths is None else strengths
+        return motion.idle(np.asarray(times), self.attributes, self.ranges, self.motions, start, seed, speech)
+
+    def shown(
+        self,
+        strengths: Sequence[float] | None = None,
+        frames_per_second: float = motion.FRAMES_PER_SECOND,
+        sweep: float = motion.SWEEP,
+        rest: float = motion.REST,
+        seed: int = 0,
+        speech: Speech | None = None,
+    ) -> np.ndarray:
+        """Strengths of an animation, N×P: each attribute from end to end, then :meth:`idle`.
+
+        See :func:`ohlora.characters.motion.shown`.
+        """
+        start = [0.0] * len(self.attributes) if strengths is None else strengths
+        about = (self.attributes, self.ranges, self.motions, start)
+        return motion.shown(*about, frames_per_second, sweep, rest, seed, speech)
 
     def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:
         """A row of ``steps`` images per attribute, from its lowest to its highest strength, the others at 0.

@@ -57,7 +57,7 @@ def write_report(
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
         about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``, and
-            ``meanings`` and ``motions`` of the attributes.
+            ``meanings`` and ``motion_shares`` of the attributes.
     """
     for what, path in (("generator", generator), ("directions", directions)):
         about[what] = network_files.fingerprint(path) if path else ""
@@ -155,7 +155,9 @@ class Report:
             network_files.load_generator(str(paths["generator"])),
             about["levels"],
             about.get("meanings", meanings),
-            {name: Motion(**values) for name, values in about["motions"].items()} if "motions" in about else motions,
+            {name: Motion(**values) for name, values in about["motion_shares"].items()}
+            if "motion_shares" in about
+            else motions,
         )
 
     def ranked(self) -> list[int]:

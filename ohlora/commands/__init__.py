@@ -44,7 +44,7 @@ COMMANDS: Mapping[str, Entry] = {
     "evaluate": Entry("ohlora.commands.evaluate", "measure how good a generator is, against real images", IMAGES),
     "select": Entry("ohlora.commands.select", "rank the faces that follow their edits, and show them", CHARACTERS),
     "export-character": Entry("ohlora.commands.export_character", "write a face as a character file", CHARACTERS),
-    "animate": Entry("ohlora.commands.animate", "play a character into a GIF", CHARACTERS),
+    "animate": Entry("ohlora.commands.animate", "play a character into a GIF, WebP, MP4 or WebM", CHARACTERS),
     "import-weights": Entry("ohlora.commands.import_weights", "read the weights of other projects", FILES),
     "export-weights": Entry("ohlora.commands.export_weights", "write weights as other projects read them", FILES),
     "import-directions": Entry("ohlora.commands.import_directions", "read directions of other projects", FILES),

@@ -1,11 +1,78 @@
-"""Animates a character: every attribute sweeps through its range, then the idle motion with blinks follows."""
+"""Animates a character: its sliders from end to end, then breath and blinks, or speech on top of them."""
 
 from __future__ import annotations
 
+import argparse
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError
+from ohlora.utils import checks
 from ohlora.utils.commands import arguments, command
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ohlora.characters.character import Character
+    from ohlora.characters.speech import Speech
+
+BATCH = 16
+"""Frames that are drawn at once."""
+LONGEST = 36_000
+"""Frames of an animation at most, half an hour at 20 per second: a slip of some digits would take days."""
+
+
+def placed(at: list[str], character: Character) -> list[float]:
+    """The positions of the sliders.
+
+    Args:
+        at: ``NAME=STRENGTH`` each; sliders that are not named stay at 0.
+        character: The character.
+
+    Raises:
+        ConfigError: If there is no such slider, or the strength is none within its range.
+    """
+    strengths = dict.fromkeys(character.attributes, 0.0)
+    for given in at:
+        name, _, value = given.partition("=")
+        if name not in strengths:
+            known = ", ".join(strengths)
+            raise ConfigError(f"--at is {given!r}; expected NAME=STRENGTH with one of the sliders {known}")
+        low, high = character.ranges[name]
+        try:
+            strengths[name] = float(value)
+        except ValueError:
+            strengths[name] = math.nan
+        if not low - 0.005 <= strengths[name] <= high + 0.005:  # ranges are shown with two decimals
+            raise ConfigError(f"--at is {given!r}; expected a strength from {low:.2f} to {high:.2f} for {name}")
+    return list(strengths.values())
+
+
+def said(given: argparse.Namespace) -> Speech | None:
+    """The speech that was asked for."""
+    from ohlora.characters import speech
+
+    if given.speech_wav is not None:
+        if given.rate is not None:
+            raise ConfigError(f"--rate is {given.rate:g}, which is for --speech-text; a recording has its own rate")
+        return speech.of_wav(given.speech_wav)
+    if given.speech_text is not None:
+        return speech.of_text(given.speech_text, speech.LETTERS_PER_SECOND if given.rate is None else given.rate)
+    if given.rate is not None:
+        raise ConfigError(
+            f"--rate is {given.rate:g}, which is for --speech-text TEXT; give a text, or leave --rate out"
+        )
+    return None
+
+
+def drawn(character: Character, strengths: np.ndarray) -> Iterator[np.ndarray]:
+    """The frames, one after the other; few are held in memory."""
+    from ohlora.utils.progress import tracked
+
+    for start in tracked(range(0, len(strengths), BATCH), f"{BATCH} frames each"):
+        yield from character.frames(strengths[start : start + BATCH])
 
 
 @command("ohlora animate")
@@ -13,28 +80,92 @@ def main(args: list[str] | None = None) -> None:
     """Runs the command."""
     parser = arguments(
         "animate",
-        "Plays a character into a GIF: every attribute through its range, then the idle motion with blinks.",
+        "Plays a character into a GIF, WebP, MP4 or WebM: every slider from end to end, then at rest with breath and "
+        "blinks; or speaking.",
         "artifacts/toy/characters/mina.safetensors mina.gif",
+        "artifacts/toy/characters/mina.safetensors mina.mp4 --speech-wav hello.wav",
+        "artifacts/toy/characters/mina.safetensors mina.webp --speech-text 'Hello, I am Mina.' --at smile=1",
     )
     parser.add_argument("character", type=Path, metavar="CHARACTER", help="a character file")
-    parser.add_argument("target", type=Path, metavar="OUT.gif", help="the file to write")
-    parser.add_argument("--steps", type=int, metavar="N", default=20, help="frames of each sweep (default: 20)")
-    parser.add_argument("--idle", type=int, metavar="N", default=100, help="frames of the idle motion (default: 100)")
+    parser.add_argument(
+        "target",
+        type=Path,
+        metavar="OUT",
+        help="the file to write; its ending is its format: .gif, .webp, .mp4 or .webm",
+    )
+    parser.add_argument(
+        "--sweep",
+        type=float,
+        metavar="S",
+        help="seconds in which each slider goes from end to end and back, 0 for none (default: 1.6; 0 with a speech)",
+    )
+    parser.add_argument(
+        "--idle", type=float, metavar="S", help="seconds at rest (default: 8; 0.5 more than a speech takes)"
+    )
     parser.add_argument("--fps", type=float, metavar="F", default=20.0, help="frames per second (default: 20)")
-    parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of the idle motion (default: 0)")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        metavar="N",
+        help="how many times each pixel is repeated (default: as often as fits into 256 pixels)",
+    )
+    parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="NAME=STRENGTH",
+        help="position of a slider, to which all motion is added (default: 0); may be given for several sliders",
+    )
+    parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of drift and blinks (default: 0)")
+    spoken = parser.add_mutually_exclusive_group()
+    spoken.add_argument(
+        "--speech-wav",
+        type=Path,
+        metavar="FILE",
+        help="a recording (PCM) by whose loudness the mouth opens; MP4 and WebM carry its sound",
+    )
+    spoken.add_argument(
+        "--speech-text", metavar="TEXT", help="a text that the mouth speaks, without sound: Latin letters or Hangul"
+    )
+    parser.add_argument("--rate", type=float, metavar="R", help="letters per second of the text (default: 12)")
     given = parser.parse_args(args)
-    if given.steps < 2 or given.idle < 0 or not 0 < given.fps <= 100:
-        raise ConfigError(
-            f"--steps is {given.steps}, --idle {given.idle} and --fps {given.fps}; expected --steps of at least 2, "
-            "--idle of at least 0, and --fps above 0 and at most 100"
-        )
+    checks.seeds(**{"--seed": given.seed})
+    checks.at_least(0, **{"--sweep": given.sweep, "--idle": given.idle})
+    checks.at_least(1, **{"--scale": given.scale})
+    from ohlora.utils import animations
+
+    animations.check(given.target, given.fps)
+    speech = said(given)
+    from ohlora.characters import motion
     from ohlora.characters.character import Character
-    from ohlora.utils import images
+    from ohlora.utils.progress import in_terminal
 
     character = Character.load(given.character)
-    strengths = character.shown(given.steps, given.idle, given.fps, given.seed)
-    images.save_gif(images.enlarge(character.frames(strengths), 256), given.target, given.fps)
-    said = f"{len(strengths)} frames: sweeps of {', '.join(character.attributes)}"
-    if given.idle:
-        said += ", then the idle motion" if character.motions else "; no attribute moves at rest (motion, in a world)"
-    print(f"{given.target}: {said}")
+    strengths = placed(given.at, character)
+    if speech is not None and not any(own.speaks for own in character.motions.values()):
+        raise ConfigError(
+            f"{given.character}: none of its sliders ({', '.join(character.attributes)}) is moved by speech; expected "
+            "one whose motion speaks, as its world's file declares"
+        )
+    sweep = given.sweep if given.sweep is not None else motion.SWEEP if speech is None else 0.0
+    idle = given.idle if given.idle is not None else motion.REST if speech is None else speech.seconds + 0.5
+    if speech is not None and idle < speech.seconds:
+        raise ConfigError(f"--idle is {idle:g}; the speech takes {speech.seconds:.1f} s: expected more, or none given")
+    start = sweep * len(character.attributes)
+    count = round((start + idle) * given.fps)
+    if not 1 < count <= LONGEST:
+        raise ConfigError(
+            f"{start + idle:g} seconds at {given.fps:g} frames per second are {count} frames; expected 2 to "
+            f"{LONGEST:,}: change --sweep, --idle or --fps"
+        )
+    rows = character.shown(strengths, given.fps, sweep, idle, given.seed, speech)
+    sound = speech.sound.after(start) if speech is not None and speech.sound is not None else None
+    with in_terminal():
+        animations.save(drawn(character, rows), given.target, given.fps, given.scale, sound)
+    told = [f"sweeps of {', '.join(character.attributes)}"] if start else []
+    if speech is not None:
+        silent = sound is None or given.target.suffix.lower() not in animations.CODECS
+        told.append(f"speech {'without' if silent else 'with its'} sound")
+    elif idle:
+        told.append("at rest" if character.motions else "no attribute moves at rest (motion, in a world)")
+    print(f"{given.target}: {count} frames, {count / given.fps:.1f} s: {', then '.join(told)}")

@@ -337,7 +337,7 @@ class EditEvaluation(Stage[CountedLatents]):
         about: dict[str, Any] = {"space": str(codes.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
         about["meanings"], motions = vocabulary().described(edited)
-        about["motions"] = {name: asdict(motion) for name, motion in motions.items()}
+        about["motion_shares"] = {name: asdict(motion) for name, motion in motions.items()}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
         pictures, tables = self._heat_maps(statistics)
         by_name = {name: np.array([row[f"{name}_corr"] for row in rows]) for name in edited}

@@ -554,6 +554,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
     for slider in sliders:
         slider.input(drawn, [session, idle, *sliders], seen, **quick)
     idle.input(lambda on: gr.Timer(active=on), idle, clock, **QUIET)
+    idle.input(drawn, [session, idle, *sliders], seen, **quick)  # once more at rest when it ends
     clock.tick(drawn, [session, idle, *sliders], seen, **quick)
     zeros = [0.0] * len(sliders)
     centre.click(lambda tab: [*zeros, *drawn(tab, False, *zeros)], session, [*sliders, *seen], **quick)

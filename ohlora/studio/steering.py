@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -12,16 +12,15 @@ from typing import Literal
 
 import numpy as np
 
+from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes
-from ohlora.utils import images
+from ohlora.utils import animations, images
 
 FRAMES_PER_SECOND = 12.0
 """Frames per second of the idle motion in the browser."""
-IDLE_FRAMES = 600
-"""Number of frames after which the idle motion is repeated."""
 SIZE = 384
 """Height and width, in pixels, to which images are enlarged at most."""
 
@@ -36,16 +35,15 @@ class SteeringSession:
     Attributes:
         character: The character that is steered.
         other: The same latent with other directions, for comparison, or None.
-        frame: Number of the current frame of the idle motion.
+        clock: Tells the time in seconds.
     """
 
     character: Character
     other: Character | None = None
-    frame: int = 0
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        # Computed once: the browser asks for a frame twelve times a second.
-        self._idle = self.character.idle(IDLE_FRAMES, FRAMES_PER_SECOND)
+        self._opened = self.clock()
 
     def compare(self, path: Path | None) -> None:
         """Compares the character's directions with those of a file.
@@ -80,10 +78,12 @@ class SteeringSession:
             raise ConfigError(f"{path.name} does not fit the character ({error})") from error
 
     def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
-        """The strengths to show: those of the sliders, one per attribute, or the next frame of the idle motion."""
+        """The strengths to show: those of the sliders, one per attribute, and the idle motion of this moment on top.
+
+        The motion is a function of the time since the session began, so that late frames do not slow it down.
+        """
         if idle:
-            self.frame = (self.frame + 1) % len(self._idle)
-            values = self._idle[self.frame]
+            values = self.character.idle([self.clock() - self._opened], values)[0]
         return [float(value) for value in values]
 
     def image(self, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
@@ -106,7 +106,7 @@ class SteeringSession:
 
         Args:
             kind: What is saved.
-            strengths: One number per attribute; used for the image only.
+            strengths: One number per attribute: what an image shows, and what is moved from in a GIF.
             folder: Folder of the file; it is created where it does not exist.
 
         Returns:
@@ -121,8 +121,7 @@ class SteeringSession:
                 path.touch(exist_ok=False)  # reserves the name against other tabs and servers
                 break
         if kind == "gif":
-            rows = self.character.shown()
-            images.save_gif(images.enlarge(self.character.frames(rows), 256), path, 20.0)
+            animations.save(self.character.frames(self.character.shown(strengths)), path, motion.FRAMES_PER_SECOND)
         else:
             images.save_png(self.character.sheet() if kind == "sheet" else self._of(self.character, strengths), path)
         return path

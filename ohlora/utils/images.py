@@ -59,14 +59,6 @@ def save_png(image: np.ndarray, path: str | Path) -> None:
         Image.fromarray(image).save(part, format="PNG")
 
 
-def save_gif(frames: np.ndarray, path: str | Path, frames_per_second: float) -> None:
-    """Writes N×H×W×3 uint8 as a GIF that loops forever, atomically; each frame has its own palette of 256 colours."""
-    pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
-    with replacing(path) as part:
-        duration = round(1000 / frames_per_second)
-        pictures[0].save(part, "GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
-
-
 def decode(path: str | Path) -> Image.Image:
     """Decodes an image file of any size, turned upright as its EXIF orientation says.
 

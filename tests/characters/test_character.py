@@ -1,4 +1,4 @@
-"""Characters: files, rendering, motion."""
+"""Characters: files and rendering."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ohlora.attributes import recipe
+from ohlora.attributes import Motion, recipe
 from ohlora.characters import motion
-from ohlora.characters.character import Character
+from ohlora.characters.character import FORMAT, FORMAT_VERSION, Character
 from ohlora.errors import ConfigError, FormatError, MissingArtifactError
+from ohlora.formats import tensor_files
 from ohlora.networks.codes import Codes, Space
 from ohlora.utils import images
 from tests.conftest import FORMAT_1, tiny_networks
@@ -108,28 +109,14 @@ def test_characters_of_the_first_version_load(name: str, space: Space) -> None:
     assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1
 
 
-def test_a_sweep_moves_one_attribute_at_a_time() -> None:
-    rows = motion.sweep(NAMES, RANGES)
-    assert rows.shape == (60, 3) and (np.count_nonzero(rows, axis=1) <= 1).all()
-    assert (rows[0, 0], rows[19, 0], rows[40, 2], rows[59, 2]) == (-1.0, 1.0, -0.5, 1.5)
-
-
-def test_idle_motion_is_the_original_s() -> None:
-    """In the original's own ranges: walk, limits and blinks as published (there with the sign turned)."""
-    ranges = {name: (min(levels), max(levels)) for name, levels in recipe().grid.items()}
-    motions = recipe().described(NAMES)[1]
-    rows = motion.idle(NAMES, ranges, motions, 4000, frames_per_second=20, seed=3)
-    eyes, mouth, pose = rows.T
-    assert mouth.min() >= 0.85 - 1e-9 and mouth.max() <= 1.15 + 1e-9 and np.abs(np.diff(mouth)).max() <= 0.025
-    assert np.abs(pose).max() <= 0.4 + 1e-9 and np.abs(np.diff(pose)).max() <= 0.045
-    assert eyes.max() <= 0.45 + 1e-9 and eyes.min() >= -1.2
-    closed = eyes < -0.3  # below anything that walking reaches
-    starts = np.flatnonzero(closed[1:] & ~closed[:-1])
-    assert 20 < len(starts) < 100 and np.diff(starts).min() >= 20  # a second apart at least
-    lengths = np.flatnonzero(~closed[1:] & closed[:-1])[: len(starts)] - starts[: len(starts)]
-    assert lengths.max() <= 6
-    assert (rows == motion.idle(NAMES, ranges, motions, 4000, frames_per_second=20, seed=3)).all()
-    half = {name: (low / 2, high / 2) for name, (low, high) in ranges.items()}
-    assert np.allclose(motion.idle(NAMES, half, motions, 4000, frames_per_second=20, seed=3), rows / 2)
-    still = motion.idle(("pose", "hairstyle"), {"pose": (-0.6, 1.8), "hairstyle": (-1, 1)}, motions, 50, seed=3)
-    assert (still[:, 0] == pose[:50]).all() and not still[:, 1].any()
+def test_motion_is_kept_in_the_file(character: Character, tmp_path: Path) -> None:
+    path = tmp_path / "mina.safetensors"
+    own = {"eyes": Motion(drift=0.1, blinks=True), "mouth": Motion(breath=0.05, speaks=0.5)}
+    replace(character, motions=own).save(path)
+    assert Character.load(path).motions == own
+    # Earlier files said `motions`, in strengths: these are not taken for shares.
+    about = tensor_files.read_metadata(path, FORMAT, FORMAT_VERSION, "a character")
+    del about["motion_shares"], about["format_version"]
+    about["motions"] = {"eyes": {"base": 0.2, "walk": 0.035, "reach": 0.25, "blinks": True, "highest": 1.2}}
+    tensor_files.write(path, FORMAT, FORMAT_VERSION, tensor_files.read_tensors(path), **about)
+    assert Character.load(path).motions == recipe().described(NAMES)[1]

@@ -1,4 +1,4 @@
-"""From a test's report, or the original's files, to a character, its contact sheet and its GIF."""
+"""From a test's report, or the original's files, to a character, its contact sheet and its animations."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from ohlora import attributes
 from ohlora.__main__ import main as ohlora
+from ohlora.attributes import Motion
+from ohlora.characters import speech
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.errors import ConfigError, DataError
@@ -22,8 +24,11 @@ from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Generator
 from ohlora.utils import images
+from ohlora.utils.animations import ENDINGS
 from ohlora.utils.files import read_rows
+from tests.characters.test_speech import save, tone
 from tests.conftest import tiny_networks
+from tests.films import Film, decoded
 from tests.toy_tables import report_of_latents
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
@@ -124,26 +129,151 @@ def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tup
     assert torch.equal(then.character(1).steps.values, now.character(1).steps.values)
 
 
-def test_a_gif_sweeps_and_rests(report: Path, tmp_path: Path, weights: tuple[Path, Path]) -> None:
+# --- animations
+
+FILMS = pytest.mark.parametrize("ending", ENDINGS)
+
+
+@pytest.fixture
+def mina(tmp_path: Path) -> Path:
+    """A character whose eyes blink and whose mouth speaks, and that does not move besides."""
+    g, _ = tiny_networks()
+    code, steps = Codes(torch.zeros(1, 8), Space.W), Codes(2 * torch.eye(8)[:2], Space.W)
+    ranges = {"eyes": (-3.0, 1.0), "mouth": (-1.0, 4.0)}
+    motions = {"eyes": Motion(blinks=True), "mouth": Motion(speaks=1.0)}
+    Character(g, code, ("eyes", "mouth"), steps, ranges, motions=motions).save(tmp_path / "mina.safetensors")
+    return tmp_path / "mina.safetensors"
+
+
+def nearness(film: Film, mina: Path, **strengths: float) -> np.ndarray:
+    """How near each frame is to an image of the character, 0 (as far as one at rest) … 1 (equal)."""
+    character = Character.load(mina)
+    rows = [[0.0, 0.0], [strengths.get(name, 0.0) for name in character.attributes]]
+    rest, wanted = character.frames(rows).astype(int)
+    scale = film.frames.shape[1] // len(wanted)
+    small = film.frames[:, scale // 2 :: scale, scale // 2 :: scale]
+    return np.asarray(1 - np.abs(small - wanted).mean((1, 2, 3)) / np.abs(rest - wanted).mean())
+
+
+def runs(inside: np.ndarray) -> int:
+    """How many runs of true values there are."""
+    return int(np.count_nonzero(np.diff(inside.astype(int), prepend=0) == 1))
+
+
+@FILMS
+def test_a_character_blinks_in_the_file(ending: str, mina: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"mina{ending}"
+    assert ohlora(["animate", str(mina), str(path), "--sweep", "0", "--idle", "20", "--scale", "4"]) == 0
+    film = decoded(path)
+    assert film.seconds == pytest.approx(20, abs=0.01) and film.frames.shape[1:] == (64, 64, 3)
+    closed = nearness(film, mina, eyes=-3.0) > 0.7
+    assert runs(closed) == 5 and film.times[closed][0] < 3
+    starts = film.times[np.flatnonzero(np.diff(closed.astype(int)) == 1) + 1]
+    assert np.diff(starts).min() > 1.9 and np.diff(starts).max() < 6.1
+    assert closed.mean() < 0.5
+
+
+@FILMS
+def test_an_animation_sweeps_and_rests(
+    ending: str, mina: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"mina{ending}"
+    words = ["animate", str(mina), str(path), "--sweep", "0.8", "--idle", "1", "--fps", "15", "--scale", "4"]
+    assert ohlora(words) == 0
+    assert "39 frames, 2.6 s: sweeps of eyes, mouth, then at rest" in capsys.readouterr().out
+    film = decoded(path)
+    assert film.seconds == pytest.approx(2.6, abs=0.01) and film.frames.shape[1:] == (64, 64, 3)
+    for name, low, high in (("eyes", -3.0, 1.0), ("mouth", -1.0, 4.0)):
+        seen = [nearness(film, mina, **{name: end}) for end in (low, high)]
+        first, last = (film.times[near.argmax()] for near in seen)
+        assert min(near.max() for near in seen) > 0.5 and first < last < (0.8 if name == "eyes" else 1.6)
+        assert first >= (0 if name == "eyes" else 0.8)
+
+
+@FILMS
+def test_a_text_is_spoken_on_top_of_blinks(
+    ending: str, mina: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"mina{ending}"
+    words = ["animate", str(mina), str(path), "--speech-text", "Mama, papa!", "--rate", "4", "--at", "mouth=4"]
+    words += ["--scale", "4"]
+    assert ohlora(words) == 0
+    assert f"{path}: 65 frames, 3.2 s: speech without sound" in capsys.readouterr().out
+    film = decoded(path)
+    shut = nearness(film, mina, mouth=-1.0) > 0.8
+    assert runs(shut & (film.times > 0.3)) == 4  # the second m, the pause with the p after it, the last p, the end
+    assert nearness(film, mina, mouth=4.0)[-1] > 0.8  # back at its slider
+    character = Character.load(mina)
+    rows = character.idle(film.times, [0.0, 4.0], speech=speech.of_text("Mama, papa!", 4))
+    assert rows[:, 0].min() < -2.9  # it blinks meanwhile
+    assert np.abs(film.frames[:, 2::4, 2::4] - character.frames(rows).astype(int)).mean() < 8
+
+
+@pytest.mark.parametrize("ending", [".gif", ".mp4", ".webm"])
+def test_a_recording_is_spoken_and_heard(
+    ending: str, mina: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = save(tmp_path / "said.wav", tone(16000), 16000)  # half a second each: silent, loud, quiet, silent
+    path = tmp_path / f"mina{ending}"
+    words = ["animate", str(mina), str(path), "--speech-wav", str(recording), "--sweep", "0.5", "--seed", "1"]
+    assert ohlora([*words, "--at", "mouth=-1", "--scale", "4"]) == 0
+    heard = "without sound" if ending == ".gif" else "with its sound"
+    assert f"70 frames, 3.5 s: sweeps of eyes, mouth, then speech {heard}" in capsys.readouterr().out
+    film = decoded(path)
+    open_ = nearness(film, mina, mouth=4.0)
+    at = np.searchsorted(film.times, [1.25, 1.75, 2.25, 2.9], side="right") - 1
+    assert open_[at[1]] > 0.7 and open_[at[1]] > open_[at[2]] > open_[at[0]] and open_[at[3]] < 0.3
+    if ending != ".gif":
+        loud = [np.sqrt(np.square(film.sound[:, int(second * 48000) :][:, :9600]).mean()) for second in (1.15, 1.65)]
+        assert loud == pytest.approx([0, 0.5 / 2**0.5], abs=0.02) and film.seconds == pytest.approx(3.5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.avi"], "a.avi: its ending is .avi; expected one of .gif .webp .mp4 .webm"),
+        (["a.gif", "--fps", "0"], "0 frames per second; expected 1 to 50 for .gif"),
+        (["a.gif", "--sweep", "-1"], "--sweep is -1.0; expected at least 0"),
+        (["a.gif", "--idle", "nan"], "--idle is nan; expected at least 0"),
+        (["a.gif", "--scale", "0"], "--scale is 0; expected at least 1"),
+        (["a.gif", "--seed", "-1"], "--seed is -1; expected 0 to"),
+        (["a.gif", "--idle", "1e9"], "expected 2 to 36,000: change --sweep, --idle or --fps"),
+        (["a.gif", "--idle", "0", "--sweep", "0"], "0 seconds at 20 frames per second are 0 frames"),
+        (["a.gif", "--at", "roll=1"], "--at is 'roll=1'; expected NAME=STRENGTH with one of the sliders eyes, mouth"),
+        (["a.gif", "--at", "eyes=2"], "--at is 'eyes=2'; expected a strength from -3.00 to 1.00 for eyes"),
+        (["a.gif", "--at", "eyes"], "expected a strength from -3.00"),
+        (["a.gif", "--rate", "12"], "--rate is 12, which is for --speech-text"),
+        (["a.gif", "--rate", "12", "--speech-wav", "a.wav"], "a recording has its own rate"),
+        (["a.gif", "--rate", "0", "--speech-text", "hello"], "rate is 0"),
+        (["a.gif", "--speech-wav", "a.wav"], "a.wav: no such file"),
+        (["a.gif", "--speech-text", "Да"], "expected Latin letters or Hangul"),
+        (["a.gif", "--speech-text", "hello hello", "--idle", "0.5"], "--idle is 0.5; the speech takes 0.8 s"),
+    ],
+)
+def test_animations_that_are_refused(
+    words: list[str], said: str, mina: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mina.parent)
+    assert ohlora(["animate", str(mina), *words]) == 2
+    assert said in capsys.readouterr().err and [path.name for path in mina.parent.iterdir()] == [mina.name]
+
+
+def test_what_does_not_move_by_itself_only_sweeps(
+    mina: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace(Character.load(mina), motions={}).save(mina)
+    words = ["animate", str(mina), str(tmp_path / "still.gif"), "--sweep", "0.2", "--idle", "0.2"]
+    assert ohlora(words) == 0
+    assert "sweeps of eyes, mouth, then no attribute moves at rest" in capsys.readouterr().out
+    assert ohlora([*words, "--speech-text", "Hello"]) == 2
+    assert "none of its sliders (eyes, mouth) is moved by speech; expected one whose" in capsys.readouterr().err
+
+
+def test_a_character_of_a_report_is_animated(report: Path, tmp_path: Path, weights: tuple[Path, Path]) -> None:
     out = tmp_path / "mina.safetensors"
     assert ohlora(["export-character", "tested", str(report), "11", str(out), "--generator", str(weights[0])]) == 0
-    words = [str(out), str(tmp_path / "mina.gif"), "--steps", "3", "--idle", "6"]
-    assert ohlora(["animate", *words]) == 0
-    with Image.open(tmp_path / "mina.gif") as film:
-        assert film.format == "GIF" and film.info["duration"] == 50 and film.size == (256, 256)
-        assert 9 <= film.n_frames <= 15  # type: ignore[attr-defined]  # equal frames in a row become one
-    assert ohlora(["animate", *words, "--fps", "0"]) == 2
-
-
-def test_a_gif_of_what_does_not_move_at_rest_only_sweeps(
-    report: Path, tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "still.safetensors"
-    assert ohlora(["export-character", "tested", str(report), "11", str(out), "--generator", str(weights[0])]) == 0
-    replace(Character.load(out), motions={}).save(out)
-    capsys.readouterr()
-    assert ohlora(["animate", str(out), str(tmp_path / "still.gif"), "--steps", "3", "--idle", "6"]) == 0
-    assert "9 frames: sweeps of eyes, mouth, pose; no attribute moves at rest" in capsys.readouterr().out
+    assert ohlora(["animate", str(out), str(tmp_path / "mina.gif"), "--sweep", "0.3", "--idle", "0.3"]) == 0
+    assert decoded(tmp_path / "mina.gif").seconds == pytest.approx(1.2)
 
 
 # --- the original's files

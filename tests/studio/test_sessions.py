@@ -294,9 +294,18 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     session.compare(None)
     assert session.image(asked)[1] is None
 
-    moments = np.array([session.strengths([0, 0, 0], idle=True) for _ in range(200)])
+    # Idle motion follows the clock, whenever a frame is asked for, and is added to the sliders.
+    times = [0.0]
+    session = SteeringSession(session.character, clock=lambda: times[-1])
+    rows = []
+    for step in np.random.default_rng(0).uniform(0.02, 0.08, 200):
+        times.append(times[-1] + step)
+        rows.append(session.strengths(asked, idle=True))
+    moments = np.array(rows)
+    assert np.allclose(moments, session.character.idle(times[1:], asked))
+    low, high = session.character.ranges["eyes"]
+    assert moments[:, 0].min() == pytest.approx(low, abs=1e-6) and np.median(moments[:, 0]) > asked[0] / 2
     assert session.strengths([0.1, 0.2, 0.3], idle=False) == [0.1, 0.2, 0.3]
-    assert np.ptp(moments[:, 0]) > 0.5 * session.character.ranges["eyes"][1]  # it blinks
 
     saved = [session.save(kind, asked, tmp_path / "out") for kind in ("png", "png", "gif", "sheet")]
     assert [path.name for path in saved] == ["png-0001.png", "png-0002.png", "gif-0001.gif", "sheet-0001.png"]
