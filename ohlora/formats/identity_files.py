@@ -105,4 +105,4 @@ def _image(source: Path, row: Row, column: str) -> Tensor:
     pixels = np.asarray(images.decode(path).convert("RGB"))
     if pixels.shape[0] != pixels.shape[1]:
         raise DataError(f"{source}, {row}: {path} has size {pixels.shape[1]}×{pixels.shape[0]}; expected a square")
-    return images.to_float(pixels[None])
+    return images.to_float(np.stack([pixels]))

@@ -17,6 +17,7 @@ from ohlora.formats.identity_files import IdentityFile
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.utils import images
 from ohlora.utils.files import write_rows
+from ohlora.utils.images import resized
 from tests.networks.test_identity import IMAGES, tiny
 from tests.onnx_files import write_network
 
@@ -61,7 +62,8 @@ def test_our_own_network_has_its_calibration(own: str) -> None:
     expected = tiny().same_person(IMAGES[:1].expand(5, -1, -1, -1), IMAGES)
     torch.testing.assert_close(identity(IMAGES[:1], IMAGES), expected)
     larger = IMAGES.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    torch.testing.assert_close(identity(larger, larger.flip(0)), identity(IMAGES, IMAGES.flip(0)))
+    smaller = resized(larger, 16)
+    assert torch.equal(identity(larger, larger.flip(0)), identity(smaller, smaller.flip(0)))
 
 
 def test_its_embeddings_are_features_too(own: str) -> None:
@@ -72,22 +74,22 @@ def test_its_embeddings_are_features_too(own: str) -> None:
 def test_a_network_of_the_users(weights: str) -> None:
     plain = IdentityFile(weights, MEANS, CHANNELS, 8, (0, 0, 0), (1, 1, 1))
     assert plain.identity().measure == "cosine_similarity"
-    means = torch.nn.functional.normalize((IMAGES.mean(dim=(2, 3)) + 1) / 2, dim=1)
+    means = torch.nn.functional.normalize((resized(IMAGES, 8).mean(dim=(2, 3)) + 1) / 2, dim=1)
     expected = means @ means[0]
     torch.testing.assert_close(plain.identity()(IMAGES[:1], IMAGES), expected)
     given = IdentityFile(weights, MEANS, CHANNELS, 8, (0, 0, 0), (1, 1, 1), threshold=0.9, scale=20).identity()
     torch.testing.assert_close(given(IMAGES[:1], IMAGES), torch.sigmoid(20 * (expected - 0.9)))
     edited = IMAGES.clone().requires_grad_()
-    given(IMAGES[:1], edited).sum().backward()  # type: ignore[no-untyped-call]
+    given(IMAGES[:1], edited).sum().backward()
     assert edited.grad is not None and edited.grad.abs().sum() > 0
 
 
 def test_a_table_of_pairs_calibrates(weights: str, pairs: Path) -> None:
     identity = IdentityFile(weights, MEANS, CHANNELS, mean=(0, 0, 0), std=(1, 1, 1), pairs=str(pairs)).identity()
     red, red_too, green = (
-        images.to_float(np.asarray(images.decode(pairs.parent / "faces" / f"{k}.png"))[None]) for k in (0, 12, 9)
+        images.to_float(np.stack([images.decode(pairs.parent / "faces" / f"{k}.png")])) for k in (0, 12, 9)
     )
-    assert float(identity.probability(red, red_too)) > 0.9 and float(identity.probability(red, green)) < 0.1
+    assert float(identity.probability(red, red_too)) > 0.8 and float(identity.probability(red, green)) < 0.1
 
 
 def test_an_onnx_file_can_only_judge(tmp_path: Path) -> None:
