@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 def generator(seed: int, stream: str, index: int) -> np.random.Generator:
@@ -42,8 +40,6 @@ def generators(seed: int, stream: str, indices: Iterable[int]) -> list[np.random
 
 def normal(seed: int, stream: str, indices: Iterable[int], size: int) -> Tensor:
     """Draws one row of standard normal numbers per index: N×size, float32, on the CPU."""
-    import torch  # commands that only draw do not wait for it
-
     rows = [g.standard_normal(size, dtype=np.float32) for g in generators(seed, stream, indices)]
     return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, size)
 
