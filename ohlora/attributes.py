@@ -227,6 +227,16 @@ class Vocabulary:
         known = [self.declared[name] for name in names if name in self.declared]
         return {a.name: a.meaning for a in known}, {a.name: a.motion for a in known if a.motion is not None}
 
+    def described_in(self, about: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, str], dict[str, Motion]]:
+        """Meanings and motions that a file keeps of some attributes; those of :meth:`described` where it keeps none.
+
+        The ``motions`` of earlier files are in other terms, and do not count.
+        """
+        meanings, motions = self.described(names)
+        if "motion_shares" in about:
+            motions = {name: Motion(**values) for name, values in about["motion_shares"].items()}
+        return about.get("meanings", meanings), motions
+
     def predicted_by(self, network: str | Sequence[str]) -> tuple[Attribute, ...]:
         """The attributes of a network, by its name.
 

@@ -87,9 +87,6 @@ class Character:
             generator = network_files.rebuilt(about, state, str(path))
             if not isinstance(generator, Generator):
                 raise ValueError(f"its network is a {about['kind']}")
-            meanings, motions = recipe().described(about["attributes"])  # of characters that do not say so themselves
-            if "motion_shares" in about:  # not the "motions" of earlier files, which are in other terms
-                motions = {name: Motion(**values) for name, values in about["motion_shares"].items()}
             return cls(
                 generator.to(device),
                 Codes(tensors["code"].to(device), Space(about["space"])),
@@ -97,8 +94,7 @@ class Character:
                 Codes(tensors["steps"].to(device), Space(about["steps_space"])),
                 {name: (low, high) for name, (low, high) in about["ranges"].items()},
                 about["card"],
-                about.get("meanings", meanings),
-                motions,
+                *recipe().described_in(about, about["attributes"]),
             )
         except Exception as error:  # whatever a damaged description leads to
             raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
@@ -181,8 +177,7 @@ class Character:
         Returns:
             N×P; see :func:`ohlora.characters.motion.idle`.
         """
-        start = [0.0] * len(self.attributes) if strengths is None else strengths
-        return motion.idle(np.asarray(times), self.attributes, self.ranges, self.motions, start, seed, speech)
+        return motion.idle(np.asarray(times), *self._moving(strengths), seed, speech)
 
     def shown(
         self,
@@ -197,9 +192,14 @@ class Character:
 
         See :func:`ohlora.characters.motion.shown`.
         """
+        return motion.shown(*self._moving(strengths), frames_per_second, sweep, rest, seed, speech)
+
+    def _moving(
+        self, strengths: Sequence[float] | None
+    ) -> tuple[tuple[str, ...], motion.Ranges, Mapping[str, Motion], Sequence[float]]:
+        """What moves, and from where: by default from 0."""
         start = [0.0] * len(self.attributes) if strengths is None else strengths
-        about = (self.attributes, self.ranges, self.motions, start)
-        return motion.shown(*about, frames_per_second, sweep, rest, seed, speech)
+        return self.attributes, self.ranges, self.motions, start
 
     def sheet(self, steps: int = 5, size: int = 128) -> np.ndarray:
         """A row of ``steps`` images per attribute, from its lowest to its highest strength, the others at 0.

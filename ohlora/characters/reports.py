@@ -137,7 +137,6 @@ class Report:
             raise DataError(f"{folder / RESULTS} and {LATENTS} are of different tests; test anew")
         found = load_directions(str(paths["directions"]))
         names = found.attributes
-        meanings, motions = recipe().described(names)  # of reports that do not say so themselves
         if about["format_version"] == 1:  # only the table holds what was measured
             table = {what: [[float(row[f"{name}_{what}"]) for name in names] for row in rows] for what in MEASURED}
             tensors |= {what: torch.tensor(values, dtype=torch.float64) for what, values in table.items()}
@@ -154,10 +153,7 @@ class Report:
             found.method,
             network_files.load_generator(str(paths["generator"])),
             about["levels"],
-            about.get("meanings", meanings),
-            {name: Motion(**values) for name, values in about["motion_shares"].items()}
-            if "motion_shares" in about
-            else motions,
+            *recipe().described_in(about, names),
         )
 
     def ranked(self) -> list[int]:

@@ -132,8 +132,7 @@ class RandomFeatures(Features):
         super().__init__(resolution, FEATURES)
         layers: list[nn.Module] = []
         width = 3
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with counted.seeded(0):
             for _ in range(max(1, (resolution // 8).bit_length() - 1)):
                 layers += [nn.Conv2d(width, 32, 3, 2, padding=1), nn.LeakyReLU(0.2)]
                 width = 32
@@ -173,7 +172,6 @@ def set_distances(real: Tensor, fake: Tensor) -> dict[str, float]:
     for metric in (frechet, kernel):
         metric.update(real, real=True)
         metric.update(fake, real=False)
-    with torch.random.fork_rng(devices=[]):  # the kernel distance draws its subsets from torch's global generator
-        torch.manual_seed(0)
+    with counted.seeded(0):  # the kernel distance draws its subsets from torch's global generator
         kernel_distance, _ = kernel.compute()
     return {"frechet_distance": float(frechet.compute()), "kernel_distance": float(kernel_distance)}

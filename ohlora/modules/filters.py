@@ -105,8 +105,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
 
     def _fresh(self, number: int) -> AttributeCNN:
         """Random weights, a function of (seed, number) alone."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(counted.integer(self.seed, "member", number))
+        with counted.seeded(counted.integer(self.seed, "member", number)):
             return attribute_cnn(self.attribute, self.plan, self.resolution)
 
     def setup(self, stage: str) -> None:

@@ -307,16 +307,14 @@ class GAN(Stage[ImageDataModule]):
                     f"grow_to is {grow_to} and architecture.resolution is {architecture.resolution}; networks that "
                     "start from random weights have their size from the architecture. Leave grow_to out"
                 )
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
+            with counted.seeded(self.seed):
                 self.generator = grown(self.generator, grow_to)
                 self.discriminator = grown(self.discriminator, grow_to)
 
     def configure_labels(self, added: int, head: LabelHead | None) -> None:
         """Gives both networks label inputs and the discriminator its label head, and checks that they agree."""
         if added != 0:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
+            with counted.seeded(self.seed):
                 self.generator = add_labels(self.generator, added)
                 self.discriminator = add_labels(self.discriminator, added)
         g, d = self.generator, self.discriminator

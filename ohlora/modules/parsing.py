@@ -41,8 +41,7 @@ class FaceParsing(Supervised[MaskedImages]):
     def __init__(
         self, widths: Sequence[int] = (32, 64, 128, 256), dice: float = 1.0, seed: int = 0, **settings: Any
     ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(counted.integer(seed, "parser", 0))
+        with counted.seeded(counted.integer(seed, "parser", 0)):
             network = FaceParserNetwork(CLASSES, widths)
         super().__init__(network, "parser.safetensors", seed=seed, **settings)
         self.save_hyperparameters()

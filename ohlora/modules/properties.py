@@ -53,8 +53,7 @@ class PropertyRegression(Supervised[ScoredImages]):
         checks.at_least(1, resolution=resolution)
         if not network:
             raise ConfigError("network is an empty list; expected at least one attribute")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(counted.integer(seed, "network", 0))
+        with counted.seeded(counted.integer(seed, "network", 0)):
             cnn = attribute_cnn(network, plan, resolution)
         unknown = [name for name in stop_without if name not in cnn.outputs]
         if unknown or len(stop_without) == len(cnn.outputs):

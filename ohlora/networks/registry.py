@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-import torch
-
 from ohlora.errors import ConfigError
 from ohlora.networks import stylegan, stylegan2, stylegan3
 from ohlora.networks.generator import MAX_LABELS, Discriminator, Generator
-from ohlora.utils import checks
+from ohlora.utils import checks, counted
 
 GENERATORS: Mapping[str, Callable[..., Generator]] = {
     cls.kind: cls for cls in (stylegan.Generator, stylegan2.Generator, stylegan3.Generator)
@@ -63,7 +61,6 @@ def random_networks(architecture: Architecture, seed: int) -> tuple[Generator, D
     checks.at_least(1, **{key: sizes[key] for key in ("resolution", "channel_base", "mbstd_group_size")})
     of_generator = {key: sizes.pop(key) for key in ("z_dim", "w_dim", "mapping_layers")}
     of_discriminator = {"mbstd_group_size": sizes.pop("mbstd_group_size")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with counted.seeded(seed):
         generator = GENERATORS[kind](**sizes, **of_generator, labels="normal" if architecture.c_dim else "none")
         return generator, DISCRIMINATORS[kind](**sizes, **of_discriminator)

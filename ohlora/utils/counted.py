@@ -8,7 +8,8 @@ and stream are its key, i is its counter.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -47,3 +48,11 @@ def normal(seed: int, stream: str, indices: Iterable[int], size: int) -> Tensor:
 def permutation(seed: int, stream: str, index: int, size: int) -> np.ndarray:
     """Draws the permutation of 0…size−1 that belongs to one index (for example to an epoch); int64."""
     return generator(seed, stream, index).permutation(size)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's global generator on the CPU for a block, such as one that makes a network; then it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
