@@ -138,7 +138,7 @@ class Demo:
                 "animation",
                 "Play it",
                 1,
-                lambda: f"{film} sweeps eyes, mouth and pose, then rests, breathes and blinks.",
+                lambda: f"{film} sweeps eyes, mouth and pose, then rests; blinks are faint, since no eye here closes.",
             ),
         ]
 

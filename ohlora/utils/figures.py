@@ -72,10 +72,12 @@ def heat_map(
         title: Title of the figure.
         limits: Values at the two ends of the colour scale.
     """
-    figure = Figure(figsize=(1.5 + 0.6 * len(columns), 1.5 + 0.45 * len(rows)), layout="constrained")
+    width = max(1.5 + 0.6 * len(columns), 0.3 + 0.1 * len(title))  # few columns must not cut off the title
+    figure = Figure(figsize=(width, 1.5 + 0.45 * len(rows)), layout="constrained")
+    figure.suptitle(title)
     axes = figure.add_subplot()
     axes.imshow(values, cmap="RdBu_r", vmin=limits[0], vmax=limits[1], aspect="auto")
-    axes.set(title=title, xticks=range(len(columns)), yticks=range(len(rows)))
+    axes.set(xticks=range(len(columns)), yticks=range(len(rows)))
     axes.set_xticklabels(columns, rotation=45, ha="right")
     axes.set_yticklabels(rows)
     middle, reach = (limits[0] + limits[1]) / 2, (limits[1] - limits[0]) / 2
