@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ohlora import attributes, pipeline
 from ohlora.__main__ import main
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
@@ -277,7 +278,9 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     """As ``configs/toy/compare_directions.yaml`` and the recipe configure them, but smaller."""
     torch.manual_seed(0)
     cnn = tmp_path / "cnn.safetensors"
+    attributes.use(pipeline.world("toy").attributes)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), cnn)
+    attributes.use(None)
     networks = {"generator": str(weights[0]), "network": str(cnn)}
     for name, given in (("search", networks), ("evaluation", networks | {"judge": str(cnn)})):
         OmegaConf.save(OmegaConf.create({"model": {"init_args": given}}), tmp_path / f"{name}.yaml")
@@ -289,7 +292,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     config.methods = methods
     config.root = str(tmp_path / "compared")
     config.recipe = [*config.recipe, str(CONF / "directions.yaml"), str(tmp_path / "search.yaml")]
-    config.evaluation = [str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")]
+    config.evaluation = [*config.evaluation, str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")]
     config.sampling = [str(CONF / "sample.yaml"), str(tmp_path / "search.yaml")]
     config.latents, config.calibrate, config.seeds, config.samples, config.gradients = 4, 2, [0], [100], [4]
     config.parser = config.discriminator = None
@@ -297,7 +300,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     words = ["--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "table.csv")]
     assert compare_directions.main([*words, "--figure", str(tmp_path / "figure.png")]) == 0
     rows = read_rows(tmp_path / "table.csv")
-    verified = 500 + 2 * 3 * 2 * 5
+    verified = 500 + 2 * 4 * 2 * 5
     assert [(row["method"], row["images"]) for row in rows] == [
         ("single_channel", str(100 + verified)),
         ("channels", "12"),

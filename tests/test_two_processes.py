@@ -286,6 +286,26 @@ def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
         )
 
 
+def test_an_identity_network_is_trained_as_by_one(tmp_path: Path) -> None:
+    """Every picture is compared with those of both processes."""
+    for name, words in (("one", []), ("two", TWO)):
+        settings: dict[str, object] = {
+            "model.init_args.optimizer": "torch.optim.SGD",
+            "model.init_args.optimizer.init_args.lr": 0.01,
+            "trainer.max_epochs": 2,
+            "trainer.default_root_dir": tmp_path / name,
+        }
+        run("fit", "--config", str(CONF / "identity.yaml"), *options(settings), *words)
+    one, two = (network_files.load_identity(tmp_path / name / "identity.safetensors") for name in ("one", "two"))
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[key], value, atol=1e-4, rtol=1e-3, msg=key)
+    rows = [read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv") for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 2 and rows[0][0].keys() == rows[1][0].keys()
+    for a, b in zip(*rows, strict=True):
+        assert float(b["loss/train"]) == pytest.approx(float(a["loss/train"]), rel=1e-3)
+        assert float(b["loss/validation"]) == pytest.approx(float(a["loss/validation"]), abs=1e-3)
+
+
 def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")

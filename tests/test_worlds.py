@@ -340,7 +340,7 @@ def test_networks_group_what_shares_windows() -> None:
 def test_the_drawn_world_declares_what_is_drawn() -> None:
     toy, recipe = pipeline.world("toy").attributes, attributes.recipe()
     assert tuple(toy.declared) == drawing.DRAWN and toy.measured == drawing.MEASURED
-    assert toy.names("label") == recipe.names("label"), "the original's order of labels"
+    assert toy.names("label") == (*recipe.names("label"), "smile"), "the original's order of labels, then our own"
     for name in (*PUBLISHED_FILTERS, "property", "hairstyle", "merged"):
         assert attribute_cnn(name).specs == published(name).specs
 
