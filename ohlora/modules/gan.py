@@ -688,7 +688,7 @@ class GAN(Stage[ImageDataModule]):
         self._reset_metrics()
         if self.score_matching > 0 and len(self.matching.real) == 0:
             reals = images.to_float(self.data.training_images(SCORED_REALS, self.seed, "score matching"))
-            self.matching.look_at(part.to(self.device) for part in reals.split(50))
+            self.matching.look_at(part.to(self.device) for part in torch.split(reals, 50))
         if self.finished:
             self.trainer.should_stop = True
 

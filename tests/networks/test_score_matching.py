@@ -43,7 +43,7 @@ def test_what_is_far_outside_pulls_no_harder(real: Tensor) -> None:
     scores = torch.tensor([[0.0, 0.0], [40.0, 0.0]], requires_grad=True)
     nearer = torch.tensor([[0.0, 0.0], [20.0, 0.0]], requires_grad=True)
     for given in (scores, nearer):
-        distance(matching(real), given).backward()
+        distance(matching(real), given).backward()  # type: ignore[no-untyped-call]
     assert scores.grad is not None and nearer.grad is not None
     torch.testing.assert_close(scores.grad, nearer.grad)
     assert float(scores.grad[1, 0]) > 0
@@ -59,7 +59,7 @@ def test_scores_come_to_vary_as_in_the_data(real: Tensor, start: float) -> None:
     found = []
     for step in range(1000):
         optimizer.zero_grad()
-        distance(part, torch.randn(8, 2) @ mixing + centre, step).backward()
+        distance(part, torch.randn(8, 2) @ mixing + centre, step).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step >= 500:
             found.append(torch.cat([(mixing.T @ mixing).flatten(), centre]).detach())
@@ -80,5 +80,5 @@ def test_images_of_another_size_are_scored(real: Tensor) -> None:
     part.look_at([torch.rand(3, 3, 16, 16), torch.rand(2, 3, 16, 16)])
     assert part.real.shape == (5, 2)
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
-    part.scores(images).sum().backward()
+    part.scores(images).sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None and images.grad.abs().sum() > 0
