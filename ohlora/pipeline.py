@@ -120,7 +120,7 @@ _DECLARED = (
     _stage("sample_v8", "9", "style codes and the scores of their images", "스타일 코드와 그 이미지의 점수", "predict",
            f"{V8} merged/merged.safetensors", "sample_v8/{shards,medians.json,settings.json}"),
     _stage("vectorfind_v8", "10", "directions, the original's way: by SVM", "방향 찾기, 원본 방식: SVM", "fit",
-           "sample_v8/{shards,medians.json}", "vectorfind_v8/directions.safetensors"),
+           f"sample_v8/{{shards,medians.json}} {V8} merged/merged.safetensors", "vectorfind_v8/directions.safetensors"),
     _stage("evaluate_v8", "11", "evaluation of these directions", "그 방향의 평가", "test",
            f"vectorfind_v8/directions.safetensors {V8} merged/merged.safetensors judge_cnn/judge.safetensors",
            f"evaluate_v8/{TESTED}"),

@@ -165,7 +165,7 @@ def test_search_and_evaluation_show_what_goes_together(
     given |= {"judge": networks["judge"], "output": tmp_path / "tested"}
     given["directions"] = tmp_path / "found" / "directions.safetensors"
     words = options({f"model.init_args.{key}": value for key, value in given.items()})
-    small = ["--data.init_args.count", "3", "--model.init_args.scale_count", "12"]
+    small = ["--data.init_args.count", "3", "--model.init_args.unedited_count", "12"]
     assert ohlora("test", "evaluation", *words, *small, *OFFLINE, stage_dir=tmp_path / "test") == 0
     search, test = (tmp_path / name / "runs" / "0001" for name in ("search", "test"))
     assert {"score_correlations", "layers_of_attributes"} <= pictures(told(search))

@@ -188,7 +188,7 @@ def test_from_the_search_to_the_studio(chain: Chain, monkeypatch: pytest.MonkeyP
         with Image.open(folder / f"{name}.gif") as film:
             assert getattr(film, "n_frames", 1) >= 8
 
-        # A strength of 1 is one standard deviation of the attribute, and adds to the code what was found.
+        # A strength of 1 is one z-score of the attribute, and adds to the code what was found.
         place = report.place_of(case)
         slopes = load_file(folder / name / "latents.safetensors")["slope"][place]
         unedited = chain.picture(chain.w(case))
@@ -300,7 +300,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     words = ["--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "table.csv")]
     assert compare_directions.main([*words, "--figure", str(tmp_path / "figure.png")]) == 0
     rows = read_rows(tmp_path / "table.csv")
-    verified = 500 + 2 * 4 * 2 * 5
+    verified = 2 * 4 * 2 * 5
     assert [(row["method"], row["images"]) for row in rows] == [
         ("single_channel", str(100 + verified)),
         ("channels", "12"),

@@ -83,7 +83,7 @@ SMALL = {
         "40",
     ],
     "evaluate_v9": [
-        *("--data.init_args.count", "4", "--model.init_args.scale_count", "20"),
+        *("--data.init_args.count", "4", "--model.init_args.unedited_count", "20"),
         *("--model.init_args.limits", "{brightness: 0, warmth: 0}"),
     ],
 }

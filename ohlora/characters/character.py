@@ -21,6 +21,7 @@ from torch import Tensor
 from ohlora.attributes import Motion, recipe
 from ohlora.characters import motion
 from ohlora.characters.speech import Speech
+from ohlora.directions.edits import UNITS
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import network_files, tensor_files
 from ohlora.networks.codes import Codes, Space
@@ -40,10 +41,10 @@ class Character:
         code: The latent's code, a batch of one.
         attributes: What can be steered, P names.
         steps: What one unit of strength adds to the code, upwards: P codes, in the code's space or in one that the
-            generator can bring the code to (W by layer where style layers have parts of their own, or S). In a
-            calibrated character a unit is one standard deviation of the attribute.
+            generator can bring the code to (W by layer where style layers have parts of their own, or S).
         ranges: Attribute → lowest and highest strength that was tested.
-        card: What the character is and where it comes from.
+        card: What the character is and where it comes from; ``unit`` says what one unit of strength is (one of
+            :data:`ohlora.directions.edits.UNITS`; in files of format version 1, a few words).
         meanings: Attribute → what a larger value means.
         motions: Attribute → how it moves by itself, of those that do.
     """
@@ -116,6 +117,12 @@ class Character:
             meanings=dict(self.meanings),
             motion_shares={name: asdict(values) for name, values in self.motions.items()},
         )
+
+    @property
+    def unit(self) -> str:
+        """What one unit of strength is, in words; empty where the file does not say."""
+        said = str(self.card.get("unit", ""))
+        return UNITS.get(said, said)
 
     def render(self, strict: bool = False, **strengths: float) -> Image.Image:
         """One image.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ohlora.attributes import Motion, recipe
 from ohlora.characters.character import Character
+from ohlora.directions.edits import Unit
 from ohlora.errors import ConfigError, DataError, MissingArtifactError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
@@ -56,8 +57,8 @@ def write_report(
             ``steps`` where there are any.
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
-        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``, and
-            ``meanings`` and ``motion_shares`` of the attributes.
+        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``,
+            ``unit`` of the slopes, and ``meanings`` and ``motion_shares`` of the attributes.
     """
     for what, path in (("generator", generator), ("directions", directions)):
         about[what] = network_files.fingerprint(path) if path else ""
@@ -85,6 +86,7 @@ class Report:
         levels: The strengths that were tested, by attribute.
         meanings: See :class:`ohlora.characters.character.Character`.
         motions: Likewise.
+        unit: What slopes count by: strength 1 of a character moves its attribute by one of it.
     """
 
     folder: Path
@@ -99,6 +101,7 @@ class Report:
     levels: Mapping[str, Sequence[float]]
     meanings: Mapping[str, str]
     motions: Mapping[str, Motion]
+    unit: Unit
 
     @classmethod
     def load(
@@ -154,6 +157,7 @@ class Report:
             network_files.load_generator(str(paths["generator"])),
             about["levels"],
             *recipe().described_in(about, names),
+            about.get("unit", "samples"),
         )
 
     def ranked(self) -> list[int]:
@@ -254,7 +258,7 @@ class Report:
         return figures.captioned(strip, lines)
 
     def character(self, place: int) -> Character:
-        """A latent as a character whose unit of strength is one standard deviation of the attribute.
+        """A latent as a character whose steps move an attribute by one unit of the report each.
 
         Raises:
             ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
@@ -268,8 +272,8 @@ class Report:
         if falling := [name for name, slope in slopes.items() if slope <= 0]:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
         steps = self.steps.values[place]
-        per_deviation = torch.tensor([*slopes.values()], dtype=torch.float64)
-        steps = (steps / per_deviation.reshape(-1, *[1] * self.steps.space.ndim)).to(steps.dtype)
+        per_unit = torch.tensor([*slopes.values()], dtype=torch.float64)
+        steps = (steps / per_unit.reshape(-1, *[1] * self.steps.space.ndim)).to(steps.dtype)
         ranges = {a: (min(self.levels[a]) * slope, max(self.levels[a]) * slope) for a, slope in slopes.items()}
         card = {
             "case": int(row["case"]),
@@ -277,7 +281,7 @@ class Report:
             "method": self.method,
             "passed": self.passed[place],
             "test": tested,
-            "unit": "one standard deviation of the attribute over the generator's images",
+            "unit": self.unit,
             "subject": "a synthetic face; it shows no real person",
         }
         code = Codes(self.codes.values[place : place + 1], self.codes.space)

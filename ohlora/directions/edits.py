@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
 from ohlora.networks.codes import Codes, Space
 
+Unit = Literal["data", "samples", "vector"]
+UNITS: Mapping[str, str] = {
+    "data": "one z-score of the attribute over the data that its network was trained on",
+    "samples": "one standard deviation over the generator's images, of the attribute or of w along the direction",
+    "vector": "one unit of length of the code",
+}
+"""What one unit of strength is, as files call it."""
 FULL_GRID = 50
 """Edits of the largest full grid by default: as many as the original makes of its three attributes."""
 
@@ -76,9 +83,10 @@ class LocalBasis:
 
     Attributes:
         outputs: The search CNN's outputs whose gradients are here, K names.
-        gradients: Mean gradients by layer, K×L×D, in standard deviations of score per unit of w.
+        gradients: Mean gradients by layer, K×L×D, in units of strength per unit of w.
         covariance: Of w, D×D.
-        deviations: Standard deviations of the scores, (K,).
+        scales: One unit of strength in the network's scores, (K,): 1, and in earlier files the scores' standard
+            deviations over samples.
         points: Gradients taken per latent and round.
         rounds: How often a latent's step is taken anew.
         share: Weight of the latent's own gradients against the mean ones, 0…1.
@@ -90,7 +98,7 @@ class LocalBasis:
     outputs: tuple[str, ...]
     gradients: Tensor
     covariance: Tensor
-    deviations: Tensor
+    scales: Tensor
     points: int
     rounds: int
     share: float
@@ -114,6 +122,7 @@ class Directions:
         provenance: What they were found from.
         space: Where they live.
         basis: What edits at single latents start from, where the method makes them; these directions are their mean.
+        unit: What one unit of strength is; see :data:`UNITS`.
     """
 
     attributes: tuple[str, ...]
@@ -124,8 +133,11 @@ class Directions:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     space: Space = Space.W
     basis: LocalBasis | None = None
+    unit: Unit = "data"
 
     def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"the unit of strength is {self.unit!r}; expected one of {', '.join(UNITS)}")
         expected = (len(self.groups.names), len(self.attributes))
         shapes = (self.vectors.shape[: -self.space.ndim], self.units.shape)
         if shapes != (expected, expected):
@@ -145,7 +157,7 @@ class Directions:
         provenance: Mapping[str, Any] | None = None,
         basis: LocalBasis | None = None,
     ) -> Directions:
-        """Directions whose unit of strength is a step: G×P differences of codes."""
+        """Directions of steps, G×P differences of codes, that move an attribute by one z-score of the data each."""
         units = steps.values.flatten(2).norm(dim=-1)
         vectors = steps.values / units.reshape(*units.shape, *[1] * steps.space.ndim)
         return cls(attributes, vectors, units, groups, method, provenance or {}, steps.space, basis)

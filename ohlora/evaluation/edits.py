@@ -1,9 +1,8 @@
 """How well edits do what was asked.
 
-With strengths s (E×P, a grid) and scores y (K attributes, in standard deviations over the samples) of a latent's
-E edits: r is Pearson's correlation of s and y of the same attribute; the slope of y by s says by how many standard
-deviations a unit of strength moves it; the leakage of an edit is the mean absolute slope of the other attributes over
-that of its own.
+With strengths s (E×P, a grid) and scores y (K attributes, in z-scores of the data) of a latent's E edits: r is
+Pearson's correlation of s and y of the same attribute; the slope of y by s says by how many z-scores a unit of strength
+moves it; the leakage of an edit is the mean absolute slope of the other attributes over that of its own.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ohlora.utils.files import read_rows
 
 FORMAT = "ohlora-directions"
 FORMAT_VERSION = 2
-BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
+BASIS_TENSORS = ("gradients", "covariance", "scales", "low", "high")
 BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
@@ -38,6 +38,7 @@ def save_directions(directions: Directions, path: str | Path) -> None:
         "group_by": list(directions.groups.attributes),
         "medians": list(directions.groups.medians),
         "method": directions.method,
+        "unit": directions.unit,
         "provenance": dict(directions.provenance),
     }
     if directions.basis is not None:
@@ -47,7 +48,9 @@ def save_directions(directions: Directions, path: str | Path) -> None:
 
 
 def load_directions(path: str | Path) -> Directions:
-    """Reads a file of :func:`save_directions`, also one of format version 1, which does not name the space.
+    """Reads a file of :func:`save_directions`, also one of format version 1, which names neither space nor unit.
+
+    Files without a unit count in standard deviations over samples.
 
     Raises:
         MissingArtifactError: If there is none.
@@ -61,6 +64,8 @@ def load_directions(path: str | Path) -> Directions:
         space = about.get("space", Space.W if vectors.ndim == 3 else Space.W_BY_LAYER)
         basis = None
         if "local" in about:
+            if "local.deviations" in tensors:  # as files without a unit call it
+                tensors["local.scales"] = tensors["local.deviations"]
             local = about["local"] | {name: tensors[f"local.{name}"] for name in BASIS_TENSORS}
             basis = LocalBasis(**(local | {"outputs": tuple(local["outputs"])}))
         return Directions(
@@ -72,6 +77,7 @@ def load_directions(path: str | Path) -> Directions:
             about["provenance"],
             Space(space),
             basis,
+            about.get("unit", "samples"),
         )
     except Exception as error:  # whatever a damaged description leads to
         raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
@@ -116,7 +122,8 @@ def read_original(folder: str | Path, medians: str | Path | None = None) -> Dire
     vectors = -torch.from_numpy(np.stack([[by_group[g] for by_group in found.values()] for g in groups.names]))
     norms = vectors.norm(dim=-1)
     attributes = tuple(ORIGINAL_NAMES.get(name, name) for name in found)
-    return Directions(attributes, vectors / norms[..., None], norms, groups, "svm", {"imported_from": folder.name})
+    provenance = {"imported_from": folder.name}
+    return Directions(attributes, vectors / norms[..., None], norms, groups, "svm", provenance, unit="vector")
 
 
 def _vector(path: Path) -> np.ndarray:

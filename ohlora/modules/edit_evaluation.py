@@ -41,8 +41,8 @@ from ohlora.utils.ranks import gathered
 class EditEvaluation(Stage[CountedLatents]):
     """Edits latents on a grid of strengths, and lets a judge score the images: the recipe's image generation test.
 
-    The search CNN finds a latent's group; another CNN, the judge, scores the edits, in its standard deviations over
-    samples. A latent passes where each attribute follows its strength with at least the limit's correlation, sign
+    The search CNN finds a latent's group; another CNN, the judge, scores the edits, in z-scores of the data that it was
+    trained on. A latent passes where each attribute follows its strength with at least the limit's correlation, sign
     included. Written are ``test_result.csv``, ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
 
     Args:
@@ -58,8 +58,8 @@ class EditEvaluation(Stage[CountedLatents]):
         limits: Attribute → correlation from which on a latent passes; of others, those that the world declares.
         seed: Seed of the latents.
         calibrate: Latents on which strengths are first scaled so that a unit moves an attribute by one of the judge's
-            standard deviations on average; 0 leaves the units.
-        scale_count: Samples over which the judge's standard deviations are taken.
+            z-scores on average; 0 leaves the units.
+        unedited_count: Unedited images over which is shown how attributes go together.
         parser: A face parser; scores are then also read off parsed maps.
         discriminator: Discriminator weights; its scores of edited and unedited images are then also compared.
         closer_count: How many latents parser and discriminator look at.
@@ -88,7 +88,7 @@ class EditEvaluation(Stage[CountedLatents]):
         limits: dict[str, float] | None = None,
         seed: int = 0,
         calibrate: int = 0,
-        scale_count: int = 2000,
+        unedited_count: int = 2000,
         parser: str | None = None,
         discriminator: str | None = None,
         closer_count: int = 60,
@@ -99,13 +99,13 @@ class EditEvaluation(Stage[CountedLatents]):
         if (directions is None) == (labels is None):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
         checks.seeds(seed=seed)
-        checks.at_least(1, image_batch_size=image_batch_size, scale_count=scale_count)
+        checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
         checks.at_least(0, calibrate=calibrate, sheets=sheets, closer_count=closer_count, full_grid=full_grid)
         self.output, self.seed, self.calibrate = Path(output), seed, calibrate
         self.paths = {"generator": generator, "network": network, "judge": judge}
         self.directions_path, self.labels = directions, tuple(labels or ())
         self.levels: Mapping[str, Sequence[float]] = grid or {}
-        self.full_grid, self.limits_given, self.scale_count = full_grid, limits or {}, scale_count
+        self.full_grid, self.limits_given, self.unedited_count = full_grid, limits or {}, unedited_count
         for name in (*self.labels, *self.levels, *self.limits_given):
             _ = vocabulary()[name]  # refuses unknown ones before anything is loaded
         self.parser_path, self.closer_count, self.discriminator_path = parser, closer_count, discriminator
@@ -192,18 +192,15 @@ class EditEvaluation(Stage[CountedLatents]):
             self.edits = LocalEdits(self.edited, found.basis, self.generator, self.network, self.image_batch_size)
 
     def on_test_start(self) -> None:
-        """Measures the judge's mean and standard deviation over samples of their own, then calibrates if asked to."""
-        parts = self._mine(self.scale_count, self.image_batch_size)
-        of_parts = tracked(parts, "the judge's scale")
-        seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in of_parts]
-        scores = torch.cat(gathered(seen)).double()
-        self._seen = dict(zip(self.judge.outputs, scores.numpy().T, strict=True))
-        self.scale = (scores.mean(dim=0).to(self.device), scores.std(dim=0, correction=0).to(self.device))
+        """Looks at unedited images, then calibrates if asked to."""
+        parts = tracked(self._mine(self.unedited_count, self.image_batch_size), "unedited images")
+        seen = [self._scores(self.latents("unedited", part).codes, self.judge)[0].cpu() for part in parts]
+        self._seen = dict(zip(self.judge.outputs, torch.cat(gathered(seen)).numpy().T, strict=True))
         for _ in range(2 if self.calibrate else 0):
             self._calibrate()
 
     def _calibrate(self) -> None:
-        """Sets units so that strength 1 is one of the judge's standard deviations, on latents of their own."""
+        """Sets units so that strength 1 is one of the judge's z-scores, on latents of their own."""
         own = [self.judge.outputs.index(name) for name in self.edited]
         parts = []
         for part in tracked(self._mine(self.calibrate, self.data.batch_size), "calibrating"):
@@ -231,8 +228,8 @@ class EditEvaluation(Stage[CountedLatents]):
         """Edits latents, and judges them.
 
         Returns:
-            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K (both in standard
-            deviations) and, of local edits, the steps.
+            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K and, of local edits,
+            the steps.
         """
         seen, unedited = self._scores(latents.codes, self.network, self.judge)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
@@ -242,10 +239,8 @@ class EditEvaluation(Stage[CountedLatents]):
             codes = added(latents.codes, strengths, steps)
         else:
             codes = self.edits.codes(latents, group, strengths)
-        mean, deviation = self.scale
         (edited,) = self._scores(codes.flat(), self.judge)
-        judged = ((edited.double() - mean) / deviation).reshape(*codes.batch, -1)
-        return group, codes, judged, (unedited.double() - mean) / deviation, steps
+        return group, codes, edited.double().reshape(*codes.batch, -1), unedited.double(), steps
 
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
@@ -336,6 +331,7 @@ class EditEvaluation(Stage[CountedLatents]):
             tensors["steps"] = torch.stack([steps[case] for case in cases])
         about: dict[str, Any] = {"space": str(codes.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
+        about["unit"] = "data"
         about["meanings"], motions = vocabulary().described(edited)
         about["motion_shares"] = {name: asdict(motion) for name, motion in motions.items()}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
@@ -364,7 +360,7 @@ class EditEvaluation(Stage[CountedLatents]):
         slopes_of = [[statistics[f"slope_{name}_{other}_mean"] for other in outputs] for name in self.edited]
         shown = {
             "edit_correlations": (self.report.followed.cpu().numpy(), "mean correlation of strength and score"),
-            "edit_slopes": (np.array(slopes_of), "standard deviations per unit of strength"),
+            "edit_slopes": (np.array(slopes_of), "z-scores per unit of strength"),
         }
         for name, (values, title) in shown.items():
             pictures[name] = figures.heat_map(values, self.edited, outputs, title)

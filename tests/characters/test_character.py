@@ -104,6 +104,9 @@ def test_steps_can_be_in_another_space_than_the_latent(space: Space, character: 
 def test_characters_of_the_first_version_load(name: str, space: Space) -> None:
     loaded = Character.load(FORMAT_1 / f"{name}.safetensors")
     assert (loaded.code.space, loaded.steps.space, loaded.card) == (Space.W, space, {"case": 7})
+    assert not loaded.unit  # which the file does not say
+    said = "one standard deviation of the attribute over the generator's images"
+    assert replace(loaded, card={"unit": said}).unit == said  # as cards of that version say it
     face = loaded.render(eyes=0.5, mouth=-1.0, pose=0.25)
     expected = np.load(FORMAT_1 / "expected.npz")[name]  # drawn by the version that wrote the file
     assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1

@@ -89,11 +89,12 @@ def test_a_tested_latent_is_calibrated(
     out = tmp_path / "mina.safetensors"
     words = ["tested", str(report), "11", str(out), "--generator", str(weights[0])]
     assert ohlora(["export-character", *words]) == 0
-    assert "eyes -0.60 … +0.60, mouth -1.80 … +1.80, pose -0.90 … +2.70" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "eyes -0.60 … +0.60, mouth -1.80 … +1.80, pose -0.90 … +2.70 (a unit: one z-score of the attribute" in said
     mina, found = Character.load(out), load_directions(report / "directions.safetensors")
-    # One unit was half a standard deviation for the eyes: a whole one takes two units.
+    # One unit was half a z-score for the eyes: a whole one takes two units.
     torch.testing.assert_close(mina.steps.values[0], 2 * found.units[1, 0] * found.vectors[1, 0])
-    assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97
+    assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97 and mina.card["unit"] == "data"
     assert ohlora(["export-character", "tested", str(report), "12", *words[3:]]) == 2
     assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
     assert ohlora(["export-character", "tested", str(report), "99", *words[3:]]) == 2
@@ -127,6 +128,7 @@ def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tup
     then = Report.load(report, weights[0])
     assert then.passed == now.passed == [True, True, False, True] and then.ranked() == now.ranked()
     assert torch.equal(then.character(1).steps.values, now.character(1).steps.values)
+    assert then.character(1).card["unit"] == "samples"  # by which the judge measured then
 
 
 # --- animations
@@ -304,7 +306,7 @@ def test_importing_the_published_directions(original_directions: Path) -> None:
     found = load_directions(original_directions)
     assert found.attributes == ("eyes", "mouth", "roll") and found.vectors.shape == (16, 3, 512)
     assert found.groups.attributes == ("hair_color", "hair_length", "background_mean", "hairstyle")
-    assert found.groups.medians == (-0.4574, 0.5734, 0.7618, -0.0167)
+    assert found.groups.medians == (-0.4574, 0.5734, 0.7618, -0.0167) and found.unit == "vector"
     assert found.units.allclose(torch.ones(16, 3))
     place = found.groups.names.index("hlhh")
     assert np.allclose(found.vectors[place, 2], -published("pose", "hlhh"), atol=1e-6)
@@ -331,6 +333,7 @@ def test_an_original_latent_moves_as_published(case: int, original_directions: P
         "mouth": (-1.8, 1.8),
         "roll": (pytest.approx(-0.6), pytest.approx(1.8)),
     }
+    assert character.card["unit"] == "vector" and character.unit == "one unit of length of the code"
     groups = read_rows(Path(tables[1]))
     place = next(k for k, row in enumerate(groups) if row["case"] == str(case))
     vector = np.loadtxt(tables[0], delimiter=",", skiprows=1)[place]

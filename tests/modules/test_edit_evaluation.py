@@ -30,7 +30,7 @@ from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.utils import counted, images
 from ohlora.utils.files import read_rows
 from tests.conftest import tiny_networks
-from tests.toy_tables import options
+from tests.toy_tables import lively_cnn, options
 
 Run = Callable[..., int]
 EDITED = ("eyes", "mouth", "pose")
@@ -39,9 +39,8 @@ EDITED = ("eyes", "mouth", "pose")
 @pytest.fixture
 def tested(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Callable[..., int]:
     """Evaluates directions of random networks; settings of the stage are keywords, None is null."""
-    torch.manual_seed(0)
-    for name in ("merged", "judge"):
-        network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+    for seed, name in enumerate(("merged", "judge")):
+        network_files.save_network(lively_cnn(weights[0], seed), tmp_path / f"{name}.safetensors")
     vectors = torch.nn.functional.normalize(torch.randn(4, 3, 8), dim=-1)
     groups = Groups(("hair_color", "hair_length"), (0.0, 0.0))
     save_directions(Directions(EDITED, vectors, torch.rand(4, 3) + 0.5, groups, "svm"), tmp_path / "d.safetensors")
@@ -76,12 +75,11 @@ def test_the_evaluation_of_edits(tmp_path: Path, weights: tuple[Path, Path], tes
         return network(images.to_float(images.to_uint8(g.synthesize(Codes(w, Space.W)))))  # type: ignore[no-any-return]
 
     with torch.inference_mode():
-        scale = see(judge, g.map(counted.normal(0, "scale/z", range(40), 8)).values).std(dim=0, correction=0)
         w = g.map(counted.normal(0, "test/z", [3], 8)).values
         group = found.groups.assign(search_cnn.outputs, see(search_cnn, w).numpy())
         strengths = Grid.of(found.attributes).strengths(found.attributes)
         codes = w + torch.einsum("ep,pd->ed", strengths, found.steps.values[group[0]])
-        scores = see(judge, codes) / scale
+        scores = see(judge, codes)
     r = correlations(strengths.double(), scores[None].double())[0]
     row = rows[3]
     assert row["group_name"] == found.groups.names[group[0]]
@@ -142,7 +140,7 @@ def test_other_spaces_become_characters_too(
     torch.manual_seed(1)
     steps = Codes(torch.randn(1, 3, *shape) / 10, space)
     save_directions(Directions.of_steps(EDITED, steps, Groups(), "made"), tmp_path / "d.safetensors")
-    assert tested("--data.init_args.count", "12") == 0
+    assert tested("--data.init_args.count", "24") == 0
     report = Report.load(tmp_path / "found")  # which remembers generator and directions
     rising = [k for k, slopes in enumerate(report.measured["slope"].tolist()) if min(slopes) > 0]
     character = report.character(rising[0])
