@@ -255,6 +255,21 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
         ({"a": STEERED | {"grid": [1, -1]}}, "grid is [1, -1]; expected two or more strengths, rising"),
         ({"a": STEERED | {"grid": [-2, -1]}}, "grid is [-2, -1]; expected a highest strength above 0"),
         ({"a": STEERED | {"limit": "high"}}, "limit is 'high'; expected a correlation, -1…1"),
+        (
+            {"a": STEERED | {"reach": {"low": 1, "high": 0}}},
+            "'low': 1}; expected numbers low and high, the first less",
+        ),
+        ({"a": STEERED | {"reach": [0, 1]}}, "reach is [0, 1]; expected numbers low and high"),
+        (
+            {"a": WHOLE | {"reach": {"low": 0, "high": 1}}},
+            "expected numbers low and high, the first less, together with",
+        ),
+        ({"a": WHOLE | {"physical": "cm"}}, "physical is 'cm'; expected column and unit, a few words each"),
+        ({"a": WHOLE | {"physical": {"column": "b"}}}, "physical is {'column': 'b'}; expected column and unit"),
+        (
+            {"a": WHOLE | {"kind": "binary", "physical": {"column": "b", "unit": "cm"}}},
+            "expected it to be left out, since the attribute is 0 or 1",
+        ),
         ({"a": STEERED | {"motion": {"base": 1}}}, "motion is {'base': 1}; expected some of breath, drift, speaks"),
         ({"a": STEERED | {"motion": {"drift": 1.5}}}, "motion is {'drift': 1.5}; expected some of breath, drift"),
         ({"a": STEERED | {"motion": {}}}, "motion is {}; expected some of breath, drift, speaks (shares of"),
@@ -341,6 +356,13 @@ def test_the_drawn_world_declares_what_is_drawn() -> None:
     toy, recipe = pipeline.world("toy").attributes, attributes.recipe()
     assert tuple(toy.declared) == drawing.DRAWN and toy.measured == drawing.MEASURED
     assert toy.names("label") == (*recipe.names("label"), "smile"), "the original's order of labels, then our own"
+    assert {a.name: a.physical.column for a in toy if a.physical is not None} == {
+        name: about.name for name, about in drawing.EXPRESSIONS.items()
+    }
+    for attribute in toy:
+        if attribute.reach is not None:
+            drawn = drawing.EXPRESSIONS[attribute.name]
+            assert drawn.low < attribute.reach.low < attribute.reach.high < drawn.high
     for name in (*PUBLISHED_FILTERS, "property", "hairstyle", "merged"):
         assert attribute_cnn(name).specs == published(name).specs
 
