@@ -176,7 +176,7 @@ def test_search_and_evaluation_show_what_goes_together(
         kinds.setdefault(key, set()).add(kind)
     assert all(len(found) == 1 for found in kinds.values()), "a panel shows a name's pictures or tables, not both"
     assert columns(test, "edits") == [
-        "sheet", "which", "case", "group", "passed", "eyes_corr", "mouth_corr", "pose_corr",
+        "sheet", "which", "case", "group", "passed", "good", "eyes_corr", "mouth_corr", "pose_corr",
     ]  # fmt: skip
     r = {row["edit"]: row for row in read_rows(test / "edit_correlations.csv")}
     (statistics,) = read_rows(tmp_path / "tested" / "test_statistics.csv")

@@ -102,6 +102,7 @@ class Chain:
     def evaluate(self, name: str) -> Report:
         judged = {"directions": self.folder / name / "directions.safetensors", "judge": self.folder / "cnn.safetensors"}
         tested = {"grid": "{eyes: [-1, 0, 1], mouth: [-1, 0, 1]}", "limits": "{eyes: 0.1, mouth: 0.1}", "sheets": 1}
+        tested |= {"leakage_limit": 99, "growth_limit": 0}  # random networks do not keep to any
         self.run("test", "evaluation", name, judged | tested, "--data.init_args.count", "16")
         return Report.load(self.folder / name)
 

@@ -113,6 +113,7 @@ def report_of_latents(folder: Path, generator: Path) -> Path:
     rows[2]["pose_slope"] = -0.1
     latents = {"case": torch.arange(10, 14), "codes": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
     latents["units"] = torch.ones(3)
+    latents["ranges"] = torch.tensor([[-2.0, 1.0], [-3.0, 3.0], [0.0, 1.5]], dtype=torch.float64).repeat(4, 1, 1)
     for what in MEASURED:
         exact = [[row[f"{name}_{what}"] for name in names] for row in rows]
         latents[what] = torch.tensor(exact, dtype=torch.float64)

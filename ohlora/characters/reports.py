@@ -53,8 +53,8 @@ def write_report(
         folder: Where to.
         results: The table, a row per latent; booleans are written as true and false.
         statistics: Over all latents.
-        latents: ``case``, ``z``, ``codes``, ``group``, ``units``, and :data:`MEASURED`, N×P float64 each; ``label`` and
-            ``steps`` where there are any.
+        latents: ``case``, ``z``, ``codes``, ``group``, ``units``, :data:`MEASURED`, N×P float64 each, and the tested
+            ``ranges``, N×P×2 strengths; ``label`` and ``steps`` where there are any.
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
         about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``,
@@ -83,7 +83,7 @@ class Report:
         steps: One unit of strength as tested, per latent: N×P.
         method: How the edits were found.
         generator: The generator.
-        levels: The strengths that were tested, by attribute.
+        ranges: Lowest and highest strength that was tested, N×P×2; of earlier reports, the ends of the grid.
         meanings: See :class:`ohlora.characters.character.Character`.
         motions: Likewise.
         unit: What slopes count by: strength 1 of a character moves its attribute by one of it.
@@ -98,7 +98,7 @@ class Report:
     steps: Codes
     method: str
     generator: Generator
-    levels: Mapping[str, Sequence[float]]
+    ranges: Tensor
     meanings: Mapping[str, str]
     motions: Mapping[str, Motion]
     unit: Unit
@@ -143,6 +143,8 @@ class Report:
         if about["format_version"] == 1:  # only the table holds what was measured
             table = {what: [[float(row[f"{name}_{what}"]) for name in names] for row in rows] for what in MEASURED}
             tensors |= {what: torch.tensor(values, dtype=torch.float64) for what, values in table.items()}
+        ends = [[min(about["levels"][name]), max(about["levels"][name])] for name in names]
+        ranges = tensors.get("ranges", torch.tensor(ends, dtype=torch.float64).expand(len(rows), -1, -1))
         space = Space.W_BY_LAYER if "steps" in tensors else found.space
         steps = tensors["steps"] if "steps" in tensors else found.steps.values[tensors["group"]]
         return cls(
@@ -155,7 +157,7 @@ class Report:
             Codes(steps * tensors["units"].reshape(-1, *[1] * space.ndim), space),
             found.method,
             network_files.load_generator(str(paths["generator"])),
-            about["levels"],
+            ranges,
             *recipe().described_in(about, names),
             about.get("unit", "samples"),
         )
@@ -163,11 +165,14 @@ class Report:
     def ranked(self) -> list[int]:
         """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage.
 
+        One with a slider that goes nowhere within its limits is left out, since it makes no character.
+
         Raises:
-            ConfigError: If none passes.
+            ConfigError: If there is none.
         """
         worst, leakage = self.measured["corr"].amin(dim=1), self.measured["leakage"].mean(dim=1)
-        passing = [place for place, passed in enumerate(self.passed) if passed]
+        moving = (self.ranges[..., 0] < self.ranges[..., 1]).all(dim=1).tolist()
+        passing = [place for place, passed in enumerate(self.passed) if passed and moving[place]]
         if not passing:
             raise ConfigError(
                 f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes; test more latents, or loosen "
@@ -249,7 +254,8 @@ class Report:
         for k, name in enumerate(names):
             strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
         strip = images.grid(images.enlarge(character.frames(strengths), 128), len(strengths))
-        said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
+        reach = {name: f", reach {float(row[f'{name}_reach']):.2f}" if f"{name}_reach" in row else "" for name in names}
+        said = "; ".join(f"{name} r {float(row[f'{name}_corr']):.3f}{reach[name]}" for name in names)
         leakage = float(self.measured["leakage"][place].mean())
         lines = [
             f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}",
@@ -261,7 +267,8 @@ class Report:
         """A latent as a character whose steps move an attribute by one unit of the report each.
 
         Raises:
-            ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
+            ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate, or its
+                slider goes nowhere within its limits.
         """
         row = self.rows[place]
         tested = {
@@ -274,7 +281,12 @@ class Report:
         steps = self.steps.values[place]
         per_unit = torch.tensor([*slopes.values()], dtype=torch.float64)
         steps = (steps / per_unit.reshape(-1, *[1] * self.steps.space.ndim)).to(steps.dtype)
-        ranges = {a: (min(self.levels[a]) * slope, max(self.levels[a]) * slope) for a, slope in slopes.items()}
+        ends = dict(zip(self.attributes, self.ranges[place].tolist(), strict=True))
+        if still := [name for name, (low, high) in ends.items() if low == high]:
+            raise ConfigError(
+                f"case {row['case']}: the slider of {', '.join(still)} goes nowhere within its limits; take another"
+            )
+        ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
         card = {
             "case": int(row["case"]),
             "group": row["group_name"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import lightning as L
@@ -15,6 +15,7 @@ from ohlora.datamodules.sampler import CountedLoader, CountedSampler
 from ohlora.errors import ConfigError
 from ohlora.utils import checks, counted, images
 from ohlora.utils.clock import Clock
+from ohlora.utils.progress import tracked
 
 Sample = dict[str, Any]
 """``image`` (H×W×3 uint8), ``index`` (place in the data set) and, where there are labels, ``label`` (K float32); kinds
@@ -53,6 +54,16 @@ def collate(samples: list[Sample]) -> ImageBatch:
     for key in samples[0].keys() - {"image", "index"}:
         batch[key] = torch.from_numpy(np.stack([sample[key] for sample in samples]))
     return batch
+
+
+def random_batches(dataset: ImageDataset, count: int, seed: int, stream: str, size: int) -> Iterator[Tensor]:
+    """At most ``count`` images of a data set, a random choice that belongs to seed and stream.
+
+    Batches of ``size`` images, N×3×H×W in [−1, 1], so that memory holds one batch only.
+    """
+    chosen = counted.permutation(seed, stream, 0, len(dataset))[:count]
+    for first in tracked(range(0, len(chosen), size), "looking at real images"):
+        yield images.to_float(np.stack([dataset[int(k)]["image"] for k in chosen[first : first + size]]))
 
 
 class ImageDataModule(L.LightningDataModule):

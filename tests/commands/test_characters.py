@@ -90,7 +90,7 @@ def test_a_tested_latent_is_calibrated(
     words = ["tested", str(report), "11", str(out), "--generator", str(weights[0])]
     assert ohlora(["export-character", *words]) == 0
     said = capsys.readouterr().out
-    assert "eyes -0.60 … +0.60, mouth -1.80 … +1.80, pose -0.90 … +2.70 (a unit: one z-score of the attribute" in said
+    assert "eyes -1.00 … +0.50, mouth -3.00 … +3.00, pose +0.00 … +2.25 (a unit: one z-score of the attribute" in said
     mina, found = Character.load(out), load_directions(report / "directions.safetensors")
     # One unit was half a z-score for the eyes: a whole one takes two units.
     torch.testing.assert_close(mina.steps.values[0], 2 * found.units[1, 0] * found.vectors[1, 0])
@@ -111,7 +111,11 @@ def test_characters_are_calibrated_by_what_is_not_rounded(report: Path) -> None:
     found = load_directions(report / "directions.safetensors")
     expected = found.steps.values[1, 0] / 0.500049
     torch.testing.assert_close(mina.steps.values[0], expected, rtol=1e-6, atol=0)
-    assert mina.ranges["eyes"] == pytest.approx((-1.2 * 0.500049, 1.2 * 0.500049))
+    assert mina.ranges["eyes"] == pytest.approx((-2 * 0.500049, 0.500049))
+    tensors["ranges"][1, 2] = 0.0
+    tensor_files.write(path, "ohlora-latents", 2, tensors, **about)
+    with pytest.raises(ConfigError, match="case 11: the slider of pose goes nowhere within its limits; take another"):
+        Report.load(report).character(1)
 
 
 def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tuple[Path, Path]) -> None:
@@ -129,6 +133,7 @@ def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tup
     assert then.passed == now.passed == [True, True, False, True] and then.ranked() == now.ranked()
     assert torch.equal(then.character(1).steps.values, now.character(1).steps.values)
     assert then.character(1).card["unit"] == "samples"  # by which the judge measured then
+    assert then.character(1).ranges["pose"] == pytest.approx((-0.9, 2.7))  # the ends of the grid
 
 
 # --- animations
