@@ -25,7 +25,7 @@ from ohlora import attributes, pipeline
 from ohlora.__main__ import main
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, Steps
 from ohlora.directions.groups import Groups
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions, save_directions
@@ -154,7 +154,7 @@ def changed(character: Character, monkeypatch: pytest.MonkeyPatch, **strengths: 
 
 def in_w_of(character: Character) -> Character:
     """The same face, steered by steps in W."""
-    steps = Codes(torch.ones(2, character.generator.w_dim), Space.W)
+    steps = Steps(Codes(torch.ones(1, 2, character.generator.w_dim), Space.W))
     return Character(character.generator, character.code, EDITED, steps, character.ranges, character.card)
 
 

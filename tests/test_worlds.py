@@ -18,7 +18,7 @@ from ohlora.__main__ import main
 from ohlora.attributes import Crop, Vocabulary
 from ohlora.characters.character import Character
 from ohlora.datamodules.scores import ScoredImages
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, Steps
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
 from ohlora.faces.measuring import Scores
@@ -149,9 +149,9 @@ def test_any_number_of_expressions(project: Path, count: int) -> None:
     assert Image.open(sheet).height > 80 * count
     about = tensor_files.read_metadata(project / "tested" / "latents.safetensors", "ohlora-latents", 2, "latents")
     assert list(about["levels"]) == list(about["motion_shares"]) == list(names)
-    strengths = torch.zeros(count, 8)
+    steps = Steps(Codes(torch.zeros(1, count, 8), Space.W))
     ranges = dict.fromkeys(names, (-1.0, 1.0))
-    many = Character(tiny_networks()[0], Codes(torch.zeros(1, 8), Space.W), names, Codes(strengths, Space.W), ranges)
+    many = Character(tiny_networks()[0], Codes(torch.zeros(1, 8), Space.W), names, steps, ranges)
     assert many.shown(None, 10, 0.5, 1).shape == (5 * count + 10, count) and many.sheet(5).shape[0] > 100 * count
     assert main(["fit", "property_cnn", "--world", "discs.yaml"]) == 2  # it declares no label
     ran("predict", "score_properties")

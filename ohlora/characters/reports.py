@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ohlora.attributes import Motion, recipe
 from ohlora.characters.character import Character
-from ohlora.directions.edits import Unit
+from ohlora.directions.edits import Steps, Unit
 from ohlora.errors import ConfigError, DataError, MissingArtifactError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
@@ -54,7 +54,8 @@ def write_report(
         results: The table, a row per latent; booleans are written as true and false.
         statistics: Over all latents.
         latents: ``case``, ``z``, ``codes``, ``group``, ``units``, :data:`MEASURED`, N×P float64 each, and the tested
-            ``ranges``, N×P×2 strengths; ``label`` and ``steps`` where there are any.
+            ``ranges``, N×P×2 strengths; ``label``, and the latents' own ``steps`` and their ``nodes``, where there are
+            any.
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
         about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``,
@@ -95,7 +96,7 @@ class Report:
     measured: Mapping[str, Tensor]
     codes: Codes
     attributes: tuple[str, ...]
-    steps: Codes
+    steps: Steps
     method: str
     generator: Generator
     ranges: Tensor
@@ -154,7 +155,7 @@ class Report:
             {what: tensors[what] for what in MEASURED},
             Codes(tensors["codes" if "codes" in tensors else "w"], Space(about.get("space", Space.W))),
             names,
-            Codes(steps * tensors["units"].reshape(-1, *[1] * space.ndim), space),
+            Steps(Codes(steps, space), tensors.get("nodes")).per(tensors["units"].expand(len(rows), -1)),
             found.method,
             network_files.load_generator(str(paths["generator"])),
             ranges,
@@ -278,9 +279,8 @@ class Report:
         slopes = {name: tested[name]["slope"] for name in self.attributes}
         if falling := [name for name, slope in slopes.items() if slope <= 0]:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
-        steps = self.steps.values[place]
         per_unit = torch.tensor([*slopes.values()], dtype=torch.float64)
-        steps = (steps / per_unit.reshape(-1, *[1] * self.steps.space.ndim)).to(steps.dtype)
+        steps = self.steps.part(place).per(1 / per_unit[None])
         ends = dict(zip(self.attributes, self.ranges[place].tolist(), strict=True))
         if still := [name for name, (low, high) in ends.items() if low == high]:
             raise ConfigError(
@@ -297,6 +297,5 @@ class Report:
             "subject": "a synthetic face; it shows no real person",
         }
         code = Codes(self.codes.values[place : place + 1], self.codes.space)
-        directions = Codes(steps, self.steps.space)
         told = (ranges, card, self.meanings, self.motions)
-        return Character(self.generator, code, self.attributes, directions, *told)
+        return Character(self.generator, code, self.attributes, steps, *told)

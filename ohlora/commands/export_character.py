@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils.commands import Parser, arguments, command
@@ -68,7 +69,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         "unit": found.unit,
         "subject": "a synthetic face; it shows no real person",
     }
-    steps = Codes(found.steps.values[found.groups.names.index(name)], found.space)
+    steps = Steps(Codes(found.steps.values[[found.groups.names.index(name)]], found.space))
     told = (ranges, card, *recipe().described(found.attributes))
     return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, *told)
 

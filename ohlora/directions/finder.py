@@ -19,6 +19,7 @@ from ohlora.attributes import vocabulary
 from ohlora.directions.edits import Directions, Grid
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
+from ohlora.evaluation.scales import DataScale
 from ohlora.evaluation.scores import score_correlations
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
@@ -57,6 +58,7 @@ class Source:
         medians: Median of each score, by which groups are told apart.
         grid: Attribute → strengths that edits are later used at; of others, those that the world declares.
         batch_size: Images made at once.
+        scales: What the network's z-scores are in the data, of the attributes of which it tells.
     """
 
     samples: SampleSet | None = None
@@ -65,6 +67,7 @@ class Source:
     medians: Mapping[str, float] = field(default_factory=dict)
     grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
     batch_size: int = 100
+    scales: Mapping[str, DataScale] = field(default_factory=dict)
 
     @property
     def networks(self) -> tuple[Generator, AttributeCNN | AttributeEnsemble]:

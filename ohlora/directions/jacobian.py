@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ohlora.directions import layers
 from ohlora.directions.covariance import covariance_of, covariance_solved, covariance_solved_by_layer, held_names
-from ohlora.directions.edits import Directions, LocalBasis, added
+from ohlora.directions.edits import Directions, LocalBasis, PathBasis, added
 from ohlora.directions.finder import Finder, Notes, Source, check_variety
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
@@ -77,7 +77,9 @@ class Jacobian(Finder):
         steps = Codes(steps.values.cpu(), steps.space)
         return Directions.of_steps(self.targets, steps, groups, self.name, provenance, basis)
 
-    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> LocalBasis | None:
+    def basis(
+        self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source
+    ) -> LocalBasis | PathBasis | None:
         """What edits at single latents start from; None for a finder that makes none."""
         return None
 

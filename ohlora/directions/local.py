@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_solved_by_layer
-from ohlora.directions.edits import Latents, LocalBasis, added
+from ohlora.directions.edits import Latents, LocalBasis, Steps, added
 from ohlora.directions.finder import Source
 from ohlora.directions.jacobian import Jacobian
 from ohlora.errors import ConfigError
@@ -96,6 +96,10 @@ class LocalEdits:
         random = counted.generator(self.basis.seed, "local", round_number)
         uniform = torch.from_numpy(random.random((self.basis.points, len(self.attributes))))
         return torch.lerp(self.basis.low.double(), self.basis.high.double(), uniform).float()
+
+    def own(self, codes: Codes) -> Steps:
+        """:meth:`steps`, which are straight."""
+        return Steps(self.steps(codes))
 
     def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
         """See :class:`ohlora.directions.edits.Edits`."""

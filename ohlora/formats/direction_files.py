@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ohlora.directions.edits import Directions, LocalBasis
+from ohlora.directions.edits import Directions, LocalBasis, PathBasis
 from ohlora.directions.groups import Groups
 from ohlora.errors import DataError, FormatError, MissingArtifactError
 from ohlora.formats import tensor_files
@@ -23,6 +23,8 @@ FORMAT = "ohlora-directions"
 FORMAT_VERSION = 2
 BASIS_TENSORS = ("gradients", "covariance", "scales", "low", "high")
 BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
+PATH_TENSORS = ("covariance", "low", "high")
+PATH_SETTINGS = ("outputs", "nodes", "damping")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
 ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle")
@@ -30,7 +32,7 @@ ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle"
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
-    """Writes everything needed to use directions, whole or not at all; where there is a basis, local edits too."""
+    """Writes everything needed to use directions, whole or not at all; with the basis of each latent's own."""
     tensors = {"vectors": directions.vectors.float(), "units": directions.units.float()}
     about: dict[str, Any] = {
         "attributes": list(directions.attributes),
@@ -41,9 +43,13 @@ def save_directions(directions: Directions, path: str | Path) -> None:
         "unit": directions.unit,
         "provenance": dict(directions.provenance),
     }
-    if directions.basis is not None:
-        tensors |= {f"local.{name}": getattr(directions.basis, name) for name in BASIS_TENSORS}
-        about["local"] = {name: getattr(directions.basis, name) for name in BASIS_SETTINGS}
+    basis = directions.basis
+    if isinstance(basis, LocalBasis):
+        tensors |= {f"local.{name}": getattr(basis, name) for name in BASIS_TENSORS}
+        about["local"] = {name: getattr(basis, name) for name in BASIS_SETTINGS}
+    elif basis is not None:
+        tensors |= {f"paths.{name}": getattr(basis, name) for name in PATH_TENSORS}
+        about["paths"] = {name: getattr(basis, name) for name in PATH_SETTINGS}
     tensor_files.write(path, FORMAT, FORMAT_VERSION, tensors, **about)
 
 
@@ -62,7 +68,10 @@ def load_directions(path: str | Path) -> Directions:
     try:
         vectors = tensors["vectors"]
         space = about.get("space", Space.W if vectors.ndim == 3 else Space.W_BY_LAYER)
-        basis = None
+        basis: LocalBasis | PathBasis | None = None
+        if "paths" in about:
+            of_paths = about["paths"] | {name: tensors[f"paths.{name}"] for name in PATH_TENSORS}
+            basis = PathBasis(**(of_paths | {"outputs": tuple(of_paths["outputs"])}))
         if "local" in about:
             if "local.deviations" in tensors:  # as files without a unit call it
                 tensors["local.scales"] = tensors["local.deviations"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.base import ImageDataModule, random_batches
 from ohlora.datamodules.latents import Latents as CountedLatents
 from ohlora.datamodules.latents import pieces
-from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, added
+from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, PathBasis, Steps, moved
 from ohlora.directions.groups import Groups
 from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
+from ohlora.directions.paths import PathEdits
 from ohlora.errors import ConfigError
 from ohlora.evaluation.conditions import GOOD, Condition, outcomes, passing, rates
 from ohlora.evaluation.edits import EditReport, correlations, slopes, summary
@@ -215,7 +216,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self._slid: list[tuple[int, Slid]] = []
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
-        self._tested_steps: list[tuple[int, Tensor]] = []
+        self._tested_steps: list[tuple[int, dict[str, Tensor]]] = []
 
     def _limits(self) -> dict[str, float]:
         """The correlation from which on each attribute passes."""
@@ -278,8 +279,11 @@ class EditEvaluation(Stage[CountedLatents]):
             raise ConfigError(f"{path} is for another generator: {error}") from error
         self.start = Space.S if found.space is Space.S else Space.W
         self.edited, self.groups, self.edits = found.attributes, found.groups, found
-        if found.basis is not None:
-            self.edits = LocalEdits(self.edited, found.basis, self.generator, self.network, self.image_batch_size)
+        making = self.generator, self.network, self.image_batch_size
+        if isinstance(found.basis, PathBasis):
+            self.edits = PathEdits(self.edited, found.basis, *making)
+        elif found.basis is not None:
+            self.edits = LocalEdits(self.edited, found.basis, *making)
 
     def on_test_start(self) -> None:
         """Looks at real and unedited images, then calibrates if asked to."""
@@ -319,21 +323,21 @@ class EditEvaluation(Stage[CountedLatents]):
     def _scores(self, codes: Codes, *networks: AttributeCNN | AttributeEnsemble) -> list[Tensor]:
         return scores_of_codes(self.generator, networks, codes, self.image_batch_size)
 
-    def _moved(self, latents: Latents, group: Tensor, steps: Codes | None, strengths: Tensor) -> Codes:
-        """N×E codes of N latents moved by E×P strengths; ``steps`` are those of local edits."""
+    def _moved(self, latents: Latents, group: Tensor, steps: Steps | None, strengths: Tensor) -> Codes:
+        """N×E codes of N latents moved by E×P strengths; ``steps`` are the latents' own, if they have some."""
         moving = strengths.to(self.device) * self.units
-        return self.edits.codes(latents, group, moving) if steps is None else added(latents.codes, moving, steps)
+        return self.edits.codes(latents, group, moving) if steps is None else moved(latents.codes, moving, steps)
 
-    def _edited(self, latents: Latents) -> tuple[Tensor, Codes, Tensor, Tensor, Codes | None]:
+    def _edited(self, latents: Latents) -> tuple[Tensor, Codes, Tensor, Tensor, Steps | None]:
         """Edits latents, and judges them.
 
         Returns:
-            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K and, of local edits,
-            the steps.
+            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K and the latents'
+            own steps, if they have some.
         """
         seen, unedited = self._scores(latents.codes, self.network, self.judge)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
-        steps = self.edits.steps(latents.codes) if isinstance(self.edits, LocalEdits) else None
+        steps = self.edits.own(latents.codes) if isinstance(self.edits, LocalEdits | PathEdits) else None
         codes = self._moved(latents, group, steps, self.strengths)
         (edited,) = self._scores(codes.flat(), self.judge)
         return group, codes, edited.double().reshape(*codes.batch, -1), unedited.double(), steps
@@ -346,13 +350,18 @@ class EditEvaluation(Stage[CountedLatents]):
         latents = self.latents("test", batch)
         group, codes, judged, unedited, steps = self._edited(latents)
         if steps is not None:  # a character needs what was tested
-            self._tested_steps += zip(batch, steps.values.float().cpu(), strict=True)
+            for place, index in enumerate(batch):
+                own = steps.part(place)
+                tensors = {"steps": own.shifts.values[0].float().cpu()}
+                if own.nodes is not None:
+                    tensors["nodes"] = own.nodes[0].double().cpu()
+                self._tested_steps.append((index, tensors))
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
         of_grid = slopes(self.strengths.double(), judged)[:, range(len(self.edited)), self.report.own].tolist()
         for place, index in enumerate(batch):
-            own = None if steps is None else replace(steps, values=steps.values[[place]])
-            moved = partial(self._moved, latents.part(place), group[[place]], own)
-            self._slid.append((index, self.sliders.measure(index, moved, of_grid[place])))
+            of_latent = None if steps is None else steps.part(place)
+            moving = partial(self._moved, latents.part(place), group[[place]], of_latent)
+            self._slid.append((index, self.sliders.measure(index, moving, of_grid[place])))
         if batch[-1] < self.closer_count:
             if self.discriminator is not None and len(batch) == self.data.batch_size:  # groups must be whole
                 self._compare_realism(self.discriminator, latents, codes)
@@ -410,7 +419,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self,
         rows: list[dict[str, float]],
         extra: dict[str, float],
-        steps: dict[int, Tensor],
+        steps: Mapping[int, Mapping[str, Tensor]],
         slid: Mapping[int, Slid],
     ) -> None:
         edited, names = self.edited, self.groups.names
@@ -441,7 +450,7 @@ class EditEvaluation(Stage[CountedLatents]):
         if latents.label is not None:
             tensors["label"] = latents.label
         if steps:
-            tensors["steps"] = torch.stack([steps[case] for case in cases])
+            tensors |= {name: torch.stack([steps[case][name] for case in cases]) for name in steps[cases[0]]}
         about: dict[str, Any] = {"space": str(codes.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
         about["unit"] = "data"

@@ -18,6 +18,7 @@ from ohlora.attributes import Motion
 from ohlora.characters import speech
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
@@ -93,7 +94,7 @@ def test_a_tested_latent_is_calibrated(
     assert "eyes -1.00 … +0.50, mouth -3.00 … +3.00, pose +0.00 … +2.25 (a unit: one z-score of the attribute" in said
     mina, found = Character.load(out), load_directions(report / "directions.safetensors")
     # One unit was half a z-score for the eyes: a whole one takes two units.
-    torch.testing.assert_close(mina.steps.values[0], 2 * found.units[1, 0] * found.vectors[1, 0])
+    torch.testing.assert_close(mina.steps.shifts.values[0, 0], 2 * found.units[1, 0] * found.vectors[1, 0])
     assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97 and mina.card["unit"] == "data"
     assert ohlora(["export-character", "tested", str(report), "12", *words[3:]]) == 2
     assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
@@ -110,7 +111,7 @@ def test_characters_are_calibrated_by_what_is_not_rounded(report: Path) -> None:
     mina = Report.load(report).character(1)
     found = load_directions(report / "directions.safetensors")
     expected = found.steps.values[1, 0] / 0.500049
-    torch.testing.assert_close(mina.steps.values[0], expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(mina.steps.shifts.values[0, 0], expected, rtol=1e-6, atol=0)
     assert mina.ranges["eyes"] == pytest.approx((-2 * 0.500049, 0.500049))
     tensors["ranges"][1, 2] = 0.0
     tensor_files.write(path, "ohlora-latents", 2, tensors, **about)
@@ -131,7 +132,7 @@ def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tup
         Report.load(report)
     then = Report.load(report, weights[0])
     assert then.passed == now.passed == [True, True, False, True] and then.ranked() == now.ranked()
-    assert torch.equal(then.character(1).steps.values, now.character(1).steps.values)
+    assert torch.equal(then.character(1).steps.shifts.values, now.character(1).steps.shifts.values)
     assert then.character(1).card["unit"] == "samples"  # by which the judge measured then
     assert then.character(1).ranges["pose"] == pytest.approx((-0.9, 2.7))  # the ends of the grid
 
@@ -145,7 +146,7 @@ FILMS = pytest.mark.parametrize("ending", ENDINGS)
 def mina(tmp_path: Path) -> Path:
     """A character whose eyes blink and whose mouth speaks, and that does not move besides."""
     g, _ = tiny_networks()
-    code, steps = Codes(torch.zeros(1, 8), Space.W), Codes(2 * torch.eye(8)[:2], Space.W)
+    code, steps = Codes(torch.zeros(1, 8), Space.W), Steps(Codes(2 * torch.eye(8)[None, :2], Space.W))
     ranges = {"eyes": (-3.0, 1.0), "mouth": (-1.0, 4.0)}
     motions = {"eyes": Motion(blinks=True), "mouth": Motion(speaks=1.0)}
     Character(g, code, ("eyes", "mouth"), steps, ranges, motions=motions).save(tmp_path / "mina.safetensors")

@@ -31,7 +31,7 @@ def test_directions_come_back_in_their_space(tmp_path: Path, space: Space) -> No
     read = load_directions(tmp_path / "d.safetensors")
     assert (read.space, read.attributes, read.groups, read.method) == (space, found.attributes, groups, "made")
     assert torch.equal(read.vectors, found.vectors) and torch.equal(read.units, found.units)
-    assert read.provenance == {"seed": 1} and read.basis is not None
+    assert read.provenance == {"seed": 1} and isinstance(read.basis, LocalBasis)
     assert read.basis.outputs == ("eyes", "mouth") and torch.equal(read.basis.gradients, basis.gradients)
     assert torch.equal(read.basis.scales, basis.scales) and read.unit == found.unit == "data"
     with pytest.raises(ValueError, match="the unit of strength is 'metres'; expected one of data, samples, vector"):
@@ -63,4 +63,4 @@ def test_local_edits_of_files_without_a_unit_count_in_deviations(tmp_path: Path)
     about["local"] = {"outputs": ["eyes", "mouth"], "points": 8, "rounds": 2, "share": 0.8, "seed": 0}
     tensor_files.write(path, "ohlora-directions", 1, tensors, **about, provenance={})
     read = load_directions(path)
-    assert read.unit == "samples" and read.basis is not None and read.basis.scales.tolist() == [0.5, 0.25]
+    assert read.unit == "samples" and isinstance(read.basis, LocalBasis) and read.basis.scales.tolist() == [0.5, 0.25]

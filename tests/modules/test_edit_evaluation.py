@@ -149,7 +149,7 @@ def test_other_spaces_become_characters_too(
     moving = (report.measured["slope"] > 0).all(dim=1) & (report.ranges[..., 0] < report.ranges[..., 1]).all(dim=1)
     rising = moving.nonzero().flatten().tolist()
     character = widened(report.character(rising[0]))
-    assert character.steps.space is space
+    assert character.steps.shifts.space is space
     with torch.inference_mode():
         start = g.in_space(g.map(counted.normal(0, "test/z", [rising[0]], 8)), space).values
         expected = images.to_uint8(g.synthesize(Codes(start + steps.values[0, 1], space)))[0]
@@ -189,7 +189,7 @@ def test_local_edits_become_a_character(tmp_path: Path, weights: tuple[Path, Pat
     assert [list(ends) for ends in character.ranges.values()] == exact.tolist()
     character = widened(character)
     slope = float(latents["slope"][place, 1])
-    torch.testing.assert_close(character.steps.values[1], latents["steps"][place, 1] / slope)
+    torch.testing.assert_close(character.steps.shifts.values[0, 1], latents["steps"][place, 1] / slope)
     character.save(tmp_path / "mina.safetensors")
     mina = Character.load(tmp_path / "mina.safetensors")
     assert mina.render(mouth=slope).size == (16, 16)
