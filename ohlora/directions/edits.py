@@ -186,7 +186,10 @@ class PathBasis:
         low: Lower end of the data's range of each target, in z-scores, (P,).
         high: Upper end likewise.
         nodes: Nodes on either side of the latent.
-        damping: Of each step, as a share of the mean squared length of the gradients.
+        damping: Of each step, as a share of the gradients' own squared lengths.
+        jitter: By how much codes are moved at random before gradients are taken, in standard deviations of w.
+        memory: Weight of the gradients of earlier nodes, 0…1.
+        seed: Of the jitter.
     """
 
     outputs: tuple[str, ...]
@@ -195,6 +198,9 @@ class PathBasis:
     high: Tensor
     nodes: int
     damping: float
+    jitter: float
+    memory: float
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ FORMAT_VERSION = 2
 BASIS_TENSORS = ("gradients", "covariance", "scales", "low", "high")
 BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
 PATH_TENSORS = ("covariance", "low", "high")
-PATH_SETTINGS = ("outputs", "nodes", "damping")
+PATH_SETTINGS = ("outputs", "nodes", "damping", "jitter", "memory", "seed")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
 ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle")

@@ -35,7 +35,7 @@ class Bent(Reader):
 
 def edits(network: Reader, nodes: int = 4, low: float = -1.5, high: float = 1.5, damping: float = 0.0) -> PathEdits:
     ends = (torch.full((2,), low), torch.full((2,), high))
-    basis = PathBasis(NAMES, torch.eye(4, dtype=torch.double), *ends, nodes, damping)
+    basis = PathBasis(NAMES, torch.eye(4, dtype=torch.double), *ends, nodes, damping, 0.0, 0.0, 0)
     return PathEdits(NAMES[:2], basis, Pixels(), network)  # type: ignore[arg-type]
 
 
@@ -106,7 +106,8 @@ def test_the_finder_goes_to_the_ends_of_the_data(tmp_path: Path) -> None:
     assert isinstance(read.basis, PathBasis)
     for name in ("covariance", "low", "high"):
         torch.testing.assert_close(getattr(read.basis, name), getattr(found.basis, name))
-    assert (read.basis.outputs, read.basis.nodes, read.basis.damping) == (NAMES, 3, 0.05)
+    assert (read.basis.outputs, read.basis.nodes, read.basis.damping) == (NAMES, 3, 0.1)
+    assert (read.basis.jitter, read.basis.memory, read.basis.seed) == (0.15, 0.5, 0)
     latents = Latents(torch.zeros(2, 4), None, codes([0.0] * 4, [0.1] * 4))
     made = PathEdits(read.attributes, read.basis, Pixels(), network)  # type: ignore[arg-type]
     assert made.codes(latents, torch.zeros(2, dtype=torch.long), torch.zeros(5, 2)).batch == (2, 5)
@@ -114,7 +115,7 @@ def test_the_finder_goes_to_the_ends_of_the_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"nodes": 0}, "nodes is 0"), ({"damping": -1.0}, "damping -1.0"), ({"layers": [0, 1]}, "leave it out")],
+    [({"nodes": 0}, "nodes is 0"), ({"memory": 2.0}, "memory is 2.0"), ({"layers": [0, 1]}, "leave it out")],
 )
 def test_settings_that_make_no_path(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
