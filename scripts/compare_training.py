@@ -64,7 +64,7 @@ PENALTIES: dict[str, dict[str, Any]] = {
     "relativistic": {"r1_gamma": 1.0, "r2_gamma": 1.0, "r1_interval": 1},
 }
 """Loss → the gradient penalties at 64×64; at lower resolutions, they are larger as the images are smaller."""
-MATCHING = 4.0
+MATCHING = 2.0
 """Weight of score matching."""
 AUGMENTATIONS = {"diffaugment": "DiffAugment", "ada": "ADA"}
 """Suffix of a recipe → class in :mod:`ohlora.networks.augmentation`."""
