@@ -141,9 +141,9 @@ class GAN(Stage[ImageDataModule]):
         max_generator_updates: Upper limit of the repeat rule; 1 turns it off.
         repeat_ratio: The generator's update repeats, with fresh latents, until its loss is below this times the
             discriminator's loss of the step.
-        score_matching: Weight of a further term of the generator's loss, by which generated images come to score as
-            widely as real ones do (:class:`ohlora.networks.score_matching.ScoreMatching`); 0 leaves it out. It teaches
-            small features that the attributes are about, such as eyes. Needs ``scored_by``.
+        score_matching: Weight of a further term of the generator's loss, by which scores of generated images come to be
+            distributed as those of real ones (:class:`ohlora.networks.score_matching.ScoreMatching`); 0 leaves it out.
+            It teaches small features that the attributes are about, such as eyes. Needs ``scored_by``.
         scored_by: File of the property (or merged) CNN that scores attributes for ``score_matching``.
         style_mixing: Probability that an image's style codes come from two latents.
         path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
@@ -539,17 +539,16 @@ class GAN(Stage[ImageDataModule]):
         scores = self.discriminator(self._augmented(fakes, batch, stream), batch.label)
         loss = self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
         if self.score_matching > 0:
-            loss = loss + self.score_matching * self._matching_term(fakes, stream)
+            loss = loss + self.score_matching * self._matching_term(fakes)
         return loss
 
-    def _matching_term(self, fakes: Tensor, stream: str) -> Tensor:
+    def _matching_term(self, fakes: Tensor) -> Tensor:
         """How far the attributes of fakes are from being distributed as those of real images."""
         scores = self.matching.scores(fakes)
         gathered = self.all_gather(scores.detach())
         assert isinstance(gathered, Tensor)
-        of_all = gathered.view(-1, *scores.shape).transpose(0, 1).flatten(0, 1)  # in the order of their indices
-        draws = counted.generator(self.seed, f"{stream}/directions of scores", int(self.steps))
-        return self._note("loss/score_matching", self.matching(scores, of_all, draws))
+        of_all = gathered.view(-1, scores.shape[1])
+        return self._note("loss/score_matching", self.matching(scores, of_all))
 
     def _real_scores(self, batch: Batch) -> Tensor:
         """Scores of the real images by the discriminator as it is in the generator's phase; without graph."""

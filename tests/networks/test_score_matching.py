@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,16 +10,15 @@ from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.score_matching import ScoreMatching
 
 
-def matching(real: Tensor, recent: int = 512) -> ScoreMatching:
+def matching(real: Tensor) -> ScoreMatching:
     """Compares with real images of which only the scores are known."""
-    network = attribute_cnn(["eyes", "mouth"], "small", 16)
-    part = ScoreMatching(network, recent)
+    part = ScoreMatching(attribute_cnn(["eyes", "mouth"], "small", 16))
     part.real = real
     return part
 
 
-def distance(part: ScoreMatching, scores: Tensor, step: int = 0) -> Tensor:
-    found: Tensor = part(scores, scores.detach(), np.random.default_rng(step))
+def distance(part: ScoreMatching, scores: Tensor) -> Tensor:
+    found: Tensor = part(scores, scores.detach())
     return found
 
 
@@ -30,36 +28,52 @@ def real() -> Tensor:
     return torch.randn(500, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]])
 
 
-def test_it_is_that_of_optimal_transport(real: Tensor) -> None:
+def test_it_is_the_energy_distance(real: Tensor) -> None:
     part = matching(real)
-    same = part._standardised(real)[torch.randperm(len(real))]
-    assert float(distance(part, same)) < 1e-10  # whatever their order
-    moved = distance(matching(real), same + torch.tensor([0.5, 0.0]))
-    # Along the attributes 0.5 and 0, along two random directions at right angles 0.5 in all; half a square each.
-    assert float(moved) == pytest.approx(0.5 * (0.5**2 + 0.5**2) / 4, rel=1e-4)
+    scores = torch.randn(7, 2)
+    y = part._standardised(real)
+    expected = 0.0
+    for columns in ([0], [1], [0, 1]):
+        a, b = scores[:, columns], y[:, columns]
+        among = torch.cdist(a, a).sum() / (7 * 6)
+        of_real = torch.cdist(b, b).sum() / (len(b) * (len(b) - 1))
+        weight = 0.5 if len(columns) == 1 else 2**-0.5
+        expected += weight * float(2 * torch.cdist(a, b).mean() - among - of_real)
+    assert float(distance(part, scores)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_processes_share_it(real: Tensor) -> None:
+    """The mean over two halves, which each see the scores of both, has the gradients of the whole."""
+    part, scores = matching(real), torch.randn(6, 2, requires_grad=True)
+    distance(part, scores).backward()  # type: ignore[no-untyped-call]
+    assert scores.grad is not None
+    whole, scores.grad = scores.grad, None
+    halves = [part(half, scores.detach()) for half in scores.chunk(2)]
+    torch.stack(halves).mean().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(scores.grad, whole)
 
 
 def test_what_is_far_outside_pulls_no_harder(real: Tensor) -> None:
-    scores = torch.tensor([[0.0, 0.0], [40.0, 0.0]], requires_grad=True)
-    nearer = torch.tensor([[0.0, 0.0], [20.0, 0.0]], requires_grad=True)
-    for given in (scores, nearer):
-        distance(matching(real), given).backward()  # type: ignore[no-untyped-call]
-    assert scores.grad is not None and nearer.grad is not None
-    torch.testing.assert_close(scores.grad, nearer.grad)
-    assert float(scores.grad[1, 0]) > 0
+    grads = []
+    for far in (20.0, 40.0):
+        scores = torch.tensor([[0.0, 0.0], [far, 0.0]], requires_grad=True)
+        distance(matching(real), scores).backward()  # type: ignore[no-untyped-call]
+        assert scores.grad is not None
+        grads.append(scores.grad)
+    torch.testing.assert_close(*grads, atol=0.01, rtol=0.01)
 
 
 @pytest.mark.parametrize("start", [0.1, 3.0])
 def test_scores_come_to_vary_as_in_the_data(real: Tensor, start: float) -> None:
     """Batches of eight, of a generator that makes z, scaled and mixed."""
-    part = matching(real, recent=64)
+    part = matching(real)
     mixing = (start * torch.eye(2)).requires_grad_()
     centre = torch.ones(2, requires_grad=True)
     optimizer = torch.optim.Adam([mixing, centre], lr=0.01)
     found = []
     for step in range(1000):
         optimizer.zero_grad()
-        distance(part, torch.randn(8, 2) @ mixing + centre, step).backward()  # type: ignore[no-untyped-call]
+        distance(part, torch.randn(8, 2) @ mixing + centre).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step >= 500:
             found.append(torch.cat([(mixing.T @ mixing).flatten(), centre]).detach())
@@ -67,16 +81,9 @@ def test_scores_come_to_vary_as_in_the_data(real: Tensor, start: float) -> None:
     torch.testing.assert_close(torch.stack(found).mean(dim=0), wanted, atol=0.12, rtol=0)
 
 
-def test_scores_of_recent_images_are_kept_in_turn(real: Tensor) -> None:
-    part = matching(real, recent=6)
-    for k in range(4):
-        distance(part, torch.full((4, 2), float(k)))
-    assert part.kept[:, 0].tolist() == [3, 3, 3, 3, 2, 2] and int(part.count) == 16
-    assert set(part.state_dict()) == {"real", "kept", "count"}
-
-
 def test_images_of_another_size_are_scored(real: Tensor) -> None:
     part = matching(torch.empty(0, 2))
+    assert set(part.state_dict()) == {"real"}
     part.look_at([torch.rand(3, 3, 16, 16), torch.rand(2, 3, 16, 16)])
     assert part.real.shape == (5, 2)
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
