@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
-from ohlora.directions.edits import Directions, Grid, LocalBasis
+from ohlora.directions.edits import Directions, Grid, LocalBasis, PathBasis
 from ohlora.directions.finder import Notes, Source
 from ohlora.directions.groups import Groups
 from ohlora.directions.jacobian import Jacobian
@@ -197,6 +197,35 @@ def test_local_edits_become_a_character(tmp_path: Path, weights: tuple[Path, Pat
         codes = latents["codes"][place] + latents["steps"][place, 1]
         expected = images.to_uint8(mina.generator.synthesize(Codes(codes[None], Space.W_BY_LAYER)))[0]
     assert np.abs(np.asarray(mina.render(mouth=slope)).astype(int) - expected).max() <= 1
+
+
+def test_paths_become_a_character(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
+    found = load_directions(tmp_path / "d.safetensors")
+    low, high = torch.full((3,), -0.1), torch.full((3,), 0.1)  # a random network's scores hardly vary
+    start = PathBasis((*EDITED, "hairstyle"), torch.eye(8, dtype=torch.double), low, high, 3, 0.1, 0.05, 0.5, 0)
+    one = Directions(EDITED, found.vectors[:1], found.units[:1], Groups(), "paths", basis=start)
+    save_directions(one, tmp_path / "d.safetensors")
+    settings = {"judge": tmp_path / "merged.safetensors", "leakage_limit": 99}
+    assert tested("--data.init_args.count", "12", **settings) == 0
+    latents = load_file(tmp_path / "found" / "latents.safetensors")
+    assert latents["steps"].shape == (12, 3, 7, 6, 8) and latents["nodes"].shape == (12, 3, 7)
+    assert bool((latents["nodes"].diff(dim=2) > 0).all()) and not latents["nodes"][:, :, 3].any()
+    report = Report.load(tmp_path / "found")
+    moving = (report.measured["slope"] > 0).all(dim=1) & (report.ranges[..., 0] < report.ranges[..., 1]).all(dim=1)
+    place = int(moving.nonzero()[0])
+    mina = widened(report.character(place))
+    assert mina.steps.nodes is not None
+    slopes = latents["slope"][place][:, None]
+    torch.testing.assert_close(mina.steps.nodes[0], latents["nodes"][place] * slopes)
+    mina.save(tmp_path / "mina.safetensors")
+    mina = Character.load(tmp_path / "mina.safetensors")
+    assert mina.steps.nodes is not None
+    with torch.inference_mode():
+        for node in (0, 5):
+            codes = latents["codes"][place] + latents["steps"][place, 1, node]
+            expected = images.to_uint8(mina.generator.synthesize(Codes(codes[None], Space.W_BY_LAYER)))[0]
+            seen = np.asarray(mina.render(mouth=float(mina.steps.nodes[0, 1, node]))).astype(int)
+            assert np.abs(seen - expected).max() <= 1
 
 
 def test_labels_as_edits(
