@@ -166,20 +166,23 @@ class Report:
     def ranked(self) -> list[int]:
         """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage.
 
-        One with a slider that goes nowhere within its limits is left out, since it makes no character.
+        One with a slider that goes nowhere within its limits is left out, since it makes no character. Where none
+        passes, those are ranked that can be steered at all.
 
         Raises:
             ConfigError: If there is none.
         """
         worst, leakage = self.measured["corr"].amin(dim=1), self.measured["leakage"].mean(dim=1)
         moving = (self.ranges[..., 0] < self.ranges[..., 1]).all(dim=1).tolist()
-        passing = [place for place, passed in enumerate(self.passed) if passed and moving[place]]
-        if not passing:
+        rising = (self.measured["slope"] > 0).all(dim=1).tolist()
+        found = [place for place, passed in enumerate(self.passed) if passed and moving[place]]
+        found = found or [place for place in range(len(self.rows)) if moving[place] and rising[place]]
+        if not found:
             raise ConfigError(
-                f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes; test more latents, or loosen "
-                "the limits of the test (--model.init_args.limits)"
+                f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes, and none has sliders that all "
+                "move and rise; test more latents, or look at the generator and the directions"
             )
-        return sorted(passing, key=lambda place: (-float(worst[place]), float(leakage[place])))
+        return sorted(found, key=lambda place: (-float(worst[place]), float(leakage[place])))
 
     def chosen(self) -> list[int]:
         """Cases that were kept or starred by eye.

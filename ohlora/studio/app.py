@@ -391,7 +391,7 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
     def view(tab: ChoiceSession, wanted: float | None, note: str = "") -> list[Any]:
         choice = tab.choices.get(tab.case, "not chosen yet")
         line = (
-            f"**case {tab.case}** · {choice} · {tab.position + 1} of {len(tab.ranked)} that passed · "
+            f"**case {tab.case}** · {choice} · {tab.position + 1} of {len(tab.ranked)} {tab.kind} · "
             f"**{tab.kept()} of {int(wanted or 0)}** wanted characters are kept"
         )
         words = ["chosen", settings.test, settings.root / "characters", "--generator", settings.generator]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ohlora import attributes
 from ohlora.__main__ import main as ohlora
@@ -58,8 +59,16 @@ def test_candidates_are_ranked_and_shown(
     assert "is not the generator that" in capsys.readouterr().err
     table = (report / "test_result.csv").read_text().replace(",true,", ",false,")
     (report / "test_result.csv").write_text(table)
+    assert ohlora(["select", *words]) == 0
+    assert "none of 4 latents passes; ranked are " in capsys.readouterr().out
+    file = report / "latents.safetensors"
+    tensors = load_file(file)
+    with safe_open(file, "pt") as opened:
+        about = opened.metadata()
+    tensors["slope"] = -tensors["slope"].abs()
+    save_file(tensors, file, about)
     assert ohlora(["select", *words]) == 2
-    assert "none of 4 latents" in capsys.readouterr().err
+    assert "none has sliders that all move and rise" in capsys.readouterr().err
 
 
 def test_what_was_chosen_by_eye_is_exported(
