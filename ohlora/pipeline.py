@@ -137,8 +137,8 @@ _DECLARED = (
            "export-character tested {evaluate_v9} best {characters/mina.safetensors}",
            f"evaluate_v9/{TESTED} {V8}", "characters/mina.safetensors", options=f"--generator {{{V8}}}"),
     _stage("animation", "13", "the character, moving", "움직이는 캐릭터",
-           "animate {characters/mina.safetensors} {characters/mina.gif}",
-           "characters/mina.safetensors", "characters/mina.gif"),
+           "animate {characters/mina.safetensors} {characters/mina.webp}",
+           "characters/mina.safetensors", "characters/mina.webp"),
     _stage("measure_attributes", "", "accuracy of filters, parser and CNNs", "필터, 파서, CNN의 정확도",
            "scripts/measure_attributes.py",
            f"{ENSEMBLES} {JUDGES} face_parser/parser.safetensors merged/merged.safetensors judge_cnn/judge.safetensors "

@@ -101,7 +101,7 @@ class Demo:
     def steps(self) -> list[Step]:
         """All steps, in order."""
         root = self.root
-        film = root / "characters" / "mina.gif"
+        film = root / "characters" / "mina.webp"
         return [
             self.generated("original", "the toy StyleGAN that ships", 4),
             Step("score_original", "Let four filters look at them", 4, lambda: self.scored("original")),

@@ -57,10 +57,9 @@ def concept_rates(run: Path) -> tuple[float, float]:
 
 def picture(path: Path, caption: str, kind: str = "") -> str:
     """A picture file inside the page."""
-    mime = "image/gif" if path.suffix == ".gif" else "image/png"
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:{mime};base64,{data}">'
+        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:image/{path.suffix[1:]};base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -139,7 +138,7 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
     passing = sum(row["passed"] == "true" for row in results)
     start, end = concept_rates(runs["finetune_v1"])[0], concept_rates(runs["finetune_v8"])[1]
     best, worst = extremes(tested)
-    film = base64.b64encode((folder / "mina.gif").read_bytes()).decode()
+    film = base64.b64encode((folder / "mina.webp").read_bytes()).decode()
     commands = "".join(
         f"<li>{escape(step.title)}{_took(step)}"
         f"<pre>{escape(step.command)}</pre><span class=soft>{escape(step.found)}</span></li>"
@@ -152,7 +151,7 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
     html = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>ohlora: from a StyleGAN to a character</title><style>{STYLE}</style></head><body><main>
-<div class="hero"><img alt="The character, moving" src="data:image/gif;base64,{film}"><div>
+<div class="hero"><img alt="The character, moving" src="data:image/webp;base64,{film}"><div>
 <h1>From a StyleGAN to a character</h1>
 <p>A StyleGAN that draws all kinds of faces was narrowed to one concept, a young woman without glasses, and four
 numbers were found that steer her eyes, mouth, head and smile. Everything here was made on this machine in
