@@ -283,7 +283,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), cnn)
     attributes.use(None)
     networks = {"generator": str(weights[0]), "network": str(cnn)}
-    for name, given in (("search", networks), ("evaluation", networks | {"judge": str(cnn)})):
+    for name, given in (("search", networks), ("evaluation", networks | {"judge": str(cnn), "reals": None})):
         OmegaConf.save(OmegaConf.create({"model": {"init_args": given}}), tmp_path / f"{name}.yaml")
     config = OmegaConf.load(ROOT / "configs" / "toy" / "compare_directions.yaml")
     methods = {name: config.methods[name] for name in ("single_channel", "channels")}

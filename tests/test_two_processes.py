@@ -353,6 +353,8 @@ def test_directions_and_their_evaluation_are_the_same(tmp_path: Path, weights: t
     for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
             "model.init_args.output": tmp_path / name,
+            "model.init_args.generator": weights[0],
+            "model.init_args.network": tmp_path / "merged.safetensors",
             "data.init_args.folder": tmp_path / "samples",
             "trainer.default_root_dir": tmp_path / f"{name}-stage",
         }

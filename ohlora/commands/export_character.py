@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils.commands import Parser, arguments, command
@@ -31,7 +30,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     from ohlora.attributes import recipe
     from ohlora.characters.character import Character
     from ohlora.datamodules.images import check_columns, numbers_in
-    from ohlora.directions.edits import Grid
+    from ohlora.directions.edits import Grid, Steps
     from ohlora.formats import network_files
     from ohlora.formats.direction_files import load_directions
     from ohlora.networks.codes import Codes, Space
