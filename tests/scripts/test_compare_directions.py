@@ -17,6 +17,7 @@ from scripts import compare_directions
 from tests.conftest import CONF
 
 
+@pytest.mark.slow
 def test_every_cell_is_measured_once(
     tmp_path: Path, weights: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
