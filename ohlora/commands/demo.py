@@ -251,8 +251,16 @@ class Demo:
         said = ", ".join(
             f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in self.world.attributes.names("expression")
         )
+        far = [
+            f"{of.physical.column} {float(row[f'{of.physical.column}_lowest_mean']):.2f} … "
+            f"{float(row[f'{of.physical.column}_highest_mean']):.2f}"
+            for of in map(self.world.attributes.__getitem__, self.world.attributes.names("expression"))
+            if of.physical is not None and f"{of.physical.column}_lowest_mean" in row
+        ]
+        reached = f"On average {', '.join(far)}. " if far else ""
         return (
-            f"{row['passed']} of {count} faces follow in all of them; correlation of what was asked and seen: {said}."
+            f"{reached}{row['passed']} of {count} faces follow in all of them; correlation of what was asked and seen: "
+            f"{said}."
         )
 
     def best(self) -> str:
