@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m ohlora demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

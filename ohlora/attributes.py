@@ -28,7 +28,7 @@ SourceKind = Literal["column", "parsing", "network", "function"]
 SOURCES: tuple[SourceKind, ...] = get_args(SourceKind)
 KEYS = (
     *("meaning", "kind", "roles", "column", "parsing", "variant", "network", "function"),
-    *("windows", "mirror", "keep", "limit", "grid", "motion", "levels"),
+    *("windows", "mirror", "keep", "limit", "grid", "motion", "levels", "physical", "reach"),
 )
 """What a declaration may say."""
 RESERVED = (
@@ -89,6 +89,30 @@ class Motion:
     speaks: float = 0.0
 
 
+class Physical(NamedTuple):
+    """A physical value that belongs to an attribute, and rises with it.
+
+    Attributes:
+        column: The column of tables that holds it.
+        unit: Its unit, in words.
+    """
+
+    column: str
+    unit: str
+
+
+class Reach(NamedTuple):
+    """How far a good character's slider goes at least: in the unit of the physical value, or without one in z-scores.
+
+    Attributes:
+        low: What its lowest value is at most.
+        high: What its highest value is at least.
+    """
+
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Attribute:
     """A measurable property of an image.
@@ -109,6 +133,8 @@ class Attribute:
         grid: Strengths of its evaluation, rising; empty where it is not steered.
         motion: How it moves by itself; None not at all.
         levels: Highest level of an ordinal, 1…9; 0 where it is not said.
+        physical: A physical value that belongs to it, if any.
+        reach: How far a good character's slider goes at least; None where nothing is asked.
     """
 
     name: str
@@ -123,6 +149,8 @@ class Attribute:
     grid: tuple[float, ...] = ()
     motion: Motion | None = None
     levels: int = 0
+    physical: Physical | None = None
+    reach: Reach | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -303,6 +331,8 @@ class _Declaration:
             grid,
             self.motion(grid),
             self.levels(kind),
+            self.physical(kind),
+            self.reach(grid),
         )
 
     def source(self) -> Source:
@@ -398,6 +428,38 @@ class _Declaration:
         if "levels" in self.about and (kind != "ordinal" or found not in range(1, 10) or isinstance(found, bool)):
             raise self.refused("levels", "the highest level, a whole number from 1 to 9, of an ordinal")
         return int(found)
+
+    def physical(self, kind: str) -> Physical | None:
+        """The physical value that belongs to it."""
+        found = self.about.get("physical")
+        if found is None:
+            return None
+        keys = set(Physical._fields)
+        if not isinstance(found, Mapping) or set(found) != keys or not all(self._text(found[key]) for key in keys):
+            raise self.refused("physical", "column and unit, a few words each")
+        if kind == "binary":
+            raise self.refused("physical", "it to be left out, since the attribute is 0 or 1")
+        return Physical(found["column"], found["unit"])
+
+    def reach(self, grid: Sequence[float]) -> Reach | None:
+        """How far a slider goes."""
+        found = self.about.get("reach")
+        if found is None:
+            return None
+        keys = Reach._fields
+        if (
+            not grid
+            or not isinstance(found, Mapping)
+            or set(found) != set(keys)
+            or not all(self._number(found[key]) for key in keys)
+            or found["low"] >= found["high"]
+        ):
+            raise self.refused("reach", "numbers low and high, the first less, together with a grid")
+        return Reach(float(found["low"]), float(found["high"]))
+
+    @staticmethod
+    def _text(value: Any) -> bool:
+        return isinstance(value, str) and bool(value)
 
     @staticmethod
     def _number(value: Any, low: float | None = None, high: float | None = None) -> bool:

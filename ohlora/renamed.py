@@ -17,6 +17,7 @@ SETTINGS: Mapping[str, str] = {
     "w_avg_decay": "w_avg_beta", "average_half_life": "ema_kimg", "num_layers": "num_ws",
     "psi": "truncation_psi", "psi_layers": "truncation_cutoff", "passes": "trainer.max_epochs", "noise": "noise_mode",
     "labels": "annotations", "method": "finder", "test_count": "count", "made_by": "(gone)",
+    "scale_count": "unedited_count",
 }
 """Settings; of those that are gone, nothing has to be said in their place."""
 VALUES: Mapping[str, str] = {"noise: fixed": "noise_mode: const"} | {

@@ -32,7 +32,7 @@ from ohlora.utils.clock import Clock
 from ohlora.utils.files import append_row, artifacts_root, read_rows, write_rows
 
 CLOCK = "kimg"
-EXTREMES = ("watch/", "loss/validation", "loss/inner_", "pearson/", "spearman/", "mse/", "mae/", "iou/")
+EXTREMES = ("watch/", "loss/validation", "loss/inner_", "pearson/", "spearman/", "mse/", "mae/", "iou/", "eer/")
 """How the names of metrics begin whose least and greatest value W&B's summary of a run tells besides the last."""
 WAIT = 30.0
 """Seconds that W&B has to answer at the start of a run."""

@@ -46,6 +46,7 @@ from ohlora.attributes import recipe
 from ohlora.characters.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
 from ohlora.datamodules.latents import Latents
+from ohlora.directions.edits import Steps
 from ohlora.formats import network_files, sample_files
 from ohlora.modules.gan import GAN
 from ohlora.modules.sampling import Sample
@@ -613,7 +614,7 @@ def render(given: argparse.Namespace) -> dict[str, float]:
         generator = network_files.load_generator(toy) if resolution == 64 else Generator(resolution).eval()
         generator = generator.to(given.device)
         w = Codes(torch.randn(1, generator.w_dim, device=given.device), Space.W)
-        steps = Codes(torch.randn(3, generator.w_dim, device=given.device), Space.W)
+        steps = Steps(Codes(torch.randn(1, 3, generator.w_dim, device=given.device), Space.W))
         names = recipe().names("expression")
         character = Character(generator, w, names, steps, dict.fromkeys(names, (-1.0, 1.0)))
         works: dict[str, Callable[[], object]] = {

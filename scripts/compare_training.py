@@ -12,7 +12,8 @@ Usage::
 
 A recipe is named family-loss-width; the width is the number of channels times the resolution (``channel_base``), of
 which a layer has at most a sixteenth. Behind it may stand ``-grown``, which trains at 16×16 and 32×32 first, for a
-third of the time each, and ``-diffaugment`` or ``-ada``, which augments. Without names, six are trained: two families,
+third of the time each, ``-matched``, which adds score matching by the network of ``--scored-by``, and ``-diffaugment``
+or ``-ada``, which augments. Without names, six are trained: two families,
 two losses, and the doubled width.
 
 Each is ``ohlora fit pretrain --world toy`` with other settings on 64×64 images, stopped when its process has used its
@@ -31,7 +32,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 from omegaconf import OmegaConf
@@ -52,7 +53,7 @@ RECIPES = (
     "stylegan2-relativistic-2048",
 )
 """What is compared unless recipes are named."""
-NAME = re.compile(r"(stylegan2?)-(logistic|relativistic)-(\d+)(-grown)?(?:-(diffaugment|ada))?")
+NAME = re.compile(r"(stylegan2?)-(logistic|relativistic)-(\d+)(-grown)?(-matched)?(?:-(diffaugment|ada))?")
 """How a recipe is named."""
 RESOLUTION = 64
 """Height and width of the images."""
@@ -63,6 +64,8 @@ PENALTIES: dict[str, dict[str, Any]] = {
     "relativistic": {"r1_gamma": 1.0, "r2_gamma": 1.0, "r1_interval": 1},
 }
 """Loss → the gradient penalties at 64×64; at lower resolutions, they are larger as the images are smaller."""
+MATCHING = 2.0
+"""Weight of score matching."""
 AUGMENTATIONS = {"diffaugment": "DiffAugment", "ada": "ADA"}
 """Suffix of a recipe → class in :mod:`ohlora.networks.augmentation`."""
 
@@ -87,8 +90,19 @@ class ProcessorTime(L.Callback):
         trainer.save_checkpoint(self.checkpoint)
 
 
-def parsed(recipe: str) -> tuple[str, str, int, bool, str | None]:
-    """Family, loss, width, whether it grows, and augmentation of a recipe.
+class Recipe(NamedTuple):
+    """What the name of a recipe says."""
+
+    family: str
+    loss: str
+    width: int
+    grows: bool
+    matched: bool
+    augmentation: str | None
+
+
+def parsed(recipe: str) -> Recipe:
+    """Reads the name of a recipe.
 
     Raises:
         ConfigError: If the name is none of a recipe.
@@ -96,8 +110,8 @@ def parsed(recipe: str) -> tuple[str, str, int, bool, str | None]:
     parts = NAME.fullmatch(recipe)
     if parts is None:
         raise ConfigError(f"{recipe!r} is no recipe; expected a name such as {RECIPES[0]} or {RECIPES[-1]}-grown-ada")
-    kind, loss, width, grows, augmentation = parts.groups()
-    return kind, loss, int(width), bool(grows), augmentation
+    family, loss, width, grows, matched, augmentation = parts.groups()
+    return Recipe(family, loss, int(width), bool(grows), bool(matched), augmentation)
 
 
 def settings_of(
@@ -112,22 +126,30 @@ def settings_of(
         start: Folder of the training at the resolution before, whose networks are grown; None starts anew.
         given: What was given on the command line.
     """
-    kind, loss, width, grows, augmentation = parsed(recipe)
+    said = parsed(recipe)
     penalties = {
         name: value * RESOLUTION / resolution if name.endswith("gamma") else value
-        for name, value in PENALTIES[loss].items()
+        for name, value in PENALTIES[said.loss].items()
     }
-    model: dict[str, Any] = {"kimg": 100_000, "seed": given.seed, "loss": loss, **penalties}
+    model: dict[str, Any] = {"kimg": 100_000, "seed": given.seed, "loss": said.loss, **penalties}
     if start is None:
-        sizes = {"resolution": resolution, "channel_base": width, "channel_max": width // 16}
-        model["architecture"] = {"kind": kind, **sizes}
+        sizes = {"resolution": resolution, "channel_base": said.width, "channel_max": said.width // 16}
+        model["architecture"] = {"kind": said.family, **sizes}
     else:
         files = {name: str(start / f"{name}.safetensors") for name in ("generator", "discriminator")}
         model |= {"architecture": None, "grow_to": resolution, **files}
-    if augmentation:
-        model["augmentation"] = {"class_path": f"ohlora.networks.augmentation.{AUGMENTATIONS[augmentation]}"}
+    model |= (
+        {"score_matching": MATCHING, "scored_by": str(given.scored_by)}
+        if said.matched
+        else {
+            "score_matching": 0.0,
+            "scored_by": None,
+        }
+    )
+    if said.augmentation:
+        model["augmentation"] = {"class_path": f"ohlora.networks.augmentation.{AUGMENTATIONS[said.augmentation]}"}
     stop = {
-        "seconds": 60 * given.minutes / (len(GROWTH) if grows else 1),
+        "seconds": 60 * given.minutes / (len(GROWTH) if said.grows else 1),
         "checkpoint": str(folder / "runs" / "0001" / "checkpoints" / "last.ckpt"),
     }
     images = {"folder": str(given.images), "resolution": resolution, "resize": True, "batch_size": 16}
@@ -157,7 +179,7 @@ def trained(recipe: str, given: argparse.Namespace) -> Row:
     """Trains a recipe and measures what comes of it: the row of the table."""
     start: Path | None = None
     kimg = 0.0
-    for resolution in GROWTH if parsed(recipe)[3] else (RESOLUTION,):
+    for resolution in GROWTH if parsed(recipe).grows else (RESOLUTION,):
         folder = given.folder / f"{recipe}-{given.seed}" / str(resolution)
         folder.mkdir(parents=True, exist_ok=True)
         log, settings = folder / "log.txt", folder / "settings.yaml"
@@ -186,13 +208,15 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="images to train on")
     parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="other images, to compare with")
     parser.add_argument("--features", type=Path, required=True, metavar="FILE", help="attribute CNN that measures")
+    parser.add_argument("--scored-by", type=Path, metavar="FILE", help="attribute CNN of recipes with -matched")
     parser.add_argument("--count", type=int, default=5000, help="images of each that are compared (default: 5000)")
     parser.add_argument("--world", default="toy", help="world of the attribute CNN (default: toy)")
     given = parser.parse_args(args)
     table = given.folder / "training.csv"
     rows: list[Row] = list(read_rows(table)) if table.exists() else []
     for recipe in given.recipes:
-        parsed(recipe)  # refused before anything is trained
+        if parsed(recipe).matched and given.scored_by is None:  # refused before anything is trained
+            raise ConfigError(f"{recipe} matches scores; name the network that scores with --scored-by")
     for recipe in given.recipes:
         if any(row["recipe"] == recipe and int(row["seed"]) == given.seed for row in rows):
             print(f"{recipe}, seed {given.seed}: in {table} already")

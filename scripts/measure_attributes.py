@@ -77,7 +77,7 @@ def parser_rows(parser: FaceParser, pictures: np.ndarray, masks: np.ndarray, tru
         ("parser, mean IoU", 0.92, float(np.mean([*unions.values()]))),
         (f"parser, worst class IoU ({worst})", 0.75, unions[worst]),
     ]
-    found = correlations(truths, pictures, maps)
+    found = correlations(truths, pictures, maps, pipeline.world("toy").attributes.scored)
     return rows + [(f"{name} score on parsed maps, Spearman with the truth", 0.93, r) for name, r in found.items()]
 
 

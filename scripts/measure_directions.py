@@ -33,6 +33,7 @@ def rows_of(method: str, folder: Path) -> list[Row]:
     require(folder / STATISTICS)
     (statistics,) = read_rows(folder / STATISTICS)
     columns = {f"pass rate of {len(read_rows(folder / RESULTS)):,} latents": "passed_ratio"}
+    columns["share of good latents"] = "good_ratio"
     for what, column in (
         ("mean r", "corr_mean"),
         ("share at the limit", "passed_ratio"),
@@ -40,13 +41,18 @@ def rows_of(method: str, folder: Path) -> list[Row]:
         ("monotone share", "monotone_mean"),
         ("leakage, mean of latents", "leakage_mean"),
         ("leakage, systematic", "systematic_leakage"),
+        ("share of the data's range reached", "reach_mean"),
+        ("density along the slider, over that of reals", "density_mean"),
+        ("mean r of all sliders at once", "joint_corr_mean"),
+        ("composition error of all sliders at once", "joint_error_mean"),
     ):
         columns |= {
             f"{what}: {name}": f"{name}_{column}" for name in pipeline.world("toy").attributes.names("expression")
         }
     drifts = [key for key in statistics if key.startswith("drift_")]
     columns |= {f"drift of {key.removeprefix('drift_').removesuffix('_mean')}": key for key in drifts}
-    return [(f"{method}, {what}", "as found", float(statistics[column])) for what, column in columns.items()]
+    measured = {what: column for what, column in columns.items() if column in statistics}
+    return [(f"{method}, {what}", "as found", float(statistics[column])) for what, column in measured.items()]
 
 
 def measure(runs: Path) -> list[Row]:

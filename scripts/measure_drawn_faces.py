@@ -8,9 +8,9 @@ Usage::
         --parser ohlora/weights/toy/parser.safetensors
 
 Scores are measured from the images and, by default, from the true parsing maps; their Spearman correlation with the
-true values is printed. With ``--parser``, the maps of a parser are used instead, and their intersection over union
-(IoU) with the true maps is printed first: for each class over all pixels, the mean and the worst. The last command
-measures the toy parser on faces that it was not trained on.
+true values (the physical ones of expressions) is printed. With ``--parser``, the maps of a parser are used instead, and
+their intersection over union (IoU) with the true maps is printed first: for each class over all pixels, the mean and
+the worst. The last command measures the toy parser on faces that it was not trained on.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import sys
 
 import numpy as np
 
+from ohlora import pipeline
 from ohlora.faces.parsing import load_parser, parsed
 from ohlora.toy import drawing
 from ohlora.toy.accuracy import correlations, intersections_over_unions
 from ohlora.utils.commands import command
+
+TOY = pipeline.world("toy").attributes
 
 
 @command("measure_drawn_faces")
@@ -49,7 +52,7 @@ def main(args: list[str] | None = None) -> None:
         summary = {"mean": float(np.nanmean(values)), "worst": float(np.nanmin(values))}
         for name, value in (ious | summary).items():
             print(f"{'IoU ' + name:16} {value:.4f}")
-    for name, value in correlations(truths, images, maps).items():
+    for name, value in correlations(truths, images, maps, TOY.scored).items():
         print(f"{name:16} {value:.4f}")
 
 

@@ -82,10 +82,13 @@ def sections_of(vocabulary: Vocabulary) -> dict[str, tuple[Panel, ...]]:
         ),
         "Directions": (
             Panel("correlation of strength and score", tuple(f"test/{name}_corr_mean" for name in expressions), "bars"),
-            Panel("share of latents that pass", ("test/passed_ratio",), "bars"),
+            Panel("share of latents that pass, and are good", ("test/passed_ratio", "test/good_ratio"), "bars"),
+            Panel("share of the data's range", tuple(f"test/{name}_reach_mean" for name in expressions), "bars"),
+            Panel("density along sliders", tuple(f"test/{name}_density_mean" for name in expressions), "bars"),
             Panel("leakage to other attributes", tuple(f"test/{name}_leakage_mean" for name in expressions), "bars"),
             Panel("correlations of strength and score, over latents", ("correlations",), "pictures"),
             Panel("what each edit does to each attribute", ("edit_correlations", "edit_slopes"), "pictures"),
+            Panel("scores along sliders", ("sliders",), "pictures"),
         ),
         "Attributes": (
             Panel("how attributes go together", ("score_correlations",), "pictures"),

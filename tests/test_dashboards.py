@@ -165,7 +165,7 @@ def test_search_and_evaluation_show_what_goes_together(
     given |= {"judge": networks["judge"], "output": tmp_path / "tested"}
     given["directions"] = tmp_path / "found" / "directions.safetensors"
     words = options({f"model.init_args.{key}": value for key, value in given.items()})
-    small = ["--data.init_args.count", "3", "--model.init_args.scale_count", "12"]
+    small = ["--data.init_args.count", "3", "--model.init_args.unedited_count", "12"]
     assert ohlora("test", "evaluation", *words, *small, *OFFLINE, stage_dir=tmp_path / "test") == 0
     search, test = (tmp_path / name / "runs" / "0001" for name in ("search", "test"))
     assert {"score_correlations", "layers_of_attributes"} <= pictures(told(search))
@@ -176,7 +176,7 @@ def test_search_and_evaluation_show_what_goes_together(
         kinds.setdefault(key, set()).add(kind)
     assert all(len(found) == 1 for found in kinds.values()), "a panel shows a name's pictures or tables, not both"
     assert columns(test, "edits") == [
-        "sheet", "which", "case", "group", "passed", "eyes_corr", "mouth_corr", "pose_corr",
+        "sheet", "which", "case", "group", "passed", "good", "eyes_corr", "mouth_corr", "pose_corr",
     ]  # fmt: skip
     r = {row["edit"]: row for row in read_rows(test / "edit_correlations.csv")}
     (statistics,) = read_rows(tmp_path / "tested" / "test_statistics.csv")

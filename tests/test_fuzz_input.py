@@ -28,7 +28,7 @@ from ohlora.callbacks.checkpoint import read_checkpoint
 from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.images import ImageFiles, Images
 from ohlora.datamodules.scores import ScoredImages
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, Steps
 from ohlora.directions.groups import Groups
 from ohlora.errors import OhloraError
 from ohlora.formats import foreign, network_files
@@ -203,7 +203,7 @@ def whole_files(tmp_path: Path, ohlora_run: Callable[..., int]) -> dict[str, tup
     network_files.save_network(d, tmp_path / "d.safetensors")
     found = Directions(("eyes",), torch.ones(1, 1, 8) / 8**0.5, torch.ones(1, 1), Groups(), "svm", {}, Space.W)
     save_directions(found, tmp_path / "v.safetensors")
-    code, steps = Codes(torch.zeros(1, 8), Space.W), Codes(torch.ones(1, 8), Space.W)
+    code, steps = Codes(torch.zeros(1, 8), Space.W), Steps(Codes(torch.ones(1, 1, 8), Space.W))
     ohlora.Character(g, code, ("eyes",), steps, {"eyes": (-1.0, 1.0)}).save(tmp_path / "c.safetensors")
     torch.save({"models": {"generator_smooth": foreign.to_foreign(g)}}, tmp_path / "g.pth")
     torch.save(foreign.to_foreign(g), tmp_path / "old.pth", _use_new_zipfile_serialization=False)

@@ -119,6 +119,7 @@ def test_in_a_clone(tmp_path: Path) -> None:
     one_step_then_sigterm_then_last(sys.executable, clone(tmp_path), full=False)
 
 
+@pytest.mark.slow
 def test_from_a_wheel(python_with_wheel: str, tmp_path: Path) -> None:
     one_step_then_sigterm_then_last(python_with_wheel, tmp_path, full=False)
 

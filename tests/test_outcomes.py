@@ -235,7 +235,9 @@ def test_a_partial_search_or_test_leaves_the_results(
     tmp_path: Path, weights: tuple[Path, Path], ohlora: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = evaluation(tmp_path, weights)
-    search = options({"model.init_args.output": tmp_path / "found", "data.init_args.folder": tmp_path / "samples"})
+    settings = {"output": tmp_path / "found", "generator": weights[0], "network": tmp_path / "merged.safetensors"}
+    search = options({f"model.init_args.{name}": value for name, value in settings.items()})
+    search += ["--data.init_args.folder", str(tmp_path / "samples")]
     assert ohlora("fit", "directions", *search) == 0
     assert ohlora("test", "evaluation", *words) == 0
     before = kept(tmp_path / "found")

@@ -174,7 +174,7 @@ def test_a_test_and_a_search_stop(
     assert "before there was anything to keep; start anew" in line
     assert not (tmp_path / "found" / "directions.safetensors").exists()
     settings: dict[str, object] = {"generator": weights[0], "network": scorer, "judge": scorer}
-    settings |= {"output": tmp_path / "tested", "scale_count": 1000000}
+    settings |= {"output": tmp_path / "tested", "unedited_count": 1000000}
     labelled = options({f"model.init_args.{name}": value for name, value in settings.items()})
     searched = {"model.init_args.output": tmp_path / "found", "data.init_args.folder": tmp_path / "few"}
     sample_set(tmp_path / "few")

@@ -21,10 +21,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ohlora import attributes, pipeline
 from ohlora.__main__ import main
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, Steps
 from ohlora.directions.groups import Groups
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions, save_directions
@@ -101,6 +102,7 @@ class Chain:
     def evaluate(self, name: str) -> Report:
         judged = {"directions": self.folder / name / "directions.safetensors", "judge": self.folder / "cnn.safetensors"}
         tested = {"grid": "{eyes: [-1, 0, 1], mouth: [-1, 0, 1]}", "limits": "{eyes: 0.1, mouth: 0.1}", "sheets": 1}
+        tested |= {"leakage_limit": 99, "growth_limit": 0}  # random networks do not keep to any
         self.run("test", "evaluation", name, judged | tested, "--data.init_args.count", "16")
         return Report.load(self.folder / name)
 
@@ -152,7 +154,7 @@ def changed(character: Character, monkeypatch: pytest.MonkeyPatch, **strengths: 
 
 def in_w_of(character: Character) -> Character:
     """The same face, steered by steps in W."""
-    steps = Codes(torch.ones(2, character.generator.w_dim), Space.W)
+    steps = Steps(Codes(torch.ones(1, 2, character.generator.w_dim), Space.W))
     return Character(character.generator, character.code, EDITED, steps, character.ranges, character.card)
 
 
@@ -187,7 +189,7 @@ def test_from_the_search_to_the_studio(chain: Chain, monkeypatch: pytest.MonkeyP
         with Image.open(folder / f"{name}.gif") as film:
             assert getattr(film, "n_frames", 1) >= 8
 
-        # A strength of 1 is one standard deviation of the attribute, and adds to the code what was found.
+        # A strength of 1 is one z-score of the attribute, and adds to the code what was found.
         place = report.place_of(case)
         slopes = load_file(folder / name / "latents.safetensors")["slope"][place]
         unedited = chain.picture(chain.w(case))
@@ -277,9 +279,11 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     """As ``configs/toy/compare_directions.yaml`` and the recipe configure them, but smaller."""
     torch.manual_seed(0)
     cnn = tmp_path / "cnn.safetensors"
+    attributes.use(pipeline.world("toy").attributes)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), cnn)
+    attributes.use(None)
     networks = {"generator": str(weights[0]), "network": str(cnn)}
-    for name, given in (("search", networks), ("evaluation", networks | {"judge": str(cnn)})):
+    for name, given in (("search", networks), ("evaluation", networks | {"judge": str(cnn), "reals": None})):
         OmegaConf.save(OmegaConf.create({"model": {"init_args": given}}), tmp_path / f"{name}.yaml")
     config = OmegaConf.load(ROOT / "configs" / "toy" / "compare_directions.yaml")
     methods = {name: config.methods[name] for name in ("single_channel", "channels")}
@@ -289,7 +293,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     config.methods = methods
     config.root = str(tmp_path / "compared")
     config.recipe = [*config.recipe, str(CONF / "directions.yaml"), str(tmp_path / "search.yaml")]
-    config.evaluation = [str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")]
+    config.evaluation = [*config.evaluation, str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")]
     config.sampling = [str(CONF / "sample.yaml"), str(tmp_path / "search.yaml")]
     config.latents, config.calibrate, config.seeds, config.samples, config.gradients = 4, 2, [0], [100], [4]
     config.parser = config.discriminator = None
@@ -297,7 +301,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     words = ["--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "table.csv")]
     assert compare_directions.main([*words, "--figure", str(tmp_path / "figure.png")]) == 0
     rows = read_rows(tmp_path / "table.csv")
-    verified = 500 + 2 * 3 * 2 * 5
+    verified = 2 * 4 * 2 * 5
     assert [(row["method"], row["images"]) for row in rows] == [
         ("single_channel", str(100 + verified)),
         ("channels", "12"),

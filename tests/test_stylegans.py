@@ -71,7 +71,7 @@ SMALL = {
         *("--trainer.max_epochs", "6", "--model.init_args.optimizer.init_args.lr", "0.005"),
     ],
     "vectorfind_v9": [
-        *("--model.init_args.finder.init_args.latents", "10", "--model.init_args.finder.init_args.points", "2"),
+        *("--model.init_args.finder.init_args.latents", "10", "--model.init_args.finder.init_args.nodes", "2"),
         *("--model.init_args.finder.init_args.covariance_count", "200"),
     ],
     "sample_v8": [
@@ -83,7 +83,7 @@ SMALL = {
         "40",
     ],
     "evaluate_v9": [
-        *("--data.init_args.count", "4", "--model.init_args.scale_count", "20"),
+        *("--data.init_args.count", "4", "--model.init_args.unedited_count", "20"),
         *("--model.init_args.limits", "{brightness: 0, warmth: 0}"),
     ],
 }

@@ -90,7 +90,7 @@ def test_the_first_character(project: Path) -> None:
     run_page("first_character.md", project, r"make |\. |pip |dvc ")
     toy = project / "artifacts" / "toy"
     face = Character.load(toy / "characters" / "mina.safetensors")
-    assert face.render(mouth=0.5).size == (64, 64) and (toy / "characters" / "mina.gif").is_file()
+    assert face.render(mouth=0.5).size == (64, 64) and (toy / "characters" / "mina.webp").is_file()
     said = shell("python -m ohlora doctor --world toy", project)
     assert re.search(r"^ +[✓x] character ", said, re.M) and re.search(r"^ +[✓x] finetune_v8 ", said, re.M)
 
@@ -118,13 +118,13 @@ def test_the_pipeline_runs_once(project: Path) -> None:
     """The pipeline at the size of the demo; a second run does nothing, and after a change only what it touches."""
     shell("git init -q .", project)
     shell("dvc repro --glob 'demo-*'", project)
-    assert (project / "artifacts" / "demo" / "characters" / "mina.gif").is_file()
+    assert (project / "artifacts" / "demo" / "characters" / "mina.webp").is_file()
     before = {path: path.stat().st_mtime_ns for path in (project / "artifacts").rglob("*.safetensors")}
     said = shell("dvc repro --glob 'demo-*'", project)
     assert "Running stage" not in said and "didn't change, skipping" in said
     assert before == {path: path.stat().st_mtime_ns for path in (project / "artifacts").rglob("*.safetensors")}
     overlay = project / "configs" / "toy" / "demo" / "evaluate_v9.yaml"
-    overlay.write_text(overlay.read_text().replace("count: 48", "count: 24"))
+    overlay.write_text(overlay.read_text().replace("count: 24", "count: 12"))
     said = shell("dvc repro --glob 'demo-*'", project)
     assert "Running stage 'demo-evaluate_v9'" in said and "Running stage 'demo-finetune_v8'" not in said
-    assert len(read_rows(project / "artifacts" / "demo" / "evaluate_v9" / "test_result.csv")) == 24
+    assert len(read_rows(project / "artifacts" / "demo" / "evaluate_v9" / "test_result.csv")) == 12

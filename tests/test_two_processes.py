@@ -25,7 +25,7 @@ from tests.networks.test_stylegan2 import tiny as stylegan2_networks
 from tests.toy_tables import brightness_table, sample_set, watching
 
 TWO = ["--trainer.devices", "2"]
-OTHERS = sorted(RECIPES.keys() - {"logistic", "ADA"})
+OTHERS = sorted(RECIPES.keys() - {"logistic"})
 """Recipes of training that are tested with two processes only on request."""
 
 
@@ -72,7 +72,7 @@ def fine_tune(weights: tuple[Path, Path], image_folder: Path) -> list[str]:
     return ["fit", "--config", str(CONF / "finetune.yaml"), *options(settings)]
 
 
-@pytest.mark.parametrize("recipe", ["logistic", "ADA", *(pytest.param(r, marks=pytest.mark.slow) for r in OTHERS)])
+@pytest.mark.parametrize("recipe", ["logistic", *(pytest.param(r, marks=pytest.mark.slow) for r in OTHERS)])
 def test_two_processes_train_as_one(
     tmp_path: Path, weights: tuple[Path, Path], fine_tune: list[str], recipe: str
 ) -> None:
@@ -93,6 +93,7 @@ def test_two_processes_train_as_one(
         torch.testing.assert_close(ranks[0][key], value, atol=1e-5, rtol=1e-4, msg=key)
 
 
+@pytest.mark.slow
 def test_two_processes_are_watched_as_one(tmp_path: Path, fine_tune: list[str]) -> None:
     watch = watching(tmp_path) | {"trainer.callbacks.every_kimg": 0.016, "trainer.callbacks.count": 12}
     words = [word.replace("trainer.callbacks", "trainer.callbacks+", 1) for word in options(watch)[:2]]
@@ -132,6 +133,7 @@ def test_two_processes_train_stylegan2_as_one(tmp_path: Path, fine_tune: list[st
         torch.testing.assert_close(kept[0][key], value, atol=1e-5, rtol=1e-3, msg=key)
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_one(tmp_path: Path, fine_tune: list[str]) -> None:
     """``torchrun`` on two nodes, both of which are this machine; they find each other over loopback."""
     with socket.socket() as probe:
@@ -206,6 +208,7 @@ def test_what_does_not_train_needs_no_strategy(tmp_path: Path, weights: tuple[Pa
     assert network_files.read_metadata(tmp_path / "generator.safetensors")["provenance"]["images_seen"] == 32
 
 
+@pytest.mark.slow
 def test_one_image_for_two_processes(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> None:
     """One process has nothing to do, and nothing waits for it."""
     for path in sorted(image_folder.iterdir())[1:]:
@@ -264,6 +267,7 @@ def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
     assert float(figures[-1]["out_of_fold/auroc"]) > 0.9
 
 
+@pytest.mark.slow
 def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
     manifest, _ = brightness_table(tmp_path / "data", 60)
     for name, words in (("one", []), ("two", TWO)):
@@ -286,6 +290,28 @@ def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
+def test_an_identity_network_is_trained_as_by_one(tmp_path: Path) -> None:
+    """Every picture is compared with those of both processes."""
+    for name, words in (("one", []), ("two", TWO)):
+        settings: dict[str, object] = {
+            "model.init_args.optimizer": "torch.optim.SGD",
+            "model.init_args.optimizer.init_args.lr": 0.01,
+            "trainer.max_epochs": 2,
+            "trainer.default_root_dir": tmp_path / name,
+        }
+        run("fit", "--config", str(CONF / "identity.yaml"), *options(settings), *words)
+    one, two = (network_files.load_identity(tmp_path / name / "identity.safetensors") for name in ("one", "two"))
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[key], value, atol=1e-4, rtol=1e-3, msg=key)
+    rows = [read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv") for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 2 and rows[0][0].keys() == rows[1][0].keys()
+    for a, b in zip(*rows, strict=True):
+        assert float(b["loss/train"]) == pytest.approx(float(a["loss/train"]), rel=1e-3)
+        assert float(b["loss/validation"]) == pytest.approx(float(a["loss/validation"]), abs=1e-3)
+
+
+@pytest.mark.slow
 def test_samples_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
@@ -327,6 +353,8 @@ def test_directions_and_their_evaluation_are_the_same(tmp_path: Path, weights: t
     for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
             "model.init_args.output": tmp_path / name,
+            "model.init_args.generator": weights[0],
+            "model.init_args.network": tmp_path / "merged.safetensors",
             "data.init_args.folder": tmp_path / "samples",
             "trainer.default_root_dir": tmp_path / f"{name}-stage",
         }
@@ -342,6 +370,7 @@ def test_directions_and_their_evaluation_are_the_same(tmp_path: Path, weights: t
             assert float(left[key]) == pytest.approx(float(right[key]), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_local_edits_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
     for name in ("merged", "judge"):
@@ -365,6 +394,7 @@ def test_local_edits_are_the_same(tmp_path: Path, weights: tuple[Path, Path]) ->
     torch.testing.assert_close(a["steps"], b["steps"], rtol=1e-2, atol=1e-2 * float(a["steps"].abs().max()))
 
 
+@pytest.mark.slow
 def test_a_search_that_fails_ends_both_processes(tmp_path: Path) -> None:
     settings: dict[str, object] = {
         "model.init_args.output": tmp_path / "found",

@@ -18,7 +18,7 @@ from ohlora.__main__ import main
 from ohlora.attributes import Crop, Vocabulary
 from ohlora.characters.character import Character
 from ohlora.datamodules.scores import ScoredImages
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, Steps
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
 from ohlora.faces.measuring import Scores
@@ -149,9 +149,9 @@ def test_any_number_of_expressions(project: Path, count: int) -> None:
     assert Image.open(sheet).height > 80 * count
     about = tensor_files.read_metadata(project / "tested" / "latents.safetensors", "ohlora-latents", 2, "latents")
     assert list(about["levels"]) == list(about["motion_shares"]) == list(names)
-    strengths = torch.zeros(count, 8)
+    steps = Steps(Codes(torch.zeros(1, count, 8), Space.W))
     ranges = dict.fromkeys(names, (-1.0, 1.0))
-    many = Character(tiny_networks()[0], Codes(torch.zeros(1, 8), Space.W), names, Codes(strengths, Space.W), ranges)
+    many = Character(tiny_networks()[0], Codes(torch.zeros(1, 8), Space.W), names, steps, ranges)
     assert many.shown(None, 10, 0.5, 1).shape == (5 * count + 10, count) and many.sheet(5).shape[0] > 100 * count
     assert main(["fit", "property_cnn", "--world", "discs.yaml"]) == 2  # it declares no label
     ran("predict", "score_properties")
@@ -255,6 +255,21 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
         ({"a": STEERED | {"grid": [1, -1]}}, "grid is [1, -1]; expected two or more strengths, rising"),
         ({"a": STEERED | {"grid": [-2, -1]}}, "grid is [-2, -1]; expected a highest strength above 0"),
         ({"a": STEERED | {"limit": "high"}}, "limit is 'high'; expected a correlation, -1…1"),
+        (
+            {"a": STEERED | {"reach": {"low": 1, "high": 0}}},
+            "'low': 1}; expected numbers low and high, the first less",
+        ),
+        ({"a": STEERED | {"reach": [0, 1]}}, "reach is [0, 1]; expected numbers low and high"),
+        (
+            {"a": WHOLE | {"reach": {"low": 0, "high": 1}}},
+            "expected numbers low and high, the first less, together with",
+        ),
+        ({"a": WHOLE | {"physical": "cm"}}, "physical is 'cm'; expected column and unit, a few words each"),
+        ({"a": WHOLE | {"physical": {"column": "b"}}}, "physical is {'column': 'b'}; expected column and unit"),
+        (
+            {"a": WHOLE | {"kind": "binary", "physical": {"column": "b", "unit": "cm"}}},
+            "expected it to be left out, since the attribute is 0 or 1",
+        ),
         ({"a": STEERED | {"motion": {"base": 1}}}, "motion is {'base': 1}; expected some of breath, drift, speaks"),
         ({"a": STEERED | {"motion": {"drift": 1.5}}}, "motion is {'drift': 1.5}; expected some of breath, drift"),
         ({"a": STEERED | {"motion": {}}}, "motion is {}; expected some of breath, drift, speaks (shares of"),
@@ -340,7 +355,14 @@ def test_networks_group_what_shares_windows() -> None:
 def test_the_drawn_world_declares_what_is_drawn() -> None:
     toy, recipe = pipeline.world("toy").attributes, attributes.recipe()
     assert tuple(toy.declared) == drawing.DRAWN and toy.measured == drawing.MEASURED
-    assert toy.names("label") == recipe.names("label"), "the original's order of labels"
+    assert toy.names("label") == (*recipe.names("label"), "smile"), "the original's order of labels, then our own"
+    assert {a.name: a.physical.column for a in toy if a.physical is not None} == {
+        name: about.name for name, about in drawing.EXPRESSIONS.items()
+    }
+    for attribute in toy:
+        if attribute.reach is not None:
+            drawn = drawing.EXPRESSIONS[attribute.name]
+            assert drawn.low < attribute.reach.low < attribute.reach.high < drawn.high
     for name in (*PUBLISHED_FILTERS, "property", "hairstyle", "merged"):
         assert attribute_cnn(name).specs == published(name).specs
 

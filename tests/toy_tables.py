@@ -15,7 +15,8 @@ from ohlora.directions.groups import Groups
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import save_directions
 from ohlora.networks.attribute_cnn import PUBLISHED_FILTERS as FILTERS
-from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble, attribute_cnn
+from ohlora.networks.sampling import counted_batches
 from ohlora.utils import images
 from ohlora.utils.files import write_rows
 
@@ -60,6 +61,24 @@ def watching(folder: Path) -> dict[str, object]:
     }
 
 
+def lively_cnn(generator: Path, seed: int = 0) -> AttributeCNN:
+    """A random search CNN of 16×16 images; over a generator's images, its scores have mean 0 and deviation 1."""
+    torch.manual_seed(seed)
+    network = attribute_cnn("merged", "small", 16).eval()
+    g = network_files.load_generator(generator)
+    with torch.inference_mode():
+        made = torch.cat([image for image, _ in counted_batches(g, 0, range(200), 50)])
+        scores = network(made)
+    for spec in network.specs:
+        columns = [network.outputs.index(name) for name in spec.outputs]
+        mean, deviation = scores[:, columns].mean(dim=0), scores[:, columns].std(dim=0)
+        last = network.get_submodule(f"branches.{spec.outputs[0]}.score")
+        last.get_parameter("weight").data /= deviation[:, None]
+        bias = last.get_parameter("bias")
+        bias.data = (bias.data - mean) / deviation
+    return network
+
+
 def sample_set(folder: Path, count: int = 1600, shard: int = 500, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """A set of samples whose scores are noisy linear functions of w, with its medians.
 
@@ -94,10 +113,11 @@ def report_of_latents(folder: Path, generator: Path) -> Path:
     rows[2]["pose_slope"] = -0.1
     latents = {"case": torch.arange(10, 14), "codes": torch.randn(4, 8), "group": torch.ones(4, dtype=torch.long)}
     latents["units"] = torch.ones(3)
+    latents["ranges"] = torch.tensor([[-2.0, 1.0], [-3.0, 3.0], [0.0, 1.5]], dtype=torch.float64).repeat(4, 1, 1)
     for what in MEASURED:
         exact = [[row[f"{name}_{what}"] for name in names] for row in rows]
         latents[what] = torch.tensor(exact, dtype=torch.float64)
     levels = dict(Grid.of(names).levels)
     directions = folder / "directions.safetensors"
-    write_report(folder, rows, {"latents": 4}, latents, generator, directions, space="w", levels=levels)
+    write_report(folder, rows, {"latents": 4}, latents, generator, directions, space="w", levels=levels, unit="data")
     return folder

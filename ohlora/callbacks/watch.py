@@ -15,7 +15,7 @@ from torch import Tensor
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.grids import Averaging, LooksAtGenerator
 from ohlora.callbacks.writers import promoted, save_in_run
-from ohlora.datamodules.base import ImageDataModule
+from ohlora.datamodules.base import ImageDataModule, random_batches
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Features, Penultimate, RandomFeatures, mean_pairwise_distance
 from ohlora.evaluation.generators import MEASURES, Observed, Observer, Reals, spread_picture, spread_summary
@@ -26,8 +26,7 @@ from ohlora.formats.feature_files import FeatureNetwork
 from ohlora.networks.sampling import counted_batches
 from ohlora.rules import Rule, all_hold, concept
 from ohlora.tracking import run_folder, run_loggers
-from ohlora.utils import checks, counted, figures, images
-from ohlora.utils.progress import tracked
+from ohlora.utils import checks, figures
 
 BEST = "best_generator.safetensors"
 BestBy = Literal[
@@ -253,10 +252,7 @@ class Watch(LooksAtGenerator):
         if source is None:
             print("no images are held out: the generator is compared with images that it is trained on")
             source = data.train_set
-        chosen = counted.permutation(self.seed, "watch/reals", 0, len(source))[: 2 * self.count]
-        for first in tracked(range(0, len(chosen), self.batch_size), "looking at real images"):
-            part = chosen[first : first + self.batch_size]
-            yield images.to_float(np.stack([source[int(k)]["image"] for k in part]))
+        return random_batches(source, 2 * self.count, self.seed, "watch/reals", self.batch_size)
 
     def _compared_with_start(self, stage: Averaging, seen: Observed) -> dict[str, float]:
         """Diversity, and of a fine-tune the spread of the expressions, relative to the start.

@@ -21,6 +21,7 @@ from torch import Tensor
 from ohlora.attributes import Motion, recipe
 from ohlora.characters import motion
 from ohlora.characters.speech import Speech
+from ohlora.directions.edits import UNITS, Steps, moved
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import network_files, tensor_files
 from ohlora.networks.codes import Codes, Space
@@ -39,11 +40,11 @@ class Character:
         generator: Makes the images, in evaluation mode.
         code: The latent's code, a batch of one.
         attributes: What can be steered, P names.
-        steps: What one unit of strength adds to the code, upwards: P codes, in the code's space or in one that the
-            generator can bring the code to (W by layer where style layers have parts of their own, or S). In a
-            calibrated character a unit is one standard deviation of the attribute.
+        steps: What strengths add to the code, upwards: 1×P straight steps or paths, in the code's space or in one that
+            the generator can bring the code to (W by layer where style layers have parts of their own, or S).
         ranges: Attribute → lowest and highest strength that was tested.
-        card: What the character is and where it comes from.
+        card: What the character is and where it comes from; ``unit`` says what one unit of strength is (one of
+            :data:`ohlora.directions.edits.UNITS`; in files of format version 1, a few words).
         meanings: Attribute → what a larger value means.
         motions: Attribute → how it moves by itself, of those that do.
     """
@@ -51,21 +52,21 @@ class Character:
     generator: Generator
     code: Codes
     attributes: tuple[str, ...]
-    steps: Codes
+    steps: Steps
     ranges: Mapping[str, tuple[float, float]]
     card: Mapping[str, Any] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
     motions: Mapping[str, Motion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.code.batch != (1,) or self.steps.batch != (len(self.attributes),):
+        if self.code.batch != (1,) or self.steps.batch != (1, len(self.attributes)):
             raise ValueError(
                 f"there are codes for {self.code.batch} latents and steps for {self.steps.batch} attributes; expected "
                 f"one latent and {len(self.attributes)} attributes ({', '.join(self.attributes)})"
             )
-        for codes in (self.code, self.steps):
+        for codes in (self.code, self.steps.shifts.flat()):
             self.generator.in_space(codes, codes.space)  # refuses what does not fit
-        self.generator.in_space(self.code, self.steps.space)
+        self.generator.in_space(self.code, self.steps.shifts.space)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Character:
@@ -91,7 +92,10 @@ class Character:
                 generator.to(device),
                 Codes(tensors["code"].to(device), Space(about["space"])),
                 tuple(about["attributes"]),
-                Codes(tensors["steps"].to(device), Space(about["steps_space"])),
+                Steps(
+                    Codes(tensors["steps"][None].to(device), Space(about["steps_space"])),
+                    tensors["nodes"][None].to(device) if "nodes" in tensors else None,
+                ),
                 {name: (low, high) for name, (low, high) in about["ranges"].items()},
                 about["card"],
                 *recipe().described_in(about, about["attributes"]),
@@ -102,20 +106,29 @@ class Character:
     def save(self, path: str | Path) -> None:
         """Writes the character as one file, whole or not at all."""
         state = {f"generator.{key}": value for key, value in self.generator.state_dict().items()}
+        state |= {"code": self.code.values, "steps": self.steps.shifts.values[0]}
+        if self.steps.nodes is not None:
+            state["nodes"] = self.steps.nodes[0]
         tensor_files.write(
             path,
             FORMAT,
             FORMAT_VERSION,
-            {**state, "code": self.code.values, "steps": self.steps.values},
+            state,
             **network_files.description(self.generator),
             space=str(self.code.space),
-            steps_space=str(self.steps.space),
+            steps_space=str(self.steps.shifts.space),
             attributes=list(self.attributes),
             ranges={name: list(limits) for name, limits in self.ranges.items()},
             card=dict(self.card),
             meanings=dict(self.meanings),
             motion_shares={name: asdict(values) for name, values in self.motions.items()},
         )
+
+    @property
+    def unit(self) -> str:
+        """What one unit of strength is, in words; empty where the file does not say."""
+        said = str(self.card.get("unit", ""))
+        return UNITS.get(said, said)
 
     def render(self, strict: bool = False, **strengths: float) -> Image.Image:
         """One image.
@@ -154,9 +167,8 @@ class Character:
         if wanted.ndim != 2 or wanted.shape[1] != len(self.attributes):
             expected = f"N × {len(self.attributes)} ({', '.join(self.attributes)})"
             raise ConfigError(f"strengths have shape {tuple(wanted.shape)}; expected {expected}")
-        start = self.generator.in_space(self.code, self.steps.space).values
-        shift = torch.tensordot(self._within(wanted, strict).to(start), self.steps.values.to(start), dims=1)
-        codes = Codes(start + shift, self.steps.space)
+        start = self.generator.in_space(self.code, self.steps.shifts.space)
+        codes = moved(start, self._within(wanted, strict).to(start.values.device), self.steps).flat()
         return np.concatenate([images.to_uint8(self.generator.synthesize(part)) for part in codes.split(batch_size)])
 
     def idle(

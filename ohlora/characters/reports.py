@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ohlora.attributes import Motion, recipe
 from ohlora.characters.character import Character
+from ohlora.directions.edits import Steps, Unit
 from ohlora.errors import ConfigError, DataError, MissingArtifactError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
@@ -52,12 +53,13 @@ def write_report(
         folder: Where to.
         results: The table, a row per latent; booleans are written as true and false.
         statistics: Over all latents.
-        latents: ``case``, ``z``, ``codes``, ``group``, ``units``, and :data:`MEASURED`, N×P float64 each; ``label`` and
-            ``steps`` where there are any.
+        latents: ``case``, ``z``, ``codes``, ``group``, ``units``, :data:`MEASURED`, N×P float64 each, and the tested
+            ``ranges``, N×P×2 strengths; ``label``, and the latents' own ``steps`` and their ``nodes``, where there are
+            any.
         generator: The generator's file, of which fingerprint and path are kept.
         directions: The directions' likewise; None for label edits.
-        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``, and
-            ``meanings`` and ``motion_shares`` of the attributes.
+        about: What else to keep: ``space`` of the codes, ``attributes``, ``group_names``, ``levels``, ``seed``,
+            ``unit`` of the slopes, and ``meanings`` and ``motion_shares`` of the attributes.
     """
     for what, path in (("generator", generator), ("directions", directions)):
         about[what] = network_files.fingerprint(path) if path else ""
@@ -82,9 +84,10 @@ class Report:
         steps: One unit of strength as tested, per latent: N×P.
         method: How the edits were found.
         generator: The generator.
-        levels: The strengths that were tested, by attribute.
+        ranges: Lowest and highest strength that was tested, N×P×2; of earlier reports, the ends of the grid.
         meanings: See :class:`ohlora.characters.character.Character`.
         motions: Likewise.
+        unit: What slopes count by: strength 1 of a character moves its attribute by one of it.
     """
 
     folder: Path
@@ -93,12 +96,13 @@ class Report:
     measured: Mapping[str, Tensor]
     codes: Codes
     attributes: tuple[str, ...]
-    steps: Codes
+    steps: Steps
     method: str
     generator: Generator
-    levels: Mapping[str, Sequence[float]]
+    ranges: Tensor
     meanings: Mapping[str, str]
     motions: Mapping[str, Motion]
+    unit: Unit
 
     @classmethod
     def load(
@@ -140,6 +144,8 @@ class Report:
         if about["format_version"] == 1:  # only the table holds what was measured
             table = {what: [[float(row[f"{name}_{what}"]) for name in names] for row in rows] for what in MEASURED}
             tensors |= {what: torch.tensor(values, dtype=torch.float64) for what, values in table.items()}
+        ends = [[min(about["levels"][name]), max(about["levels"][name])] for name in names]
+        ranges = tensors.get("ranges", torch.tensor(ends, dtype=torch.float64).expand(len(rows), -1, -1))
         space = Space.W_BY_LAYER if "steps" in tensors else found.space
         steps = tensors["steps"] if "steps" in tensors else found.steps.values[tensors["group"]]
         return cls(
@@ -149,27 +155,34 @@ class Report:
             {what: tensors[what] for what in MEASURED},
             Codes(tensors["codes" if "codes" in tensors else "w"], Space(about.get("space", Space.W))),
             names,
-            Codes(steps * tensors["units"].reshape(-1, *[1] * space.ndim), space),
+            Steps(Codes(steps, space), tensors.get("nodes")).per(tensors["units"].expand(len(rows), -1)),
             found.method,
             network_files.load_generator(str(paths["generator"])),
-            about["levels"],
+            ranges,
             *recipe().described_in(about, names),
+            about.get("unit", "samples"),
         )
 
     def ranked(self) -> list[int]:
         """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage.
 
+        One with a slider that goes nowhere within its limits is left out, since it makes no character. Where none
+        passes, those are ranked that can be steered at all.
+
         Raises:
-            ConfigError: If none passes.
+            ConfigError: If there is none.
         """
         worst, leakage = self.measured["corr"].amin(dim=1), self.measured["leakage"].mean(dim=1)
-        passing = [place for place, passed in enumerate(self.passed) if passed]
-        if not passing:
+        moving = (self.ranges[..., 0] < self.ranges[..., 1]).all(dim=1).tolist()
+        rising = (self.measured["slope"] > 0).all(dim=1).tolist()
+        found = [place for place, passed in enumerate(self.passed) if passed and moving[place]]
+        found = found or [place for place in range(len(self.rows)) if moving[place] and rising[place]]
+        if not found:
             raise ConfigError(
-                f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes; test more latents, or loosen "
-                "the limits of the test (--model.init_args.limits)"
+                f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes, and none has sliders that all "
+                "move and rise; test more latents, or look at the generator and the directions"
             )
-        return sorted(passing, key=lambda place: (-float(worst[place]), float(leakage[place])))
+        return sorted(found, key=lambda place: (-float(worst[place]), float(leakage[place])))
 
     def chosen(self) -> list[int]:
         """Cases that were kept or starred by eye.
@@ -245,7 +258,8 @@ class Report:
         for k, name in enumerate(names):
             strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
         strip = images.grid(images.enlarge(character.frames(strengths), 128), len(strengths))
-        said = ", ".join(f"{name} r {float(row[f'{name}_corr']):.3f}" for name in names)
+        reach = {name: f", reach {float(row[f'{name}_reach']):.2f}" if f"{name}_reach" in row else "" for name in names}
+        said = "; ".join(f"{name} r {float(row[f'{name}_corr']):.3f}{reach[name]}" for name in names)
         leakage = float(self.measured["leakage"][place].mean())
         lines = [
             f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}",
@@ -254,10 +268,11 @@ class Report:
         return figures.captioned(strip, lines)
 
     def character(self, place: int) -> Character:
-        """A latent as a character whose unit of strength is one standard deviation of the attribute.
+        """A latent as a character whose steps move an attribute by one unit of the report each.
 
         Raises:
-            ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate.
+            ConfigError: If an attribute does not rise with its strength, so that there is nothing to calibrate, or its
+                slider goes nowhere within its limits.
         """
         row = self.rows[place]
         tested = {
@@ -267,20 +282,23 @@ class Report:
         slopes = {name: tested[name]["slope"] for name in self.attributes}
         if falling := [name for name, slope in slopes.items() if slope <= 0]:
             raise ConfigError(f"case {row['case']}: {', '.join(falling)} does not rise with its strength; take another")
-        steps = self.steps.values[place]
-        per_deviation = torch.tensor([*slopes.values()], dtype=torch.float64)
-        steps = (steps / per_deviation.reshape(-1, *[1] * self.steps.space.ndim)).to(steps.dtype)
-        ranges = {a: (min(self.levels[a]) * slope, max(self.levels[a]) * slope) for a, slope in slopes.items()}
+        per_unit = torch.tensor([*slopes.values()], dtype=torch.float64)
+        steps = self.steps.part(place).per(1 / per_unit[None])
+        ends = dict(zip(self.attributes, self.ranges[place].tolist(), strict=True))
+        if still := [name for name, (low, high) in ends.items() if low == high]:
+            raise ConfigError(
+                f"case {row['case']}: the slider of {', '.join(still)} goes nowhere within its limits; take another"
+            )
+        ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
         card = {
             "case": int(row["case"]),
             "group": row["group_name"],
             "method": self.method,
             "passed": self.passed[place],
             "test": tested,
-            "unit": "one standard deviation of the attribute over the generator's images",
+            "unit": self.unit,
             "subject": "a synthetic face; it shows no real person",
         }
         code = Codes(self.codes.values[place : place + 1], self.codes.space)
-        directions = Codes(steps, self.steps.space)
         told = (ranges, card, self.meanings, self.motions)
-        return Character(self.generator, code, self.attributes, directions, *told)
+        return Character(self.generator, code, self.attributes, steps, *told)

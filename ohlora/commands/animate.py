@@ -84,7 +84,7 @@ def main(args: list[str] | None = None) -> None:
         "blinks; or speaking.",
         "artifacts/toy/characters/mina.safetensors mina.gif",
         "artifacts/toy/characters/mina.safetensors mina.mp4 --speech-wav hello.wav",
-        "artifacts/toy/characters/mina.safetensors mina.webp --speech-text 'Hello, I am Mina.' --at pose=0.5",
+        "artifacts/toy/characters/mina.safetensors mina.webp --speech-text 'Hello, I am Mina.' --at smile=1",
     )
     parser.add_argument("character", type=Path, metavar="CHARACTER", help="a character file")
     parser.add_argument(

@@ -101,7 +101,7 @@ class Demo:
     def steps(self) -> list[Step]:
         """All steps, in order."""
         root = self.root
-        film = root / "characters" / "mina.gif"
+        film = root / "characters" / "mina.webp"
         return [
             self.generated("original", "the toy StyleGAN that ships", 4),
             Step("score_original", "Let four filters look at them", 4, lambda: self.scored("original")),
@@ -112,7 +112,7 @@ class Demo:
                 4,
                 lambda: f"The scores in {root / 'score_properties' / 'scores.csv'} are the labels of what follows.",
             ),
-            Step("finetune_v1", "Fine-tune v1 on them", 50, lambda: self.tuned("finetune_v1")),
+            Step("finetune_v1", "Fine-tune v1 on them", 30, lambda: self.tuned("finetune_v1")),
             self.generated("v1", "fine-tune v1", 4),
             Step("score_v1", "Let the filters look at them again", 4, lambda: self.scored("v1")),
             self.filtered("v1", "Keep the images within strict limits"),
@@ -127,18 +127,15 @@ class Demo:
             Step("finetune_v8", "Go on where it stopped", 15, lambda: self.tuned("finetune_v8")),
             Step(
                 "vectorfind_v9",
-                "Find what moves eyes, mouth and pose, and nothing else",
+                "Find what moves eyes, mouth, pose and smile, and nothing else",
                 15,
                 lambda: f"{root / 'vectorfind_v9' / 'directions.safetensors'} holds a step for each.",
             ),
-            Step("evaluate_v9", "Edit 48 other faces fifty times each; a judge looks", 10, self.tested),
+            Step("evaluate_v9", "Edit 24 other faces; a judge looks", 30, self.tested),
             Step("candidates", "Rank the faces that follow", 1, self.best),
             Step("character", "Write the best as a character", 1, self.size),
             Step(
-                "animation",
-                "Play it",
-                1,
-                lambda: f"{film} sweeps eyes, mouth and pose, then rests; blinks are faint, since no eye here closes.",
+                "animation", "Play it", 1, lambda: f"{film} sweeps eyes, mouth, pose and smile, then rests and blinks."
             ),
         ]
 
@@ -254,8 +251,16 @@ class Demo:
         said = ", ".join(
             f"{name} {float(row[f'{name}_corr_mean']):.2f}" for name in self.world.attributes.names("expression")
         )
+        far = [
+            f"{of.physical.column} {float(row[f'{of.physical.column}_lowest_mean']):.2f} … "
+            f"{float(row[f'{of.physical.column}_highest_mean']):.2f}"
+            for of in map(self.world.attributes.__getitem__, self.world.attributes.names("expression"))
+            if of.physical is not None and f"{of.physical.column}_lowest_mean" in row
+        ]
+        reached = f"On average {', '.join(far)}. " if far else ""
         return (
-            f"{row['passed']} of {count} faces follow in all of them; correlation of what was asked and seen: {said}."
+            f"{reached}{row['passed']} of {count} faces follow in all of them; correlation of what was asked and seen: "
+            f"{said}."
         )
 
     def best(self) -> str:

@@ -57,10 +57,9 @@ def concept_rates(run: Path) -> tuple[float, float]:
 
 def picture(path: Path, caption: str, kind: str = "") -> str:
     """A picture file inside the page."""
-    mime = "image/gif" if path.suffix == ".gif" else "image/png"
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:{mime};base64,{data}">'
+        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:image/{path.suffix[1:]};base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -139,7 +138,7 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
     passing = sum(row["passed"] == "true" for row in results)
     start, end = concept_rates(runs["finetune_v1"])[0], concept_rates(runs["finetune_v8"])[1]
     best, worst = extremes(tested)
-    film = base64.b64encode((folder / "mina.gif").read_bytes()).decode()
+    film = base64.b64encode((folder / "mina.webp").read_bytes()).decode()
     commands = "".join(
         f"<li>{escape(step.title)}{_took(step)}"
         f"<pre>{escape(step.command)}</pre><span class=soft>{escape(step.found)}</span></li>"
@@ -152,15 +151,15 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
     html = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>ohlora: from a StyleGAN to a character</title><style>{STYLE}</style></head><body><main>
-<div class="hero"><img alt="The character, moving" src="data:image/gif;base64,{film}"><div>
+<div class="hero"><img alt="The character, moving" src="data:image/webp;base64,{film}"><div>
 <h1>From a StyleGAN to a character</h1>
-<p>A StyleGAN that draws all kinds of faces was narrowed to one concept, a young woman without glasses, and three
-numbers were found that steer her eyes, mouth and head. Everything here was made on this machine in
+<p>A StyleGAN that draws all kinds of faces was narrowed to one concept, a young woman without glasses, and four
+numbers were found that steer her eyes, mouth, head and smile. Everything here was made on this machine in
 {sum(step.seconds or 0 for step in steps):.0f} seconds, by the commands at the end. She is a drawing; she shows no real
 person.</p></div></div>
 <div class="numbers">
 <div><b>{start:.0%} → {end:.0%}</b>of the images fit the concept, before and after two fine-tunes</div>
-<div><b>{passing} of {len(results)}</b>new faces follow eyes, mouth and pose as asked</div>
+<div><b>{passing} of {len(results)}</b>new faces follow eyes, mouth, pose and smile as asked</div>
 <div><b>{(folder / "mina.safetensors").stat().st_size / 1e6:.1f} MB</b>is the character, one file</div></div>
 <h2>1 · The concept</h2>
 <p>Filters kept the images that fit; fine-tune v1 learned from those. Its images were filtered again, more strictly, and
@@ -173,13 +172,12 @@ head, hardly. That is a finding, not a fault of the demo; <code>configs/finetune
 works.</p>
 {label_table(runs["finetune_v1"])}
 <h2>2 · What steers her</h2>
-<p>A judge that had no part in the search looked at fifty edits of each of {len(results)} faces.</p>
+<p>A judge that had no part in the search looked at the edits of {len(results)} faces.</p>
 {edit_table(tested)}
-{picture(best, "Fifty edits of the face that follows best", "tall")}
+{picture(best, "Edits of the face that follows best", "tall")}
 <p></p>{picture(worst, "The same of the face that follows worst", "tall")}
 <h2>3 · Candidates</h2>
-<p>Those that pass, best first: as each is, then both ends of eyes, mouth and pose. The first became the character
-above.</p>
+<p>Best first: as each is, then both ends of eyes, mouth, pose and smile. The first became the character above.</p>
 {picture(folder / "candidates.png", "The eight best candidates", "tall")}
 <h2>Steer her yourself</h2>
 <pre>import ohlora

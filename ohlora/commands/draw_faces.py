@@ -1,8 +1,9 @@
 """Draws faces with known attribute values into files; the toy world uses them in place of images annotated by hand.
 
 Writes ``images/000000.png`` …, ``masks/000000.png`` … (parsing maps: class ids 0…10), ``manifest.csv`` (index, path,
-mask and the true value of every attribute) and ``normalization.json`` (the scale of the true values: mean 0, standard
-deviation 1).
+mask, the true value of every attribute, and the physical values of the expressions: ``eye_opening``, ``mouth_opening``,
+``yaw_degrees``, ``mouth_corners``, see :data:`ohlora.toy.drawing.EXPRESSIONS`) and ``normalization.json`` (the scale of
+the true values: mean 0, standard deviation 1).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def draw(folder: Path, count: int, resolution: int, seed: int, first: int, rates
             images.save_png(pixels, folder / row[column])
         row |= {name: int(truth.attributes[name]) for name in drawing.DEFAULT_RATES}
         row |= {name: round(truth.attributes[name], 4) for name in drawing.MEASURED}
+        row |= {name: round(value, 4) for name, value in drawing.physical(truth).items()}
         rows.append(row)
     normalization = Normalization(dict.fromkeys(drawing.MEASURED, 0.0), dict.fromkeys(drawing.MEASURED, 1.0))
     with replacing(folder / "normalization.json") as part:

@@ -1,6 +1,6 @@
 """Writes latents of the evaluation of edits, or one of the original's, as character files.
 
-A tested latent is calibrated: strength 1 moves an attribute by one standard deviation, as its test measured it. An
+A tested latent is calibrated: strength 1 moves an attribute by one z-score of the data, as its test measured it. An
 original one keeps the original's units (1 is one unit vector), turned upwards.
 """
 
@@ -30,7 +30,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     from ohlora.attributes import recipe
     from ohlora.characters.character import Character
     from ohlora.datamodules.images import check_columns, numbers_in
-    from ohlora.directions.edits import Grid
+    from ohlora.directions.edits import Grid, Steps
     from ohlora.formats import network_files
     from ohlora.formats.direction_files import load_directions
     from ohlora.networks.codes import Codes, Space
@@ -65,10 +65,10 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         "case": case,
         "group": name,
         "method": found.method,
-        "unit": "one unit vector in W, as in the original, turned upwards",
+        "unit": found.unit,
         "subject": "a synthetic face; it shows no real person",
     }
-    steps = Codes(found.steps.values[found.groups.names.index(name)], found.space)
+    steps = Steps(Codes(found.steps.values[[found.groups.names.index(name)]], found.space))
     told = (ranges, card, *recipe().described(found.attributes))
     return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, *told)
 
@@ -127,4 +127,4 @@ def main(args: list[str] | None = None) -> None:
         character.save(path)
     for path, character in found.items():
         said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
-        print(f"{path}: {said} ({character.card['unit']})")
+        print(f"{path}: {said} (a unit: {character.unit})")

@@ -31,7 +31,10 @@ def select(report: Report, target: Path, count: int) -> None:
     write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])
     sheet = np.concatenate([report.picture(place) for place in shown])
     images.save_png(sheet, target / "candidates.png")
-    print(f"{len(ranked)} of {len(report.rows)} latents pass: {target / 'candidates.csv'}")
+    what = f"{len(ranked)} of {len(report.rows)} latents pass"
+    if not report.passed[ranked[0]]:
+        what = f"none of {len(report.rows)} latents passes; ranked are {len(ranked)} whose sliders all move and rise"
+    print(f"{what}: {target / 'candidates.csv'}")
     print(f"the first {len(shown)} to look at: {target / 'candidates.png'}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import lightning as L
@@ -15,6 +15,7 @@ from ohlora.datamodules.sampler import CountedLoader, CountedSampler
 from ohlora.errors import ConfigError
 from ohlora.utils import checks, counted, images
 from ohlora.utils.clock import Clock
+from ohlora.utils.progress import tracked
 
 Sample = dict[str, Any]
 """``image`` (H×W×3 uint8), ``index`` (place in the data set) and, where there are labels, ``label`` (K float32); kinds
@@ -55,6 +56,16 @@ def collate(samples: list[Sample]) -> ImageBatch:
     return batch
 
 
+def random_batches(dataset: ImageDataset, count: int, seed: int, stream: str, size: int) -> Iterator[Tensor]:
+    """At most ``count`` images of a data set, a random choice that belongs to seed and stream.
+
+    Batches of ``size`` images, N×3×H×W in [−1, 1], so that memory holds one batch only.
+    """
+    chosen = counted.permutation(seed, stream, 0, len(dataset))[:count]
+    for first in tracked(range(0, len(chosen), size), "looking at real images"):
+        yield images.to_float(np.stack([dataset[int(k)]["image"] for k in chosen[first : first + size]]))
+
+
 class ImageDataModule(L.LightningDataModule):
     """Base of the datamodules that feed images to training.
 
@@ -70,11 +81,13 @@ class ImageDataModule(L.LightningDataModule):
         held_out: Images of the same kind that are not trained on, to compare a generator with; likewise. None where
             there are none.
         label_names: The attributes that the labels are values of, in order; none by default.
+        together: How many successive training images stay together in the order.
     """
 
     train_set: ImageDataset
     held_out: ImageDataset | None = None
     label_names: tuple[str, ...] = ()
+    together: int = 1
     _clock: Clock | None = None
 
     def __init__(self, batch_size: int = 16, seed: int = 0, num_workers: int = 0, flip: bool = False) -> None:
@@ -120,11 +133,14 @@ class ImageDataModule(L.LightningDataModule):
         """Endless batches that go on where the stage's clock stands."""
         trainer = self.trainer
         assert trainer is not None
-        if self.batch_size % trainer.world_size:
+        if self.batch_size % (trainer.world_size * self.together):
+            groups = f", and {self.together} images stay together" if self.together > 1 else ""
             raise ConfigError(
-                f"batch_size is {self.batch_size} for {trainer.world_size} processes; expected a multiple of those"
+                f"batch_size is {self.batch_size} for {trainer.world_size} processes{groups}; expected a multiple of "
+                f"{trainer.world_size * self.together}"
             )
-        sampler = CountedSampler(len(self.train_set), self.seed, self.clock, trainer.global_rank, trainer.world_size)
+        ranks = trainer.global_rank, trainer.world_size
+        sampler = CountedSampler(len(self.train_set), self.seed, self.clock, *ranks, self.together)
         return self._loader(self.train_set, sampler, self.batch_size // trainer.world_size, drop_last=True)
 
     def in_order(self, dataset: ImageDataset) -> DataLoader[Sample]:

@@ -7,32 +7,22 @@ import math
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ohlora.datamodules.base import Sample
+from ohlora.datamodules.base import ImageDataModule, ImageDataset, Sample
 from ohlora.datamodules.images import ImageFileDataset, ImageFiles
 from ohlora.datamodules.sampler import CountedSampler
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import counted
 
 
-class EpochImages(ImageFiles):
+class EpochData(ImageDataModule):
     """Base of the datamodules that are trained on by epochs, with validation after each.
 
     An epoch is as many whole batches as it takes to see the training set. Resumed within one, training goes on with
     what is left of it.
     """
 
-    val_set: ImageFileDataset
+    val_set: ImageDataset
     """The validation images; there after ``setup``."""
-
-    def divide(self, loaded: ImageFileDataset, val_share: float) -> None:
-        """Divides images at random into training and validation; a DataError if there are less than two."""
-        count = len(loaded)
-        order, held_out = counted.permutation(self.seed, "split", 0, count), max(1, round(val_share * count))
-        if held_out >= count:
-            raise DataError(f"{loaded.source}: {count} images leave none to learn from; expected at least 2")
-        self.train_set, self.val_set = (
-            loaded.subset(np.sort(places)) for places in (order[held_out:], order[:held_out])
-        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -60,3 +50,19 @@ class EpochImages(ImageFiles):
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         return 0 if progress.is_last_batch else progress.current.ready * self.batch_size
+
+
+class EpochImages(EpochData, ImageFiles):
+    """Base of those that read image files."""
+
+    val_set: ImageFileDataset
+
+    def divide(self, loaded: ImageFileDataset, val_share: float) -> None:
+        """Divides images at random into training and validation; a DataError if there are less than two."""
+        count = len(loaded)
+        order, held_out = counted.permutation(self.seed, "split", 0, count), max(1, round(val_share * count))
+        if held_out >= count:
+            raise DataError(f"{loaded.source}: {count} images leave none to learn from; expected at least 2")
+        self.train_set, self.val_set = (
+            loaded.subset(np.sort(places)) for places in (order[held_out:], order[:held_out])
+        )

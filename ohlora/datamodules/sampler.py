@@ -20,20 +20,26 @@ class CountedSampler(Sampler[int]):
     so that all ranks together see the order of a single process with their total batch. An epoch may be a few positions
     longer than a round, so that it consists of whole batches.
 
+    With ``together``, so many successive samples stay side by side: they take successive positions on one rank.
+
     Args:
-        size: Number of samples, ≥ 1.
+        size: Number of samples, ≥ 1; a multiple of ``together``.
         seed: Seed of the order.
         start: Gives the first position when iteration begins; on resume, the images seen so far.
         rank: This process.
         world_size: Number of processes.
+        together: How many samples stay together, ≥ 1.
 
     Attributes:
         epoch: Positions in an epoch, by all ranks together; None is endless.
         done: Gives the positions of the epoch that are done when iteration begins.
     """
 
-    def __init__(self, size: int, seed: int, start: Callable[[], int], rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, size: int, seed: int, start: Callable[[], int], rank: int = 0, world_size: int = 1, together: int = 1
+    ) -> None:
         self.size, self.seed, self.start, self.rank, self.world_size = size, seed, start, rank, world_size
+        self.together = together
         self.epoch: int | None = None
         self.done: Callable[[], int] = lambda: 0
 
@@ -44,13 +50,15 @@ class CountedSampler(Sampler[int]):
         return self.epoch // self.world_size
 
     def __iter__(self) -> Iterator[int]:
-        left = None if self.epoch is None else (self.epoch - self.done()) // self.world_size
+        left = None if self.epoch is None else (self.epoch - self.done()) // (self.world_size * self.together)
         current, order = -1, None
-        for position in islice(count(self.start() + self.rank, self.world_size), left):
-            number, offset = divmod(position, self.size)
+        groups = self.size // self.together
+        for position in islice(count(self.start() // self.together + self.rank, self.world_size), left):
+            number, offset = divmod(position, groups)
             if order is None or number != current:
-                current, order = number, counted.permutation(self.seed, "order", number, self.size)
-            yield int(order[offset])
+                current, order = number, counted.permutation(self.seed, "order", number, groups)
+            first = int(order[offset]) * self.together
+            yield from range(first, first + self.together)
 
 
 class CountedLoader(DataLoader[T]):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.attributes import NEGATES, vocabulary
+from ohlora.attributes import NEGATES, Physical, vocabulary
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.epochs import EpochImages
 from ohlora.datamodules.images import ImageFileDataset, attribute_column, image_numbers, numbers_in, paths_of
@@ -44,6 +44,8 @@ class ScoredImages(EpochImages):
 
     Attributes:
         scale: Ordinal → mean and standard deviation of its levels; there after ``setup``.
+        physical: Attribute → how the world declares its physical value, its scores, and the physical values that tables
+            have of them; of those that have some. Likewise.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ScoredImages(EpochImages):
         self.manifests, self.val_share = [Path(m) for m in manifests], val_share
         self.attributes = [vocabulary()[name].name for name in attributes or []]
         self.scale: dict[str, tuple[float, float]] = {}
+        self.physical: dict[str, tuple[Physical, np.ndarray, np.ndarray]] = {}
 
     def connect(self, clock: Clock, outputs: Sequence[str] = ()) -> None:
         """Takes over the stage's clock and, where no attributes were given, the outputs of its network."""
@@ -85,6 +88,7 @@ class ScoredImages(EpochImages):
         if double:
             raise DataError(f"{len(double):,} images are in several manifests: {shortened(double)}; expected each once")
         self._standardize([part.arrays for part in parts])
+        self._take_physical(parts)
         listed = self.files(
             self.manifests[0],
             [path for part in parts for path in part.paths],
@@ -114,6 +118,22 @@ class ScoredImages(EpochImages):
         paths = paths_of(manifest, rows)
         mirrored = self._mirror(manifest, labels) if self.flip else labels
         return self.files(manifest, paths, image_numbers(manifest, rows), label=labels, mirrored_label=mirrored)
+
+    def _take_physical(self, parts: Sequence[ImageFileDataset]) -> None:
+        """Reads the physical values of the tables that have them; a DataError if one is no finite number."""
+        for k, name in enumerate(self.attributes):
+            about = vocabulary()[name].physical
+            if about is None:
+                continue
+            scores: list[np.ndarray] = []
+            values: list[np.ndarray] = []
+            for part in parts:
+                rows = read_rows(part.source)
+                if about.column in rows[0]:
+                    scores.append(part.arrays["label"][:, k])
+                    values.append(numbers_in(part.source, rows, [about.column])[:, 0])
+            if values:
+                self.physical[name] = about, np.concatenate(scores), np.concatenate(values)
 
     def _check_levels(self, manifest: Path, name: str, values: np.ndarray) -> None:
         """Insists on whole numbers of an ordinal, up to its highest level where that is declared."""

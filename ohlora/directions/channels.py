@@ -9,8 +9,8 @@ import torch
 
 from ohlora.directions.covariance import covariance_solved, held_names
 from ohlora.directions.edits import Directions, added
-from ohlora.directions.finder import Notes, Source, checked
-from ohlora.directions.jacobian import ends, strengths_of_round
+from ohlora.directions.finder import Notes, Source, check_variety
+from ohlora.directions.jacobian import strengths_of_round
 from ohlora.directions.stylespace import StyleSpaceFinder
 from ohlora.errors import ConfigError
 from ohlora.networks.codes import Codes, Space
@@ -22,7 +22,7 @@ class Channels(StyleSpaceFinder):
 
     The solution is that of :mod:`ohlora.directions.covariance` with channels that vary independently of each other, so
     that each takes a step in proportion to its own variance. (With their covariance, which w alone decides, it would be
-    the direction in W.) Rounds are as for :class:`ohlora.directions.jacobian.Jacobian`, and so is the unit of strength.
+    the direction in W.) Rounds are as for :class:`ohlora.directions.jacobian.Jacobian`.
 
     Args:
         latents: Latents whose gradients are taken.
@@ -46,17 +46,17 @@ class Channels(StyleSpaceFinder):
         start = self.codes(generator, "search", self.latents)
         scores, found = score_gradients(generator, network, start, places, source.batch_size)
         notes.add_scores(network.outputs, scores.cpu().numpy())
-        deviations = checked(scores[:, places].double().std(dim=0, correction=0))[:, None]
-        mean = found.double().mean(dim=0) / deviations
+        check_variety(scores[:, places])
+        mean = found.double().mean(dim=0)
         total = torch.zeros_like(mean)
         for k in range(1, self.rounds):
             steps = covariance_solved(mean, variance, targets)
-            strengths = strengths_of_round(self.seed, k, self.latents, ends(self.targets, source))
+            strengths = strengths_of_round(self.seed, k, self.latents, source.ends(self.targets))
             codes = added(
                 start, strengths.to(start.values)[:, None], Codes(steps.expand(self.latents, -1, -1), Space.S)
             ).flat()
             _, found = score_gradients(generator, network, codes, places, source.batch_size)
-            total += found.double().mean(dim=0) / deviations
+            total += found.double().mean(dim=0)
             mean = total / k
         steps = covariance_solved(mean, variance, targets).cpu()
         by_layer = torch.split(mean.square() * variance, list(generator.style_sizes), dim=-1)

@@ -1,10 +1,10 @@
 """Directions from gradients: each changes its attribute, holds the others, and stays as near to the data as it can.
 
-With Σ the covariance of w and B (D×K) the gradients of K attributes, in standard deviations of score per unit of w,
+With Σ the covariance of w and B (D×K) the gradients of K attributes, in z-scores per unit of w,
 
     D = Σ B (Bᵀ Σ B)⁻¹
 
-has in column k the step that changes attribute k by one standard deviation and the others by nothing, to first order:
+has in column k the step that changes attribute k by one z-score and the others by nothing, to first order:
 Bᵀ D is the identity. Of all such steps it is the one with the smallest Mahalanobis length, so the likeliest under the
 data. Haufe et al. (2014, "On the interpretation of weight vectors of linear models in multivariate neuroimaging")
 explain why the weights B by themselves are no directions in which data vary: those are the patterns Σ B.
@@ -47,10 +47,10 @@ def held_names(targets: Sequence[str], hold: Sequence[str] | None, outputs: Sequ
 
 
 def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
-    """Steps that change one attribute each by one standard deviation and hold all others.
+    """Steps that change one attribute each by one z-score and hold all others.
 
     Args:
-        gradients: …×K×D, in standard deviations per unit of w.
+        gradients: …×K×D, in z-scores per unit of w.
         covariance: D×D; or variances, (D,), of what varies independently.
         targets: Which P of the K attributes to move; the others are only held.
 
@@ -89,19 +89,18 @@ def covariance_solved_by_layer(gradients: Tensor, covariance: Tensor, targets: S
     return steps.reshape(*steps.shape[:-1], *gradients.shape[-2:])
 
 
-def ridge_gradients(covariance: Tensor, cross: Tensor, deviations: Tensor, penalty: float) -> Tensor:
-    """Gradients of linear predictions of standardised scores from w (ridge regression; Hoerl & Kennard, 1970).
+def ridge_gradients(covariance: Tensor, cross: Tensor, penalty: float) -> Tensor:
+    """Gradients of linear predictions of scores from w (ridge regression; Hoerl & Kennard, 1970).
 
     Args:
         covariance: Of w, D×D.
         cross: Covariance of w with the scores, D×K.
-        deviations: Standard deviations of the scores, (K,).
         penalty: Weight of the squared coefficients, as a share of the mean variance of w.
 
     Returns:
-        K×D, in standard deviations of the scores per unit of w.
+        K×D, in the scores' unit per unit of w.
     """
     size = len(covariance)
     penalised = covariance + penalty * torch.trace(covariance) / size * torch.eye(size).to(covariance)
-    weights: Tensor = torch.linalg.solve(penalised, cross / deviations)
+    weights: Tensor = torch.linalg.solve(penalised, cross)
     return weights.mT

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError
 from ohlora.networks.codes import Codes, Space
 
+Unit = Literal["data", "samples", "vector"]
+UNITS: Mapping[str, str] = {
+    "data": "one z-score of the attribute over the data that its network was trained on",
+    "samples": "one standard deviation over the generator's images, of the attribute or of w along the direction",
+    "vector": "one unit of length of the code",
+}
+"""What one unit of strength is, as files call it."""
 FULL_GRID = 50
 """Edits of the largest full grid by default: as many as the original makes of its three attributes."""
 
@@ -56,18 +63,87 @@ class Latents:
 
 
 def added(codes: Codes, strengths: Tensor, steps: Codes) -> Codes:
-    """N×E codes, in the space of the steps: N codes moved by Σ strength · step.
+    """:func:`moved` by straight steps, N×P differences of codes."""
+    return moved(codes, strengths, Steps(steps))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What strengths add to codes: straight steps, or paths that bend.
+
+    Attributes:
+        shifts: Differences of codes: …×P, what one unit of strength adds, or …×P×M, what is added at the nodes.
+        nodes: Strengths of the nodes, …×P×M, rising, 0 among them; None for straight steps. In between, shifts are
+            linear; beyond the ends they stay what they are there.
+    """
+
+    shifts: Codes
+    nodes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.nodes is not None and (self.nodes.shape != self.shifts.batch or self.nodes.shape[-1] < 2):
+            raise ValueError(
+                f"there are nodes of shape {tuple(self.nodes.shape)} for shifts of {self.shifts.batch}; expected the "
+                "same, and at least two nodes"
+            )
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch dimensions, whose last is P."""
+        return self.shifts.batch if self.nodes is None else self.shifts.batch[:-1]
+
+    def part(self, *places: int) -> Steps:
+        """Those at some places of the first batch dimension."""
+        nodes = None if self.nodes is None else self.nodes[list(places)]
+        return Steps(replace(self.shifts, values=self.shifts.values[list(places)]), nodes)
+
+    def per(self, units: Tensor) -> Steps:
+        """The same, for strengths that count in other units: strength 1 is then what ``units`` (…×P) was."""
+        if self.nodes is not None:
+            return Steps(self.shifts, self.nodes / units[..., None].to(self.nodes))
+        values = self.shifts.values
+        factors = units.reshape(*units.shape, *[1] * self.shifts.space.ndim)
+        return Steps(replace(self.shifts, values=(values * factors).to(values.dtype)))
+
+    def at(self, strengths: Tensor) -> Tensor:
+        """What strengths …×E×P add to codes: …×E, then one code each."""
+        values = self.shifts.values
+        flat = values.flatten(-self.shifts.space.ndim)
+        if self.nodes is None:
+            summed = strengths.to(values) @ flat
+        else:
+            weights = _shares(strengths.to(self.nodes), self.nodes).to(values)
+            summed = weights.flatten(-2) @ flat.flatten(-3, -2)
+        return summed.reshape(*summed.shape[:-1], *values.shape[-self.shifts.space.ndim :])
+
+
+def _shares(strengths: Tensor, nodes: Tensor) -> Tensor:
+    """Weights of the nodes …×P×M at strengths …×E×P by linear interpolation: …×E×P×M."""
+    nodes = nodes.expand(*strengths.shape[:-2], *nodes.shape[-2:]).contiguous()
+    s = strengths.mT.contiguous()
+    upper = torch.searchsorted(nodes, s).clamp(1, nodes.shape[-1] - 1)
+    low, high = nodes.gather(-1, upper - 1), nodes.gather(-1, upper)
+    share = ((s - low) / (high - low)).clamp(0, 1)
+    weights = torch.zeros(*s.shape, nodes.shape[-1]).to(nodes)
+    weights.scatter_(-1, (upper - 1)[..., None], (1 - share)[..., None])
+    weights.scatter_(-1, upper[..., None], share[..., None])
+    return weights.transpose(-3, -2)
+
+
+def moved(codes: Codes, strengths: Tensor, steps: Steps) -> Codes:
+    """N×E codes, in the space of the steps: N codes moved by the strengths of all attributes, added up.
 
     Args:
         codes: N codes.
         strengths: E×P or N×E×P.
-        steps: N×P differences of codes, in the same space; those by layer also move codes in W.
+        steps: N×P, in the same space; those by layer also move codes in W.
     """
-    values = steps.values.to(codes.values)
+    values = steps.shifts.values.to(codes.values)
+    steps = replace(steps, shifts=replace(steps.shifts, values=values))
+    space = steps.shifts.space
+    start = codes.in_space(space, num_ws=values.shape[-2])
     strengths = strengths.to(values).expand(len(values), -1, -1)
-    shift = (strengths @ values.flatten(2)).reshape(*strengths.shape[:2], *values.shape[2:])
-    start = codes.in_space(steps.space, num_ws=values.shape[-2])
-    return Codes(start.values[:, None] + shift, steps.space)
+    return Codes(start.values[:, None] + steps.at(strengths), space)
 
 
 @dataclass(frozen=True)
@@ -76,9 +152,10 @@ class LocalBasis:
 
     Attributes:
         outputs: The search CNN's outputs whose gradients are here, K names.
-        gradients: Mean gradients by layer, K×L×D, in standard deviations of score per unit of w.
+        gradients: Mean gradients by layer, K×L×D, in units of strength per unit of w.
         covariance: Of w, D×D.
-        deviations: Standard deviations of the scores, (K,).
+        scales: One unit of strength in the network's scores, (K,): 1, and in earlier files the scores' standard
+            deviations over samples.
         points: Gradients taken per latent and round.
         rounds: How often a latent's step is taken anew.
         share: Weight of the latent's own gradients against the mean ones, 0…1.
@@ -90,12 +167,39 @@ class LocalBasis:
     outputs: tuple[str, ...]
     gradients: Tensor
     covariance: Tensor
-    deviations: Tensor
+    scales: Tensor
     points: int
     rounds: int
     share: float
     low: Tensor
     high: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class PathBasis:
+    """What paths of single latents start from; see :class:`ohlora.directions.paths.PathEdits`.
+
+    Attributes:
+        outputs: The search CNN's outputs that are moved or held, K names.
+        covariance: Of w, D×D.
+        low: Lower end of the data's range of each target, in z-scores, (P,).
+        high: Upper end likewise.
+        nodes: Nodes on either side of the latent.
+        damping: Of each step, as a share of the gradients' own squared lengths.
+        jitter: By how much codes are moved at random before gradients are taken, in standard deviations of w.
+        memory: Weight of the gradients of earlier nodes, 0…1.
+        seed: Of the jitter.
+    """
+
+    outputs: tuple[str, ...]
+    covariance: Tensor
+    low: Tensor
+    high: Tensor
+    nodes: int
+    damping: float
+    jitter: float
+    memory: float
     seed: int
 
 
@@ -114,6 +218,7 @@ class Directions:
         provenance: What they were found from.
         space: Where they live.
         basis: What edits at single latents start from, where the method makes them; these directions are their mean.
+        unit: What one unit of strength is; see :data:`UNITS`.
     """
 
     attributes: tuple[str, ...]
@@ -123,9 +228,12 @@ class Directions:
     method: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     space: Space = Space.W
-    basis: LocalBasis | None = None
+    basis: LocalBasis | PathBasis | None = None
+    unit: Unit = "data"
 
     def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"the unit of strength is {self.unit!r}; expected one of {', '.join(UNITS)}")
         expected = (len(self.groups.names), len(self.attributes))
         shapes = (self.vectors.shape[: -self.space.ndim], self.units.shape)
         if shapes != (expected, expected):
@@ -143,9 +251,9 @@ class Directions:
         groups: Groups,
         method: str,
         provenance: Mapping[str, Any] | None = None,
-        basis: LocalBasis | None = None,
+        basis: LocalBasis | PathBasis | None = None,
     ) -> Directions:
-        """Directions whose unit of strength is a step: G×P differences of codes."""
+        """Directions of steps, G×P differences of codes, that move an attribute by one z-score of the data each."""
         units = steps.values.flatten(2).norm(dim=-1)
         vectors = steps.values / units.reshape(*units.shape, *[1] * steps.space.ndim)
         return cls(attributes, vectors, units, groups, method, provenance or {}, steps.space, basis)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ohlora.attributes import vocabulary
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, Grid
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
+from ohlora.evaluation.scales import DataScale
 from ohlora.evaluation.scores import score_correlations
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
@@ -56,6 +58,7 @@ class Source:
         medians: Median of each score, by which groups are told apart.
         grid: Attribute → strengths that edits are later used at; of others, those that the world declares.
         batch_size: Images made at once.
+        scales: What the network's z-scores are in the data, of the attributes of which it tells.
     """
 
     samples: SampleSet | None = None
@@ -64,12 +67,19 @@ class Source:
     medians: Mapping[str, float] = field(default_factory=dict)
     grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
     batch_size: int = 100
+    scales: Mapping[str, DataScale] = field(default_factory=dict)
 
     @property
     def networks(self) -> tuple[Generator, AttributeCNN | AttributeEnsemble]:
         """Generator and search CNN, for finders that need both."""
         assert self.generator is not None and self.network is not None
         return self.generator, self.network
+
+    def ends(self, targets: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Lowest and highest strength of each target on the grid, (P,) each."""
+        levels = Grid.of(targets, self.grid).levels
+        low, high = (torch.tensor([end(levels[name]) for name in targets]) for end in (min, max))
+        return low, high
 
 
 @dataclass
@@ -93,15 +103,14 @@ class Notes:
         self.tables["layers_of_attributes"] = figures.named_rows(reach, names, [f"layer_{k}" for k in numbers])
 
 
-def checked(deviations: Tensor) -> Tensor:
-    """Standard deviations of scores, which must not be zero.
+def check_variety(scores: Tensor) -> None:
+    """Insists on scores, N×K, that differ between latents.
 
     Raises:
-        DataError: If one is.
+        DataError: If one is the same for all.
     """
-    if not bool((deviations > 0).all()):
+    if not bool((scores.amax(dim=0) > scores.amin(dim=0)).all()):
         raise DataError("a score of the search CNN is the same for all latents: nothing can be learned from it")
-    return deviations
 
 
 class Finder(ABC):
@@ -161,6 +170,8 @@ class Finder(ABC):
     @abstractmethod
     def find(self, source: Source, notes: Notes) -> Directions:
         """Searches in what :attr:`needs` asks for; ``notes`` takes what the search shows of itself.
+
+        One unit of strength moves an attribute by one z-score of the data, which is a unit of the search CNN's score.
 
         Raises:
             ConfigError: If settings and source do not fit each other.

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ohlora.directions import layers
 from ohlora.directions.covariance import covariance_of, covariance_solved, covariance_solved_by_layer, held_names
-from ohlora.directions.edits import Directions, Grid, LocalBasis, added
-from ohlora.directions.finder import Finder, Notes, Source, checked
+from ohlora.directions.edits import Directions, LocalBasis, PathBasis, added
+from ohlora.directions.finder import Finder, Notes, Source, check_variety
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
 from ohlora.networks.codes import Codes, Space
@@ -26,8 +26,8 @@ class Jacobian(Finder):
 
     The first round takes them at the latents themselves; later rounds at latents edited with the steps found so far, by
     random strengths within the grid, since that is where the steps must hold. The steps come from the mean of all
-    rounds but the first. It costs latents × rounds images, with a backward pass per attribute. A unit of strength is
-    one standard deviation of the score; see :mod:`ohlora.directions.covariance`.
+    rounds but the first. It costs latents × rounds images, with a backward pass per attribute. See
+    :mod:`ohlora.directions.covariance`.
 
     Args:
         latents: Latents whose gradients are taken.
@@ -59,7 +59,7 @@ class Jacobian(Finder):
         held = held_names(self.targets, self.hold, network.outputs)
         groups, targets = self.groups(source), range(len(self.targets))
         covariance = covariance_of(self._codes(generator, "covariance", self.covariance_count))
-        gradients, deviations = self._gradients(source, groups, held, covariance, notes)
+        gradients = self._gradients(source, groups, held, covariance, notes)
         self._show(gradients, covariance, held, notes)
 
         def steps_of(chosen: layers.Range | None) -> Tensor:
@@ -73,13 +73,13 @@ class Jacobian(Finder):
             steps, acting = layers.arranged(self, steps_of, groups, source, notes)
         provenance: dict[str, Any] = {"latents": self.latents, "rounds": self.rounds, "held": held, "seed": self.seed}
         provenance |= {"images": self.latents * self.rounds, "layers": acting}
-        basis = self.basis(held, gradients.cpu(), covariance.cpu(), deviations.cpu(), source)
+        basis = self.basis(held, gradients.cpu(), covariance.cpu(), source)
         steps = Codes(steps.values.cpu(), steps.space)
         return Directions.of_steps(self.targets, steps, groups, self.name, provenance, basis)
 
     def basis(
-        self, held: list[str], gradients: Tensor, covariance: Tensor, deviations: Tensor, source: Source
-    ) -> LocalBasis | None:
+        self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source
+    ) -> LocalBasis | PathBasis | None:
         """What edits at single latents start from; None for a finder that makes none."""
         return None
 
@@ -89,10 +89,8 @@ class Jacobian(Finder):
         latents = (counted_latents(generator, self.seed, part.tolist(), f"{stream}/") for part in parts)
         return torch.cat([generator.map(*part).values for part in latents])
 
-    def _gradients(
-        self, source: Source, groups: Groups, held: list[str], covariance: Tensor, notes: Notes
-    ) -> tuple[Tensor, Tensor]:
-        """Mean gradients in standard deviations of the scores, G×K×L×D, and those deviations, (K,)."""
+    def _gradients(self, source: Source, groups: Groups, held: list[str], covariance: Tensor, notes: Notes) -> Tensor:
+        """Mean gradients of the scores, G×K×L×D."""
         generator, network = source.networks
         places = [network.outputs.index(name) for name in held]
         start = Codes(self._codes(generator, "search", self.latents), Space.W)
@@ -106,7 +104,7 @@ class Jacobian(Finder):
             raise DataError(
                 f"no latent of {self.latents} is in group {', '.join(empty)}; take more latents or fewer groups"
             )
-        deviations = checked(scores[:, places].double().std(dim=0, correction=0))
+        check_variety(scores[:, places])
 
         def averaged(gradients: Tensor) -> Tensor:
             """Means of each group, summed in double precision without a copy of all."""
@@ -117,13 +115,12 @@ class Jacobian(Finder):
 
         total = averaged(found)
         for k in range(1, self.rounds):
-            mean = total / deviations[:, None, None] / max(1, k - 1)
-            steps = covariance_solved_by_layer(mean, covariance, range(len(self.targets)))
-            strengths = strengths_of_round(self.seed, k, self.latents, ends(self.targets, source))
+            steps = covariance_solved_by_layer(total / max(1, k - 1), covariance, range(len(self.targets)))
+            strengths = strengths_of_round(self.seed, k, self.latents, source.ends(self.targets))
             codes = added(start, strengths.to(start.values)[:, None], Codes(steps[group], Space.W_BY_LAYER)).flat()
             of_round = averaged(score_gradients(generator, network, codes, places, source.batch_size)[1])
             total = of_round if k == 1 else total + of_round
-        return total / deviations[:, None, None] / max(1, self.rounds - 1), deviations
+        return total / max(1, self.rounds - 1)
 
     def _show(self, gradients: Tensor, covariance: Tensor, held: list[str], notes: Notes) -> None:
         """How strongly each layer moves each attribute."""
@@ -131,13 +128,6 @@ class Jacobian(Finder):
         reach = along.mean(dim=0).clamp(min=0).sqrt().cpu().numpy()
         title = "change by one standard deviation of w in a layer"
         notes.add_layers(reach, held, title)
-
-
-def ends(targets: Sequence[str], source: Source) -> tuple[Tensor, Tensor]:
-    """Lowest and highest strength of each target on the grid, (P,) each."""
-    levels = Grid.of(targets, source.grid).levels
-    low, high = (torch.tensor([end(levels[name]) for name in targets]) for end in (min, max))
-    return low, high
 
 
 def strengths_of_round(seed: int, number: int, count: int, within: tuple[Tensor, Tensor]) -> Tensor:

@@ -17,8 +17,6 @@ from ohlora.networks.sampling import counted_latents, scores_of_codes
 
 Range = tuple[int, int]
 """First and last style layer, counted from 0."""
-SCALE_COUNT = 500
-"""Latents over which the search CNN's standard deviations are taken."""
 TOLERATED = 0.02
 """How far below the best correlation a range of layers may lie to be chosen for its small leakage."""
 
@@ -77,12 +75,9 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
     def seen(codes: Codes) -> Tensor:
         return scores_of_codes(generator, [network], codes, source.batch_size)[0]
 
-    own, others = (
-        generator.map(*counted_latents(generator, finder.seed, range(size), stream))
-        for stream, size in (("layers/", finder.sweep_count), ("layers/scale/", SCALE_COUNT))
-    )
-    scores, deviation = seen(own), seen(others).double().std(dim=0)
-    unedited = scores.double() / deviation
+    own = generator.map(*counted_latents(generator, finder.seed, range(finder.sweep_count), "layers/"))
+    scores = seen(own)
+    unedited = scores.double()
     group = torch.from_numpy(groups.assign(outputs, scores.cpu().numpy()))
     staying = [k for k, name in enumerate(outputs) if name not in targets]
     levels = Grid.of(targets, source.grid).levels
@@ -95,7 +90,7 @@ def swept(finder: Finder, steps_of: Callable[[Range | None], Tensor], groups: Gr
                 strengths = torch.linspace(min(levels[name]), max(levels[name]), 5).to(start)
                 codes = start.repeat(1, 5, 1, 1)
                 codes[:, :, first : last + 1] += (strengths[:, None] * steps[:, p, None])[:, :, None]
-                judged = (seen(Codes(codes, Space.W_BY_LAYER).flat()).double() / deviation).reshape(len(start), 5, -1)
+                judged = seen(Codes(codes, Space.W_BY_LAYER).flat()).double().reshape(len(start), 5, -1)
                 alone, k = strengths[:, None].double(), outputs.index(name)
                 slope = slopes(alone, judged)[:, 0]
                 reach = slope.abs().mean(dim=0)

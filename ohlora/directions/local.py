@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_solved_by_layer
-from ohlora.directions.edits import Latents, LocalBasis, added
+from ohlora.directions.edits import Latents, LocalBasis, Steps, added
 from ohlora.directions.finder import Source
-from ohlora.directions.jacobian import Jacobian, ends
+from ohlora.directions.jacobian import Jacobian
 from ohlora.errors import ConfigError
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
@@ -44,12 +44,11 @@ class Local(Jacobian):
         self.layers = "each"
         self.points, self.local_rounds, self.share = points, local_rounds, share
 
-    def basis(
-        self, held: list[str], gradients: Tensor, covariance: Tensor, deviations: Tensor, source: Source
-    ) -> LocalBasis:
+    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> LocalBasis:
         """See :class:`ohlora.directions.edits.LocalBasis`."""
-        settings = (self.points, self.local_rounds, self.share, *ends(self.targets, source), self.seed)
-        return LocalBasis(tuple(held), gradients[0], covariance, deviations, *settings)
+        settings = (self.points, self.local_rounds, self.share, *source.ends(self.targets), self.seed)
+        scales = torch.ones(len(held), dtype=torch.float64)
+        return LocalBasis(tuple(held), gradients[0], covariance, scales, *settings)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class LocalEdits:
     batch_size: int = 50
 
     def steps(self, codes: Codes) -> Codes:
-        """One standard deviation of each attribute as a step: N×P steps by layer from N codes in W."""
+        """One unit of strength of each attribute as a step: N×P steps by layer from N codes in W."""
         b, w = self.basis, codes.values
         places = [self.network.outputs.index(name) for name in b.outputs]
         targets = [b.outputs.index(name) for name in self.attributes]
@@ -86,7 +85,7 @@ class LocalEdits:
         for k in range(b.rounds):
             edited = added(codes, self._strengths(k), Codes(steps, Space.W_BY_LAYER)).flat()
             _, gradients = score_gradients(self.generator, self.network, edited, places, self.batch_size)
-            scaled = gradients.double() / b.deviations.to(w.device)[:, None, None]
+            scaled = gradients.double() / b.scales.to(w.device)[:, None, None]
             total += scaled.reshape(len(w), b.points, *mean.shape).mean(dim=1)
             own = total / (k + 1)
             steps = covariance_solved_by_layer(torch.lerp(mean, own, b.share), covariance, targets)
@@ -97,6 +96,10 @@ class LocalEdits:
         random = counted.generator(self.basis.seed, "local", round_number)
         uniform = torch.from_numpy(random.random((self.basis.points, len(self.attributes))))
         return torch.lerp(self.basis.low.double(), self.basis.high.double(), uniform).float()
+
+    def own(self, codes: Codes) -> Steps:
+        """:meth:`steps`, which are straight."""
+        return Steps(self.steps(codes))
 
     def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
         """See :class:`ohlora.directions.edits.Edits`."""

@@ -16,8 +16,6 @@ from ohlora.errors import ConfigError
 class MeanDifference(SampleFinder):
     """Mean of the samples that score highest minus mean of those that score lowest.
 
-    A unit of strength is one standard deviation of w along the direction.
-
     Args:
         fraction: Share of a group in each of the two classes.
         common: See :class:`ohlora.directions.sampled.SampleFinder`.

@@ -11,7 +11,7 @@ from ohlora.utils import counted
 
 
 class Random(SampleFinder):
-    """Draws directions; a unit of strength is one standard deviation of w along them."""
+    """Draws directions; one that hardly moves its attribute is as long as one standard deviation of w along it."""
 
     def solve(self, part: Part) -> tuple[Tensor, list[Row]]:
         """See :meth:`ohlora.directions.sampled.SampleFinder.solve`."""

@@ -17,7 +17,7 @@ from ohlora.errors import ConfigError
 class Ridge(SampleFinder):
     """Regresses all scores on w (Hoerl & Kennard, 1970) in closed form, then solves for steps that hold the others.
 
-    A unit of strength is one standard deviation of the score; see :mod:`ohlora.directions.covariance`.
+    See :mod:`ohlora.directions.covariance`.
 
     Args:
         penalty: Weight of the squared coefficients, as a share of the mean variance of w.
@@ -40,5 +40,5 @@ class Ridge(SampleFinder):
         size, held = part.codes.shape[1], held_names(self.targets, self.hold, part.outputs)
         columns = [part.outputs.index(name) for name in held]
         joint = covariance_of(torch.cat([part.codes, torch.from_numpy(part.scores[:, columns])], dim=1))
-        gradients = ridge_gradients(joint[:size, :size], joint[:size, size:], part.deviations[columns], self.penalty)
+        gradients = ridge_gradients(joint[:size, :size], joint[:size, size:], self.penalty)
         return covariance_solved(gradients, part.covariance, range(len(self.targets))), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from ohlora.directions import layers
 from ohlora.directions.covariance import covariance_of, held_names
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import Directions, added
 from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import UNGROUPED
 from ohlora.errors import ConfigError, DataError
-from ohlora.utils import counted
+from ohlora.networks.codes import Codes
+from ohlora.networks.sampling import scores_of_codes
+from ohlora.utils import checks, counted
+from ohlora.utils.files import shortened
 from ohlora.utils.progress import tracked
 
 
@@ -52,6 +56,10 @@ def split(members: np.ndarray, training_share: float, seed: int, stream: str) ->
     return shuffled[:train], shuffled[train:]
 
 
+WEAKEST = 0.1
+"""Least slope, in z-scores, of a step that is scaled: of a weaker one, images fall apart before it moves anything."""
+
+
 @dataclass(frozen=True)
 class Part:
     """The n samples of one group, and what is known of all samples.
@@ -63,7 +71,6 @@ class Part:
         codes: n×D, float32.
         scores: n×K.
         covariance: Of all codes, D×D float64.
-        deviations: Standard deviations of all scores, (K,) float64.
     """
 
     name: str
@@ -72,7 +79,6 @@ class Part:
     codes: Tensor
     scores: np.ndarray
     covariance: Tensor
-    deviations: Tensor
 
     def classes(self, attribute: str, fraction: float) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the samples that score highest and lowest.
@@ -94,7 +100,13 @@ class Part:
 class SampleFinder(Finder):
     """Base of the finders that search scored samples, group by group.
 
+    Samples tell where an attribute rises, and not how much an edit moves it. So steps are scaled by what they do: each
+    is tried on some samples of its group at the lowest and the highest strength of the grid, and divided by the slope
+    that the search CNN sees, twice. One that moves its attribute by less than a tenth of a z-score, or downwards, keeps
+    its length; a message and the file name it. This costs groups × targets × ``scaling_count`` × 4 images.
+
     Args:
+        scaling_count: Samples of each group on which steps are tried.
         small_groups: What becomes of a group too small for a search: ``ungrouped`` takes the direction of all samples
             for it and says so, ``raise`` ends the run.
         common: See :class:`ohlora.directions.finder.Finder`.
@@ -107,19 +119,27 @@ class SampleFinder(Finder):
     grouped_by_default = True
     noted: ClassVar[tuple[str, ...]] = ("seed",)
 
-    def __init__(self, small_groups: Literal["ungrouped", "raise"] = "ungrouped", **common: Any) -> None:
+    def __init__(
+        self, scaling_count: int = 20, small_groups: Literal["ungrouped", "raise"] = "ungrouped", **common: Any
+    ) -> None:
         super().__init__(**common)
+        checks.at_least(1, scaling_count=scaling_count)
         if self.layers == "each":
             raise ConfigError("layers is 'each'; samples do not tell layers apart, gradients do")
-        self.small_groups = small_groups
+        self.scaling_count, self.small_groups = scaling_count, small_groups
+
+    @property
+    def needs(self) -> set[str]:
+        """See :attr:`ohlora.directions.finder.Finder.needs`."""
+        return {"samples", "generator", "network"}
 
     @abstractmethod
     def solve(self, part: Part) -> tuple[Tensor, list[Row]]:
         """Searches one group.
 
         Returns:
-            Steps that are one unit of strength each, P×D float64, and per attribute what a table shows of the search;
-            no rows where there is nothing to show.
+            Steps P×D float64, whose length is where their scaling begins, and per attribute what a table shows of the
+            search; no rows where there is nothing to show.
         """
 
     def large_enough(self, count: int, size: int) -> bool:
@@ -134,8 +154,7 @@ class SampleFinder(Finder):
         notes.add_scores(samples.outputs, samples.scores)
         group = groups.assign(samples.outputs, samples.scores)
         codes, scores = samples.codes.values, samples.scores
-        deviations = torch.from_numpy(scores).double().std(dim=0, correction=0)
-        whole = Part(UNGROUPED, 0, samples.outputs, codes, scores, covariance_of(codes), deviations)
+        whole = Part(UNGROUPED, 0, samples.outputs, codes, scores, covariance_of(codes))
         members = {name: np.flatnonzero(group == g) for g, name in enumerate(groups.names)}
         small = [name for name, chosen in members.items() if not self.large_enough(len(chosen), codes.shape[-1])]
         if small:
@@ -161,6 +180,51 @@ class SampleFinder(Finder):
             notes.tables["search"] = rows
         of_groups = torch.stack(found)
         arranged, acting = layers.arranged(self, lambda _: of_groups, groups, source, notes)
+        scaled, unscaled, images = self._scaled(arranged, members, source)
+        if unscaled:
+            listed = shortened(unscaled, ", ")
+            print(f"{len(unscaled)} directions hardly move their attribute, and keep their length: {listed}")
         provenance = {name: getattr(self, name) for name in self.noted}
         provenance |= {"samples": len(group), "ungrouped": small, "layers": acting}
-        return Directions.of_steps(self.targets, arranged, groups, self.name, provenance)
+        provenance |= {"images": images, "unscaled": unscaled}
+        return Directions.of_steps(self.targets, scaled, groups, self.name, provenance)
+
+    @torch.no_grad()
+    def _scaled(self, steps: Codes, members: Mapping[str, np.ndarray], source: Source) -> tuple[Codes, list[str], int]:
+        """Scales steps by their slopes.
+
+        Args:
+            steps: G×P.
+            members: Places of the samples of each group; where there are none, all samples are taken.
+            source: What the finder was given.
+
+        Returns:
+            G×P steps, which of them were not scaled, in words, and the number of images made.
+        """
+        generator, network = source.networks
+        samples = source.samples
+        assert samples is not None  # asked for by ``needs``
+        held_names(self.targets, (), network.outputs)
+        places = [network.outputs.index(name) for name in self.targets]
+        low, high = source.ends(self.targets)
+        strengths = torch.cat([torch.diag(low), torch.diag(high)]).to(generator.device)
+        factors = torch.ones(steps.batch, dtype=torch.float64)
+        weak = torch.zeros(steps.batch, dtype=torch.bool)
+        images = 0
+        for g, own in enumerate(tracked(list(members.values()), "scaling")):
+            pool = own if len(own) else np.arange(len(samples.scores))
+            chosen = pool[counted.permutation(self.seed, f"scale/{g}", 0, len(pool))[: self.scaling_count]]
+            start = Codes(samples.codes.values[torch.from_numpy(chosen)].to(generator.device), samples.codes.space)
+            for _ in range(2):
+                tried = steps.values[g] * factors[g].reshape(-1, *[1] * steps.space.ndim).to(steps.values)
+                moved = added(start, strengths, Codes(tried.expand(len(chosen), *tried.shape), steps.space))
+                (seen,) = scores_of_codes(generator, [network], moved.flat(), source.batch_size)
+                at_low, at_high = seen[:, places].double().cpu().reshape(len(chosen), 2, len(places), -1).unbind(1)
+                change = torch.diagonal(at_high - at_low, dim1=1, dim2=2).mean(dim=0)
+                slope = change / (high - low).double()
+                weak[g] |= slope < WEAKEST
+                factors[g] /= torch.where(slope < WEAKEST, 1.0, slope)
+                images += len(seen)
+        scaled = steps.values * factors.reshape(*factors.shape, *[1] * steps.space.ndim).to(steps.values)
+        unscaled = [f"{self.targets[p]} of group {list(members)[g]}" for g, p in weak.nonzero().tolist()]
+        return Codes(scaled, steps.space), unscaled, images

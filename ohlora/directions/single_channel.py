@@ -12,7 +12,7 @@ from ohlora.directions.covariance import held_names
 from ohlora.directions.edits import Directions
 from ohlora.directions.finder import Notes, Row, Source
 from ohlora.directions.sampled import extremes
-from ohlora.directions.stylespace import CHUNK, SCALE_COUNT, StyleSpaceFinder
+from ohlora.directions.stylespace import CHUNK, StyleSpaceFinder
 from ohlora.errors import ConfigError, DataError
 from ohlora.evaluation.edits import correlations, slopes
 from ohlora.networks.codes import Codes, Space
@@ -34,8 +34,8 @@ class SingleChannel(StyleSpaceFinder):
 
     Channels are ranked, and the first of each attribute are verified: moved by up to ``reach`` of their standard
     deviations at some latents, while the search CNN measures what changes. Of those that move the attribute at least
-    half as much as the strongest does, the one that leaks least is taken. A unit of strength is one standard deviation
-    of the score. Verifying costs candidates × attributes × ``verified`` × 5 images.
+    half as much as the strongest does, the one that leaks least is taken, and its slope there sets the unit of
+    strength. Verifying costs candidates × attributes × ``verified`` × 5 images.
 
     Ranking by ``difference`` is that of Wu et al. (2021). With δ the difference of a sample's channel from the mean
     over all latents, in the channel's standard deviations, the relevance is the mean of δ over the samples that show
@@ -85,7 +85,7 @@ class SingleChannel(StyleSpaceFinder):
         held_names(self.targets, (), network.outputs)  # refuses targets without a score
         channel_means, variances = self.moments(generator)
         channel_deviations = variances.sqrt()
-        scale, images = self.deviations(generator, network, source.batch_size), SCALE_COUNT
+        images = 0
         if self.rank == "difference":
             relevance = self._differences(source, generator, channel_means, channel_deviations)
         else:
@@ -93,13 +93,13 @@ class SingleChannel(StyleSpaceFinder):
             codes = self.codes(generator, "search", self.latents)
             images += self.latents
             _, gradients = score_gradients(generator, network, codes, places, source.batch_size)
-            relevance = gradients.double().mean(dim=0) * channel_deviations / scale[places, None]
+            relevance = gradients.double().mean(dim=0) * channel_deviations
         chosen: dict[str, int] = {}
         steps = torch.zeros(1, len(self.targets), len(channel_deviations), dtype=torch.float64)
         rows: list[Row] = []
         for p, name in enumerate(self.targets):
             order = relevance[p].abs().argsort(descending=True, stable=True)[: self.candidates].tolist()
-            found = self._verified(source, name, order, channel_deviations, scale)
+            found = self._verified(source, name, order, channel_deviations)
             images += len(found) * self.verified * LEVELS
             strongest = max(abs(row["slope"]) for row in found)
             if strongest < ROUNDING:
@@ -144,7 +144,7 @@ class SingleChannel(StyleSpaceFinder):
         return torch.stack(found)
 
     @torch.no_grad()
-    def _verified(self, source: Source, name: str, order: list[int], deviations: Tensor, scale: Tensor) -> list[Row]:
+    def _verified(self, source: Source, name: str, order: list[int], deviations: Tensor) -> list[Row]:
         """What moving each of some channels does: ``r`` and ``slope`` of the attribute, ``leakage`` into the others."""
         generator, network = source.networks
         start, k = self.codes(generator, "verify", self.verified).values, network.outputs.index(name)
@@ -154,7 +154,7 @@ class SingleChannel(StyleSpaceFinder):
             moved = start[:, None].repeat(1, len(strengths), 1)
             moved[..., place] += (strengths * deviations[place]).to(start)
             (seen,) = scores_of_codes(generator, [network], Codes(moved, Space.S).flat(), source.batch_size)
-            judged = (seen.double() / scale).reshape(*moved.shape[:2], -1)
+            judged = seen.double().reshape(*moved.shape[:2], -1)
             slope = slopes(strengths[:, None], judged)[:, 0]
             own, reach = float(slope[:, k].mean()), slope.abs().mean(dim=0)
             leakage = float((reach.sum() - reach[k]) / max(1, len(reach) - 1) / reach[k].clamp(min=1e-30))

@@ -11,17 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ohlora.directions.finder import Finder, checked
+from ohlora.directions.finder import Finder
 from ohlora.errors import ConfigError
-from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
-from ohlora.networks.sampling import counted_latents, scores_of_codes
+from ohlora.networks.sampling import counted_latents
 
 CHUNK = 1000
 """Codes whose style channels are computed at once."""
-SCALE_COUNT = 500
-"""Latents over which the search CNN's standard deviations are taken."""
 
 
 class StyleSpaceFinder(Finder):
@@ -57,12 +54,3 @@ class StyleSpaceFinder(Finder):
             total, squares = total + styles.sum(dim=0), squares + styles.square().sum(dim=0)
         mean = total / self.covariance_count
         return mean, (squares / self.covariance_count - mean.square()).clamp(min=0)
-
-    def deviations(self, generator: Generator, network: AttributeCNN | AttributeEnsemble, batch_size: int) -> Tensor:
-        """Standard deviations of the search CNN's K scores over latents of their own, (K,) float64.
-
-        Raises:
-            DataError: If a score is the same for all.
-        """
-        codes = self.codes(generator, "scale", SCALE_COUNT)
-        return checked(scores_of_codes(generator, [network], codes, batch_size)[0].double().std(dim=0, correction=0))

@@ -87,7 +87,7 @@ def svm_direction(w: np.ndarray, scores: np.ndarray, fraction: float = 0.2, c: f
 
 
 class SVM(SampleFinder):
-    """The original recipe: a linear SVM per group and attribute; a unit of strength is one standard deviation of w.
+    """The original recipe: a linear SVM per group and attribute.
 
     Args:
         fraction: Share of a group in each of the two classes.

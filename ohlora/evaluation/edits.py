@@ -1,9 +1,8 @@
 """How well edits do what was asked.
 
-With strengths s (E×P, a grid) and scores y (K attributes, in standard deviations over the samples) of a latent's
-E edits: r is Pearson's correlation of s and y of the same attribute; the slope of y by s says by how many standard
-deviations a unit of strength moves it; the leakage of an edit is the mean absolute slope of the other attributes over
-that of its own.
+With strengths s (E×P, a grid) and scores y (K attributes, in z-scores of the data) of a latent's E edits: r is
+Pearson's correlation of s and y of the same attribute; the slope of y by s says by how many z-scores a unit of strength
+moves it; the leakage of an edit is the mean absolute slope of the other attributes over that of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
+
+from ohlora.evaluation.conditions import passing
 
 
 def correlations(strengths: Tensor, scores: Tensor) -> Tensor:
@@ -99,11 +100,6 @@ class EditReport(torchmetrics.Metric):
         return [dict(zip(self.names, row, strict=True)) for row in of_latents.tolist()]
 
 
-def passes(row: dict[str, float], limits: dict[str, float]) -> bool:
-    """Whether every correlation is at its limit or above, sign included."""
-    return all(row[f"{name}_corr"] >= limit for name, limit in limits.items())
-
-
 def summary(
     rows: Sequence[dict[str, float]], attributes: Sequence[str], outputs: Sequence[str], limits: dict[str, float]
 ) -> dict[str, Any]:
@@ -117,7 +113,7 @@ def summary(
     columns = [key for key in rows[0] if key not in ("index", "group")]
     table = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in columns}
     means = {key: float(values.mean()) for key, values in table.items()}
-    passed = sum(passes(row, limits) for row in rows)
+    passed = sum(map(bool, map(passing(limits).met, rows)))
     found: dict[str, Any] = {"latents": len(rows), "passed": passed, "passed_ratio": passed / len(rows)}
     for name in attributes:
         found[f"{name}_passed_ratio"] = float((table[f"{name}_corr"] >= limits[name]).double().mean())

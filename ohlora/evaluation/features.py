@@ -36,9 +36,11 @@ class Features(nn.Module, ABC):
 
     Attributes:
         num_features: The number F of features.
+        differentiable: Whether gradients of the outputs reach the images.
     """
 
     projection: Tensor | None
+    differentiable: bool = True
 
     def __init__(self, resolution: int | None, width: int) -> None:
         super().__init__()
@@ -57,10 +59,13 @@ class Features(nn.Module, ABC):
         """Projects outputs, N×width, to features: N×F."""
         return outputs if self.projection is None else outputs @ self.projection
 
+    def outputs(self, images: Tensor) -> Tensor:
+        """The network's whole outputs for images of any size: N×width."""
+        return self.outputs_of(images if self.resolution is None else resized(images, self.resolution))
+
     def forward(self, images: Tensor) -> Tensor:
         """The features of a batch: N×F."""
-        fitting = images if self.resolution is None else resized(images, self.resolution)
-        return self.projected(self.outputs_of(fitting))
+        return self.projected(self.outputs(images))
 
 
 class Penultimate(Features):
@@ -79,7 +84,8 @@ class NetworkFeatures(Features):
     """The outputs of any network, flattened.
 
     Args:
-        network: Takes images, N×3×H×H; it is set to evaluation mode.
+        network: Takes images, N×3×H×H; it is set to evaluation mode. It says ``differentiable`` False if it has no
+            gradients.
         resolution: Height and width that it takes; None for any.
         mean: What is subtracted from pixel values in 0…1, per channel.
         std: What they are divided by then. With both 0.5, the network gets [−1, 1].
@@ -109,6 +115,7 @@ class NetworkFeatures(Features):
             raise ValueError(f"makes {what} of two images; expected a tensor with a row for each, such as 2×512")
         super().__init__(resolution, made.flatten(1).shape[1])
         self.network = network.requires_grad_(False)
+        self.differentiable = getattr(network, "differentiable", True)
         self.register_buffer("scale", scale[:, None, None], persistent=False)
         self.register_buffer("shift", shift[:, None, None], persistent=False)
 

@@ -84,3 +84,35 @@ def manifold_measures(
         "density": balls / (k_density * len(fake)),
         "coverage": float(covered.double().mean()),
     }
+
+
+class Density:
+    """How densely single images lie among real ones: the density of Naeem et al. (2020), image by image.
+
+    Args:
+        real: Features of N real images, N×F.
+        others: Features of other real images, M×F, whose mean density is what 1 stands for.
+        k: The neighbour to which a real image's ball reaches.
+
+    Attributes:
+        of_reals: Mean density of the others, before they are 1; near 1 for large sets.
+
+    Raises:
+        ValueError: If there are no more than k real images, or none of the others lies near one.
+    """
+
+    def __init__(self, real: Tensor, others: Tensor, k: int = K_DENSITY) -> None:
+        if len(real) <= k or not len(others):
+            raise ValueError(f"sets of {len(real)} and {len(others)} images; expected at least {k + 1} and 1")
+        self.center, self.k = real.double().mean(dim=0), k  # near the origin fewer digits are lost
+        self.real, self.of_reals = real.double() - self.center, 1.0
+        self.radius = neighbour_distances(self.real, k)[0] * (1 + ROUNDING)
+        self.of_reals = float(self(others).mean())
+        if self.of_reals == 0:
+            raise ValueError(f"none of {len(others)} real images lies near one of {len(real)} others")
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Density of each of M points, M×F, over that of reals: (M,) float64."""
+        blocks = _blocks(points.double() - self.center, self.real)
+        inside = [(distances <= self.radius).sum(dim=1) for _, distances in blocks]
+        return torch.cat(inside).double() / self.k / self.of_reals

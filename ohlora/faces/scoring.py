@@ -8,13 +8,17 @@ hairstyle, ``"original"``.
 The default variants differ from the original as follows:
 
 * ``eyes``: v2 takes the tallest column of the taller eye in whole pixels, which gives a few dozen distinct values only.
-  The default takes the mean height of the middle columns of an eye, and averages the eyes. The correction for the tilt
-  of the eye is the one of v2.
+  The default takes the mean height of the middle columns of an eye, and averages the eyes. It is corrected for the tilt
+  of the line through both eyes; v2 takes the line through the two points of an eye that are farthest apart, which is
+  steep in the far eye of a turned head.
 * ``pose``: the distance of the nose from the midpoint between the eyes, along the line through the eyes, divided by the
   distance between the eyes. The original's v2 measures the tilt of that line, here called ``roll``; its v1 measures the
   slant of the nose.
 * ``hairstyle``: all 16 pixels of each of four blocks must be hair; the original tests two corners of each block, one of
   them at a wrong place.
+* ``smile`` is no score of the original: the height of the corners of the mouth.
+* ``mouth`` has a further variant ``"height"``, which is proportional to the opening; the default, a share of areas,
+  grows ever slower.
 * ``hair_color``, ``hair_length``, ``mouth``, ``background_mean`` and ``background_std`` are equal to v2.
 """
 
@@ -171,16 +175,22 @@ def _eye_masks(frame: Frame) -> list[Mask]:
 
 
 def _eyes(frame: Frame) -> float:
-    """Mean height of the middle half of an eye's columns, times its tilt factor; mean over the visible eyes."""
-    heights = []
-    for mask in _eye_masks(frame):
-        counts = mask.sum(axis=0)
-        columns = np.flatnonzero(counts)
-        if len(columns):
-            margin = (columns[-1] - columns[0] + 1) // 4
-            middle = counts[columns[0] + margin : columns[-1] - margin + 1]
-            heights.append(float(middle.mean()) * _tilt_factor(mask))
-    return sum(heights) / len(heights) if heights else 0.0
+    """Mean height of the middle half of an eye's columns, times the cosine of the roll; mean over the visible eyes.
+
+    A closed eye has the height of the line that its lids leave, or 0 where the map shows none.
+    """
+    heights = [height for mask in _eye_masks(frame) if (height := _middle_height(mask)) > 0]
+    return sum(heights) / len(heights) * math.cos(math.atan(_roll(frame))) if heights else 0.0
+
+
+def _middle_height(mask: Mask) -> float:
+    """Mean number of pixels in the middle half of a mask's columns; 0 if it is empty."""
+    counts = mask.sum(axis=0)
+    columns = np.flatnonzero(counts)
+    if len(columns) == 0:
+        return 0.0
+    margin = (columns[-1] - columns[0] + 1) // 4
+    return float(counts[columns[0] + margin : columns[-1] - margin + 1].mean())
 
 
 def _eyes_v1(frame: Frame) -> float:
@@ -348,6 +358,44 @@ def _mouth_v1(frame: Frame) -> float:
     return float(_extent(lips) + _extent(_rows(frame.parsing == _INNER_MOUTH)))
 
 
+def _lower_lid(mask: Mask) -> tuple[float, float]:
+    """Mean row and column of the lowest pixels in the middle half of the columns of a mask that is not empty."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    margin = (columns[-1] - columns[0] + 1) // 4
+    middle = columns[(columns >= columns[0] + margin) & (columns <= columns[-1] - margin)]
+    lowest = len(mask) - 1 - np.argmax(mask[::-1, middle], axis=0)
+    return float(lowest.mean()), float(middle.mean())
+
+
+def _smile(frame: Frame) -> float:
+    """Height of the corners of the mouth above the middle of the upper lip.
+
+    Both are those of a parabola that is fitted to the upper edge of the mouth, which stays in place as the mouth opens.
+    They are measured along the axis of the face, in units of its distance from the lower lids to the middle of the
+    upper lip, which hardly changes as the head turns or the eyes close. 0 where an eye is missing or the mouth has less
+    than three columns.
+    """
+    eyes = _eye_centroids(frame)
+    mouth = (frame.parsing >= _UPPER_LIP) & (frame.parsing <= _LOWER_LIP)
+    x = np.flatnonzero(mouth.any(axis=0))
+    if eyes is None or len(x) < 3:
+        return 0.0
+    angle = math.atan2(eyes[1][0] - eyes[0][0], eyes[1][1] - eyes[0][1])
+    cos, sin = math.cos(angle), math.sin(angle)
+    lids = [_lower_lid(frame.parsing == number) for number in (_LEFT_EYE, _RIGHT_EYE)]
+    above = sum(row * cos - column * sin for row, column in lids) / 2
+    y = np.argmax(mouth[:, x], axis=0)
+    along, down = x * cos + y * sin, y * cos - x * sin
+    start, end = along.min(), along.max()
+    bend, _, middle = np.polyfit((2 * along - start - end) / (end - start), down, 2)
+    return float(-bend / (middle - above)) if middle > above else 0.0
+
+
+def _mouth_height(frame: Frame) -> float:
+    """Mean height of the middle half of the inner mouth's columns, times the cosine of the roll; 0 if it is closed."""
+    return _middle_height(frame.parsing == _INNER_MOUTH) * math.cos(math.atan(_roll(frame)))
+
+
 def _background(frame: Frame) -> tuple[float, float]:
     """Mean and standard deviation of the brightness of the background in the top half; 5 % are cut at either end."""
     half = SIZE // 2
@@ -372,12 +420,13 @@ SCORERS: Mapping[str, Mapping[str, Scorer]] = MappingProxyType(
         "eyes": {"ohlora": _eyes, "v1": _eyes_v1, "v2": _eyes_v2},
         "hair_color": {"ohlora": _hair_color, "v1": _hair_color_v1, "v2": _hair_color},
         "hair_length": {"ohlora": _hair_length, "v1": _hair_length_v1, "v2": _hair_length},
-        "mouth": {"ohlora": _mouth, "v1": _mouth_v1, "v2": _mouth},
+        "mouth": {"ohlora": _mouth, "height": _mouth_height, "v1": _mouth_v1, "v2": _mouth},
         "pose": {"ohlora": _pose, "v1": _pose_v1, "v2": _roll},
         "background_mean": {"ohlora": _background_mean, "v1": _background_mean, "v2": _background_mean},
         "background_std": {"ohlora": _background_std, "v1": _background_std, "v2": _background_std},
         "hairstyle": {"ohlora": _hairstyle, "original": _hairstyle_original},
         "roll": {"ohlora": _roll},
+        "smile": {"ohlora": _smile},
     }
 )
 """Attribute → variant → the function that computes the raw score of a :class:`Frame`."""

@@ -121,7 +121,10 @@ def read_boundaries(
     units = steps.norm(dim=1)
     provenance = {"imported_from": [path.name for path in paths], "space": space}
     vectors = (steps / units[:, None])[None]
-    return Directions(tuple(attributes), vectors, units[None], Groups(), "interfacegan", provenance, Space.W), cosines
+    found = Directions(
+        tuple(attributes), vectors, units[None], Groups(), "interfacegan", provenance, Space.W, unit="vector"
+    )
+    return found, cosines
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ohlora.directions.edits import Directions, LocalBasis
+from ohlora.directions.edits import Directions, LocalBasis, PathBasis
 from ohlora.directions.groups import Groups
 from ohlora.errors import DataError, FormatError, MissingArtifactError
 from ohlora.formats import tensor_files
@@ -21,8 +21,10 @@ from ohlora.utils.files import read_rows
 
 FORMAT = "ohlora-directions"
 FORMAT_VERSION = 2
-BASIS_TENSORS = ("gradients", "covariance", "deviations", "low", "high")
+BASIS_TENSORS = ("gradients", "covariance", "scales", "low", "high")
 BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
+PATH_TENSORS = ("covariance", "low", "high")
+PATH_SETTINGS = ("outputs", "nodes", "damping", "jitter", "memory", "seed")
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
 ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle")
@@ -30,7 +32,7 @@ ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle"
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
-    """Writes everything needed to use directions, whole or not at all; where there is a basis, local edits too."""
+    """Writes everything needed to use directions, whole or not at all; with the basis of each latent's own."""
     tensors = {"vectors": directions.vectors.float(), "units": directions.units.float()}
     about: dict[str, Any] = {
         "attributes": list(directions.attributes),
@@ -38,16 +40,23 @@ def save_directions(directions: Directions, path: str | Path) -> None:
         "group_by": list(directions.groups.attributes),
         "medians": list(directions.groups.medians),
         "method": directions.method,
+        "unit": directions.unit,
         "provenance": dict(directions.provenance),
     }
-    if directions.basis is not None:
-        tensors |= {f"local.{name}": getattr(directions.basis, name) for name in BASIS_TENSORS}
-        about["local"] = {name: getattr(directions.basis, name) for name in BASIS_SETTINGS}
+    basis = directions.basis
+    if isinstance(basis, LocalBasis):
+        tensors |= {f"local.{name}": getattr(basis, name) for name in BASIS_TENSORS}
+        about["local"] = {name: getattr(basis, name) for name in BASIS_SETTINGS}
+    elif basis is not None:
+        tensors |= {f"paths.{name}": getattr(basis, name) for name in PATH_TENSORS}
+        about["paths"] = {name: getattr(basis, name) for name in PATH_SETTINGS}
     tensor_files.write(path, FORMAT, FORMAT_VERSION, tensors, **about)
 
 
 def load_directions(path: str | Path) -> Directions:
-    """Reads a file of :func:`save_directions`, also one of format version 1, which does not name the space.
+    """Reads a file of :func:`save_directions`, also one of format version 1, which names neither space nor unit.
+
+    Files without a unit count in standard deviations over samples.
 
     Raises:
         MissingArtifactError: If there is none.
@@ -59,8 +68,13 @@ def load_directions(path: str | Path) -> Directions:
     try:
         vectors = tensors["vectors"]
         space = about.get("space", Space.W if vectors.ndim == 3 else Space.W_BY_LAYER)
-        basis = None
+        basis: LocalBasis | PathBasis | None = None
+        if "paths" in about:
+            of_paths = about["paths"] | {name: tensors[f"paths.{name}"] for name in PATH_TENSORS}
+            basis = PathBasis(**(of_paths | {"outputs": tuple(of_paths["outputs"])}))
         if "local" in about:
+            if "local.deviations" in tensors:  # as files without a unit call it
+                tensors["local.scales"] = tensors["local.deviations"]
             local = about["local"] | {name: tensors[f"local.{name}"] for name in BASIS_TENSORS}
             basis = LocalBasis(**(local | {"outputs": tuple(local["outputs"])}))
         return Directions(
@@ -72,6 +86,7 @@ def load_directions(path: str | Path) -> Directions:
             about["provenance"],
             Space(space),
             basis,
+            about.get("unit", "samples"),
         )
     except Exception as error:  # whatever a damaged description leads to
         raise FormatError(f"{path}: its parts do not fit its own description ({error})") from error
@@ -116,7 +131,8 @@ def read_original(folder: str | Path, medians: str | Path | None = None) -> Dire
     vectors = -torch.from_numpy(np.stack([[by_group[g] for by_group in found.values()] for g in groups.names]))
     norms = vectors.norm(dim=-1)
     attributes = tuple(ORIGINAL_NAMES.get(name, name) for name in found)
-    return Directions(attributes, vectors / norms[..., None], norms, groups, "svm", {"imported_from": folder.name})
+    provenance = {"imported_from": folder.name}
+    return Directions(attributes, vectors / norms[..., None], norms, groups, "svm", provenance, unit="vector")
 
 
 def _vector(path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ohlora.errors import ConfigError, FormatError
 from ohlora.evaluation.features import Features, NetworkFeatures, Penultimate
 from ohlora.formats import network_files, tensor_files
+from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.pipeline import require
 from ohlora.utils.imports import named
 
@@ -27,14 +28,14 @@ class FeatureNetwork:
     """A file with a network whose outputs are features of images.
 
     Attributes:
-        file: One of ohlora's attribute CNNs, whose last hidden layers are the features; or a file in ONNX format
-            (``.onnx``), whose first output they are; or, with ``network_class``, safetensors weights.
+        file: One of ohlora's attribute CNNs, whose last hidden layers are the features, or identity networks; or a file
+            in ONNX format (``.onnx``), whose first output they are; or, with ``network_class``, safetensors weights.
         network_class: Class of the network that the weights belong to, such as ``my_package.networks.Encoder``: a
             ``torch.nn.Module`` that makes N features, of any shape, of N×3×H×H. Its module is installed, or lies beside
             the file.
         network_args: Arguments of the class.
         resolution: Height and width H that the network takes, to which images are resized; None takes them as they are,
-            or as the ONNX file says. An attribute CNN knows its own.
+            or as the ONNX file says. Networks of ohlora know their own.
         mean: What is subtracted from pixel values in 0…1, per channel (red, green, blue), before the network.
         std: What they are divided by then. By default the network gets [−1, 1]; ``mean`` 0 and ``std`` 1 give it 0…1.
     """
@@ -74,10 +75,11 @@ class FeatureNetwork:
             return self._features(network, network.resolution or self.resolution)
         if self.resolution is not None or (tuple(self.mean), tuple(self.std)) != (HALF, HALF):
             raise ConfigError(
-                f"{self.file} is to be an attribute CNN, which takes no resolution, mean and std; for another network "
-                "give its network_class"
+                f"{self.file} is to be a network of ohlora, which takes no resolution, mean and std; for another "
+                "network give its network_class"
             )
-        return Penultimate(network_files.load_attribute_cnn(self.file))
+        own = network_files.load_features(self.file)
+        return Penultimate(own) if isinstance(own, AttributeCNN) else NetworkFeatures(own, own.resolution)
 
     def _features(self, network: nn.Module, resolution: int | None) -> Features:
         try:
@@ -115,11 +117,14 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         resolution: H, where the file says it.
+        differentiable: False: there are no gradients.
 
     Raises:
         ConfigError: If onnxruntime is not installed.
         FormatError: If the file cannot be read, or takes other inputs.
     """
+
+    differentiable = False
 
     def __init__(self, file: str | Path) -> None:
         super().__init__()

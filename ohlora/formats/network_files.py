@@ -25,6 +25,7 @@ from ohlora.formats import tensor_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.generator import Discriminator, Generator
+from ohlora.networks.identity import IdentityNetwork
 from ohlora.networks.registry import DISCRIMINATORS, GENERATORS
 from ohlora.utils.files import content_stamp
 
@@ -37,13 +38,14 @@ VERSION_1_ARGUMENTS = {"z_size": "z_dim", "w_size": "w_dim", "label_size": "c_di
 PARTS_PER_TENSOR = 6
 """A network has fewer modules and parameters than so many for each of its tensors, and :data:`PARTS_WITHOUT` more."""
 PARTS_WITHOUT = 100
-Network = Generator | Discriminator | AttributeCNN | AttributeEnsemble | FaceParserNetwork
+Network = Generator | Discriminator | AttributeCNN | AttributeEnsemble | FaceParserNetwork | IdentityNetwork
 KINDS: Mapping[str, Callable[..., Network]] = {
     **{f"{family}_generator": cls for family, cls in GENERATORS.items()},
     **{f"{family}_discriminator": cls for family, cls in DISCRIMINATORS.items()},
     "attribute_cnn": AttributeCNN,
     "attribute_ensemble": AttributeEnsemble,
     "face_parser": FaceParserNetwork,
+    "identity": IdentityNetwork,
 }
 
 
@@ -210,6 +212,20 @@ def load_attribute_cnn(path: str | Path) -> AttributeCNN:
     """:func:`load_network` for a single network that predicts attributes."""
     network = load_network(path)
     return network if isinstance(network, AttributeCNN) else _refuse(path, network, "a single attribute CNN")
+
+
+def load_identity(path: str | Path) -> IdentityNetwork:
+    """:func:`load_network` for a network that recognises people."""
+    network = load_network(path)
+    return network if isinstance(network, IdentityNetwork) else _refuse(path, network, "an identity network")
+
+
+def load_features(path: str | Path) -> AttributeCNN | IdentityNetwork:
+    """:func:`load_network` for a network of which features of images can be taken."""
+    network = load_network(path)
+    if not isinstance(network, (AttributeCNN, IdentityNetwork)):
+        _refuse(path, network, "a single attribute CNN or an identity network")
+    return network
 
 
 def _refuse(path: str | Path, network: Network, expected: str) -> NoReturn:

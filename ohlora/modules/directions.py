@@ -16,6 +16,7 @@ from ohlora.datamodules.samples import Samples
 from ohlora.directions.edits import Directions
 from ohlora.directions.finder import Finder, Notes, Source
 from ohlora.errors import ConfigError, DataError
+from ohlora.evaluation.scales import DataScale, scales_in
 from ohlora.formats import direction_files, network_files, sample_files
 from ohlora.modules.base import Stage
 from ohlora.pipeline import require
@@ -110,11 +111,13 @@ class DirectionSearch(Stage[Samples]):
         """
         needs, medians = self.finder.needs, self.medians or self.data.medians
         generator = network = None
+        scales: Mapping[str, DataScale] = {}
         if "generator" in needs:
             loaded = network_files.load_generator(str(self.paths["generator"]))
             generator = loaded.requires_grad_(False).to(self.device)
         if "network" in needs:
             network = network_files.load_attributes(str(self.paths["network"])).requires_grad_(False).to(self.device)
+            scales = scales_in(network_files.read_metadata(str(self.paths["network"])).get("provenance", {}))
         samples = self.data.read() if "samples" in needs else None
         if samples is not None and generator is not None:
             path, mend = str(self.paths["generator"]), "name that one (model.init_args.generator), or sample anew"
@@ -131,6 +134,7 @@ class DirectionSearch(Stage[Samples]):
             sample_files.medians_of(Path(medians)) if self.finder.group_by and medians else {},
             self.levels,
             self.image_batch_size,
+            scales,
         )
 
 

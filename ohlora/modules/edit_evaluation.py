@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,28 @@ from torch import Tensor
 
 from ohlora.attributes import vocabulary
 from ohlora.characters.reports import MEASURED, RESULTS, write_report
+from ohlora.datamodules.base import ImageDataModule, random_batches
 from ohlora.datamodules.latents import Latents as CountedLatents
 from ohlora.datamodules.latents import pieces
-from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, added
+from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, PathBasis, Steps, moved
 from ohlora.directions.groups import Groups
 from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
+from ohlora.directions.paths import PathEdits
 from ohlora.errors import ConfigError
-from ohlora.evaluation.edits import EditReport, correlations, passes, slopes, summary
+from ohlora.evaluation.conditions import GOOD, Condition, outcomes, passing, rates
+from ohlora.evaluation.edits import EditReport, correlations, slopes, summary
+from ohlora.evaluation.features import Features, Penultimate, RandomFeatures
+from ohlora.evaluation.manifolds import LEAST
+from ohlora.evaluation.scales import scales_in
 from ohlora.evaluation.scores import score_correlations
+from ohlora.evaluation.sliders import Limits, SliderEdits
 from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import direction_files, network_files
+from ohlora.formats.feature_files import FeatureNetwork
 from ohlora.modules.base import Stage
+from ohlora.modules.sliders import Slid, SliderTest, physical_column
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
@@ -41,9 +51,14 @@ from ohlora.utils.ranks import gathered
 class EditEvaluation(Stage[CountedLatents]):
     """Edits latents on a grid of strengths, and lets a judge score the images: the recipe's image generation test.
 
-    The search CNN finds a latent's group; another CNN, the judge, scores the edits, in its standard deviations over
-    samples. A latent passes where each attribute follows its strength with at least the limit's correlation, sign
-    included. Written are ``test_result.csv``, ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
+    The search CNN finds a latent's group; another CNN, the judge, scores the edits, in z-scores of the data that it was
+    trained on. A latent passes where each attribute follows its strength with at least the limit's correlation, sign
+    included.
+
+    That says nothing of how far an edit goes. So each attribute is also moved alone in fine steps, as a slider is, and
+    all at once at random (:mod:`ohlora.evaluation.sliders`). A latent is good where it passes, its sliders reach what
+    the world declares, and their frames lie among real images. Written are ``test_result.csv``,
+    ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
 
     Args:
         output: Folder of the results.
@@ -58,8 +73,20 @@ class EditEvaluation(Stage[CountedLatents]):
         limits: Attribute → correlation from which on a latent passes; of others, those that the world declares.
         seed: Seed of the latents.
         calibrate: Latents on which strengths are first scaled so that a unit moves an attribute by one of the judge's
-            standard deviations on average; 0 leaves the units.
-        scale_count: Samples over which the judge's standard deviations are taken.
+            z-scores on average; 0 leaves the units.
+        unedited_count: Unedited images over which is shown how attributes go together, and how realistic they are.
+        slider: How far sliders are tried to either side, in units of strength.
+        slider_frames: Frames of a slider on either side of the unedited image.
+        joint_count: Random settings of all sliders at once, per latent.
+        growth_limit: Ends a slider where a further unit of strength adds less than this share of what it adds on the
+            grid; see :class:`ohlora.evaluation.sliders.Limits`.
+        leakage_limit: Ends a slider where the other attributes change by more than this share of its own change.
+        realism_limit: Ends a slider where its frames are less dense among real images than this share of what other
+            real images are; it is also the least density of a good latent's sliders.
+        reals: Data whose training images are the real ones to compare with; without it, realism is not measured.
+        real_count: Real images that frames are compared with, and as many others that say how dense reals are.
+        features: Network whose outputs are the features on which density is measured; by default the judge's hidden
+            layers, or random ones where the judge is an ensemble.
         parser: A face parser; scores are then also read off parsed maps.
         discriminator: Discriminator weights; its scores of edited and unedited images are then also compared.
         closer_count: How many latents parser and discriminator look at.
@@ -88,7 +115,16 @@ class EditEvaluation(Stage[CountedLatents]):
         limits: dict[str, float] | None = None,
         seed: int = 0,
         calibrate: int = 0,
-        scale_count: int = 2000,
+        unedited_count: int = 2000,
+        slider: float = 3.0,
+        slider_frames: int = 10,
+        joint_count: int = 16,
+        growth_limit: float = 0.2,
+        leakage_limit: float = 0.25,
+        realism_limit: float = 0.5,
+        reals: ImageDataModule | None = None,
+        real_count: int = 2000,
+        features: FeatureNetwork | None = None,
         parser: str | None = None,
         discriminator: str | None = None,
         closer_count: int = 60,
@@ -99,17 +135,24 @@ class EditEvaluation(Stage[CountedLatents]):
         if (directions is None) == (labels is None):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
         checks.seeds(seed=seed)
-        checks.at_least(1, image_batch_size=image_batch_size, scale_count=scale_count)
+        checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
+        checks.at_least(2, slider_frames=slider_frames, joint_count=joint_count)
+        checks.above(0, slider=slider)
+        checks.at_least(0, growth_limit=growth_limit, leakage_limit=leakage_limit, realism_limit=realism_limit)
+        checks.at_least(LEAST, real_count=real_count)
         checks.at_least(0, calibrate=calibrate, sheets=sheets, closer_count=closer_count, full_grid=full_grid)
         self.output, self.seed, self.calibrate = Path(output), seed, calibrate
         self.paths = {"generator": generator, "network": network, "judge": judge}
         self.directions_path, self.labels = directions, tuple(labels or ())
         self.levels: Mapping[str, Sequence[float]] = grid or {}
-        self.full_grid, self.limits_given, self.scale_count = full_grid, limits or {}, scale_count
+        self.full_grid, self.limits_given, self.unedited_count = full_grid, limits or {}, unedited_count
         for name in (*self.labels, *self.levels, *self.limits_given):
             _ = vocabulary()[name]  # refuses unknown ones before anything is loaded
         self.parser_path, self.closer_count, self.discriminator_path = parser, closer_count, discriminator
         self.sheets, self.image_batch_size = sheets, image_batch_size
+        self.slider, self.slider_frames, self.joint_count = slider, slider_frames, joint_count
+        self.slider_limits = Limits(growth_limit, leakage_limit, realism_limit)
+        self.reals, self.real_count, self.features_given = reals, real_count, features
 
     def latents(self, stream: str, indices: Sequence[int]) -> Latents:
         """Counted latents of a stream of their own, with codes in the space where edits start."""
@@ -120,7 +163,7 @@ class EditEvaluation(Stage[CountedLatents]):
         """Loads what the evaluation needs, and checks that it fits together.
 
         Raises:
-            ConfigError: If networks, directions, grid and batch size do not fit each other.
+            ConfigError: If networks, directions, grid, real images and batch size do not fit each other.
             MissingArtifactError: If a file is missing.
         """
         for name, path in self.paths.items():
@@ -149,7 +192,10 @@ class EditEvaluation(Stage[CountedLatents]):
         self.strengths = self.grid.strengths(self.edited).to(self.device)
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
-        if double := [name for name, count in Counter(self.report.names).items() if count > 1]:
+        self.sliders = self._slider_test()
+        self.conditions = self._conditions()
+        columns = [*self.report.names, *self.sliders.names, *(condition.name for condition in self.conditions)]
+        if double := [name for name, count in Counter(columns).items() if count > 1]:
             raise ConfigError(f"two numbers of the results would be called {', '.join(double)}; rename an attribute")
         self.units = torch.ones(len(self.edited), device=self.device)
         self.discriminator = self.parser = None
@@ -165,9 +211,12 @@ class EditEvaluation(Stage[CountedLatents]):
             self.parser = load_parser(self.parser_path)
             readable = [a for a in vocabulary().scored if a.name in self.edited]
             self.read = Scores(readable)
+        if self.reals is not None:
+            self._read_reals(self.reals)
+        self._slid: list[tuple[int, Slid]] = []
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
-        self._tested_steps: list[tuple[int, Tensor]] = []
+        self._tested_steps: list[tuple[int, dict[str, Tensor]]] = []
 
     def _limits(self) -> dict[str, float]:
         """The correlation from which on each attribute passes."""
@@ -180,6 +229,48 @@ class EditEvaluation(Stage[CountedLatents]):
             )
         return {name: known[name] for name in self.edited}
 
+    def _slider_test(self) -> SliderTest:
+        scales = scales_in(network_files.read_metadata(self.paths["judge"]).get("provenance", {}))
+        edits = SliderEdits(len(self.edited), self.slider, self.slider_frames)
+        settings = (self.slider_limits, self.joint_count, self.seed, self.image_batch_size)
+        return SliderTest(self.edited, self.generator, self.judge, scales, edits, *settings)
+
+    def _read_reals(self, reals: ImageDataModule) -> None:
+        """Finds the real images; a ConfigError if they are of another size than the generator's."""
+        reals.setup("test")
+        found, size = reals.train_set.resolution, self.generator.resolution
+        if found != size:
+            raise ConfigError(
+                f"the real images have {found}×{found} pixels, and the generator makes {size}×{size}; set "
+                "model.init_args.reals.init_args.resolution"
+            )
+
+    def _compare_with(self, reals: ImageDataModule) -> None:
+        """Looks at the real images that frames are compared with."""
+        if self.features_given is not None:
+            features: Features = self.features_given.load()
+        elif isinstance(self.judge, AttributeCNN):
+            features = Penultimate(self.judge)
+        else:
+            features = RandomFeatures(self.generator.resolution)
+        count, stream = 2 * self.real_count, "evaluation/reals"
+        batches = random_batches(reals.train_set, count, self.seed, stream, self.image_batch_size)
+        self.sliders.compare_with(batches, features, self.device)
+
+    def _conditions(self) -> list[Condition]:
+        """What a good latent meets. A further condition is a further entry, on numbers of a latent by their names."""
+        found = [passing(self.limits)]
+        for name in self.edited:
+            declared = vocabulary().declared.get(name)
+            if declared is not None and declared.reach is not None:
+                (low, high), value = declared.reach, physical_column(name) or name
+                bounds = {f"{value}_lowest": (-math.inf, low), f"{value}_highest": (high, math.inf)}
+                found.append(Condition(f"{name}_reached", bounds))
+        if self.reals is not None:
+            bounds = {f"{name}_density": (self.slider_limits.realism, math.inf) for name in self.edited}
+            found.append(Condition("realistic", bounds))
+        return found
+
     def _use_directions(self, path: str) -> None:
         found = direction_files.load_directions(path)
         try:
@@ -188,22 +279,27 @@ class EditEvaluation(Stage[CountedLatents]):
             raise ConfigError(f"{path} is for another generator: {error}") from error
         self.start = Space.S if found.space is Space.S else Space.W
         self.edited, self.groups, self.edits = found.attributes, found.groups, found
-        if found.basis is not None:
-            self.edits = LocalEdits(self.edited, found.basis, self.generator, self.network, self.image_batch_size)
+        making = self.generator, self.network, self.image_batch_size
+        if isinstance(found.basis, PathBasis):
+            self.edits = PathEdits(self.edited, found.basis, *making)
+        elif found.basis is not None:
+            self.edits = LocalEdits(self.edited, found.basis, *making)
 
     def on_test_start(self) -> None:
-        """Measures the judge's mean and standard deviation over samples of their own, then calibrates if asked to."""
-        parts = self._mine(self.scale_count, self.image_batch_size)
-        of_parts = tracked(parts, "the judge's scale")
-        seen = [self._scores(self.latents("scale", part).codes, self.judge)[0].cpu() for part in of_parts]
-        scores = torch.cat(gathered(seen)).double()
-        self._seen = dict(zip(self.judge.outputs, scores.numpy().T, strict=True))
-        self.scale = (scores.mean(dim=0).to(self.device), scores.std(dim=0, correction=0).to(self.device))
+        """Looks at real and unedited images, then calibrates if asked to."""
+        if self.reals is not None:
+            self._compare_with(self.reals)
+        parts = tracked(self._mine(self.unedited_count, self.image_batch_size), "unedited images")
+        seen = [(of.scores, of.density) for of in (self.sliders.look(self.latents("unedited", p).codes) for p in parts)]
+        scores, densities = zip(*gathered(seen), strict=True)
+        self._seen = dict(zip(self.judge.outputs, np.concatenate(scores).T, strict=True))
+        if self.sliders.density is not None:
+            self._unedited_density = float(np.concatenate(densities).mean())
         for _ in range(2 if self.calibrate else 0):
             self._calibrate()
 
     def _calibrate(self) -> None:
-        """Sets units so that strength 1 is one of the judge's standard deviations, on latents of their own."""
+        """Sets units so that strength 1 is one of the judge's z-scores, on latents of their own."""
         own = [self.judge.outputs.index(name) for name in self.edited]
         parts = []
         for part in tracked(self._mine(self.calibrate, self.data.batch_size), "calibrating"):
@@ -227,25 +323,24 @@ class EditEvaluation(Stage[CountedLatents]):
     def _scores(self, codes: Codes, *networks: AttributeCNN | AttributeEnsemble) -> list[Tensor]:
         return scores_of_codes(self.generator, networks, codes, self.image_batch_size)
 
-    def _edited(self, latents: Latents) -> tuple[Tensor, Codes, Tensor, Tensor, Codes | None]:
+    def _moved(self, latents: Latents, group: Tensor, steps: Steps | None, strengths: Tensor) -> Codes:
+        """N×E codes of N latents moved by E×P strengths; ``steps`` are the latents' own, if they have some."""
+        moving = strengths.to(self.device) * self.units
+        return self.edits.codes(latents, group, moving) if steps is None else moved(latents.codes, moving, steps)
+
+    def _edited(self, latents: Latents) -> tuple[Tensor, Codes, Tensor, Tensor, Steps | None]:
         """Edits latents, and judges them.
 
         Returns:
-            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K (both in standard
-            deviations) and, of local edits, the steps.
+            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K and the latents'
+            own steps, if they have some.
         """
         seen, unedited = self._scores(latents.codes, self.network, self.judge)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
-        steps, strengths = None, self.strengths * self.units
-        if isinstance(self.edits, LocalEdits):
-            steps = self.edits.steps(latents.codes)
-            codes = added(latents.codes, strengths, steps)
-        else:
-            codes = self.edits.codes(latents, group, strengths)
-        mean, deviation = self.scale
+        steps = self.edits.own(latents.codes) if isinstance(self.edits, LocalEdits | PathEdits) else None
+        codes = self._moved(latents, group, steps, self.strengths)
         (edited,) = self._scores(codes.flat(), self.judge)
-        judged = ((edited.double() - mean) / deviation).reshape(*codes.batch, -1)
-        return group, codes, judged, (unedited.double() - mean) / deviation, steps
+        return group, codes, edited.double().reshape(*codes.batch, -1), unedited.double(), steps
 
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
@@ -255,8 +350,18 @@ class EditEvaluation(Stage[CountedLatents]):
         latents = self.latents("test", batch)
         group, codes, judged, unedited, steps = self._edited(latents)
         if steps is not None:  # a character needs what was tested
-            self._tested_steps += zip(batch, steps.values.float().cpu(), strict=True)
+            for place, index in enumerate(batch):
+                own = steps.part(place)
+                tensors = {"steps": own.shifts.values[0].float().cpu()}
+                if own.nodes is not None:
+                    tensors["nodes"] = own.nodes[0].double().cpu()
+                self._tested_steps.append((index, tensors))
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
+        of_grid = slopes(self.strengths.double(), judged)[:, range(len(self.edited)), self.report.own].tolist()
+        for place, index in enumerate(batch):
+            of_latent = None if steps is None else steps.part(place)
+            moving = partial(self._moved, latents.part(place), group[[place]], of_latent)
+            self._slid.append((index, self.sliders.measure(index, moving, of_grid[place])))
         if batch[-1] < self.closer_count:
             if self.discriminator is not None and len(batch) == self.data.batch_size:  # groups must be whole
                 self._compare_realism(self.discriminator, latents, codes)
@@ -283,8 +388,11 @@ class EditEvaluation(Stage[CountedLatents]):
 
     def on_test_epoch_end(self) -> None:
         """Rank zero writes and shows the results."""
-        rows = self.report.compute()
+        slid = dict(gathered(self._slid))
+        rows = [row | slid[int(row["index"])].numbers for row in self.report.compute()]
         extra: dict[str, float] = {}
+        if self.sliders.density is not None:
+            extra |= {"unedited_density": self._unedited_density, "real_density": self.sliders.density.of_reals}
         if self.discriminator is not None:
             pairs = gathered(self._realism)
             if not pairs:
@@ -304,20 +412,28 @@ class EditEvaluation(Stage[CountedLatents]):
             if reason is not None:
                 self.say_partial(reason)
                 self.output = run_folder(self.trainer)
-            self._report(rows, extra, steps)
+            self._report(rows, extra, steps, slid)
             self.output = output
 
-    def _report(self, rows: list[dict[str, float]], extra: dict[str, float], steps: dict[int, Tensor]) -> None:
+    def _report(
+        self,
+        rows: list[dict[str, float]],
+        extra: dict[str, float],
+        steps: Mapping[int, Mapping[str, Tensor]],
+        slid: Mapping[int, Slid],
+    ) -> None:
         edited, names = self.edited, self.groups.names
-        statistics = summary(rows, edited, self.judge.outputs, self.limits) | extra
+        met = [outcomes(self.conditions, row) for row in rows]
+        statistics = summary(rows, edited, self.judge.outputs, self.limits) | extra | rates(met)
         results = []
-        for row in rows:
-            result: dict[str, Any] = {"case": int(row["index"]), "vector_no": 0, "passed": passes(row, self.limits)}
+        for row, of_latent in zip(rows, met, strict=True):
+            result: dict[str, Any] = {"case": int(row["index"]), "vector_no": 0, "passed": of_latent["passed"]}
             result["group_name"] = names[int(row["group"])]
             measured = {key: round(value, 4) for key, value in row.items() if key not in ("index", "group")}
             result |= {f"{name}_corr": measured[f"{name}_corr"] for name in edited}
             result["sum_abs_corr"] = round(sum(abs(row[f"{name}_corr"]) for name in edited), 4)
-            results.append(result | measured)
+            result[GOOD] = of_latent[GOOD]
+            results.append(result | of_latent | measured)
         rounded = {key: round(value, 4) for key, value in statistics.items()}
         rounded["sum_abs_corr_mean"] = round(sum(row["sum_abs_corr"] for row in results) / len(results), 4)
         cases = [result["case"] for result in results]
@@ -327,15 +443,17 @@ class EditEvaluation(Stage[CountedLatents]):
         codes = self.generator.map(latents.z, latents.label)
         tensors = {"case": torch.tensor(cases), "z": latents.z, "codes": codes.values, "group": group}
         tensors["units"] = self.units
+        tensors["ranges"] = torch.from_numpy(np.stack([slid[case].ranges for case in cases]))
         for what in MEASURED:
             exact = [[row[f"{name}_{what}"] for name in edited] for row in rows]
             tensors[what] = torch.tensor(exact, dtype=torch.float64)
         if latents.label is not None:
             tensors["label"] = latents.label
         if steps:
-            tensors["steps"] = torch.stack([steps[case] for case in cases])
+            tensors |= {name: torch.stack([steps[case][name] for case in cases]) for name in steps[cases[0]]}
         about: dict[str, Any] = {"space": str(codes.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
+        about["unit"] = "data"
         about["meanings"], motions = vocabulary().described(edited)
         about["motion_shares"] = {name: asdict(motion) for name, motion in motions.items()}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
@@ -344,15 +462,33 @@ class EditEvaluation(Stage[CountedLatents]):
         shares = {name: f"{statistics[f'{name}_passed_ratio']:.0%} pass" for name in edited}
         label = "correlation of strength and score"
         pictures["correlations"] = figures.histograms(by_name, self.limits, shares, label, (0, 1))
+        pictures["sliders"], tables["sliders"] = self.sliders.curves(slid[case] for case in cases)
         tables |= {"test_result": results, "edits": self._sheets(results, latents, group)}
         for logger in self.loggers:
             logger.log_metrics({f"test/{key}": float(value) for key, value in rounded.items()})
         self.show(pictures, tables)
         shown = ", ".join(f"{name} {statistics[f'{name}_corr_mean']:.3f}" for name in edited)
+        self._say_what_is_not_known(statistics)
+        good = f", {statistics['good_ratio']:.1%} are good" if "good_ratio" in statistics else ""
         print(
-            f"{statistics['passed']} of {len(rows)} latents pass ({statistics['passed_ratio']:.1%}); mean r {shown}: "
-            f"{self.output / RESULTS}"
+            f"{statistics['passed']} of {len(rows)} latents pass ({statistics['passed_ratio']:.1%}){good}; mean r "
+            f"{shown}: {self.output / RESULTS}"
         )
+
+    def _say_what_is_not_known(self, statistics: Mapping[str, float]) -> None:
+        """Says what is missing from the results, and why."""
+        judge = self.paths["judge"]
+        if unknown := [name for name in self.edited if name not in self.sliders.scales]:
+            print(f"{judge} does not tell the range of its data: the share that {', '.join(unknown)} reach is left out")
+        if unknown := [name for name in self.sliders.columns if name not in self.sliders.physical]:
+            columns = ", ".join(self.sliders.columns[name] for name in unknown)
+            print(
+                f"{judge} was trained on no table with {columns}: physical values of {', '.join(unknown)} are left out"
+            )
+        if self.reals is None:
+            print("realism is not measured, since model.init_args.reals names no real images")
+        if unknown := [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]:
+            print(f"{', '.join(unknown)} cannot be known, so that no latent is known to be good; train the judge anew")
 
     def _heat_maps(self, statistics: Mapping[str, float]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """How attributes go together over unedited images, and what each edit does to each of them.
@@ -364,7 +500,7 @@ class EditEvaluation(Stage[CountedLatents]):
         slopes_of = [[statistics[f"slope_{name}_{other}_mean"] for other in outputs] for name in self.edited]
         shown = {
             "edit_correlations": (self.report.followed.cpu().numpy(), "mean correlation of strength and score"),
-            "edit_slopes": (np.array(slopes_of), "standard deviations per unit of strength"),
+            "edit_slopes": (np.array(slopes_of), "z-scores per unit of strength"),
         }
         for name, (values, title) in shown.items():
             pictures[name] = figures.heat_map(values, self.edited, outputs, title)
@@ -391,7 +527,8 @@ class EditEvaluation(Stage[CountedLatents]):
             sheet = self._sheet(self._pictures(codes.flat()), lines)
             images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
             about = {"sheet": sheet, "which": what, "case": row["case"], "group": row["group_name"]}
-            shown.append(about | {"passed": row["passed"]} | {f"{n}_corr": row[f"{n}_corr"] for n in edited})
+            told = ("passed", GOOD, *(f"{n}_{what}" for what in ("corr", "reach") for n in edited))
+            shown.append(about | {name: row[name] for name in told if name in row})
         return shown
 
     def _sheet(self, pictures: np.ndarray, lines: list[str]) -> np.ndarray:

@@ -37,6 +37,7 @@ from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
 from ohlora.networks.losses import LOSSES, Loss, gradient_penalties, path_lengths
 from ohlora.networks.registry import Architecture, random_networks
+from ohlora.networks.score_matching import ScoreMatching
 from ohlora.networks.surgery import add_labels, grown, with_projection
 from ohlora.networks.training import (
     correct_for_lazy_regularization,
@@ -45,12 +46,14 @@ from ohlora.networks.training import (
     select_trainable,
     update_average,
 )
-from ohlora.utils import checks, counted
+from ohlora.utils import checks, counted, images
 
 PATH_LENGTH_RATE = 0.01
 """Share of a batch's mean in the running mean of path lengths, as in StyleGAN2."""
 PENALTIES = {"real": "loss/r1", "fake": "loss/r2"}
 """Names of the gradient penalties, by the kind of images that they are computed on."""
+SCORED_REALS = 2000
+"""Real images that are scored for score matching, at most."""
 STREAMS = {"real": "real", "fake": "discriminator"}
 """Streams of randomness of the discriminator's images, by their kind."""
 
@@ -138,6 +141,10 @@ class GAN(Stage[ImageDataModule]):
         max_generator_updates: Upper limit of the repeat rule; 1 turns it off.
         repeat_ratio: The generator's update repeats, with fresh latents, until its loss is below this times the
             discriminator's loss of the step.
+        score_matching: Weight of a further term of the generator's loss, by which scores of generated images come to be
+            distributed as those of real ones (:class:`ohlora.networks.score_matching.ScoreMatching`); 0 leaves it out.
+            It teaches small features that the attributes are about, such as eyes. Needs ``scored_by``.
+        scored_by: File of the property (or merged) CNN that scores attributes for ``score_matching``.
         style_mixing: Probability that an image's style codes come from two latents.
         path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
             between the path lengths of half a batch and their running mean; 2 in StyleGAN2, 0 leaves it out.
@@ -185,6 +192,8 @@ class GAN(Stage[ImageDataModule]):
         r1_interval: int = 16,
         max_generator_updates: int = 4,
         repeat_ratio: float = 2.0,
+        score_matching: float = 0.0,
+        scored_by: str | None = None,
         style_mixing: float = 0.0,
         path_length_weight: float = 0.0,
         path_length_interval: int = 4,
@@ -215,6 +224,7 @@ class GAN(Stage[ImageDataModule]):
             shuffled_labels=shuffled_labels,
             feature_cache=feature_cache,
             repeat_ratio=repeat_ratio,
+            score_matching=score_matching,
             ema_rampup=ema_rampup,
             log_every=log_every,
         )
@@ -227,6 +237,12 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
+        if (score_matching > 0) != (scored_by is not None):
+            raise ConfigError(
+                f"score_matching is {score_matching} and scored_by is {scored_by}; expected a weight above 0 and the "
+                "file of a property network, or neither"
+            )
+        self.score_matching = score_matching
         self.loss, self.repeat_ratio = LOSSES[loss](), repeat_ratio
         self.r1_interval = r1_interval
         self.gammas = {kind: gamma for kind, gamma in (("real", r1_gamma), ("fake", r2_gamma)) if gamma > 0}
@@ -257,6 +273,8 @@ class GAN(Stage[ImageDataModule]):
                 "features are kept; set feature_cache to 0, let the trunk train, or leave augmentation out"
             )
         self.augmentation = augmentation
+        if scored_by is not None:
+            self.matching = ScoreMatching(network_files.load_attribute_cnn(scored_by))
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
         if r1_interval > 1 and self.gammas:
             self.phases.append(Phase("gradient penalty", "discriminator", self.penalty_phase, interval=r1_interval))
@@ -272,6 +290,8 @@ class GAN(Stage[ImageDataModule]):
             names += ["loss/shuffled", "score/shuffled"]
         if path_length_weight > 0:
             names += ["loss/path_length", "path_length"]
+        if score_matching > 0:
+            names.append("loss/score_matching")
         if isinstance(augmentation, ADA):
             names += ["ada/p", "ada/sign"]
         self._means = {name: torchmetrics.MeanMetric() for name in names}
@@ -515,9 +535,20 @@ class GAN(Stage[ImageDataModule]):
     def generator_phase(self, batch: Batch, repetition: int) -> Tensor:
         """The loss on fresh fakes."""
         stream = f"generator{repetition}"
-        fakes = self._augmented(self._fakes(stream, batch), batch, stream)
-        scores = self.discriminator(fakes, batch.label)
-        return self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
+        fakes = self._fakes(stream, batch)
+        scores = self.discriminator(self._augmented(fakes, batch, stream), batch.label)
+        loss = self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
+        if self.score_matching > 0:
+            loss = loss + self.score_matching * self._matching_term(fakes)
+        return loss
+
+    def _matching_term(self, fakes: Tensor) -> Tensor:
+        """How far the attributes of fakes are from being distributed as those of real images."""
+        scores = self.matching.scores(fakes)
+        gathered = self.all_gather(scores.detach())
+        assert isinstance(gathered, Tensor)
+        of_all = gathered.view(-1, scores.shape[1])
+        return self._note("loss/score_matching", self.matching(scores, of_all))
 
     def _real_scores(self, batch: Batch) -> Tensor:
         """Scores of the real images by the discriminator as it is in the generator's phase; without graph."""
@@ -654,6 +685,9 @@ class GAN(Stage[ImageDataModule]):
         """Lets settings win over a checkpoint's, and ends at once when the whole budget has been seen already."""
         super().on_train_start()
         self._reset_metrics()
+        if self.score_matching > 0 and len(self.matching.real) == 0:
+            reals = images.to_float(self.data.training_images(SCORED_REALS, self.seed, "score matching"))
+            self.matching.look_at(part.to(self.device) for part in torch.split(reals, 50))
         if self.finished:
             self.trainer.should_stop = True
 
@@ -693,12 +727,15 @@ class GAN(Stage[ImageDataModule]):
                     callback.on_train_epoch_end(self.trainer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for the label table, whose size the checkpoint decides."""
+        """Makes room for what has its size from the checkpoint: label table and scores of real images."""
+        state = checkpoint["state_dict"]
         for name in ("generator", "G_ema"):
-            table = checkpoint["state_dict"].get(f"{name}.label_table")
+            table = state.get(f"{name}.label_table")
             if table is None:
                 break  # of other networks
             getattr(self, name).label_table = torch.zeros_like(table)
+        if "matching.real" in state and self.score_matching > 0:
+            self.matching.real = torch.zeros_like(state["matching.real"])
         super().on_load_checkpoint(checkpoint)
 
     def _mean_over_ranks(self, value: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ohlora.datamodules.base import ImageBatch
 from ohlora.datamodules.scores import ScoredImages
-from ohlora.errors import ConfigError, NonFiniteError
+from ohlora.errors import ConfigError, DataError, NonFiniteError
+from ohlora.evaluation.scales import DATA, DataScale, PhysicalMap
 from ohlora.modules.supervised import MONITOR, Rows, Supervised, collected
 from ohlora.networks.attribute_cnn import Plan, attribute_cnn
 from ohlora.utils import checks, counted, figures
@@ -70,13 +71,20 @@ class PropertyRegression(Supervised[ScoredImages]):
         data.connect(self.clock, self.outputs)
 
     def setup(self, stage: str) -> None:
-        """Checks that data and network predict the same, and makes room for the predictions."""
+        """Checks that data and network predict the same, and makes room for the predictions.
+
+        Raises:
+            ConfigError: If they do not.
+            DataError: If physical values do not rise with their attribute.
+        """
         data = self.data
         if tuple(data.attributes) != self.outputs:
             raise ConfigError(
                 f"the data has {', '.join(data.attributes)}, the network predicts {', '.join(self.outputs)}; expected "
                 "the same, in this order"
             )
+        scores = data.train_set.arrays["label"]
+        self._scales = {name: DataScale.of(scores[:, k], self._physical(name)) for k, name in enumerate(self.outputs)}
         # In the state, so that the predictions of the best weights are kept with them.
         self.register_buffer("predicted", torch.full((len(data.val_set), len(self.outputs)), torch.nan))
 
@@ -99,8 +107,21 @@ class PropertyRegression(Supervised[ScoredImages]):
         return {MONITOR: loss, **named}
 
     def told(self) -> dict[str, Any]:
-        """Mean and standard deviation by which levels of ordinals became z-scores."""
-        return {f"scale/{name}": [round(value, 6) for value in scale] for name, scale in self.data.scale.items()}
+        """By what levels of ordinals became z-scores; and what z-scores are in the training data."""
+        levels = {f"scale/{name}": [round(value, 6) for value in scale] for name, scale in self.data.scale.items()}
+        return levels | {DATA: {name: scale.described() for name, scale in self._scales.items()}}
+
+    def _physical(self, name: str) -> PhysicalMap | None:
+        """The map from an attribute's z-scores to its physical values, where the data have some."""
+        if name not in self.data.physical:
+            return None
+        try:
+            return PhysicalMap.fit(*self.data.physical[name])
+        except ValueError as error:
+            raise DataError(
+                f"{name}: {error}, as its physical value must; look at the tables, or leave physical out of the "
+                "attribute's declaration"
+            ) from error
 
     def check_result(self, measured: Mapping[str, float]) -> None:
         """Refuses a network that predicts the same for every image, and has no correlations.

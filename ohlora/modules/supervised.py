@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from ohlora import outcomes
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch
-from ohlora.datamodules.epochs import EpochImages
+from ohlora.datamodules.epochs import EpochData
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.modules.base import Stage, check_finite, try_optimizer
 from ohlora.utils import checks, counted
@@ -29,7 +29,7 @@ MONITOR = "loss/validation"
 """The metric by which training stops and the best weights are chosen."""
 DIVERGED = "the network has diverged. Lower the learning rate and resume from the last checkpoint"
 
-Data = TypeVar("Data", bound=EpochImages)
+Data = TypeVar("Data", bound=EpochData)
 
 
 Rows = list[tuple[Tensor, Tensor]]
@@ -66,7 +66,7 @@ class Epochs(Stage[Data]):
         seed: Seed of weights and dropout.
     """
 
-    data_type: ClassVar[type[L.LightningDataModule]] = EpochImages
+    data_type: ClassVar[type[L.LightningDataModule]] = EpochData
     closure: ClassVar[bool] = True
     """Whether Lightning takes the optimizer's steps, with a closure."""
 
@@ -183,6 +183,10 @@ class Supervised(Epochs[Data]):
     def report(self, measured: Mapping[str, float]) -> None:
         """Shows what the best weights do, which have been loaded, and what was measured with them; on rank zero."""
 
+    def reached(self, measured: Mapping[str, float]) -> str:
+        """What was measured with the best weights, for the last line that is printed; the validation loss by itself."""
+        return f"validation loss {measured[MONITOR]:.4g}"
+
     # --- training
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -277,5 +281,4 @@ class Supervised(Epochs[Data]):
         if not self.finishing:
             self.report(measured)
         if self.whole or self.finishing:
-            reached = f"validation loss {measured[MONITOR]:.4g} after epoch {measured['epoch']}"
-            print(f"wrote {self._written}: {reached}")
+            print(f"wrote {self._written}: {self.reached(measured)} after epoch {measured['epoch']}")

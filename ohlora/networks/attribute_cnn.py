@@ -306,6 +306,7 @@ _SMALL_PLANS = {
     "hair_color": "16/2 32/2 48/2 64/2",
     "hair_length": "16/2 32/2 48/2 64/2",
     "mouth": "32/1 48/2 64/2",
+    "smile": "32/1 48/2 64/2",
     "pose": "32/1 48/2 64/2",
     "background_mean": "24/1 32/2 48/2 64/2",
     "hairstyle": "24/1 48/2 64/2 64/2",
@@ -313,16 +314,18 @@ _SMALL_PLANS = {
 
 
 def _branch(outputs: tuple[str, ...], crops: tuple[Crop, ...], binary: bool, plan: Plan) -> Branch:
-    """A branch with the layers tuned for its first output and these windows, or with those that fit any window."""
+    """A branch with the layers tuned for its first output, or with those that fit any attribute and window.
+
+    The published layers are tuned for the published windows too; the small ones fit windows of any size.
+    """
     tuned = [b for b in _PUBLISHED if (b.outputs[0], b.crops, b.probability) == (outputs[0], crops, binary)]
     if tuned:
-        branch, small = replace(tuned[0], outputs=outputs), _SMALL_PLANS[outputs[0]]
+        branch = replace(tuned[0], outputs=outputs)
     else:
         branch = (_filter if binary else Branch)(outputs, crops, _ANY_WINDOW["original"])
-        small = _ANY_WINDOW["small"]
     if plan == "original":
         return branch
-    dropout = 0.3 if binary else 0.0
+    small, dropout = _SMALL_PLANS.get(outputs[0], _ANY_WINDOW["small"]), 0.3 if binary else 0.0
     return replace(branch, plan=small, hidden=32, conv_dropout=0.0, dropout=dropout, unit_range=False)
 
 
@@ -334,8 +337,9 @@ def built(attributes: Sequence[Attribute], plan: Plan = "original", resolution: 
 
     Args:
         attributes: The attributes.
-        plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64. Where an attribute or
-            its window is none of the original's, its layers are general ones of that size.
+        plan: ``original`` for the published layers, meant for 256×256, or ``small`` for 64×64. Where an attribute is
+            not among those that layers were tuned for, or with ``original`` its windows are not the published ones,
+            its layers are general ones of that size.
         resolution: Height and width of the images.
 
     Raises:

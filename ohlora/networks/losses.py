@@ -120,3 +120,26 @@ def dice_loss(scores: Tensor, target: Tensor) -> Tensor:
     shared = (probabilities * truth).sum(pixels)
     total = probabilities.sum(pixels) + truth.sum(pixels)
     return (1 - (2 * shared + 1) / (total + 1)).mean()  # + 1: a class that neither occurs nor is predicted has loss 0
+
+
+def supervised_contrastive_loss(
+    embeddings: Tensor, person: Tensor, temperature: float, left_out: Tensor | None = None
+) -> Tensor:
+    """Supervised contrastive loss (Khosla et al., 2020, equation 2): pictures of a person attract, all others repel.
+
+    Args:
+        embeddings: Unit vectors, N×D.
+        person: Whom each shows, N ints; every person occurs at least twice.
+        temperature: By which cosine similarities are divided, above 0.
+        left_out: Pairs that neither attract nor repel, N×N booleans.
+
+    Returns:
+        Mean over the N pictures.
+    """
+    ignored = torch.eye(len(person), dtype=torch.bool, device=embeddings.device)
+    if left_out is not None:
+        ignored = ignored | left_out
+    same = (person[:, None] == person[None]) & ~ignored
+    similarity = (embeddings @ embeddings.T / temperature).masked_fill(ignored, -torch.inf)
+    log_share = (similarity - similarity.logsumexp(dim=1, keepdim=True)).masked_fill(~same, 0.0)
+    return -(log_share.sum(dim=1) / same.sum(dim=1)).mean()

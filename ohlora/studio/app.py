@@ -391,7 +391,7 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
     def view(tab: ChoiceSession, wanted: float | None, note: str = "") -> list[Any]:
         choice = tab.choices.get(tab.case, "not chosen yet")
         line = (
-            f"**case {tab.case}** · {choice} · {tab.position + 1} of {len(tab.ranked)} that passed · "
+            f"**case {tab.case}** · {choice} · {tab.position + 1} of {len(tab.ranked)} {tab.kind} · "
             f"**{tab.kept()} of {int(wanted or 0)}** wanted characters are kept"
         )
         words = ["chosen", settings.test, settings.root / "characters", "--generator", settings.generator]
@@ -502,7 +502,7 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         for k, steered in enumerate(names):
             low, high = math.ceil(100 * ranges[steered][0]) / 100, math.floor(100 * ranges[steered][1]) / 100
             shown[k] = gr.Slider(low, high, 0, label=labels[steered], visible=True)
-        note = f"A strength of 1 is {tab.character.card['unit']}." if "unit" in tab.character.card else ""
+        note = f"A strength of 1 is {tab.character.unit}." if tab.character.unit else ""
         return [tab, *shown, *drawn(tab, False, *[0.0] * len(names)), note]
 
     def started() -> list[Any]:

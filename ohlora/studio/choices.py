@@ -19,7 +19,7 @@ class ChoiceSession:
 
     Attributes:
         report: The report of the test.
-        ranked: Indices of its rows that passed, best first.
+        ranked: Indices of the rows to choose from, best first; see its ``ranked``.
         choices: Number of a latent (its case) → choice; latents without a choice are left out.
         position: Position in ``ranked`` of the latent that is shown.
     """
@@ -37,6 +37,11 @@ class ChoiceSession:
     def path(self) -> Path:
         """The CSV file of the choices, in the folder of the test."""
         return self.report.folder / CHOICES
+
+    @property
+    def kind(self) -> str:
+        """Which latents are ranked, in words."""
+        return "that passed" if self.report.passed[self.ranked[0]] else "that can be steered; none passed"
 
     @property
     def case(self) -> int:

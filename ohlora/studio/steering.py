@@ -14,6 +14,7 @@ import numpy as np
 
 from ohlora.characters import motion
 from ohlora.characters.character import Character
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes
@@ -73,7 +74,7 @@ class SteeringSession:
             )
         index = names.index(group) if group in names else 0
         try:
-            self.other = replace(own, steps=Codes(found.steps.values[index], found.space))
+            self.other = replace(own, steps=Steps(Codes(found.steps.values[[index]], found.space)))
         except ValueError as error:
             raise ConfigError(f"{path.name} does not fit the character ({error})") from error
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def generator(seed: int, stream: str, index: int) -> np.random.Generator:
@@ -41,6 +43,8 @@ def generators(seed: int, stream: str, indices: Iterable[int]) -> list[np.random
 
 def normal(seed: int, stream: str, indices: Iterable[int], size: int) -> Tensor:
     """Draws one row of standard normal numbers per index: N×size, float32, on the CPU."""
+    import torch  # commands that only draw do not wait for it
+
     rows = [g.standard_normal(size, dtype=np.float32) for g in generators(seed, stream, indices)]
     return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, size)
 
@@ -53,6 +57,8 @@ def permutation(seed: int, stream: str, index: int, size: int) -> np.ndarray:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds torch's global generator on the CPU for a block, such as one that makes a network; then it is as before."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

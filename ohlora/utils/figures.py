@@ -113,6 +113,32 @@ def bars(
     return rendered(figure)
 
 
+def bands(
+    levels: np.ndarray, values: Mapping[str, np.ndarray], lines: Mapping[str, Sequence[float]], label: str
+) -> np.ndarray:
+    """Plots one panel per name, four in a row: mean over N curves, and where 80 % of them lie.
+
+    Args:
+        levels: What the curves are over, (F,).
+        values: Name → N curves, N×F.
+        lines: Name → where horizontal lines are drawn, for those that have some.
+        label: Label of the vertical axes.
+    """
+    columns = min(4, len(values))
+    rows = -(-len(values) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    for k, (name, curves_of) in enumerate(values.items()):
+        axes = figure.add_subplot(rows, columns, k + 1)
+        low, high = np.percentile(curves_of, (10, 90), axis=0)
+        axes.fill_between(levels, low, high, alpha=0.25)
+        axes.plot(levels, curves_of.mean(axis=0), marker=".")
+        for height in lines.get(name, ()):
+            axes.axhline(height, color="tab:red", linewidth=1, linestyle="--")
+        axes.set(title=name, xlabel="strength", ylabel=label)
+        axes.grid(alpha=0.3)
+    return rendered(figure)
+
+
 def named_rows(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], key: str = "attribute"
 ) -> list[dict[str, Any]]:

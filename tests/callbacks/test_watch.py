@@ -115,6 +115,7 @@ def test_the_end_is_measured_where_no_interval_ends(watched: Run, tmp_path: Path
     ) == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_measures_the_same(watched: Run, tmp_path: Path) -> None:
     assert watched(stage="whole") == 0
     assert watched("--model.init_args.kimg", "0.016", stage="parts") == 0

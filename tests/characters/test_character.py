@@ -13,6 +13,7 @@ from PIL import Image
 from ohlora.attributes import Motion, recipe
 from ohlora.characters import motion
 from ohlora.characters.character import FORMAT, FORMAT_VERSION, Character
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, FormatError, MissingArtifactError
 from ohlora.formats import tensor_files
 from ohlora.networks.codes import Codes, Space
@@ -27,7 +28,7 @@ RANGES = {"eyes": (-1.0, 1.0), "mouth": (-1.5, 1.5), "pose": (-0.5, 1.5)}
 def character() -> Character:
     g, _ = tiny_networks(c_dim=2)
     torch.manual_seed(1)
-    code, steps = Codes(torch.randn(1, 8), Space.W), Codes(torch.randn(3, 8), Space.W)
+    code, steps = Codes(torch.randn(1, 8), Space.W), Steps(Codes(torch.randn(1, 3, 8), Space.W))
     return Character(g, code, NAMES, steps, RANGES, {"case": 7})
 
 
@@ -39,7 +40,7 @@ def test_a_file_is_all_it_takes(character: Character, tmp_path: Path) -> None:
     face = loaded.render(eyes=0.5, mouth=-1.0, pose=0.25)
     assert isinstance(face, Image.Image) and face.size == (16, 16)
     with torch.inference_mode():
-        steps = character.steps.values
+        steps = character.steps.shifts.values[0]
         w = character.code.values + 0.5 * steps[0] - 1.0 * steps[1] + 0.25 * steps[2]
         expected = images.to_uint8(character.generator.synthesize(Codes(w, Space.W)))[0]
     assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1
@@ -77,24 +78,24 @@ def test_files_that_are_no_character(character: Character, tmp_path: Path) -> No
     path.write_bytes(content[:-100])
     with pytest.raises(FormatError, match="not a readable safetensors file"):
         Character.load(path)
-    two = Codes(character.steps.values[:2], Space.W)
-    with pytest.raises(ValueError, match="steps for \\(2,\\) attributes"):
+    two = Steps(Codes(character.steps.shifts.values[:, :2], Space.W))
+    with pytest.raises(ValueError, match="steps for \\(1, 2\\) attributes"):
         replace(character, steps=two)
     with pytest.raises(ValueError, match=r"codes in w have shape \(3, 7\); expected \(N, 8\)"):
-        replace(character, steps=Codes(torch.zeros(3, 7), Space.W))
+        replace(character, steps=Steps(Codes(torch.zeros(1, 3, 7), Space.W)))
 
 
 @pytest.mark.parametrize("space", [Space.W_BY_LAYER, Space.S])
 def test_steps_can_be_in_another_space_than_the_latent(space: Space, character: Character, tmp_path: Path) -> None:
     g = character.generator
     start = g.in_space(character.code, space).values
-    steps = Codes(torch.randn(3, *start.shape[1:]), space)
+    steps = Codes(torch.randn(1, 3, *start.shape[1:]), space)
     path = tmp_path / "mina.safetensors"
-    replace(character, steps=steps).save(path)
+    replace(character, steps=Steps(steps)).save(path)
     loaded = Character.load(path)
-    assert loaded.steps.space is space and loaded.code.space is Space.W
+    assert loaded.steps.shifts.space is space and loaded.code.space is Space.W
     with torch.inference_mode():
-        moved = Codes(start + 0.5 * steps.values[1], space)
+        moved = Codes(start + 0.5 * steps.values[0, 1], space)
         expected = images.to_uint8(g.synthesize(moved))[0]
     assert np.abs(np.asarray(loaded.render(mouth=0.5)).astype(int) - expected).max() <= 1
     assert (np.asarray(loaded.render()) == np.asarray(character.render())).all()
@@ -103,7 +104,10 @@ def test_steps_can_be_in_another_space_than_the_latent(space: Space, character: 
 @pytest.mark.parametrize(("name", "space"), [("character_w", Space.W), ("character_by_layer", Space.W_BY_LAYER)])
 def test_characters_of_the_first_version_load(name: str, space: Space) -> None:
     loaded = Character.load(FORMAT_1 / f"{name}.safetensors")
-    assert (loaded.code.space, loaded.steps.space, loaded.card) == (Space.W, space, {"case": 7})
+    assert (loaded.code.space, loaded.steps.shifts.space, loaded.card) == (Space.W, space, {"case": 7})
+    assert not loaded.unit  # which the file does not say
+    said = "one standard deviation of the attribute over the generator's images"
+    assert replace(loaded, card={"unit": said}).unit == said  # as cards of that version say it
     face = loaded.render(eyes=0.5, mouth=-1.0, pose=0.25)
     expected = np.load(FORMAT_1 / "expected.npz")[name]  # drawn by the version that wrote the file
     assert np.abs(np.asarray(face).astype(int) - expected).max() <= 1

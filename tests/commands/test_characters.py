@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ohlora import attributes
 from ohlora.__main__ import main as ohlora
@@ -18,6 +19,7 @@ from ohlora.attributes import Motion
 from ohlora.characters import speech
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
@@ -57,8 +59,16 @@ def test_candidates_are_ranked_and_shown(
     assert "is not the generator that" in capsys.readouterr().err
     table = (report / "test_result.csv").read_text().replace(",true,", ",false,")
     (report / "test_result.csv").write_text(table)
+    assert ohlora(["select", *words]) == 0
+    assert "none of 4 latents passes; ranked are " in capsys.readouterr().out
+    file = report / "latents.safetensors"
+    tensors = load_file(file)
+    with safe_open(file, "pt") as opened:
+        about = opened.metadata()
+    tensors["slope"] = -tensors["slope"].abs()
+    save_file(tensors, file, about)
     assert ohlora(["select", *words]) == 2
-    assert "none of 4 latents" in capsys.readouterr().err
+    assert "none has sliders that all move and rise" in capsys.readouterr().err
 
 
 def test_what_was_chosen_by_eye_is_exported(
@@ -89,11 +99,12 @@ def test_a_tested_latent_is_calibrated(
     out = tmp_path / "mina.safetensors"
     words = ["tested", str(report), "11", str(out), "--generator", str(weights[0])]
     assert ohlora(["export-character", *words]) == 0
-    assert "eyes -0.60 … +0.60, mouth -1.80 … +1.80, pose -0.90 … +2.70" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "eyes -1.00 … +0.50, mouth -3.00 … +3.00, pose +0.00 … +2.25 (a unit: one z-score of the attribute" in said
     mina, found = Character.load(out), load_directions(report / "directions.safetensors")
-    # One unit was half a standard deviation for the eyes: a whole one takes two units.
-    torch.testing.assert_close(mina.steps.values[0], 2 * found.units[1, 0] * found.vectors[1, 0])
-    assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97
+    # One unit was half a z-score for the eyes: a whole one takes two units.
+    torch.testing.assert_close(mina.steps.shifts.values[0, 0], 2 * found.units[1, 0] * found.vectors[1, 0])
+    assert mina.card["case"] == 11 and mina.card["test"]["mouth"]["corr"] == 0.97 and mina.card["unit"] == "data"
     assert ohlora(["export-character", "tested", str(report), "12", *words[3:]]) == 2
     assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
     assert ohlora(["export-character", "tested", str(report), "99", *words[3:]]) == 2
@@ -109,8 +120,12 @@ def test_characters_are_calibrated_by_what_is_not_rounded(report: Path) -> None:
     mina = Report.load(report).character(1)
     found = load_directions(report / "directions.safetensors")
     expected = found.steps.values[1, 0] / 0.500049
-    torch.testing.assert_close(mina.steps.values[0], expected, rtol=1e-6, atol=0)
-    assert mina.ranges["eyes"] == pytest.approx((-1.2 * 0.500049, 1.2 * 0.500049))
+    torch.testing.assert_close(mina.steps.shifts.values[0, 0], expected, rtol=1e-6, atol=0)
+    assert mina.ranges["eyes"] == pytest.approx((-2 * 0.500049, 0.500049))
+    tensors["ranges"][1, 2] = 0.0
+    tensor_files.write(path, "ohlora-latents", 2, tensors, **about)
+    with pytest.raises(ConfigError, match="case 11: the slider of pose goes nowhere within its limits; take another"):
+        Report.load(report).character(1)
 
 
 def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tuple[Path, Path]) -> None:
@@ -126,7 +141,9 @@ def test_a_report_of_version_1_is_read_from_its_table(report: Path, weights: tup
         Report.load(report)
     then = Report.load(report, weights[0])
     assert then.passed == now.passed == [True, True, False, True] and then.ranked() == now.ranked()
-    assert torch.equal(then.character(1).steps.values, now.character(1).steps.values)
+    assert torch.equal(then.character(1).steps.shifts.values, now.character(1).steps.shifts.values)
+    assert then.character(1).card["unit"] == "samples"  # by which the judge measured then
+    assert then.character(1).ranges["pose"] == pytest.approx((-0.9, 2.7))  # the ends of the grid
 
 
 # --- animations
@@ -138,7 +155,7 @@ FILMS = pytest.mark.parametrize("ending", ENDINGS)
 def mina(tmp_path: Path) -> Path:
     """A character whose eyes blink and whose mouth speaks, and that does not move besides."""
     g, _ = tiny_networks()
-    code, steps = Codes(torch.zeros(1, 8), Space.W), Codes(2 * torch.eye(8)[:2], Space.W)
+    code, steps = Codes(torch.zeros(1, 8), Space.W), Steps(Codes(2 * torch.eye(8)[None, :2], Space.W))
     ranges = {"eyes": (-3.0, 1.0), "mouth": (-1.0, 4.0)}
     motions = {"eyes": Motion(blinks=True), "mouth": Motion(speaks=1.0)}
     Character(g, code, ("eyes", "mouth"), steps, ranges, motions=motions).save(tmp_path / "mina.safetensors")
@@ -304,7 +321,7 @@ def test_importing_the_published_directions(original_directions: Path) -> None:
     found = load_directions(original_directions)
     assert found.attributes == ("eyes", "mouth", "roll") and found.vectors.shape == (16, 3, 512)
     assert found.groups.attributes == ("hair_color", "hair_length", "background_mean", "hairstyle")
-    assert found.groups.medians == (-0.4574, 0.5734, 0.7618, -0.0167)
+    assert found.groups.medians == (-0.4574, 0.5734, 0.7618, -0.0167) and found.unit == "vector"
     assert found.units.allclose(torch.ones(16, 3))
     place = found.groups.names.index("hlhh")
     assert np.allclose(found.vectors[place, 2], -published("pose", "hlhh"), atol=1e-6)
@@ -331,6 +348,7 @@ def test_an_original_latent_moves_as_published(case: int, original_directions: P
         "mouth": (-1.8, 1.8),
         "roll": (pytest.approx(-0.6), pytest.approx(1.8)),
     }
+    assert character.card["unit"] == "vector" and character.unit == "one unit of length of the code"
     groups = read_rows(Path(tables[1]))
     place = next(k for k, row in enumerate(groups) if row["case"] == str(case))
     vector = np.loadtxt(tables[0], delimiter=",", skiprows=1)[place]

@@ -169,7 +169,7 @@ def test_the_demo_leaves_a_page_and_a_character(
     # A second call does nothing again, and leaves alone what was chosen in between.
     chosen = tmp_path / "demo" / "evaluate_v9" / "choices.csv"
     chosen.write_text("case,choice,latents\n")
-    (tmp_path / "demo" / "characters" / "mina.gif").unlink()
+    (tmp_path / "demo" / "characters" / "mina.webp").unlink()
     assert ohlora(["demo"]) == 0
     said = capsys.readouterr().out
     assert "steps 1 to 14 are done already" in said and said.count("\n→ ") == 1

@@ -122,6 +122,8 @@ def test_drawn_faces_in_files(tmp_path: Path) -> None:
         with Image.open(tmp_path / "drawn" / rows[2][column]) as picture:
             assert (np.asarray(picture) == pixels).all()
     assert all(float(rows[2][name]) == pytest.approx(truth.attributes[name], abs=1e-4) for name in MEASURED + FILTERS)
+    for name, value in drawing.physical(truth).items():
+        assert float(rows[2][name]) == pytest.approx(value, abs=1e-4)
     assert ohlora(["draw-faces", str(tmp_path / "drawn"), "--glass", "2"]) == 2
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from ohlora.directions.covariance import covariance_solved, covariance_solved_by_layer, ridge_gradients
-from ohlora.directions.finder import Finder, Notes, SampleSet, Source
+from ohlora.directions.finder import Notes, SampleSet, Source
 from ohlora.directions.mean_difference import MeanDifference
 from ohlora.directions.ridge import Ridge
+from ohlora.directions.sampled import SampleFinder
+from ohlora.directions.svm import SVM
+from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.networks.codes import Codes, Space
+from tests.directions.linear import Pixels, Reader
 
 
 def problem(outputs: int = 4, size: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,50 +65,75 @@ def test_ridge_is_scikit_learn_s() -> None:
     w = rng.standard_normal((200, 6)) @ rng.standard_normal((6, 6))
     scores = w @ rng.standard_normal((6, 3)) + rng.standard_normal((200, 3))
     joint = np.cov(np.concatenate([w, scores], axis=1).T, bias=True)
-    deviations = scores.std(axis=0)
     penalty = 0.05
-    found = ridge_gradients(
-        torch.from_numpy(joint[:6, :6]), torch.from_numpy(joint[:6, 6:]), torch.from_numpy(deviations), penalty
-    )
-    model = SklearnRidge(alpha=penalty * np.trace(joint[:6, :6]) / 6 * 200).fit(w, scores / deviations)
+    found = ridge_gradients(torch.from_numpy(joint[:6, :6]), torch.from_numpy(joint[:6, 6:]), penalty)
+    model = SklearnRidge(alpha=penalty * np.trace(joint[:6, :6]) / 6 * 200).fit(w, scores)
     assert np.allclose(found.numpy(), model.coef_, atol=1e-8)
 
 
-def samples(count: int, seed: int) -> tuple[np.random.Generator, torch.Tensor, np.ndarray]:
-    """Codes of length 5, and an even/odd grouping score."""
-    rng = np.random.default_rng(seed)
-    w = torch.from_numpy(rng.standard_normal((count, 5)).astype(np.float32))
-    return rng, w, np.where(np.arange(count) % 2, -1.0, 1.0)
+NAMES = ("eyes", "mouth", "pose", "hair_color")
+WEIGHTS = torch.tensor([[1.0, 0.5, 0.0, 0.0], [0.0, 2.0, 0.3, 0.0], [0.2, 0.0, 0.5, 0.0], [0.0, 0.0, 0.0, 0.0]])
 
 
-def found(finder: Finder, w: torch.Tensor, scores: np.ndarray, names: tuple[str, ...]) -> torch.Tensor:
-    """Steps of both groups."""
-    given = SampleSet(names, Codes(w, Space.W), scores.astype(np.float32))
-    return finder.find(Source(given, medians={"hair_color": 0.0}), Notes()).steps.values
+def source(w: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor = WEIGHTS) -> Source:
+    """Scored samples, and networks where scores are linear in w."""
+    network = cast(AttributeCNN, Reader(NAMES, weights))
+    given = SampleSet(NAMES, Codes(w, Space.W), scores.numpy())
+    return Source(given, Pixels(), network, {"hair_color": 0.0}, batch_size=500)
+
+
+def samples(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Codes of length 4, their scores, and places of both groups: by the last score, which alternates."""
+    w = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    scores = w @ WEIGHTS.T
+    scores[:, 3] = 1 - 2 * (torch.arange(count) % 2)
+    return w, scores, np.stack([np.arange(0, count, 2), np.arange(1, count, 2)])
 
 
 def test_ridges_of_groups() -> None:
-    rng, w, side = samples(900, 1)
-    true = torch.from_numpy(rng.standard_normal((2, 5, 3))).float()
-    scores = torch.einsum("nd,ndk->nk", w, true[(side < 0).astype(int)])
+    w, scores, places = samples(900, 1)
+    true = torch.stack([WEIGHTS[:3], WEIGHTS[:3].roll(1, dims=1)])
+    for own, weights in zip(places, true, strict=True):
+        scores[own, :3] = w[own] @ weights.T
     finder = Ridge(penalty=0.0, targets=["mouth"], hold=["eyes", "pose"], group_by=["hair_color"])
-    table = np.concatenate([scores.numpy(), side[:, None]], axis=1)
-    steps = found(finder, w, table, ("eyes", "mouth", "pose", "hair_color")).float()
-    # Noiseless: the step changes score b of its own group by one of its standard deviations, and no other.
-    deviation = float(scores[:, 1].std(correction=0))
+    steps = finder.find(source(w, scores), Notes()).steps.values.float()
+    # Noiseless: the step changes the score of its own group, and no other.
     for g in range(2):
-        torch.testing.assert_close(steps[g, 0] @ true[g], torch.tensor([0.0, deviation, 0.0]), rtol=1e-4, atol=1e-4)
+        moved = steps[g, 0] @ true[g].T
+        torch.testing.assert_close(moved / moved[1], torch.tensor([0.0, 1.0, 0.0]), rtol=1e-4, atol=1e-4)
 
 
 def test_mean_differences() -> None:
-    rng, w, side = samples(600, 2)
-    scores = rng.standard_normal(600).astype(np.float32)
-    finder = MeanDifference(targets=["eyes"], group_by=["hair_color"])
-    steps = found(finder, w, np.stack([scores, side], axis=1), ("eyes", "hair_color"))
-    inside = side < 0
-    order = np.argsort(scores[inside])
-    expected = w[inside][order[-60:]].mean(dim=0) - w[inside][order[:60]].mean(dim=0)
-    cosine = torch.nn.functional.cosine_similarity(steps[1, 0].float(), expected, dim=0)
-    assert float(cosine) == pytest.approx(1, abs=1e-6)
-    along = w.double() @ torch.nn.functional.normalize(steps[1, 0].double(), dim=0)
-    assert float(steps[1, 0].norm()) == pytest.approx(float(along.std(correction=0)), rel=1e-6)
+    w, scores, places = samples(600, 2)
+    steps = MeanDifference(targets=["eyes"], group_by=["hair_color"]).find(source(w, scores), Notes()).steps.values
+    for g, own in enumerate(places):
+        order = scores[own, 0].argsort().numpy()
+        expected = w[own][order[-60:]].mean(dim=0) - w[own][order[:60]].mean(dim=0)
+        cosine = torch.nn.functional.cosine_similarity(steps[g, 0].float(), expected, dim=0)
+        assert float(cosine) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("finder", [SVM, MeanDifference, Ridge])
+@pytest.mark.parametrize("spread", [1.0, 0.2])
+def test_a_unit_is_one_z_score_of_the_data(finder: type[SampleFinder], spread: float) -> None:
+    """However narrow the generator: what its samples differ by is no unit."""
+    w, scores, _ = samples(600, 3)
+    found = finder(targets=["eyes", "mouth"], group_by=[]).find(source(spread * w, spread * scores), Notes())
+    slopes = (found.steps.values[0] * WEIGHTS[:2].double()).sum(dim=1)
+    torch.testing.assert_close(slopes, torch.ones(2, dtype=torch.double), rtol=0.05, atol=0)
+    assert found.unit == "data" and found.provenance["unscaled"] == []
+    assert found.provenance["images"] == 2 * 20 * 4
+
+
+def test_a_direction_that_goes_nowhere_keeps_its_length(capsys: pytest.CaptureFixture[str]) -> None:
+    """Samples may say of an attribute what no image shows: here the search CNN sees no mouth, and a falling pose."""
+    w, scores, _ = samples(600, 4)
+    weights = WEIGHTS * torch.tensor([[1.0], [0.01], [-1.0], [0.0]])
+    found = MeanDifference(targets=["eyes", "mouth", "pose"], group_by=[]).find(source(w, scores, weights), Notes())
+    assert found.provenance["unscaled"] == ["mouth of group all", "pose of group all"]
+    assert "2 directions hardly move their attribute, and keep their length: mouth of group all" in (
+        capsys.readouterr().out
+    )
+    along = w.double() @ found.vectors[0].T.double()
+    torch.testing.assert_close(found.units[0, 1:], along.std(dim=0, correction=0)[1:])
+    assert float(found.steps.values[0, 0] @ weights[0].double()) == pytest.approx(1, rel=0.05)

@@ -13,7 +13,8 @@ from ohlora.attributes import recipe
 from ohlora.directions.covariance import covariance_of
 from ohlora.directions.edits import Directions, Grid, Latents
 from ohlora.directions.groups import Groups
-from ohlora.evaluation.edits import EditReport, correlations, monotone_shares, passes, slopes, summary
+from ohlora.evaluation.conditions import passing
+from ohlora.evaluation.edits import EditReport, correlations, monotone_shares, slopes, summary
 from ohlora.networks.codes import Codes, Space
 from ohlora.utils.files import read_rows
 
@@ -168,12 +169,12 @@ def test_the_report_over_batches() -> None:
 
 def test_a_wrong_sign_does_not_pass() -> None:
     row = {"eyes_corr": 0.95, "mouth_corr": -0.95, "pose_corr": 0.95}
-    assert not passes(row, LIMITS) and passes(row | {"mouth_corr": 0.88}, LIMITS)
+    assert passing(LIMITS).met(row) is False and passing(LIMITS).met(row | {"mouth_corr": 0.88})
 
 
 def test_the_published_test_passes_as_published() -> None:
     rows = read_rows(PUBLISHED / "image_generation_test.csv")
     # The original's directions point downwards.
-    passed = [passes({f"{n}_corr": -float(row[f"{n}_corr"]) for n in EDITED}, LIMITS) for row in rows]
-    assert len(rows) == 2000 and sum(passed) == 49
+    passed = [passing(LIMITS).met({f"{n}_corr": -float(row[f"{n}_corr"]) for n in EDITED}) for row in rows]
+    assert len(rows) == 2000 and passed.count(True) == 49
     assert passed == [row["passed"] == "O" for row in rows]

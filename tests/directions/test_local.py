@@ -50,8 +50,8 @@ def basis(g: Generator, network: AttributeCNN, share: float, rounds: int = 1) ->
     mean = torch.randn(4, g.num_ws, 8, dtype=torch.double)
     low, high = torch.tensor([-1.2, -1.8, -0.6]), torch.tensor([1.2, 1.8, 1.8])
     covariance = torch.eye(8, dtype=torch.double)
-    deviations = torch.tensor([0.5, 1.0, 2.0, 1.0], dtype=torch.double)
-    return LocalBasis(outputs, mean, covariance, deviations, 3, rounds, share, low, high, 0)
+    scales = torch.tensor([0.5, 1.0, 2.0, 1.0], dtype=torch.double)
+    return LocalBasis(outputs, mean, covariance, scales, 3, rounds, share, low, high, 0)
 
 
 def test_local_steps_lie_between_the_mean_and_the_latent_s_own() -> None:
@@ -66,7 +66,7 @@ def test_local_steps_lie_between_the_mean_and_the_latent_s_own() -> None:
     edits = LocalEdits(EDITED, own, g, network)
     codes = added(one, edits._strengths(0), Codes(mean_steps[None], Space.W_BY_LAYER)).flat()
     places = [network.outputs.index(name) for name in own.outputs]
-    gradients = score_gradients(g, network, codes, places)[1].mean(dim=0) / own.deviations[:, None, None]
+    gradients = score_gradients(g, network, codes, places)[1].mean(dim=0) / own.scales[:, None, None]
     expected = covariance_solved_by_layer(gradients, own.covariance, [0, 1, 2])
     torch.testing.assert_close(edits.steps(w).values[1], expected)
     # Whatever else is in the batch, and with a second round.

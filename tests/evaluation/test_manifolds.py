@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ohlora.evaluation import manifolds
-from ohlora.evaluation.manifolds import manifold_measures, neighbour_distances
+from ohlora.evaluation.manifolds import Density, manifold_measures, neighbour_distances
 
 
 def points(*values: float) -> Tensor:
@@ -93,3 +93,25 @@ def test_the_definition_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="sets of 5 and 9 images; expected at least 6 each"):
         manifold_measures(torch.zeros(5, 2), torch.zeros(9, 2))
+
+
+def test_densities_of_single_images_average_to_that_of_the_set() -> None:
+    random = torch.Generator().manual_seed(0)
+    real, others, fake = (torch.randn(60, 4, generator=random) for _ in range(3))
+    density = Density(real, others)
+    assert density.of_reals == pytest.approx(manifold_measures(real, others)["density"])
+    found = density(fake)
+    assert found.shape == (60,)
+    assert float(found.mean()) == pytest.approx(manifold_measures(real, fake)["density"] / density.of_reals)
+    assert float(density(others).mean()) == pytest.approx(1)
+    # By hand: reals reach 1, 1, 2, 4; 5 lies in the balls of 3 and 7, and the others in two and three.
+    by_hand = Density(points(0, 1, 3, 7), points(3, 0.5), k=1)
+    assert by_hand.of_reals == 2 and by_hand(points(5, 20)).tolist() == [1, 0]
+
+
+def test_real_images_without_neighbours_are_no_measure() -> None:
+    real = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="none of 20 real images lies near one of 20 others"):
+        Density(real, real + 1000)
+    with pytest.raises(ValueError, match="sets of 5 and 20 images; expected at least 6 and 1"):
+        Density(real[:5], real)

@@ -64,7 +64,7 @@ def test_its_module_may_lie_beside_the_file(weights: str) -> None:
         ({"network_class": MEANS, "network_args": {"channels": 3}, "resolution": 0}, "resolution is 0"),
         ({"network_class": MEANS, "network_args": {"channels": 3}, "std": (1, 0, 1)}, "std is .1, 0, 1."),
         ({"network_args": {"channels": 3}}, "expected network_class as well"),
-        ({"resolution": 16}, "is to be an attribute CNN, which takes no resolution"),
+        ({"resolution": 16}, "is to be a network of ohlora, which takes no resolution"),
         ({}, "not a network written by ohlora"),
     ],
 )

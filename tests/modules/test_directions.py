@@ -23,7 +23,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import score_gradients, scores_of_codes
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
-from tests.toy_tables import options, sample_set
+from tests.toy_tables import lively_cnn, options, sample_set
 
 Run = Callable[..., int]
 NAMES = attribute_cnn("merged", "small", 16).outputs
@@ -41,11 +41,16 @@ def svm(**settings: Any) -> list[str]:
 
 
 @pytest.fixture
-def search(ohlora: Run, tmp_path: Path) -> Callable[..., int]:
-    """Runs the search on the set ``samples`` below the test's folder."""
+def search(ohlora: Run, tmp_path: Path, weights: tuple[Path, Path]) -> Callable[..., int]:
+    """Runs the search on the set ``samples`` below the test's folder, with random networks."""
+    network_files.save_network(lively_cnn(weights[0]), tmp_path / "merged.safetensors")
 
     def run(*words: str, output: str = "found", data: str = "samples") -> int:
         settings = {"model.init_args.output": tmp_path / output, "data.init_args.folder": tmp_path / data}
+        settings |= {
+            "model.init_args.generator": weights[0],
+            "model.init_args.network": tmp_path / "merged.safetensors",
+        }
         return ohlora("fit", "directions", *options(settings), *words, stage_dir=tmp_path / f"{output}-stage")
 
     return run
@@ -67,8 +72,14 @@ def test_the_search_finds_what_each_group_shows(tmp_path: Path, search: Run) -> 
             # All of both classes trains here, four fifths there.
             plain = svm_direction(w[of_group].numpy(), own)
             assert float(found.vectors[g, p].double() @ torch.from_numpy(plain)) > 0.99
-            along = w @ found.vectors[g, p]
-            assert float(found.units[g, p]) == pytest.approx(float(along.std(correction=0)), rel=1e-4)
+    # The samples know nothing of the networks, so that about half of the directions move their attribute downwards.
+    unscaled = [f"{name} of group {group}" for group in found.groups.names for name in found.attributes]
+    unscaled = [name for name in unscaled if name in found.provenance["unscaled"]]
+    assert 0 < len(unscaled) == len(found.provenance["unscaled"]) < 12
+    for g, p in np.ndindex(4, 3):
+        along = w @ found.vectors[g, p]
+        kept = f"{found.attributes[p]} of group {found.groups.names[g]}" in unscaled
+        assert (float(found.units[g, p]) == pytest.approx(float(along.std(correction=0)), rel=1e-4)) == kept
     run = tmp_path / "found-stage" / "runs" / "0001"
     rows = read_rows(run / "search.csv")
     assert len(rows) == 12 and {row["samples"] for row in rows} == {str(c) for c in counts}
@@ -105,8 +116,8 @@ def test_more_samples_than_the_limit(tmp_path: Path, search: Run, capsys: pytest
     kept = np.sort(counted.permutation(0, "samples", 0, 1600)[:900])
     expected = sample_files.read_samples(tmp_path / "samples", limit=900)
     assert torch.equal(expected.codes.values, w[kept]) and (expected.scores == scores.numpy()[kept]).all()
-    along = w[kept] @ found.vectors[0].T
-    assert found.units[0].tolist() == pytest.approx(along.std(dim=0, correction=0).tolist(), rel=1e-4)
+    plain = torch.from_numpy(svm_direction(w[kept].numpy(), scores[kept, NAMES.index("eyes")].numpy()))
+    assert float(found.vectors[0, 0].double() @ plain) > 0.99
 
 
 def test_a_search_has_no_checkpoint(tmp_path: Path, search: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,14 +224,12 @@ def test_other_searches_over_samples(tmp_path: Path, search: Run, path: str) -> 
     r = np.corrcoef(along[:, 1], scores[:, NAMES.index("mouth")])[0, 1]
     if method == "ridge":
         joint = torch.cov(torch.cat([w, scores], dim=1).T.double(), correction=0)
-        deviations = joint.diagonal()[8:].sqrt()
-        gradients = ridge_gradients(joint[:8, :8], joint[:8, 8:], deviations, 1e-3)
+        gradients = ridge_gradients(joint[:8, :8], joint[:8, 8:], 1e-3)
         targets = [NAMES.index(name) for name in found.attributes]
-        expected = covariance_solved(gradients, joint[:8, :8], targets)
-        torch.testing.assert_close(found.steps.values[0].double(), expected, rtol=1e-4, atol=1e-5)
+        expected = torch.nn.functional.normalize(covariance_solved(gradients, joint[:8, :8], targets), dim=1)
+        torch.testing.assert_close(found.vectors[0].double(), expected, rtol=1e-4, atol=1e-5)
     else:
         assert r > 0.6 if method == "mean_difference" else abs(r) < 0.99
-        assert float(found.units[0, 1]) == pytest.approx(float(along[:, 1].std(correction=0)), rel=1e-4)
 
 
 def test_holding_fewer_attributes(tmp_path: Path, search: Run) -> None:
@@ -235,8 +244,7 @@ def test_holding_fewer_attributes(tmp_path: Path, search: Run) -> None:
 @pytest.fixture
 def by_gradients(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Callable[..., int]:
     """Searches with random networks and no samples: finder, then its settings as keywords."""
-    torch.manual_seed(0)
-    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
+    network_files.save_network(lively_cnn(weights[0]), tmp_path / "merged.safetensors")
     paths = {"generator": weights[0], "network": tmp_path / "merged.safetensors"}
     given = options({f"model.init_args.{key}": value for key, value in paths.items()})
     small: dict[str, Any] = {"latents": 10, "rounds": 1, "covariance_count": 50, "group_by": [], "sweep_count": 3}
@@ -256,9 +264,9 @@ def test_the_jacobian_is_a_mean_of_gradients(tmp_path: Path, weights: tuple[Path
     g = network_files.load_generator(weights[0]).requires_grad_(False)
     network = network_files.load_attributes(tmp_path / "merged.safetensors").requires_grad_(False)
     w = g.map(counted.normal(0, "search/z", range(10), 8))
-    scores, gradients = score_gradients(g, network, w, range(8))
+    _, gradients = score_gradients(g, network, w, range(8))
     spread = g.map(counted.normal(0, "covariance/z", range(50), 8)).values.double()
-    mean = gradients.double().mean(dim=0) / scores.double().std(dim=0, correction=0)[:, None]
+    mean = gradients.double().mean(dim=0)
     targets = [NAMES.index(name) for name in found.attributes]
     expected = covariance_solved(mean, torch.cov(spread.T, correction=0), targets)
     cosines = torch.nn.functional.cosine_similarity(found.steps.values[0].double(), expected)
@@ -355,8 +363,8 @@ def test_channels_are_solved_from_gradients(tmp_path: Path, weights: tuple[Path,
     assert found.space is Space.S and found.vectors.shape == (1, 3, styles.shape[1])
     g = network_files.load_generator(weights[0]).requires_grad_(False)
     network = network_files.load_attributes(tmp_path / "merged.safetensors").requires_grad_(False)
-    scores, gradients = score_gradients(g, network, Codes(styles, Space.S), range(8))
-    b = gradients.double().mean(dim=0) / scores.double().std(dim=0, correction=0)[:, None]
+    _, gradients = score_gradients(g, network, Codes(styles, Space.S), range(8))
+    b = gradients.double().mean(dim=0)
     patterns = b * spread.double().var(dim=0, correction=0)
     expected = torch.linalg.solve(patterns @ b.T, patterns)[[NAMES.index(name) for name in found.attributes]]
     cosines = torch.nn.functional.cosine_similarity(found.steps.values[0].double(), expected)
@@ -395,15 +403,14 @@ def test_a_single_channel_moves_its_attribute(
             place = g.style_offsets[int(row["layer"])] + int(row["channel"])
             assert place == int(relevance.abs().argmax())
             assert float(row["relevance"]) == pytest.approx(float(relevance[place]), rel=1e-3)
-    # Over the range that was verified, a unit of strength moves the score by one standard deviation.
+    # Over the range that was verified, a unit of strength moves the score by one.
     network = network_files.load_attributes(tmp_path / "merged.safetensors")
-    start, scale = (styles_of(weights[0], stream, n) for stream, n in (("verify", 4), ("scale", 500)))
-    deviations = scores_of_codes(g, [network], Codes(scale, Space.S), 100)[0].double().std(dim=0, correction=0)
+    start = styles_of(weights[0], "verify", 4)
     for p, (row, k) in enumerate(zip([row for row in rows if row["chosen"] == "True"], places, strict=True)):
         strengths = torch.linspace(-3, 3, 5).double() * float(row["slope"])
         moved = start[:, None] + (strengths[:, None] * found.steps.values[0, p]).float()
         (seen,) = scores_of_codes(g, [network], Codes(moved, Space.S).flat(), 100)
-        measured = slopes(strengths[:, None], (seen.double() / deviations).reshape(4, 5, -1))
+        measured = slopes(strengths[:, None], seen.double().reshape(4, 5, -1))
         assert float(measured[:, 0, k].mean()) == pytest.approx(1, rel=1e-2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,25 @@ from safetensors.torch import load_file
 
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
-from ohlora.directions.edits import Directions, Grid, LocalBasis
+from ohlora.directions.edits import Directions, Grid, LocalBasis, PathBasis
 from ohlora.directions.finder import Notes, Source
 from ohlora.directions.groups import Groups
 from ohlora.directions.jacobian import Jacobian
 from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import correlations
+from ohlora.evaluation.scales import DataScale, PhysicalMap
+from ohlora.evaluation.sliders import Limits, Slider
 from ohlora.faces.classes import CLASSES
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions, save_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.face_parser import FaceParserNetwork
+from ohlora.networks.sampling import counted_batches
 from ohlora.utils import counted, images
 from ohlora.utils.files import read_rows
 from tests.conftest import tiny_networks
-from tests.toy_tables import options
+from tests.toy_tables import lively_cnn, options
 
 Run = Callable[..., int]
 EDITED = ("eyes", "mouth", "pose")
@@ -39,9 +43,8 @@ EDITED = ("eyes", "mouth", "pose")
 @pytest.fixture
 def tested(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Callable[..., int]:
     """Evaluates directions of random networks; settings of the stage are keywords, None is null."""
-    torch.manual_seed(0)
-    for name in ("merged", "judge"):
-        network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / f"{name}.safetensors")
+    for seed, name in enumerate(("merged", "judge")):
+        network_files.save_network(lively_cnn(weights[0], seed), tmp_path / f"{name}.safetensors")
     vectors = torch.nn.functional.normalize(torch.randn(4, 3, 8), dim=-1)
     groups = Groups(("hair_color", "hair_length"), (0.0, 0.0))
     save_directions(Directions(EDITED, vectors, torch.rand(4, 3) + 0.5, groups, "svm"), tmp_path / "d.safetensors")
@@ -76,12 +79,11 @@ def test_the_evaluation_of_edits(tmp_path: Path, weights: tuple[Path, Path], tes
         return network(images.to_float(images.to_uint8(g.synthesize(Codes(w, Space.W)))))  # type: ignore[no-any-return]
 
     with torch.inference_mode():
-        scale = see(judge, g.map(counted.normal(0, "scale/z", range(40), 8)).values).std(dim=0, correction=0)
         w = g.map(counted.normal(0, "test/z", [3], 8)).values
         group = found.groups.assign(search_cnn.outputs, see(search_cnn, w).numpy())
         strengths = Grid.of(found.attributes).strengths(found.attributes)
         codes = w + torch.einsum("ep,pd->ed", strengths, found.steps.values[group[0]])
-        scores = see(judge, codes) / scale
+        scores = see(judge, codes)
     r = correlations(strengths.double(), scores[None].double())[0]
     row = rows[3]
     assert row["group_name"] == found.groups.names[group[0]]
@@ -142,16 +144,22 @@ def test_other_spaces_become_characters_too(
     torch.manual_seed(1)
     steps = Codes(torch.randn(1, 3, *shape) / 10, space)
     save_directions(Directions.of_steps(EDITED, steps, Groups(), "made"), tmp_path / "d.safetensors")
-    assert tested("--data.init_args.count", "12") == 0
+    assert tested("--data.init_args.count", "24", leakage_limit=99) == 0
     report = Report.load(tmp_path / "found")  # which remembers generator and directions
-    rising = [k for k, slopes in enumerate(report.measured["slope"].tolist()) if min(slopes) > 0]
-    character = report.character(rising[0])
-    assert character.steps.space is space
+    moving = (report.measured["slope"] > 0).all(dim=1) & (report.ranges[..., 0] < report.ranges[..., 1]).all(dim=1)
+    rising = moving.nonzero().flatten().tolist()
+    character = widened(report.character(rising[0]))
+    assert character.steps.shifts.space is space
     with torch.inference_mode():
         start = g.in_space(g.map(counted.normal(0, "test/z", [rising[0]], 8)), space).values
         expected = images.to_uint8(g.synthesize(Codes(start + steps.values[0, 1], space)))[0]
     mouth = float(report.measured["slope"][rising[0], 1])
     assert np.abs(np.asarray(character.render(mouth=mouth)).astype(int) - expected).max() <= 1
+
+
+def widened(character: Character) -> Character:
+    """A face of a random network hardly moves within its range: without one, so that strengths are not clamped."""
+    return dataclasses.replace(character, ranges=dict.fromkeys(EDITED, (-9.0, 9.0)))
 
 
 def basis(layers: int) -> LocalBasis:
@@ -168,15 +176,20 @@ def test_local_edits_become_a_character(tmp_path: Path, weights: tuple[Path, Pat
     one = Directions(EDITED, found.vectors[:1], found.units[:1], Groups(), "local", basis=basis(6))
     save_directions(one, tmp_path / "d.safetensors")
     # Two random networks agree on nothing; one that judges itself sees what it asked for.
-    assert tested("--data.init_args.count", "20", judge=tmp_path / "merged.safetensors") == 0
+    settings = {"judge": tmp_path / "merged.safetensors", "leakage_limit": 99}
+    assert tested("--data.init_args.count", "20", **settings) == 0
     folder = tmp_path / "found"
     latents = load_file(folder / "latents.safetensors")
     assert latents["steps"].shape == (20, 3, 6, 8)
     report = Report.load(folder)
-    place = next(k for k, slopes in enumerate(report.measured["slope"].tolist()) if min(slopes) > 0)
+    moving = (report.measured["slope"] > 0).all(dim=1) & (report.ranges[..., 0] < report.ranges[..., 1]).all(dim=1)
+    place = int(moving.nonzero()[0])
     character = report.character(place)
+    exact = latents["ranges"][place] * report.measured["slope"][place][:, None]
+    assert [list(ends) for ends in character.ranges.values()] == exact.tolist()
+    character = widened(character)
     slope = float(latents["slope"][place, 1])
-    torch.testing.assert_close(character.steps.values[1], latents["steps"][place, 1] / slope)
+    torch.testing.assert_close(character.steps.shifts.values[0, 1], latents["steps"][place, 1] / slope)
     character.save(tmp_path / "mina.safetensors")
     mina = Character.load(tmp_path / "mina.safetensors")
     assert mina.render(mouth=slope).size == (16, 16)
@@ -184,6 +197,35 @@ def test_local_edits_become_a_character(tmp_path: Path, weights: tuple[Path, Pat
         codes = latents["codes"][place] + latents["steps"][place, 1]
         expected = images.to_uint8(mina.generator.synthesize(Codes(codes[None], Space.W_BY_LAYER)))[0]
     assert np.abs(np.asarray(mina.render(mouth=slope)).astype(int) - expected).max() <= 1
+
+
+def test_paths_become_a_character(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
+    found = load_directions(tmp_path / "d.safetensors")
+    low, high = torch.full((3,), -0.1), torch.full((3,), 0.1)  # a random network's scores hardly vary
+    start = PathBasis((*EDITED, "hairstyle"), torch.eye(8, dtype=torch.double), low, high, 3, 0.1, 0.05, 0.5, 0)
+    one = Directions(EDITED, found.vectors[:1], found.units[:1], Groups(), "paths", basis=start)
+    save_directions(one, tmp_path / "d.safetensors")
+    settings = {"judge": tmp_path / "merged.safetensors", "leakage_limit": 99}
+    assert tested("--data.init_args.count", "12", **settings) == 0
+    latents = load_file(tmp_path / "found" / "latents.safetensors")
+    assert latents["steps"].shape == (12, 3, 7, 6, 8) and latents["nodes"].shape == (12, 3, 7)
+    assert bool((latents["nodes"].diff(dim=2) > 0).all()) and not latents["nodes"][:, :, 3].any()
+    report = Report.load(tmp_path / "found")
+    moving = (report.measured["slope"] > 0).all(dim=1) & (report.ranges[..., 0] < report.ranges[..., 1]).all(dim=1)
+    place = int(moving.nonzero()[0])
+    mina = widened(report.character(place))
+    assert mina.steps.nodes is not None
+    slopes = latents["slope"][place][:, None]
+    torch.testing.assert_close(mina.steps.nodes[0], latents["nodes"][place] * slopes)
+    mina.save(tmp_path / "mina.safetensors")
+    mina = Character.load(tmp_path / "mina.safetensors")
+    assert mina.steps.nodes is not None
+    with torch.inference_mode():
+        for node in (0, 5):
+            codes = latents["codes"][place] + latents["steps"][place, 1, node]
+            expected = images.to_uint8(mina.generator.synthesize(Codes(codes[None], Space.W_BY_LAYER)))[0]
+            seen = np.asarray(mina.render(mouth=float(mina.steps.nodes[0, 1, node]))).astype(int)
+            assert np.abs(seen - expected).max() <= 1
 
 
 def test_labels_as_edits(
@@ -234,3 +276,166 @@ def test_a_closer_look(
     assert np.isfinite(float(found["realism_change"])) and "mouth_parsed_corr_mean" in found
     assert tested("--data.init_args.batch_size", "5", **closer) == 2
     assert "in groups of 4, and data.init_args.batch_size is 5" in capsys.readouterr().err
+
+
+# --- sliders
+
+
+WORLD = """
+base: celeba256
+attributes:
+  eyes:
+    meaning: eyes opened wider
+    kind: score
+    roles: [label, expression]
+    parsing: eyes
+    windows: [[3/8, 9/16, 1/4, 3/4]]
+    grid: [-1.2, 1.2]
+    limit: 0.92
+    physical: {column: eye_opening, unit: 0 closed … 1 wide}
+    reach: {low: 0.1, high: 0.9}
+  pose:
+    meaning: head turned to the image's right
+    kind: score
+    roles: [label, expression]
+    parsing: pose
+    windows: [[7/16, 5/8, 11/32, 21/32]]
+    grid: [-0.6, 0, 0.6, 1.2, 1.8]
+    limit: 0.88
+    reach: {low: 0, high: 0.001}
+"""
+SCALES = {
+    "eyes": DataScale(-2, 2, PhysicalMap("eye_opening", "0 closed … 1 wide", (-2.0, 2.0), (0.0, 1.0))),
+    "pose": DataScale(-1, 1),
+}
+
+
+@pytest.fixture
+def with_scales(tmp_path: Path, tested: Run) -> Callable[..., int]:
+    """Evaluates in a world that asks sliders to reach something, with a judge that knows its data."""
+    (tmp_path / "mine.yaml").write_text(WORLD)
+    judge = network_files.load_attributes(tmp_path / "judge.safetensors")
+    told = {"data": {name: scale.described() for name, scale in SCALES.items()}}
+    network_files.save_network(judge, tmp_path / "judge.safetensors", told)
+    return lambda *words, **settings: tested("--world", str(tmp_path / "mine.yaml"), *words, **settings)
+
+
+def test_sliders_say_how_far_edits_go(tmp_path: Path, weights: tuple[Path, Path], with_scales: Run) -> None:
+    settings = {"slider": 2.0, "slider_frames": 4, "joint_count": 5, "leakage_limit": 9, "growth_limit": 0}
+    assert with_scales("--data.init_args.count", "12", **settings) == 0
+    folder = tmp_path / "found"
+    rows, (statistics,) = read_rows(folder / "test_result.csv"), read_rows(folder / "test_statistics.csv")
+    assert list(rows[0])[8:13] == ["good", "eyes_reached", "pose_reached", "eyes_slope", "mouth_slope"]
+    latents = load_file(folder / "latents.safetensors")
+    found = load_directions(tmp_path / "d.safetensors")
+    g = network_files.load_generator(weights[0])
+    judge = network_files.load_attributes(tmp_path / "judge.safetensors")
+    levels = np.linspace(-2, 2, 9)
+    own = judge.outputs.index("eyes")
+
+    def curve(case: int) -> np.ndarray:
+        step = found.steps.values[latents["group"][case], 0]
+        with torch.inference_mode():
+            codes = latents["codes"][case] + torch.from_numpy(levels)[:, None].float() * step
+            made = images.rounded(g.synthesize(Codes(codes, Space.W)))
+            return judge(made).double().numpy()  # type: ignore[no-any-return]
+
+    for case, row in enumerate(rows):
+        scores = curve(case)
+        slider = Slider(levels, scores, own, None, np.zeros(8))
+        low, high = slider.tested_range(Limits(0, 9), float(latents["slope"][case, 0]))
+        assert latents["ranges"][case, 0].tolist() == [levels[low], levels[high]]
+        assert [float(row[f"eyes_range_{end}"]) for end in ("low", "high")] == [levels[low], levels[high]]
+        measured = slider.measures(low, high)
+        for what in ("lowest", "highest", "saturation", "jump"):
+            assert float(row[f"eyes_{what}"]) == pytest.approx(measured[what], abs=2e-3)
+        covered = SCALES["eyes"].covered(measured["lowest"], measured["highest"])
+        assert float(row["eyes_reach"]) == pytest.approx(covered, abs=1e-3)
+        opening = [np.clip((measured[what] + 2) / 4, 0, 1) for what in ("lowest", "highest")]
+        assert [float(row[f"eye_opening_{what}"]) for what in ("lowest", "highest")] == pytest.approx(opening, abs=1e-3)
+        assert row["eyes_reached"] == str(opening[0] <= 0.1 and opening[1] >= 0.9).lower()
+        pose = [float(row[f"pose_{what}"]) for what in ("lowest", "highest")]
+        assert row["pose_reached"] == str(pose[0] <= 0 and pose[1] >= 0.001).lower()  # in z-scores
+        assert row["good"] == str(row["passed"] == row["eyes_reached"] == row["pose_reached"] == "true").lower()
+        assert -1 <= float(row["mouth_joint_corr"]) <= 1 and float(row["mouth_joint_error"]) >= 0
+    assert "mouth_reach" not in rows[0] and "eyes_density" not in rows[0]
+    reached = [row["pose_reached"] == "true" for row in rows]
+    assert (
+        float(statistics["pose_reached_ratio"]) == pytest.approx(np.mean(reached), abs=1e-4) and 0 < sum(reached) < 12
+    )
+    assert float(statistics["eyes_reach_mean"]) == pytest.approx(
+        np.mean([float(r["eyes_reach"]) for r in rows]), abs=1e-4
+    )
+    run = tmp_path / "found-stage" / "runs" / "0001"
+    table = read_rows(run / "sliders.csv")
+    assert len(table) == 3 * 9 and list(table[0]) == ["attribute", "strength", "p10", "mean", "p90"]
+    eyes = np.array([curve(case)[:, own] for case in range(12)])
+    assert [float(row["mean"]) for row in table[:9]] == pytest.approx(eyes.mean(axis=0), abs=2e-3)
+    assert [path.stem.split("-")[0] for path in (run / "pictures").glob("sliders*")] == ["sliders"]
+
+
+def test_batches_do_not_matter_to_sliders(tmp_path: Path, with_scales: Run) -> None:
+    assert with_scales() == 0
+    assert with_scales("--data.init_args.batch_size", "3", output="again", image_batch_size=11) == 0
+    first, second = (load_file(tmp_path / name / "latents.safetensors")["ranges"] for name in ("found", "again"))
+    assert (first == second).double().mean() > 0.8  # images may differ by a grey level
+    rows = [read_rows(tmp_path / name / "test_result.csv") for name in ("found", "again")]
+    errors = [abs(float(a["eyes_joint_error"]) - float(b["eyes_joint_error"])) for a, b in zip(*rows, strict=True)]
+    assert np.median(errors) < 1e-2
+
+
+def test_the_pass_rate_is_the_original_s_whatever_sliders_do(tmp_path: Path, with_scales: Run) -> None:
+    assert with_scales() == 0 and with_scales(slider=0.5, slider_frames=2, output="short") == 0
+    one, other = (read_rows(tmp_path / name / "test_result.csv") for name in ("found", "short"))
+    same = ("passed", "eyes_corr", "mouth_slope", "pose_leakage", "drift_hairstyle")
+    assert [[row[key] for key in same] for row in one] == [[row[key] for key in same] for row in other]
+
+
+def test_what_a_judge_does_not_tell_is_said(
+    tmp_path: Path, with_scales: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = tmp_path / "judge.safetensors"
+    network_files.save_network(network_files.load_attributes(judge), judge)
+    limits = "{eyes: -1, mouth: -1, pose: -1}"
+    assert with_scales("--data.init_args.count", "12", limits=limits, leakage_limit=9, growth_limit=0) == 0
+    said = capsys.readouterr().out
+    assert f"{judge} does not tell the range of its data: the share that eyes, mouth, pose reach is left out" in said
+    assert f"{judge} was trained on no table with eye_opening: physical values of eyes are left out" in said
+    assert "realism is not measured, since model.init_args.reals names no real images" in said
+    assert "eyes_reached cannot be known, so that no latent is known to be good; train the judge anew" in said
+    rows, (statistics,) = (read_rows(tmp_path / "found" / f"test_{name}.csv") for name in ("result", "statistics"))
+    assert {row["eyes_reached"] for row in rows} == {""} and {row["passed"] for row in rows} == {"true"}
+    assert {(row["pose_reached"], row["good"]) for row in rows} == {("true", ""), ("false", "false")}
+    assert "good_ratio" not in statistics and "eyes_reached_ratio" not in statistics
+    assert 0 < float(statistics["pose_reached_ratio"]) < 1
+
+
+def test_realism_is_that_of_real_images(
+    tmp_path: Path, weights: tuple[Path, Path], tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here the real images are the generator's own, so that unedited ones are as real as any."""
+    g = network_files.load_generator(weights[0])
+    made = torch.cat([image for image, _ in counted_batches(g, 7, range(160), 40, noise_mode="const")])
+    for k, picture in enumerate(images.to_uint8(made)):
+        images.save_png(picture, tmp_path / "real" / f"{k}.png")
+    data = {"class_path": "ohlora.datamodules.images.Images"}
+    settings = {"resolution": 16, "folder": str(tmp_path / "real")}
+    reals = {"reals": json.dumps(data | {"init_args": settings}), "real_count": 80, "unedited_count": 160}
+    assert tested(**reals) == 0
+    rows, (statistics,) = (read_rows(tmp_path / "found" / f"test_{name}.csv") for name in ("result", "statistics"))
+    assert float(statistics["real_density"]) == pytest.approx(1, abs=0.4)
+    assert float(statistics["unedited_density"]) == pytest.approx(1, abs=0.4)
+    for row in rows:
+        assert row["realistic"] == str(min(float(row[f"{name}_density"]) for name in EDITED) >= 0.5).lower()
+        assert row["good"] == str(row["passed"] == row["realistic"] == "true").lower()
+    assert float(statistics["joint_density_mean"]) == pytest.approx(
+        np.mean([float(row["joint_density"]) for row in rows]), abs=1e-4
+    )
+    ratio = np.mean([row["realistic"] == "true" for row in rows])
+    assert float(statistics["realistic_ratio"]) == pytest.approx(ratio)
+    capsys.readouterr()
+    other = {"class_path": "ohlora.datamodules.drawn_faces.DrawnFaces", "init_args": {"resolution": 32}}
+    assert tested(**reals | {"reals": json.dumps(other), "real_count": 10}) == 2
+    assert "the real images have 32×32 pixels, and the generator makes 16×16" in capsys.readouterr().err
+    assert tested(**reals | {"real_count": 5}) == 2
+    assert "real_count is 5; expected at least 6" in capsys.readouterr().err

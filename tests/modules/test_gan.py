@@ -28,7 +28,7 @@ from ohlora.networks.registry import Architecture
 from ohlora.networks.surgery import with_projection
 from ohlora.utils import counted
 from ohlora.utils.files import read_rows
-from tests.conftest import assert_same, network_state, tiny_networks, trained
+from tests.conftest import ROOT, assert_same, network_state, tiny_networks, trained
 
 Run = Callable[..., int]
 SGD = partial(torch.optim.SGD, lr=1.0)
@@ -480,6 +480,12 @@ def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Pat
     torch.testing.assert_close(term, F.softplus(module.discriminator(x, others) - relative).mean())
 
 
+@pytest.mark.parametrize("changes", [{"score_matching": 1.0}, {"scored_by": "merged.safetensors"}])
+def test_score_matching_needs_a_network_and_a_weight(weights: tuple[Path, Path], changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected a weight above 0 and the file of a property network, or neither"):
+        build(weights, **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -556,7 +562,12 @@ RECIPES = {
         *RELATIVISTIC,
         *("--model.init_args.augmentation", "ohlora.networks.augmentation.ADA"),
         *("--model.init_args.augmentation.init_args.kimg", "0.1"),
-        *("--model.init_args.augmentation.init_args.target", "-1"),  # p rises
+        *("--model.init_args.augmentation.init_args.target", "-1"),  # p rises where not all fakes score higher
+        *("--model.init_args.seed", "1"),
+    ),
+    "score matching": (
+        *("--model.init_args.score_matching", "0.05"),
+        *("--model.init_args.scored_by", str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")),
     ),
 }
 """Words that choose parts of training."""

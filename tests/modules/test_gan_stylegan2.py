@@ -127,7 +127,10 @@ def test_the_average_is_short_while_training_is_young(networks: tuple[Path, Path
     assert module._half_life() == 100.0
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+OTHERS = sorted(RECIPES.keys() - {"score matching"})
+
+
+@pytest.mark.parametrize("recipe", ["score matching", *(pytest.param(r, marks=pytest.mark.slow) for r in OTHERS)])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, ohlora: Run, recipe: str) -> None:
     whole, parts, words = tmp_path / "whole", tmp_path / "parts", [*FAMILY, *RECIPES[recipe]]
     assert ohlora("fit", "pretrain", *words, stage_dir=whole) == 0

@@ -12,17 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
+from ohlora.attributes import recipe
 from ohlora.commands.draw_faces import draw
 from ohlora.faces import scoring
 from ohlora.faces.classes import CLASSES
 from ohlora.faces.parsing import load_parser
 from ohlora.formats import network_files
 from ohlora.networks.face_parser import FaceParserNetwork
-from ohlora.toy.drawing import DEFAULT_RATES, MEASURED
+from ohlora.toy.drawing import DEFAULT_RATES
 from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state
 from tests.test_two_processes import TWO
 from tests.test_two_processes import run as run_apart
+
+MEASURED = recipe().measured
 
 Run = Callable[..., int]
 
@@ -135,7 +138,8 @@ def test_a_manifest_is_scored(predict: Run, parser: Path, faces: Path, tmp_path:
         pixels, mask = np.asarray(Image.open(path)), np.asarray(Image.open(out / "masks" / f"{int(index):06d}.png"))
         tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 127.5 - 1
         assert (load_parser(parser)(tensor)[0].numpy() == mask).all()
-        assert raw[index] == pytest.approx(scoring.score(pixels, mask), abs=1e-6)
+        expected = scoring.score(pixels, mask)
+        assert raw[index] == pytest.approx({name: expected[name] for name in MEASURED}, abs=1e-6)
     z = np.array([list(row.values()) for row in scores_of(out / "scores.csv").values()])
     assert np.abs(z.mean(axis=0)).max() < 1e-4 and np.abs(z.std(axis=0, ddof=1) - 1).max() < 1e-4
 
@@ -159,7 +163,7 @@ def test_variants(predict: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     differing = {name for index in ours for name in MEASURED if ours[index][name] != v1[index][name]}
     assert differing == {"mouth"}
     assert predict("v9", "--model.init_args.variants", '{"mouth": "v9"}') == 2
-    assert "score 'mouth' has no variant 'v9'; expected one of ohlora, v1, v2" in capsys.readouterr().err
+    assert "score 'mouth' has no variant 'v9'; expected one of ohlora, height, v1, v2" in capsys.readouterr().err
 
 
 def test_what_a_user_can_mend(predict: Run, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,10 @@ import torch
 from ohlora.__main__ import main
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import DataError, MissingArtifactError
+from ohlora.evaluation.scales import scales_in
 from ohlora.formats import network_files
-from ohlora.utils.files import read_rows
+from ohlora.utils import counted
+from ohlora.utils.files import read_rows, write_rows
 from tests.conftest import CONF, assert_same, network_state
 from tests.toy_tables import brightness_table
 
@@ -227,3 +229,64 @@ def test_tables_that_do_not_fit(tmp_path: Path, fit: Run, capsys: pytest.Capture
     brightness_table(tmp_path / "data", 6)
     assert fit("--model.init_args.network", "property", "--data.init_args.attributes", "[hairstyle]") == 2
     assert "the data has hairstyle, the network predicts eyes" in capsys.readouterr().err
+
+
+# --- what z-scores are in the data
+
+
+CURLY = """
+base: celeba256
+attributes:
+  hairstyle: {meaning: curlier hair, kind: score, roles: [grouping], physical: {column: curls, unit: curls per cm}}
+"""
+
+
+def with_curls(folder: Path, fit: Run, sign: float = 1.0, table: str = "manifest.csv") -> Run:
+    """Trains in a world where hair has a physical value, which a table tells: three curls more per z-score."""
+    (folder / "curly.yaml").write_text(CURLY)
+    path = folder / "data" / table
+    rows = read_rows(path)
+    write_rows(path, [{**row, "curls": 5 + sign * 3 * float(row["hairstyle"])} for row in rows])
+    return lambda *words, **given: fit("--world", str(folder / "curly.yaml"), *words, **given)
+
+
+def test_a_network_tells_what_its_scores_are_in_the_data(fit: Run, tmp_path: Path) -> None:
+    assert with_curls(tmp_path, fit)("--trainer.max_epochs", "1") == 0
+    found = scales_in(network_files.read_metadata(tmp_path / "stage" / "hairstyle.safetensors")["provenance"])
+    scores = np.array([float(row["hairstyle"]) for row in read_rows(tmp_path / "data" / "manifest.csv")])
+    trains = np.sort(counted.permutation(0, "split", 0, 60)[12:])
+    assert list(found) == ["hairstyle"]
+    assert [found["hairstyle"].low, found["hairstyle"].high] == pytest.approx(
+        np.percentile(scores[trains], [2.5, 97.5])
+    )
+    physical = found["hairstyle"].physical
+    assert physical is not None and (physical.column, physical.unit) == ("curls", "curls per cm")
+    for score in (scores.min(), -1.0, 0.3, scores.max()):
+        assert physical(score) == pytest.approx(5 + 3 * score, abs=0.01)
+    # A merged network tells of all its parts.
+    merged = tmp_path / "merged.safetensors"
+    assert main(["merge", str(tmp_path / "stage" / "hairstyle.safetensors"), str(merged)]) == 0
+    assert scales_in(network_files.read_metadata(merged)["provenance"]) == found
+
+
+def test_tables_need_not_have_physical_values(fit: Run, tmp_path: Path) -> None:
+    train = with_curls(tmp_path, fit)
+    other, _ = brightness_table(tmp_path / "more", 20, seed=1)
+    both = f"[{tmp_path / 'data' / 'manifest.csv'}, {other}]"
+    assert train("--data.init_args.manifests", both, "--trainer.max_epochs", "1") == 0
+    found = scales_in(network_files.read_metadata(tmp_path / "stage" / "hairstyle.safetensors")["provenance"])
+    assert found["hairstyle"].physical is not None
+    assert train("--data.init_args.manifests", f"[{other}]", "--trainer.max_epochs", "1", stage="without") == 0
+    found = scales_in(network_files.read_metadata(tmp_path / "without" / "hairstyle.safetensors")["provenance"])
+    assert found["hairstyle"].physical is None
+
+
+def test_physical_values_must_rise_with_their_attribute(
+    fit: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before training, and not after it."""
+    assert with_curls(tmp_path, fit, sign=-1.0)() == 2
+    assert "hairstyle: curls does not rise with it, as its physical value must; look at the tables" in (
+        capsys.readouterr().err
+    )
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ohlora.characters.character import Character
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, FormatError
 from ohlora.formats import foreign, network_files
 from ohlora.modules.gan import GAN
@@ -122,7 +123,7 @@ def test_another_family_trains_and_is_written(tmp_path: Path) -> None:
 
 def test_a_character_of_another_family(tmp_path: Path) -> None:
     g = FlatGenerator(16, 6, 5, 0, 1, 3, 4).eval()
-    code, steps = g.map(torch.randn(1, 6)), Codes(torch.randn(1, 7), Space.S)
+    code, steps = g.map(torch.randn(1, 6)), Steps(Codes(torch.randn(1, 1, 7), Space.S))
     Character(g, code, ("eyes",), steps, {"eyes": (-1.0, 1.0)}).save(tmp_path / "flat.safetensors")
     loaded = Character.load(tmp_path / "flat.safetensors")
     assert isinstance(loaded.generator, FlatGenerator) and loaded.generator.style_offsets == (0, 3)

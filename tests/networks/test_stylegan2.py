@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ohlora.characters.character import Character
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError
 from ohlora.formats import foreign, network_files
 from ohlora.modules.gan import GAN
@@ -240,7 +241,7 @@ def test_files_and_characters(family: int, stylegan3: AnyGenerator, tmp_path: Pa
             g,
             Codes(code.values.detach(), Space.W),
             ("eyes",),
-            Codes(torch.randn(1, *size), space),
+            Steps(Codes(torch.randn(1, 1, *size), space)),
             {"eyes": (-1.0, 1.0)},
         )
         character.save(tmp_path / "c.safetensors")

@@ -15,6 +15,7 @@ from scripts import benchmark, plain_stylegan2
 from tests import golden
 
 
+@pytest.mark.slow
 def test_finetune_ends_with_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["finetune", "--resolution", "16", "--batch", "2", "--steps", "1"]) == 0
     out, err = capsys.readouterr()

@@ -20,7 +20,8 @@ def test_each_recipe_is_trained_for_its_time_measured_and_kept(
     words = [str(tmp_path / "out"), "--minutes", "0.03", "--count", "30"]
     words += ["--images", str(tmp_path / "drawn" / "images")]
     words += ["--real", str(tmp_path / "drawn" / "images"), "--features", str(shipped("weights/toy/judge.safetensors"))]
-    names = ["stylegan2-relativistic-512-grown-ada", "stylegan-logistic-256"]
+    words += ["--scored-by", str(shipped("weights/toy/merged.safetensors"))]
+    names = ["stylegan2-relativistic-512-grown-matched-ada", "stylegan-logistic-256"]
     assert not main([*words, "--recipes", *names])
     rows = read_rows(tmp_path / "out" / "training.csv")
     assert [row["recipe"] for row in rows] == names
@@ -36,4 +37,6 @@ def test_a_name_that_is_no_recipe_is_refused(tmp_path: Path, capsys: pytest.Capt
     folders = ["--images", str(tmp_path), "--real", str(tmp_path), "--features", str(tmp_path / "judge.safetensors")]
     assert main([str(tmp_path), *folders, "--recipes", RECIPES[0], "stylegan4-logistic-64"]) == 2
     assert "'stylegan4-logistic-64' is no recipe" in capsys.readouterr().err
+    assert main([str(tmp_path), *folders, "--recipes", f"{RECIPES[0]}-matched"]) == 2
+    assert "name the network that scores with --scored-by" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from ohlora.__main__ import main
         (["--annotations", "/etc/labels.csv"], "/etc/labels.csv lies outside"),
         (["--images", ".."], ".. lies outside"),
         (["--test", "ROOT/toy/../../elsewhere"], "lies outside"),
-        (["--attributes", "smile"], "unknown attribute 'smile'"),
+        (["--attributes", "grin"], "unknown attribute 'grin'"),
     ],
 )
 def test_unsafe_settings_are_refused(

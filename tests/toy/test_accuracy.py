@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from ohlora.faces import scoring
+from ohlora import pipeline
 from ohlora.faces.classes import CLASSES
+from ohlora.faces.measuring import Scores
 from ohlora.toy import accuracy, drawing
-from ohlora.toy.drawing import MEASURED
+from ohlora.toy.drawing import EXPRESSIONS
 
 
 def test_correlations_are_spearmans_with_ties() -> None:
@@ -17,10 +18,14 @@ def test_correlations_are_spearmans_with_ties() -> None:
     truths += truths[:3]  # equal faces have equal scores
     faces = [drawing.draw(truth, 32) for truth in truths]
     images, maps = np.stack([face.image for face in faces]), np.stack([face.parsing for face in faces])
-    found = accuracy.correlations(truths, images, maps)
-    scores = [scoring.score(image, parsing) for image, parsing in zip(images, maps, strict=True)]
-    for name in MEASURED:
-        expected = spearmanr([t.attributes[name] for t in truths], [score[name] for score in scores])[0]
+    attributes = pipeline.world("toy").attributes.scored
+    found = accuracy.correlations(truths, images, maps, attributes)
+    scores = [Scores(attributes)(image, parsing) for image, parsing in zip(images, maps, strict=True)]
+    assert list(found) == [attribute.name for attribute in attributes]
+    for name in found:
+        about = EXPRESSIONS.get(name)
+        true = [drawing.physical(t)[about.name] if about else t.attributes[name] for t in truths]
+        expected = spearmanr(true, [score[name] for score in scores])[0]
         assert found[name] == pytest.approx(expected, abs=1e-6), name
 
 

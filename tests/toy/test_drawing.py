@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,20 @@ import pytest
 from ohlora import pipeline
 from ohlora.attributes import Crop
 from ohlora.faces.classes import CLASSES
-from ohlora.toy.drawing import DEFAULT_RATES, MEASURED, MIN_RESOLUTION, NUISANCES, DrawnFace, Truth, draw, sample_truth
+from ohlora.toy import drawing
+from ohlora.toy.drawing import (
+    DEFAULT_RATES,
+    DRAWN,
+    EXPRESSIONS,
+    MEASURED,
+    MIN_RESOLUTION,
+    NUISANCES,
+    DrawnFace,
+    Truth,
+    draw,
+    physical,
+    sample_truth,
+)
 
 SIZE = 128
 GOOD = {"quality": 1.0, "glass": 0.0, "age": 0.0}
@@ -72,6 +86,41 @@ def test_a_rate_changes_its_own_attribute_only() -> None:
             k: v for k, v in dense.attributes.items() if k != "glass"
         }
         assert plain.attributes["glass"] <= dense.attributes["glass"]
+
+
+def test_a_further_attribute_changes_no_other_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [sample_truth(5, i) for i in range(10)]
+    for name, names in (("DRAWN", DRAWN), ("MEASURED", MEASURED), ("NUISANCES", NUISANCES)):
+        monkeypatch.setattr(drawing, name, ("first" if names is not NUISANCES else "freckles", *names))
+    for i, truth in enumerate(before):
+        after = sample_truth(5, i)
+        assert {name: after.attributes[name] for name in DRAWN} == truth.attributes
+        assert {name: after.nuisances[name] for name in NUISANCES} == truth.nuisances
+        assert len({*after.attributes.values(), *after.nuisances.values()}) > len(NUISANCES) + len(MEASURED)
+
+
+def test_physical_values_rise_with_z_scores_and_keep_their_ranges() -> None:
+    truth = sample_truth(0, 0)
+    for name, about in EXPRESSIONS.items():
+        values = [physical(truth.replace(**{name: z}))[about.name] for z in np.linspace(-3, 3, 61)]
+        assert values[0] == about.low and values[-1] == about.high
+        assert (np.diff(values) >= 0).all() and (np.diff(values) > 0).sum() > 25
+        others = physical(truth.replace(**{name: 3.0}))
+        assert {k: v for k, v in others.items() if k != about.name} == {
+            k: v for k, v in physical(truth).items() if k != about.name
+        }
+    assert physical(truth.replace(pose=0.0))["yaw_degrees"] == pytest.approx(0, abs=1e-9)
+    assert physical(truth.replace(smile=0.0))["mouth_corners"] == pytest.approx(0, abs=1e-9)
+
+
+def test_extremes_are_common_enough_to_be_learnt() -> None:
+    found = [physical(sample_truth(1, i)) for i in range(4000)]
+    values = {name: np.array([one[name] for one in found]) for name in found[0]}
+    for name in ("eye_opening", "mouth_opening"):
+        assert (values[name] == 0).mean() == pytest.approx(0.1, abs=0.02)
+        assert (values[name] >= 0.9).mean() == pytest.approx(0.1, abs=0.02)
+    assert (np.abs(values["yaw_degrees"]) >= 25).mean() == pytest.approx(0.2, abs=0.03)
+    assert (np.abs(values["mouth_corners"]) >= 0.9).mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_distribution_of_truths() -> None:
@@ -149,25 +198,30 @@ def test_resolutions_agree(index: int) -> None:
     assert (large.parsing[2::4, 2::4] == small.parsing).mean() > 0.97
 
 
-def test_every_class_survives_at_64(small_faces: list[tuple[Truth, DrawnFace]]) -> None:
-    complete = [len(np.unique(face.parsing)) == len(CLASSES) for _, face in small_faces]
-    assert np.mean(complete) > 0.99
+def test_every_class_but_that_of_closed_mouths_survives_at_64(small_faces: list[tuple[Truth, DrawnFace]]) -> None:
+    for truth, face in small_faces:
+        found, opening = set(np.unique(face.parsing)), physical(truth)["mouth_opening"]
+        assert found | {8} == set(range(len(CLASSES)))
+        assert 8 in found or opening < 0.1
+        assert 8 not in found or opening > 0
 
 
 @pytest.mark.parametrize("name", MEASURED)
 @pytest.mark.parametrize("value", [-3.5, 3.5])
 def test_extremes_keep_every_class(name: str, value: float) -> None:
-    face = draw(sample_truth(0, 1).replace(**{name: value}), 64)
-    assert set(np.unique(face.parsing)) == set(range(len(CLASSES)))
+    face = draw(sample_truth(0, 1).replace(**{"mouth": 0.0, name: value}), 64)
+    closed = {8} if (name, value) == ("mouth", -3.5) else set()
+    assert set(np.unique(face.parsing)) == set(range(len(CLASSES))) - closed
 
 
 @pytest.mark.parametrize(
     ("classes", "window", "share"),
     [
-        ((4, 5), TOY["eyes"].windows[0], 0.99),
-        ((6,), TOY["pose"].windows[0], 0.97),
-        # An open mouth of a head that is turned and tilted reaches slightly beyond its narrow window.
-        ((7, 8, 9), TOY["mouth"].windows[0], 0.9),
+        ((4, 5), TOY["eyes"].windows[0], 0.999),
+        ((4, 5, 6), TOY["pose"].windows[0], 0.999),
+        ((7, 8, 9), TOY["mouth"].windows[0], 0.999),
+        ((7, 8, 9), TOY["smile"].windows[0], 0.999),
+        ((4, 5), TOY["glass"].windows[0], 0.999),
     ],
 )
 def test_parts_lie_in_the_windows_of_the_networks(
@@ -191,20 +245,87 @@ def test_left_and_right_are_those_of_the_image(small_faces: list[tuple[Truth, Dr
 
 def test_clothes_are_background_only_below_the_middle() -> None:
     truth = sample_truth(0, 1)
-    light, dark = draw(truth.replace(clothes_light=1), SIZE), draw(truth.replace(clothes_light=0), SIZE)
-    difference = changed(light, dark)
+    red, green = draw(truth.replace(clothes_hue=0), SIZE), draw(truth.replace(clothes_hue=0.4), SIZE)
+    difference = changed(red, green)
     assert difference.any()
     assert not difference[: SIZE * 3 // 4].any()
-    assert np.array_equal(light.parsing, dark.parsing)
+    assert np.array_equal(red.parsing, green.parsing)
+
+
+# --- expressions ------------------------------------------------------------------------------------------------------
+
+
+def test_closed_eyes_are_a_dark_line_without_white_or_iris() -> None:
+    for index in range(6):
+        truth = sample_truth(30, index).replace(**GOOD, eyes=-3.0, roll=0.0)
+        face = draw(truth, SIZE)
+        for number in (4, 5):
+            mask = face.parsing == number
+            heights = mask.sum(axis=0)[mask.any(axis=0)]
+            assert 2 <= np.median(heights) <= 0.04 * SIZE
+            assert face.image[mask].mean() < 110
+            assert face.image[mask].min(axis=1).max() < 200  # no white
+
+
+def test_wide_eyes_show_white_above_and_below_the_iris() -> None:
+    face = draw(sample_truth(30, 0).replace(**GOOD, eyes=3.0, roll=0.0, pose=0.0), SIZE)
+    for number in (4, 5):
+        mask = face.parsing == number
+        columns = np.flatnonzero(mask.any(axis=0))
+        assert 0.2 < len(columns) / SIZE < 0.26
+        middle = columns[len(columns) // 2] + 4  # beside the glint
+        rows = np.flatnonzero(mask[:, middle])
+        assert 0.17 < len(rows) / SIZE < 0.25
+        white = face.image[rows, middle].min(axis=1) > 180
+        runs = white[np.flatnonzero(np.diff(white, prepend=~white[:1]))]
+        assert runs.tolist()[:4] == [False, True, False, True]  # lid's line, white, iris, white
+        assert white.sum() > 0.04 * SIZE
+
+
+def test_a_closed_mouth_has_no_inside_and_a_wide_one_shows_teeth_and_tongue() -> None:
+    truth = sample_truth(30, 1).replace(**GOOD, pose=0.0, roll=0.0)
+    closed, wide = (draw(truth.replace(mouth=value), SIZE) for value in (-3.0, 3.0))
+    assert not (closed.parsing == 8).any()
+    inside_mouth = wide.parsing == 8
+    rows = np.flatnonzero(inside_mouth.any(axis=1))
+    assert len(rows) / SIZE > 0.17
+    red, green, _ = wide.image[inside_mouth].astype(int).T
+    for what in (green > 220, (red > 190) & (green < 140), red < 130):  # teeth, tongue, dark
+        assert what.mean() > 0.1
+
+
+def test_a_turned_head_shows_its_near_ear_and_narrows_its_far_eye() -> None:
+    truth = sample_truth(30, 2).replace(**GOOD, roll=0.0, eyes=0.5)
+    front, right = (draw(truth.replace(pose=value), SIZE).parsing for value in (0.0, 3.0))
+    widths = [[np.ptp(np.nonzero(parsing == number)[1]) for number in (4, 5)] for parsing in (front, right)]
+    assert abs(widths[0][0] - widths[0][1]) <= 2
+    assert widths[1][1] < 0.7 * widths[1][0]
+    rows = slice(round(0.49 * SIZE), round(0.57 * SIZE))
+    # Beside the eyes, skin reaches further out at the near side and less far at the far side.
+    left, far = ([np.flatnonzero(row == 1) for row in parsing[rows]] for parsing in (front, right))
+    assert np.mean([row[0] for row in far]) > np.mean([row[0] for row in left])
+    assert np.mean([row[-1] for row in far]) < np.mean([row[-1] for row in left])
+    shifts = [np.nonzero(right == k)[1].mean() - np.nonzero(front == k)[1].mean() for k in (6, 10)]
+    assert shifts[0] > 0.12 * SIZE and shifts[1] < 0.03 * SIZE  # the nose, the hair
+
+
+@pytest.mark.parametrize("name", [*EXPRESSIONS, "roll", "hairstyle", "hair_length", "hair_color"])
+@pytest.mark.parametrize("index", range(2))
+def test_pictures_change_gradually(name: str, index: int) -> None:
+    truth = sample_truth(31, index).replace(quality=1)
+    pictures = [draw(truth.replace(**{name: z}), 64).image.astype(float) for z in np.linspace(-2, 2, 101)]
+    steps = np.array([np.abs(after - before).mean() for before, after in pairwise(pictures)])
+    assert steps.max() < 3.5 * np.median(steps[steps > 0])
 
 
 # --- each attribute moves its own part --------------------------------------------------------------------------------
 
 WINDOWS = {
-    "eyes": Crop(0.36, 0.56, 0.2, 0.8),
-    "mouth": Crop(0.60, 0.85, 0.33, 0.67),
-    "pose": Crop(0.18, 0.93, 0.23, 0.77),
-    "roll": Crop(0.18, 0.93, 0.23, 0.77),
+    "eyes": Crop(0.25, 0.57, 0.15, 0.85),
+    "mouth": Crop(0.46, 1.0, 0.12, 0.88),  # the jaw drops
+    "smile": Crop(0.45, 0.90, 0.12, 0.88),  # with the blush of the cheeks
+    "pose": Crop(0.0, 1.0, 0.02, 0.98),
+    "roll": Crop(0.0, 1.0, 0.02, 0.98),
     "hair_length": Crop(0.55, 1.0, 0.0, 1.0),
 }
 
@@ -234,7 +355,7 @@ def test_hair_colour_changes_hair_and_brows_only() -> None:
     truth = sample_truth(21, 1).replace(**GOOD)
     low, high = draw(truth.replace(hair_color=-2.0), SIZE), draw(truth.replace(hair_color=2.0), SIZE)
     assert np.array_equal(low.parsing, high.parsing)
-    assert not changed(low, high)[~grown(np.isin(low.parsing, (2, 3, 10)))].any()
+    assert not changed(low, high)[~grown(grown(np.isin(low.parsing, (2, 3, 10))))].any()
     assert changed(low, high)[low.parsing == 10].all()
 
 
@@ -249,9 +370,9 @@ def test_waves_leave_the_middle_of_the_face_unchanged() -> None:
     ("name", "window", "share"),
     [
         ("gender", Crop(0.0, 1.0, 0.0, 1.0), 0.05),
-        ("quality", TOY["quality"].windows[0], 0.75),
-        ("age", TOY["age"].windows[0], 0.015),
-        ("glass", TOY["glass"].windows[0], 0.08),
+        ("quality", TOY["quality"].windows[0], 0.5),
+        ("age", TOY["age"].windows[0], 0.2),
+        ("glass", TOY["glass"].windows[0], 0.15),
     ],
 )
 @pytest.mark.parametrize("index", range(4))
@@ -281,7 +402,7 @@ def test_bad_quality_leaves_the_lower_part_unchanged() -> None:
 
 def test_tint_has_no_brightness() -> None:
     truth = sample_truth(24, 0).replace(**GOOD, background_mean=0.0, background_std=0.0)
-    faces = [draw(truth.replace(tint_hue=hue, tint_strength=1.0), 64) for hue in (0.1, 0.6)]
+    faces = [draw(truth.replace(tint_hue=hue), 64) for hue in (0.1, 0.6)]
     first, second = (face.image[face.parsing == 0][:500].astype(float) for face in faces)
     assert np.abs(first - second).mean() > 15
     assert np.abs(first.mean(axis=1) - second.mean(axis=1)).max() < 1

@@ -1,0 +1,157 @@
+"""Paths: edits that bend, from one end of the data's range to the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ohlora.directions.edits import Latents, PathBasis, Steps, moved
+from ohlora.directions.finder import Source
+from ohlora.directions.jacobian import Jacobian
+from ohlora.errors import ConfigError
+from ohlora.evaluation.scales import DataScale
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import score_gradients
+from ohlora.utils import checks, counted
+
+UNKNOWN = DataScale(-1.96, 1.96)
+"""The data's range where the network does not tell it: of normal scores, the 2.5th and the 97.5th percentile."""
+LEAST_GAIN = 0.1
+"""A path ends where a node brings less than this share of what was asked of it."""
+LEAST_ROOM = 0.2
+"""A path goes at least so far to either side, in z-scores: also from a latent that is at the end of the range."""
+
+
+class Paths(Jacobian):
+    """Takes the data's range and the covariance of w, from which :class:`PathEdits` finds a path for each latent.
+
+    The mean gradients of :class:`Jacobian`, by layer, become the directions that other latents share.
+
+    Args:
+        nodes: Nodes of a path on either side of the latent; each costs an image with a backward pass per score.
+        damping: Of each step, as a share of the gradients' own squared lengths: keeps steps short where gradients
+            depend on each other (Marquardt, 1963).
+        jitter: Gradients are taken at codes that are moved at random by so many standard deviations of w, since those
+            at a code itself say what the smallest change would do (SmoothGrad; Smilkov et al., 2017).
+        memory: Weight of the gradients of earlier nodes of the path against those of the last, 0…1.
+        common: See :class:`ohlora.directions.jacobian.Jacobian`; steps are always by layer.
+    """
+
+    def __init__(
+        self, nodes: int = 6, damping: float = 0.1, jitter: float = 0.15, memory: float = 0.5, **common: Any
+    ) -> None:
+        super().__init__(**common)
+        checks.at_least(1, nodes=nodes)
+        checks.at_least(0, damping=damping, jitter=jitter)
+        checks.between(0, 1, memory=memory)
+        if self.layers not in ("all", "each"):
+            raise ConfigError(f"layers is {self.layers!r}; paths take each layer by itself, so leave it out")
+        if self.group_by:
+            raise ConfigError("paths are a latent's own and need no groups; set group_by to []")
+        self.layers = "each"
+        self.nodes, self.damping, self.jitter, self.memory = nodes, damping, jitter, memory
+
+    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> PathBasis:
+        """See :class:`ohlora.directions.edits.PathBasis`."""
+        scales = [source.scales.get(name, UNKNOWN) for name in self.targets]
+        low, high = (torch.tensor(ends) for ends in zip(*((of.low, of.high) for of in scales), strict=True))
+        return PathBasis(
+            tuple(held), covariance, low, high, self.nodes, self.damping, self.jitter, self.memory, self.seed
+        )
+
+
+@dataclass(frozen=True)
+class PathEdits:
+    """Paths of each latent's own, followed node by node with gradients near the image reached so far.
+
+    A node asks for a further part of the way to the end of the data's range, and for all other scores as they are in
+    the unedited image; the step is the one of smallest Mahalanobis length that does that to first order
+    (:mod:`ohlora.directions.covariance`), damped. What a step misses, the next one makes good. A strength is the change
+    of the score that was reached, so that the score follows the strength wherever a path bends.
+
+    Attributes:
+        attributes: What is edited.
+        basis: Where paths go, and how.
+        generator: Makes the images.
+        network: The search CNN.
+        batch_size: Images made at once.
+    """
+
+    attributes: tuple[str, ...]
+    basis: PathBasis
+    generator: Generator
+    network: AttributeCNN | AttributeEnsemble
+    batch_size: int = 50
+
+    def own(self, codes: Codes) -> Steps:
+        """The paths of N codes in W: N×P, 2 · nodes + 1 nodes each."""
+        b, count, size = self.basis, len(codes.values), len(self.attributes)
+        places = [self.network.outputs.index(name) for name in b.outputs]
+        targets = [b.outputs.index(name) for name in self.attributes]
+        start = codes.in_space(Space.W_BY_LAYER, self.generator.num_ws).values
+        (kind, device), shape = (start.dtype, start.device), start.shape[1:]
+        covariance = torch.kron(torch.eye(shape[0]).to(b.covariance), b.covariance).to(device)
+        # A path down and a path up of each latent and attribute: N·P·2 paths.
+        x = start[:, None, None].expand(count, size, 2, *shape).reshape(-1, *shape)
+        own = torch.tensor(targets, device=device).repeat_interleave(2).repeat(count)
+        rows = torch.arange(len(x), device=device)
+        going = torch.ones(len(x), dtype=torch.bool, device=device)
+        ends = torch.stack([b.low, b.high], dim=1).to(device, torch.double).flatten().repeat(count)
+        sign = torch.tensor([-1.0, 1.0], dtype=torch.double, device=device).repeat(count * size)
+        spread = torch.linalg.cholesky(b.covariance + 1e-9 * torch.eye(shape[1]).to(b.covariance)) * b.jitter
+        moving = counted.normal(b.seed, "paths/jitter", range(b.nodes), shape[1]).to(spread) @ spread.T
+        known: Tensor | None = None
+        shifts, strengths = [torch.zeros_like(x)], [torch.zeros(len(x), dtype=torch.double, device=device)]
+        for k in range(b.nodes + 1):
+            scores = self._scores(Codes(x, Space.W_BY_LAYER))[:, places].double()
+            if k == 0:
+                first = scores
+                ends = sign * torch.maximum(sign * ends, sign * first[rows, own] + LEAST_ROOM)
+                part = (ends - first[rows, own]) / b.nodes
+            else:
+                gain = sign * (scores - first)[rows, own] - sign * strengths[-1]
+                going = going & (gain > LEAST_GAIN * part.abs())
+                shift = (x - start.repeat_interleave(2 * size, dim=0)).to(kind)
+                shifts.append(torch.where(going[:, None, None], shift, shifts[-1]))
+                # Beyond its end a path stays where it is; nodes rise nevertheless.
+                least = strengths[-1] + LEAST_GAIN * part
+                strengths.append(torch.where(going, (scores - first)[rows, own], least))
+            if k < b.nodes:
+                wanted = first.clone()
+                wanted[rows, own] += (k + 1) * part
+                near = Codes(x + moving[k].to(x), Space.W_BY_LAYER)
+                _, found = score_gradients(self.generator, self.network, near, places, self.batch_size)
+                known = found.double() if known is None else torch.lerp(found.double(), known, b.memory)
+                x = x + self._step(known, wanted - scores, covariance).to(kind)
+        by_node = torch.stack(shifts, dim=1).reshape(count, size, 2, b.nodes + 1, *shape)
+        at = torch.stack(strengths, dim=1).reshape(count, size, 2, b.nodes + 1)
+        values = torch.cat([by_node[:, :, 0].flip(2), by_node[:, :, 1, 1:]], dim=2)
+        nodes = torch.cat([at[:, :, 0].flip(2), at[:, :, 1, 1:]], dim=2)
+        return Steps(Codes(values, Space.W_BY_LAYER), nodes)
+
+    @torch.no_grad()
+    def _scores(self, codes: Codes) -> Tensor:
+        """The search CNN's scores of images that are not rounded, as its gradients are of such."""
+        parts = codes.split(self.batch_size)
+        return torch.cat([self.network(self.generator.synthesize(part).clamp(-1, 1)) for part in parts])
+
+    def _step(self, gradients: Tensor, change: Tensor, covariance: Tensor) -> Tensor:
+        """M steps L×D that change scores by M×K, from their gradients M×K×L×D."""
+        flat = gradients.flatten(2)
+        patterns = flat @ covariance
+        gram = patterns @ flat.mT
+        lengths = torch.diagonal(gram, dim1=1, dim2=2)
+        # The rest keeps scores solvable that nothing moves any more.
+        rest = 1e-6 * lengths.mean(dim=1, keepdim=True) + 1e-12
+        gram = gram + torch.diag_embed(self.basis.damping * lengths + rest)
+        step: Tensor = torch.linalg.solve(gram, change[..., None]).mT @ patterns
+        return step.reshape(len(flat), *gradients.shape[2:])
+
+    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
+        """See :class:`ohlora.directions.edits.Edits`."""
+        return moved(latents.codes, strengths, self.own(latents.codes))

@@ -1,0 +1,91 @@
+"""Score matching: scores of generated images come to be distributed as those of real ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ohlora.networks.attribute_cnn import attribute_cnn
+from ohlora.networks.score_matching import ScoreMatching
+
+
+def matching(real: Tensor) -> ScoreMatching:
+    """Compares with real images of which only the scores are known."""
+    part = ScoreMatching(attribute_cnn(["eyes", "mouth"], "small", 16))
+    part.real = real
+    return part
+
+
+def distance(part: ScoreMatching, scores: Tensor) -> Tensor:
+    found: Tensor = part(scores, scores.detach())
+    return found
+
+
+@pytest.fixture
+def real() -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(500, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]])
+
+
+def test_it_is_the_energy_distance(real: Tensor) -> None:
+    part = matching(real)
+    scores = torch.randn(7, 2)
+    y = part._standardised(real)
+    expected = 0.0
+    for columns in ([0], [1], [0, 1]):
+        a, b = scores[:, columns], y[:, columns]
+        among = torch.cdist(a, a).sum() / (7 * 6)
+        of_real = torch.cdist(b, b).sum() / (len(b) * (len(b) - 1))
+        weight = 0.5 if len(columns) == 1 else 2**-0.5
+        expected += weight * float(2 * torch.cdist(a, b).mean() - among - of_real)
+    assert float(distance(part, scores)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_processes_share_it(real: Tensor) -> None:
+    """The mean over two halves, which each see the scores of both, has the gradients of the whole."""
+    part, scores = matching(real), torch.randn(6, 2, requires_grad=True)
+    distance(part, scores).backward()  # type: ignore[no-untyped-call]
+    assert scores.grad is not None
+    whole, scores.grad = scores.grad, None
+    halves = [part(half, scores.detach()) for half in scores.chunk(2)]
+    torch.stack(halves).mean().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(scores.grad, whole)
+
+
+def test_what_is_far_outside_pulls_no_harder(real: Tensor) -> None:
+    grads = []
+    for far in (20.0, 40.0):
+        scores = torch.tensor([[0.0, 0.0], [far, 0.0]], requires_grad=True)
+        distance(matching(real), scores).backward()  # type: ignore[no-untyped-call]
+        assert scores.grad is not None
+        grads.append(scores.grad)
+    torch.testing.assert_close(*grads, atol=0.01, rtol=0.01)
+
+
+@pytest.mark.parametrize("start", [0.1, 3.0])
+def test_scores_come_to_vary_as_in_the_data(real: Tensor, start: float) -> None:
+    """Batches of eight, of a generator that makes z, scaled and mixed."""
+    part = matching(real)
+    mixing = (start * torch.eye(2)).requires_grad_()
+    centre = torch.ones(2, requires_grad=True)
+    optimizer = torch.optim.Adam([mixing, centre], lr=0.01)
+    found = []
+    for step in range(1000):
+        optimizer.zero_grad()
+        distance(part, torch.randn(8, 2) @ mixing + centre).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if step >= 500:
+            found.append(torch.cat([(mixing.T @ mixing).flatten(), centre]).detach())
+    wanted = torch.cat([torch.cov(part._standardised(real).T).flatten(), torch.zeros(2)])
+    torch.testing.assert_close(torch.stack(found).mean(dim=0), wanted, atol=0.12, rtol=0)
+
+
+def test_images_of_another_size_are_scored(real: Tensor) -> None:
+    part = matching(torch.empty(0, 2))
+    assert set(part.state_dict()) == {"real"}
+    part.look_at([torch.rand(3, 3, 16, 16), torch.rand(2, 3, 16, 16)])
+    assert part.real.shape == (5, 2)
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    part.scores(images).sum().backward()  # type: ignore[no-untyped-call]
+    assert images.grad is not None and images.grad.abs().sum() > 0
