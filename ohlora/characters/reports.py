@@ -166,8 +166,8 @@ class Report:
     def ranked(self) -> list[int]:
         """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage.
 
-        One with a slider that goes nowhere within its limits is left out, since it makes no character. Where none
-        passes, those are ranked that can be steered at all.
+        One with a slider that goes nowhere within its limits, or does not rise, is left out, since it makes no
+        character. Where none passes, those are ranked that can be steered at all.
 
         Raises:
             ConfigError: If there is none.
@@ -175,8 +175,8 @@ class Report:
         worst, leakage = self.measured["corr"].amin(dim=1), self.measured["leakage"].mean(dim=1)
         moving = (self.ranges[..., 0] < self.ranges[..., 1]).all(dim=1).tolist()
         rising = (self.measured["slope"] > 0).all(dim=1).tolist()
-        found = [place for place, passed in enumerate(self.passed) if passed and moving[place]]
-        found = found or [place for place in range(len(self.rows)) if moving[place] and rising[place]]
+        steered = [place for place in range(len(self.rows)) if moving[place] and rising[place]]
+        found = [place for place in steered if self.passed[place]] or steered
         if not found:
             raise ConfigError(
                 f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes, and none has sliders that all "
