@@ -654,6 +654,10 @@ class GAN(Stage[ImageDataModule]):
         size = 2 * len(dataset) * 4 * math.prod(self.discriminator.feature_shape)
         keeps = self.keeps_features and size <= self.feature_cache * 2**30
         self.kept_features = FeatureCache(self._trunk) if keeps else None
+        if self.score_matching > 0 and self.data.batch_size < 2:
+            raise ConfigError(
+                "score_matching compares the images of a batch; expected data.init_args.batch_size 2 or more"
+            )
         self._check_std_group(self.data.batch_size)
         self._check_path_share(self.data.batch_size)
         every = self.log_every * 1000 / self.data.batch_size

@@ -38,11 +38,13 @@ class ScoreMatching(nn.Module):
         super().__init__()
         self._network = (network.eval().requires_grad_(False),)  # not a part: no checkpoint needs to hold it
         self.register_buffer("real", torch.empty(0, len(network.outputs)))
+        self._of_real: Tensor | None = None
 
     @torch.no_grad()
     def look_at(self, batches: Iterable[Tensor]) -> None:
         """Keeps the scores of real images: batches of N×3×H×H in [−1, 1]."""
         self.real = torch.cat([self._scored(batch) for batch in batches])
+        self._of_real = None
 
     def _scored(self, images: Tensor) -> Tensor:
         network = self._network[0].to(images.device)
@@ -62,6 +64,8 @@ class ScoreMatching(nn.Module):
     def forward(self, scores: Tensor, of_all: Tensor) -> Tensor:
         """The distance, a scalar: the mean of that of each attribute, plus that of all together over √K.
 
+        :attr:`real` must not change afterwards but by :meth:`look_at`.
+
         Args:
             scores: From :meth:`scores`, N×K.
             of_all: Those of all processes, N×W rows without graph, which hold the same rows; at least two.
@@ -69,9 +73,11 @@ class ScoreMatching(nn.Module):
         real = self._standardised(self.real)
         between = _distances(scores, real)
         among = _distances(scores, of_all) * (len(of_all) / (len(of_all) - 1))  # an image has no distance to itself
-        of_real = _distances(real, real) * (len(real) / max(len(real) - 1, 1))
+        if self._of_real is None:  # once: these are the most pairs by far
+            parts = [len(part) * _distances(part, real) for part in torch.split(real, 100)]
+            self._of_real = torch.stack(parts).sum() / max(len(real) - 1, 1)
         # Each pair of generated images moves both, of which one has a graph here.
-        return 2 * between - 2 * among + among.detach() - of_real
+        return 2 * between - 2 * among + among.detach() - self._of_real
 
 
 def _distances(rows: Tensor, others: Tensor) -> Tensor:

@@ -486,6 +486,12 @@ def test_score_matching_needs_a_network_and_a_weight(weights: tuple[Path, Path],
         build(weights, **changes)
 
 
+def test_score_matching_needs_more_than_one_image(weights: tuple[Path, Path]) -> None:
+    scored_by = str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")
+    with pytest.raises(ConfigError, match="score_matching compares the images of a batch; expected data"):
+        fit(build(weights, score_matching=1.0, scored_by=scored_by, mbstd_group_size=1), batch_size=1)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
