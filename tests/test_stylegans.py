@@ -71,7 +71,7 @@ SMALL = {
         *("--trainer.max_epochs", "6", "--model.init_args.optimizer.init_args.lr", "0.005"),
     ],
     "vectorfind_v9": [
-        *("--model.init_args.finder.init_args.latents", "10", "--model.init_args.finder.init_args.nodes", "2"),
+        *("--model.init_args.finder.init_args.latents", "10", "--model.init_args.finder.init_args.points", "2"),
         *("--model.init_args.finder.init_args.covariance_count", "200"),
     ],
     "sample_v8": [
