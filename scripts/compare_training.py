@@ -13,8 +13,7 @@ Usage::
 A recipe is named family-loss-width; the width is the number of channels times the resolution (``channel_base``), of
 which a layer has at most a sixteenth. Behind it may stand ``-grown``, which trains at 16×16 and 32×32 first, for a
 third of the time each, ``-matched``, which adds score matching by the network of ``--scored-by``, and ``-diffaugment``
-or ``-ada``, which augments. Without names, six are trained: two families,
-two losses, and the doubled width.
+or ``-ada``, which augments. Without names, six are trained: two families, two losses, and the doubled width.
 
 Each is ``ohlora fit pretrain --world toy`` with other settings on 64×64 images, stopped when its process has used its
 processor time on one thread; ``ohlora finish`` writes its average, and ``ohlora evaluate`` measures it. A row per

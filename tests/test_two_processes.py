@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
-from ohlora.utils.files import read_rows
+from ohlora.utils.files import Row, read_rows
 from tests.conftest import CONF
 from tests.modules.test_gan import RECIPES
 from tests.networks.test_stylegan2 import tiny as stylegan2_networks
@@ -267,23 +267,29 @@ def test_a_filter_is_trained_and_reported_over_both(tmp_path: Path) -> None:
     assert float(figures[-1]["out_of_fold/auroc"]) > 0.9
 
 
-@pytest.mark.slow
-def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
-    manifest, _ = brightness_table(tmp_path / "data", 60)
+def trained_by_one_and_two(tmp_path: Path, conf: str, **more: object) -> list[list[Row]]:
+    """Trains two epochs by plain SGD with one process, into ``one``, and with two, into ``two``; what each logged."""
     for name, words in (("one", []), ("two", TWO)):
         settings: dict[str, object] = {
-            "data.init_args.manifests": f"[{manifest}]",
             "model.init_args.optimizer": "torch.optim.SGD",
             "model.init_args.optimizer.init_args.lr": 0.01,
             "trainer.max_epochs": 2,
             "trainer.default_root_dir": tmp_path / name,
+            **more,
         }
-        run("fit", "--config", str(CONF / "properties.yaml"), *options(settings), *words)
+        run("fit", "--config", str(CONF / f"{conf}.yaml"), *options(settings), *words)
+    rows = [read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv") for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 2 and rows[0][0].keys() == rows[1][0].keys()
+    return rows
+
+
+@pytest.mark.slow
+def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
+    manifest, _ = brightness_table(tmp_path / "data", 60)
+    rows = trained_by_one_and_two(tmp_path, "properties", **{"data.init_args.manifests": f"[{manifest}]"})
     one, two = (network_files.load_network(tmp_path / name / "hairstyle.safetensors") for name in ("one", "two"))
     for key, value in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[key], value, atol=1e-5, rtol=1e-4, msg=key)
-    rows = [read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv") for name in ("one", "two")]
-    assert len(rows[0]) == len(rows[1]) == 2 and rows[0][0].keys() == rows[1][0].keys()
     for a, b in zip(*rows, strict=True):
         assert {key: float(value) for key, value in b.items()} == pytest.approx(
             {key: float(value) for key, value in a.items()}, abs=1e-3
@@ -293,19 +299,10 @@ def test_a_property_network_is_trained_as_by_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_identity_network_is_trained_as_by_one(tmp_path: Path) -> None:
     """Every picture is compared with those of both processes."""
-    for name, words in (("one", []), ("two", TWO)):
-        settings: dict[str, object] = {
-            "model.init_args.optimizer": "torch.optim.SGD",
-            "model.init_args.optimizer.init_args.lr": 0.01,
-            "trainer.max_epochs": 2,
-            "trainer.default_root_dir": tmp_path / name,
-        }
-        run("fit", "--config", str(CONF / "identity.yaml"), *options(settings), *words)
+    rows = trained_by_one_and_two(tmp_path, "identity")
     one, two = (network_files.load_identity(tmp_path / name / "identity.safetensors") for name in ("one", "two"))
     for key, value in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[key], value, atol=1e-4, rtol=1e-3, msg=key)
-    rows = [read_rows(tmp_path / name / "runs" / "0001" / "metrics.csv") for name in ("one", "two")]
-    assert len(rows[0]) == len(rows[1]) == 2 and rows[0][0].keys() == rows[1][0].keys()
     for a, b in zip(*rows, strict=True):
         assert float(b["loss/train"]) == pytest.approx(float(a["loss/train"]), rel=1e-3)
         assert float(b["loss/validation"]) == pytest.approx(float(a["loss/validation"]), abs=1e-3)

@@ -106,9 +106,7 @@ class Character:
     def save(self, path: str | Path) -> None:
         """Writes the character as one file, whole or not at all."""
         state = {f"generator.{key}": value for key, value in self.generator.state_dict().items()}
-        state |= {"code": self.code.values, "steps": self.steps.shifts.values[0]}
-        if self.steps.nodes is not None:
-            state["nodes"] = self.steps.nodes[0]
+        state |= {"code": self.code.values} | {name: value[0] for name, value in self.steps.tensors.items()}
         tensor_files.write(
             path,
             FORMAT,

@@ -254,7 +254,7 @@ class Demo:
         far = [
             f"{of.physical.column} {float(row[f'{of.physical.column}_lowest_mean']):.2f} … "
             f"{float(row[f'{of.physical.column}_highest_mean']):.2f}"
-            for of in map(self.world.attributes.__getitem__, self.world.attributes.names("expression"))
+            for of in self.world.attributes
             if of.physical is not None and f"{of.physical.column}_lowest_mean" in row
         ]
         reached = f"On average {', '.join(far)}. " if far else ""

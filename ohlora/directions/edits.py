@@ -92,6 +92,11 @@ class Steps:
         """The batch dimensions, whose last is P."""
         return self.shifts.batch if self.nodes is None else self.shifts.batch[:-1]
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What files hold of them: ``steps``, and ``nodes`` where there are some."""
+        return {"steps": self.shifts.values} | ({} if self.nodes is None else {"nodes": self.nodes})
+
     def part(self, *places: int) -> Steps:
         """Those at some places of the first batch dimension."""
         nodes = None if self.nodes is None else self.nodes[list(places)]

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_solved_by_layer
-from ohlora.directions.edits import Latents, LocalBasis, Steps, added
+from ohlora.directions.edits import LocalBasis, Steps, added
 from ohlora.directions.finder import Source
-from ohlora.directions.jacobian import Jacobian
+from ohlora.directions.own import OwnEdits, OwnFinder
 from ohlora.errors import ConfigError
-from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import score_gradients
 from ohlora.utils import counted
 
 
-class Local(Jacobian):
+class Local(OwnFinder):
     """The mean gradients of :class:`Jacobian`, by layer, from which :class:`LocalEdits` takes each latent's own steps.
 
     Args:
@@ -30,6 +27,8 @@ class Local(Jacobian):
         common: See :class:`ohlora.directions.jacobian.Jacobian`; steps are always by layer.
     """
 
+    edits = "local edits"
+
     def __init__(self, points: int = 8, local_rounds: int = 2, share: float = 0.8, **common: Any) -> None:
         super().__init__(**common)
         if points < 1 or local_rounds < 1 or not 0 <= share <= 1:
@@ -37,11 +36,6 @@ class Local(Jacobian):
                 f"points is {points}, local_rounds {local_rounds} and share {share}; expected at least 1, at least 1 "
                 "and 0 to 1"
             )
-        if self.layers not in ("all", "each"):
-            raise ConfigError(f"layers is {self.layers!r}; local edits take each layer by itself, so leave it out")
-        if self.group_by:
-            raise ConfigError("local edits are a latent's own and need no groups; set group_by to []")
-        self.layers = "each"
         self.points, self.local_rounds, self.share = points, local_rounds, share
 
     def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> LocalBasis:
@@ -51,34 +45,18 @@ class Local(Jacobian):
         return LocalBasis(tuple(held), gradients[0], covariance, scales, *settings)
 
 
-@dataclass(frozen=True)
-class LocalEdits:
+class LocalEdits(OwnEdits[LocalBasis]):
     """Steps of each latent's own, from gradients averaged over the neighbourhood that its edits reach.
 
     The gradient at the latent itself is noisy: it says what the smallest change would do. So it is taken at ``points``
     codes, edited at random within the tested range, averaged, shrunk towards the mean over all latents, and solved as
     that is (:mod:`ohlora.directions.covariance`); the next round edits with the steps just found. A latent costs points
     × rounds images, each with a backward pass per attribute.
-
-    Attributes:
-        attributes: What is edited.
-        basis: The mean gradients to start from.
-        generator: Makes the images.
-        network: The search CNN.
-        batch_size: Images made at once.
     """
-
-    attributes: tuple[str, ...]
-    basis: LocalBasis
-    generator: Generator
-    network: AttributeCNN | AttributeEnsemble
-    batch_size: int = 50
 
     def steps(self, codes: Codes) -> Codes:
         """One unit of strength of each attribute as a step: N×P steps by layer from N codes in W."""
-        b, w = self.basis, codes.values
-        places = [self.network.outputs.index(name) for name in b.outputs]
-        targets = [b.outputs.index(name) for name in self.attributes]
+        b, w, places, targets = self.basis, codes.values, self.places, self.targets
         mean, covariance = b.gradients.to(w.device, torch.double), b.covariance.to(w.device, torch.double)
         steps = covariance_solved_by_layer(mean, covariance, targets).expand(len(w), -1, -1, -1)
         total = torch.zeros_like(mean).repeat(len(w), 1, 1, 1)
@@ -100,7 +78,3 @@ class LocalEdits:
     def own(self, codes: Codes) -> Steps:
         """:meth:`steps`, which are straight."""
         return Steps(self.steps(codes))
-
-    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
-        """See :class:`ohlora.directions.edits.Edits`."""
-        return added(latents.codes, strengths, self.steps(latents.codes))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ohlora.directions.edits import Latents, PathBasis, Steps, moved
+from ohlora.directions.edits import PathBasis, Steps
 from ohlora.directions.finder import Source
-from ohlora.directions.jacobian import Jacobian
-from ohlora.errors import ConfigError
+from ohlora.directions.own import OwnEdits, OwnFinder
 from ohlora.evaluation.scales import DataScale
-from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import score_gradients
 from ohlora.utils import checks, counted
 
@@ -27,7 +23,7 @@ LEAST_ROOM = 0.2
 """A path goes at least so far to either side, in z-scores: also from a latent that is at the end of the range."""
 
 
-class Paths(Jacobian):
+class Paths(OwnFinder):
     """Takes the data's range and the covariance of w, from which :class:`PathEdits` finds a path for each latent.
 
     The mean gradients of :class:`Jacobian`, by layer, become the directions that other latents share.
@@ -42,6 +38,8 @@ class Paths(Jacobian):
         common: See :class:`ohlora.directions.jacobian.Jacobian`; steps are always by layer.
     """
 
+    edits = "paths"
+
     def __init__(
         self, nodes: int = 6, damping: float = 0.1, jitter: float = 0.15, memory: float = 0.5, **common: Any
     ) -> None:
@@ -49,11 +47,6 @@ class Paths(Jacobian):
         checks.at_least(1, nodes=nodes)
         checks.at_least(0, damping=damping, jitter=jitter)
         checks.between(0, 1, memory=memory)
-        if self.layers not in ("all", "each"):
-            raise ConfigError(f"layers is {self.layers!r}; paths take each layer by itself, so leave it out")
-        if self.group_by:
-            raise ConfigError("paths are a latent's own and need no groups; set group_by to []")
-        self.layers = "each"
         self.nodes, self.damping, self.jitter, self.memory = nodes, damping, jitter, memory
 
     def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> PathBasis:
@@ -65,40 +58,24 @@ class Paths(Jacobian):
         )
 
 
-@dataclass(frozen=True)
-class PathEdits:
+class PathEdits(OwnEdits[PathBasis]):
     """Paths of each latent's own, followed node by node with gradients near the image reached so far.
 
     A node asks for a further part of the way to the end of the data's range, and for all other scores as they are in
     the unedited image; the step is the one of smallest Mahalanobis length that does that to first order
     (:mod:`ohlora.directions.covariance`), damped. What a step misses, the next one makes good. A strength is the change
     of the score that was reached, so that the score follows the strength wherever a path bends.
-
-    Attributes:
-        attributes: What is edited.
-        basis: Where paths go, and how.
-        generator: Makes the images.
-        network: The search CNN.
-        batch_size: Images made at once.
     """
-
-    attributes: tuple[str, ...]
-    basis: PathBasis
-    generator: Generator
-    network: AttributeCNN | AttributeEnsemble
-    batch_size: int = 50
 
     def own(self, codes: Codes) -> Steps:
         """The paths of N codes in W: N×P, 2 · nodes + 1 nodes each."""
-        b, count, size = self.basis, len(codes.values), len(self.attributes)
-        places = [self.network.outputs.index(name) for name in b.outputs]
-        targets = [b.outputs.index(name) for name in self.attributes]
+        b, count, size, places = self.basis, len(codes.values), len(self.attributes), self.places
         start = codes.in_space(Space.W_BY_LAYER, self.generator.num_ws).values
         (kind, device), shape = (start.dtype, start.device), start.shape[1:]
         covariance = torch.kron(torch.eye(shape[0]).to(b.covariance), b.covariance).to(device)
         # A path down and a path up of each latent and attribute: N·P·2 paths.
         x = start[:, None, None].expand(count, size, 2, *shape).reshape(-1, *shape)
-        own = torch.tensor(targets, device=device).repeat_interleave(2).repeat(count)
+        own = torch.tensor(self.targets, device=device).repeat_interleave(2).repeat(count)
         rows = torch.arange(len(x), device=device)
         going = torch.ones(len(x), dtype=torch.bool, device=device)
         ends = torch.stack([b.low, b.high], dim=1).to(device, torch.double).flatten().repeat(count)
@@ -151,7 +128,3 @@ class PathEdits:
         gram = gram + torch.diag_embed(self.basis.damping * lengths + rest)
         step: Tensor = torch.linalg.solve(gram, change[..., None]).mT @ patterns
         return step.reshape(len(flat), *gradients.shape[2:])
-
-    def codes(self, latents: Latents, group: Tensor, strengths: Tensor) -> Codes:
-        """See :class:`ohlora.directions.edits.Edits`."""
-        return moved(latents.codes, strengths, self.own(latents.codes))

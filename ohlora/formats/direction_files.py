@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ohlora.directions.edits import Directions, LocalBasis, PathBasis
 from ohlora.directions.groups import Groups
@@ -21,10 +22,8 @@ from ohlora.utils.files import read_rows
 
 FORMAT = "ohlora-directions"
 FORMAT_VERSION = 2
-BASIS_TENSORS = ("gradients", "covariance", "scales", "low", "high")
-BASIS_SETTINGS = ("outputs", "points", "rounds", "share", "seed")
-PATH_TENSORS = ("covariance", "low", "high")
-PATH_SETTINGS = ("outputs", "nodes", "damping", "jitter", "memory", "seed")
+BASES: Mapping[str, type[LocalBasis] | type[PathBasis]] = {"local": LocalBasis, "paths": PathBasis}
+"""What the parts of a file are called that hold a basis."""
 ORIGINAL_NAMES = {"pose": "roll"}
 """What the original calls pose is the tilt of the eye line."""
 ORIGINAL_GROUPING = ("hair_color", "hair_length", "background_mean", "hairstyle")
@@ -43,13 +42,11 @@ def save_directions(directions: Directions, path: str | Path) -> None:
         "unit": directions.unit,
         "provenance": dict(directions.provenance),
     }
-    basis = directions.basis
-    if isinstance(basis, LocalBasis):
-        tensors |= {f"local.{name}": getattr(basis, name) for name in BASIS_TENSORS}
-        about["local"] = {name: getattr(basis, name) for name in BASIS_SETTINGS}
-    elif basis is not None:
-        tensors |= {f"paths.{name}": getattr(basis, name) for name in PATH_TENSORS}
-        about["paths"] = {name: getattr(basis, name) for name in PATH_SETTINGS}
+    for name, kind in BASES.items():
+        if isinstance(directions.basis, kind):
+            values = vars(directions.basis)
+            tensors |= {f"{name}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+            about[name] = {key: value for key, value in values.items() if not isinstance(value, Tensor)}
     tensor_files.write(path, FORMAT, FORMAT_VERSION, tensors, **about)
 
 
@@ -69,14 +66,12 @@ def load_directions(path: str | Path) -> Directions:
         vectors = tensors["vectors"]
         space = about.get("space", Space.W if vectors.ndim == 3 else Space.W_BY_LAYER)
         basis: LocalBasis | PathBasis | None = None
-        if "paths" in about:
-            of_paths = about["paths"] | {name: tensors[f"paths.{name}"] for name in PATH_TENSORS}
-            basis = PathBasis(**(of_paths | {"outputs": tuple(of_paths["outputs"])}))
-        if "local" in about:
-            if "local.deviations" in tensors:  # as files without a unit call it
-                tensors["local.scales"] = tensors["local.deviations"]
-            local = about["local"] | {name: tensors[f"local.{name}"] for name in BASIS_TENSORS}
-            basis = LocalBasis(**(local | {"outputs": tuple(local["outputs"])}))
+        if "local.deviations" in tensors:  # as files without a unit call it
+            tensors["local.scales"] = tensors.pop("local.deviations")
+        for name, kind in BASES.items():
+            if name in about:
+                own = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
+                basis = kind(**(about[name] | own | {"outputs": tuple(about[name]["outputs"])}))
         return Directions(
             tuple(about["attributes"]),
             vectors,

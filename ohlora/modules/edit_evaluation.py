@@ -19,10 +19,11 @@ from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.base import ImageDataModule, random_batches
 from ohlora.datamodules.latents import Latents as CountedLatents
 from ohlora.datamodules.latents import pieces
-from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, PathBasis, Steps, moved
+from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, LocalBasis, PathBasis, Steps, moved
 from ohlora.directions.groups import Groups
 from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
+from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
 from ohlora.errors import ConfigError
 from ohlora.evaluation.conditions import GOOD, Condition, outcomes, passing, rates
@@ -46,6 +47,9 @@ from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
+
+OWN_EDITS: Mapping[type, type[OwnEdits[Any]]] = {LocalBasis: LocalEdits, PathBasis: PathEdits}
+"""Basis that a file of directions may hold → the edits that start from it."""
 
 
 class EditEvaluation(Stage[CountedLatents]):
@@ -279,11 +283,9 @@ class EditEvaluation(Stage[CountedLatents]):
             raise ConfigError(f"{path} is for another generator: {error}") from error
         self.start = Space.S if found.space is Space.S else Space.W
         self.edited, self.groups, self.edits = found.attributes, found.groups, found
-        making = self.generator, self.network, self.image_batch_size
-        if isinstance(found.basis, PathBasis):
-            self.edits = PathEdits(self.edited, found.basis, *making)
-        elif found.basis is not None:
-            self.edits = LocalEdits(self.edited, found.basis, *making)
+        if found.basis is not None:
+            making = self.generator, self.network, self.image_batch_size
+            self.edits = OWN_EDITS[type(found.basis)](self.edited, found.basis, *making)
 
     def on_test_start(self) -> None:
         """Looks at real and unedited images, then calibrates if asked to."""
@@ -337,7 +339,7 @@ class EditEvaluation(Stage[CountedLatents]):
         """
         seen, unedited = self._scores(latents.codes, self.network, self.judge)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
-        steps = self.edits.own(latents.codes) if isinstance(self.edits, LocalEdits | PathEdits) else None
+        steps = self.edits.own(latents.codes) if isinstance(self.edits, OwnEdits) else None
         codes = self._moved(latents, group, steps, self.strengths)
         (edited,) = self._scores(codes.flat(), self.judge)
         return group, codes, edited.double().reshape(*codes.batch, -1), unedited.double(), steps
@@ -350,12 +352,10 @@ class EditEvaluation(Stage[CountedLatents]):
         latents = self.latents("test", batch)
         group, codes, judged, unedited, steps = self._edited(latents)
         if steps is not None:  # a character needs what was tested
+            tensors = {name: value.cpu() for name, value in steps.tensors.items()}
+            tensors["steps"] = tensors["steps"].float()
             for place, index in enumerate(batch):
-                own = steps.part(place)
-                tensors = {"steps": own.shifts.values[0].float().cpu()}
-                if own.nodes is not None:
-                    tensors["nodes"] = own.nodes[0].double().cpu()
-                self._tested_steps.append((index, tensors))
+                self._tested_steps.append((index, {name: value[place] for name, value in tensors.items()}))
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
         of_grid = slopes(self.strengths.double(), judged)[:, range(len(self.edited)), self.report.own].tolist()
         for place, index in enumerate(batch):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ohlora import outcomes
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
-from ohlora.datamodules.base import ImageBatch, ImageDataModule
+from ohlora.datamodules.base import ImageBatch, ImageDataModule, random_batches
 from ohlora.datamodules.images import refuse_turning
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
@@ -46,7 +46,7 @@ from ohlora.networks.training import (
     select_trainable,
     update_average,
 )
-from ohlora.utils import checks, counted, images
+from ohlora.utils import checks, counted
 
 PATH_LENGTH_RATE = 0.01
 """Share of a batch's mean in the running mean of path lengths, as in StyleGAN2."""
@@ -690,8 +690,8 @@ class GAN(Stage[ImageDataModule]):
         super().on_train_start()
         self._reset_metrics()
         if self.score_matching > 0 and len(self.matching.real) == 0:
-            reals = images.to_float(self.data.training_images(SCORED_REALS, self.seed, "score matching"))
-            self.matching.look_at(part.to(self.device) for part in torch.split(reals, 50))
+            reals = random_batches(self.data.train_set, SCORED_REALS, self.seed, "score matching", 50)
+            self.matching.look_at(batch.to(self.device) for batch in reals)
         if self.finished:
             self.trainer.should_stop = True
 

@@ -82,8 +82,7 @@ class PersonRecognition(Supervised[People]):
         checks.at_least(1, resolution=resolution, hidden=hidden, size=size)
         checks.above(0, temperature=temperature)
         checks.at_least(0, properties=properties)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(counted.integer(seed, "identity", 0))
+        with counted.seeded(counted.integer(seed, "identity", 0)):
             network = IdentityNetwork(widths, strides, hidden, size, resolution)
             head = nn.Linear(hidden, len(OF_PERSON))
         super().__init__(network, f"{save_as}.safetensors", seed=seed, **settings)
