@@ -572,7 +572,7 @@ RECIPES = {
         *("--model.init_args.seed", "1"),
     ),
     "score matching": (
-        *("--model.init_args.score_matching", "0.05"),
+        *("--model.init_args.score_matching", "0.01"),
         *("--model.init_args.scored_by", str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")),
     ),
 }
