@@ -27,6 +27,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -180,13 +181,21 @@ def trained(recipe: str, given: argparse.Namespace) -> Row:
     kimg = 0.0
     for resolution in GROWTH if parsed(recipe).grows else (RESOLUTION,):
         folder = given.folder / f"{recipe}-{given.seed}" / str(resolution)
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists():  # of a call that was stopped half-way
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
         log, settings = folder / "log.txt", folder / "settings.yaml"
         OmegaConf.save(OmegaConf.create(settings_of(recipe, folder, resolution, start, given)), settings)
         run(["fit", "pretrain", "--world", "toy", "--config", str(settings)], log)
         run(["finish", str(folder / "runs" / "0001")], log)
         kimg += read_metadata(folder / "generator.safetensors")["provenance"]["images_seen"] / 1000
         start = folder
+    return measured(recipe, given, folder, kimg)
+
+
+def measured(recipe: str, given: argparse.Namespace, folder: Path, kimg: float) -> Row:
+    """Measures the generator in a folder: the row of the table."""
+    log = folder / "log.txt"
     measure = ["--features", str(given.features), "--world", given.world, "--count", str(given.count)]
     run(["evaluate", str(folder / "generator.safetensors"), "--data", str(given.real), *measure], log)
     found = json.loads((folder / "evaluation" / "measures.json").read_text())

@@ -210,7 +210,8 @@ class Demo:
             shown.append(demo_page.Step(step.title, words, step.found(), took))
         page = self.root / PAGE
         runs = {stage: newest_run(self.root / stage) for stage in ("finetune_v1", "finetune_v8")}
-        demo_page.write(page, self.root, runs, shown)
+        physical = {of.name: of.physical.column for of in self.world.attributes if of.physical is not None}
+        demo_page.write(page, self.root, runs, shown, physical)
         return page
 
     def generated(self, of: str, network: str, share: float) -> Step:

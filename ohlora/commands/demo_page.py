@@ -1,11 +1,17 @@
-"""The page that the demo leaves: pictures before and after, tables, edits, the character, and every command."""
+"""The page that the demo leaves: the character, how she came about, what comes next; then an appendix with the rest."""
 
 from __future__ import annotations
 
 import base64
+import io
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+
+from omegaconf import OmegaConf
+from PIL import Image
 
 from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.utils.files import read_rows, replacing
@@ -21,7 +27,7 @@ h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .5rem; } h2 { margin: 3rem 0
 p { max-width: 44rem; } .soft { color: var(--soft); }
 .hero { display: grid; grid-template-columns: 16rem 1fr; gap: 2rem; align-items: center; }
 .hero img { width: 16rem; border-radius: .75rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .75rem; overflow: hidden; }
 figure img { display: block; width: 100%; } figcaption { padding: .6rem .9rem; color: var(--soft); font-size: .9rem; }
 figure.tall img { max-width: 56rem; margin: 0 auto; }
@@ -34,6 +40,7 @@ th:first-child, td:first-child { text-align: left; } td.own { font-weight: 700; 
 ol { padding-left: 1.4rem; } li { margin-bottom: 1.1rem; }
 pre { margin: .3rem 0; padding: .6rem .8rem; overflow-x: auto; background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; font-size: .82rem; }
+summary { cursor: pointer; font-size: 1.35rem; font-weight: 700; margin: 3rem 0 .5rem; }
 @media (max-width: 40rem) { .hero { grid-template-columns: 1fr; } }
 """
 
@@ -48,6 +55,10 @@ class Step:
     seconds: float | None
 
 
+QUALITY = 85
+"""Of the pictures, as lossy WebP; the page is to be small enough to be sent."""
+
+
 def concept_rates(run: Path) -> tuple[float, float]:
     """Share of a generator's images that fit the concept, before and after a fine-tune."""
     rows = read_rows(run / "metrics.csv")
@@ -55,11 +66,29 @@ def concept_rates(run: Path) -> tuple[float, float]:
     return rates[0], rates[-1]
 
 
+def watched(run: Path) -> int:
+    """How many images a run's concept rates are shares of."""
+    callbacks = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "trainer.callbacks")
+    (count,) = (of["init_args"]["count"] for of in callbacks if of["class_path"].endswith(".Watch"))
+    return int(count)
+
+
+def share(rate: float, count: int) -> str:
+    """A share of so many images with its 95 % confidence interval, in percent (Wilson, 1927)."""
+    z = 1.96
+    middle = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return f"{rate:.0%} ({max(0, middle - half):.0%} to {min(1, middle + half):.0%})"
+
+
 def picture(path: Path, caption: str, kind: str = "") -> str:
     """A picture file inside the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
+    file = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(file, "WEBP", quality=QUALITY)
+    data = base64.b64encode(file.getvalue()).decode()
     return (
-        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:image/{path.suffix[1:]};base64,{data}">'
+        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:image/webp;base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -78,9 +107,15 @@ def table(header: list[str], rows: list[list[str]], own: bool = False) -> str:
 def before_and_after(stage: str, run: Path) -> str:
     """The same latents before and after a fine-tune."""
     before, after = concept_rates(run)
-    fakes = sorted((run / "pictures").glob("fakes-*.png"))
-    first = picture(fakes[0], f"Before {stage}: {before:.0%} fit the concept")
-    return f'<div class="pair">{first}{picture(fakes[-1], f"After: {after:.0%}; the same latents")}</div>'
+    first, last = grids(run)
+    shown = picture(first, f"Before {stage}: {before:.0%} fit the concept")
+    return f'<div class="pair">{shown}{picture(last, f"After: {after:.0%}; the same latents")}</div>'
+
+
+def grids(run: Path) -> tuple[Path, Path]:
+    """The images of a run's latents, before the first step and at the end."""
+    found = sorted((run / "pictures").glob("fakes-*.png"))
+    return found[0], found[-1]
 
 
 def label_table(run: Path) -> str:
@@ -120,11 +155,23 @@ def edit_table(tested: Path) -> str:
     return table(["edit of", *columns], cells)
 
 
+def reach_table(tested: Path, physical: Mapping[str, str]) -> str:
+    """How far each slider goes, mean of all tested faces; of attributes with a physical value, in that."""
+    (row,) = read_rows(tested / STATISTICS)
+    cells = []
+    for name in edited(tested):
+        value = physical.get(name, name)
+        ends = [float(row[f"{value}_{end}_mean"]) for end in ("lowest", "highest")]
+        share_of = f"{float(row[f'{name}_reach_mean']):.0%}" if f"{name}_reach_mean" in row else "not known"
+        cells.append([name, value.replace("_", " "), f"{ends[0]:.2f}", f"{ends[1]:.2f}", share_of])
+    return table(["slider", "measured as", "lowest", "highest", "share of what the drawings show"], cells)
+
+
 def _took(step: Step) -> str:
     return "" if step.seconds is None else f" <span class=soft>({step.seconds:.0f} s)</span>"
 
 
-def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> None:
+def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step], physical: Mapping[str, str]) -> None:
     """Writes the page, one file without references to others.
 
     Args:
@@ -132,12 +179,16 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
         root: The demo's folder.
         runs: Run folders of ``finetune_v1`` and ``finetune_v8``.
         steps: What was done.
+        physical: Attribute → name of its physical value, as far as they have one.
     """
-    tested, folder = root / "evaluate_v9", root / "characters"
+    tested, folder, runs_of = root / "evaluate_v9", root / "characters", [runs["finetune_v1"], runs["finetune_v8"]]
     results = read_rows(tested / RESULTS)
-    passing = sum(row["passed"] == "true" for row in results)
-    start, end = concept_rates(runs["finetune_v1"])[0], concept_rates(runs["finetune_v8"])[1]
+    count = watched(runs_of[1])
+    start, end = share(concept_rates(runs_of[0])[0], count), share(concept_rates(runs_of[1])[1], count)
+    (first, _), (_, last) = map(grids, runs_of)
     best, worst = extremes(tested)
+    names = edited(tested)
+    passing = sum(row["passed"] == "true" for row in results)
     film = base64.b64encode((folder / "mina.webp").read_bytes()).decode()
     commands = "".join(
         f"<li>{escape(step.title)}{_took(step)}"
@@ -145,7 +196,7 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
         for step in steps
     )
     reals = picture(
-        runs["finetune_v1"] / "pictures" / "reals-000000000.png",
+        runs_of[0] / "pictures" / "reals-000000000.png",
         "What v1 learned from: generated images that the filters kept",
     )
     html = f"""<!doctype html>
@@ -153,37 +204,49 @@ def write(path: Path, root: Path, runs: dict[str, Path], steps: list[Step]) -> N
 <title>ohlora: from a StyleGAN to a character</title><style>{STYLE}</style></head><body><main>
 <div class="hero"><img alt="The character, moving" src="data:image/webp;base64,{film}"><div>
 <h1>From a StyleGAN to a character</h1>
-<p>A StyleGAN that draws all kinds of faces was narrowed to one concept, a young woman without glasses, and four
-numbers were found that steer her eyes, mouth, head and smile. Everything here was made on this machine in
-{sum(step.seconds or 0 for step in steps):.0f} seconds, by the commands at the end. She is a drawing; she shows no real
-person.</p></div></div>
+<p>A StyleGAN that draws all kinds of faces was narrowed to one concept, a young woman without glasses, and
+{len(names)} numbers were found that steer her: {", ".join(names)}. Everything here was made on this machine in
+{sum(step.seconds or 0 for step in steps):.0f} seconds.</p></div></div>
 <div class="numbers">
-<div><b>{start:.0%} → {end:.0%}</b>of the images fit the concept, before and after two fine-tunes</div>
-<div><b>{passing} of {len(results)}</b>new faces follow eyes, mouth, pose and smile as asked</div>
+<div><b>{start}</b>of the images fitted the concept before</div>
+<div><b>{end}</b>fit it after two short fine-tunes; in brackets 95% confidence intervals of {count} images</div>
 <div><b>{(folder / "mina.safetensors").stat().st_size / 1e6:.1f} MB</b>is the character, one file</div></div>
-<h2>1 · The concept</h2>
-<p>Filters kept the images that fit; fine-tune v1 learned from those. Its images were filtered again, more strictly, and
-v8 learned from those.</p>
-{reals}
-<h2>Fine-tune v1</h2>{before_and_after("fine-tune v1", runs["finetune_v1"])}
-<h2>Fine-tune v8</h2>{before_and_after("fine-tune v8", runs["finetune_v8"])}
-<p>v1 is also given seven labels. How each attribute (column) follows each label (row): with the recipe's linear label
-head, hardly. That is a finding, not a fault of the demo; <code>configs/finetune_v1_projection.yaml</code> shows what
-works.</p>
-{label_table(runs["finetune_v1"])}
-<h2>2 · What steers her</h2>
-<p>A judge that had no part in the search looked at the edits of {len(results)} faces.</p>
-{edit_table(tested)}
-{picture(best, "Edits of the face that follows best", "tall")}
-<p></p>{picture(worst, "The same of the face that follows worst", "tall")}
-<h2>3 · Candidates</h2>
-<p>Best first: as each is, then both ends of eyes, mouth, pose and smile. The first became the character above.</p>
-{picture(folder / "candidates.png", "The eight best candidates", "tall")}
-<h2>Steer her yourself</h2>
+<h2>1 · From all kinds of faces to one concept</h2>
+<p>Filters kept the images that fit, and fine-tune v1 learned from those. Its images were filtered again, more strictly,
+and v8 learned from those. These are the same latents, before all this and after it:</p>
+<div class="pair">{picture(first, "Before: the StyleGAN that ships")}{picture(last, "After fine-tunes v1 and v8")}</div>
+<h2>2 · What steers a face</h2>
+<p>Steps in the space of style codes were found that move {", ".join(names)}. A judge that had no part in the search
+looked at {len(results)} new faces, each slider moved from end to end. On average:</p>
+{reach_table(tested, physical)}
+{picture(best, "The face that follows best: each row, one slider", "tall")}
+<h2>3 · Candidates, and the character</h2>
+<p>Best first: as each is, then both ends of {", ".join(names)}. The first became the character above. She is a drawing
+and shows no real person.</p>
+{picture(folder / "candidates.png", "The best candidates", "tall")}
+<h2>What comes next</h2>
+<p>Steer her in the browser, choose another face, or take her into a program:</p>
+<pre>python -m ohlora studio --demo</pre>
 <pre>import ohlora
 face = ohlora.Character.load({escape(repr(str(folder / "mina.safetensors")))})
 face.render(eyes=0.5, mouth=-1.0, pose=0.5).show()</pre>
-<h2>The commands</h2><ol>{commands}</ol>
+<p>With images and labels of your own, the same chain makes a character of your own; the documentation says how, and
+<code>python -m ohlora doctor --world demo</code> lists what each stage needs.</p>
+<details><summary>Appendix: what works less well, and every command</summary>
+<h2>Faces that do not follow</h2>
+<p>{passing} of {len(results)} faces follow all sliders as closely as the original project asked of its characters, over
+a grid on which several sliders move at once.</p>
+{edit_table(tested)}
+{picture(worst, "The face that follows worst", "tall")}
+<h2>Each fine-tune by itself</h2>{before_and_after("fine-tune v1", runs_of[0])}
+<p></p>{before_and_after("fine-tune v8", runs_of[1])}
+{reals}
+<h2>Labels</h2>
+<p>v1 is also given labels. How each attribute (column) follows each label (row): with the recipe's linear label head,
+hardly. That is a finding, not a fault of the demo; <code>configs/finetune_v1_projection.yaml</code> shows what
+works.</p>
+{label_table(runs_of[0])}
+<h2>The commands</h2><ol>{commands}</ol></details>
 </main></body></html>
 """
     with replacing(path) as part:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import TypeVar
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
-from ohlora.errors import ConfigError
+from ohlora.characters.reports import Report
+from ohlora.errors import ConfigError, DataError
+from ohlora.networks.codes import Codes
 
 AnySequence = TypeVar("AnySequence", bound=Sequence[int])
 
@@ -40,6 +44,11 @@ class Latents(L.LightningDataModule):
             raise ConfigError(f"count is {count} and batch_size {batch_size}; expected at least 1")
         self.count, self.batch_size = count, batch_size
 
+    @cached_property
+    def tested(self) -> Sequence[int]:
+        """The indices that are tested, in order."""
+        return range(self.count)
+
     def connect(self, todo: Todo) -> None:
         """Takes over the stage's knowledge of what is still to do."""
         self._todo = todo
@@ -62,13 +71,59 @@ class Latents(L.LightningDataModule):
         return self._batches([list(batch) for share in mine for batch in pieces(share, self.batch_size)])
 
     def test_dataloader(self) -> DataLoader[list[int]]:
-        """Batches of all indices; processes take indices in turn, and one beyond their number repeats the first."""
+        """Batches of what is :attr:`tested`; processes take turns, and one beyond their number repeats the first."""
         trainer = self.trainer
         assert trainer is not None
-        mine = range(trainer.global_rank, self.count, trainer.world_size) or range(1)
+        mine = self.tested[trainer.global_rank :: trainer.world_size] or self.tested[:1]
         return self._batches([list(batch) for batch in pieces(mine, self.batch_size)])
 
     def _batches(self, batches: list[list[int]]) -> DataLoader[list[int]]:
         # A list is a data set. One batch is one item: Lightning notes which items a prediction belongs to, and warns
         # where it cannot.
         return DataLoader(batches, batch_size=1, collate_fn=itemgetter(0))  # type: ignore[arg-type]
+
+
+class RankedLatents(Latents):
+    """The best latents of an earlier evaluation, to be tested again, for instance after a touch-up.
+
+    Args:
+        report: Folder of the earlier evaluation, by the same generator and seed.
+        count: How many, at most; they are ranked as by ``ohlora select``.
+        batch_size: Latents per batch and process.
+    """
+
+    def __init__(self, report: str, count: int = 8, batch_size: int = 8) -> None:
+        super().__init__(count, batch_size)
+        self.report = report
+
+    def setup(self, stage: str) -> None:
+        """Reads the report; errors as for :meth:`ohlora.characters.reports.Report.load`."""
+        self.count = len(self.tested)
+
+    @cached_property
+    def tested(self) -> Sequence[int]:
+        """The cases of the report, best first."""
+        return [int(self._read.rows[place]["case"]) for place in self._places]
+
+    @cached_property
+    def _read(self) -> Report:
+        return Report.load(self.report)
+
+    @cached_property
+    def _places(self) -> list[int]:
+        return self._read.ranked()[: self.count]
+
+    def check(self, codes: Codes) -> None:
+        """Refuses to test other latents than those of the report under their numbers.
+
+        Args:
+            codes: In W, of the latents that are :attr:`tested`.
+
+        Raises:
+            DataError: If they are others.
+        """
+        if not torch.allclose(codes.values.cpu(), self._read.codes.values[self._places], atol=1e-4):
+            raise DataError(
+                f"{self.report} ranks other latents than those that model.init_args.seed and model.init_args.generator "
+                "make now; set both as they were there"
+            )

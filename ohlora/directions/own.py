@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from ohlora.directions.edits import Latents, LocalBasis, PathBasis, Steps, moved
 from ohlora.directions.finder import Source
 from ohlora.directions.jacobian import Jacobian
 from ohlora.errors import ConfigError
+from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
 
 Basis = TypeVar("Basis", LocalBasis, PathBasis)
+UNKNOWN = DataScale(-1.96, 1.96)
+"""The data's range where the network does not tell it: of normal scores, the 2.5th and the 97.5th percentile."""
+LEAST_ROOM = 0.2
+"""A path goes at least so far to either side, in z-scores: also from a latent that is at the end of the range."""
+
+
+def data_range(scales: Sequence[DataScale | None]) -> tuple[Tensor, Tensor]:
+    """Lower and upper end of the data's range of P attributes, in z-scores, (P,) each; None is not known."""
+    ends = [(of.low, of.high) for of in (scale or UNKNOWN for scale in scales)]
+    low, high = torch.tensor(ends).unbind(dim=1)
+    return low, high
+
+
+def room(ends: tuple[Tensor, Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Strengths from the scores N×P of N latents to the ends of the data's range, (P,) each: N×P each, about 0."""
+    low, high = (end.to(scores) - scores for end in ends)
+    return low.clamp(max=-LEAST_ROOM), high.clamp(min=LEAST_ROOM)
 
 
 class OwnFinder(Jacobian):

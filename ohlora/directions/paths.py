@@ -9,18 +9,13 @@ from torch import Tensor
 
 from ohlora.directions.edits import PathBasis, Steps
 from ohlora.directions.finder import Source
-from ohlora.directions.own import OwnEdits, OwnFinder
-from ohlora.evaluation.scales import DataScale
+from ohlora.directions.own import OwnEdits, OwnFinder, data_range, room
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import score_gradients
 from ohlora.utils import checks, counted
 
-UNKNOWN = DataScale(-1.96, 1.96)
-"""The data's range where the network does not tell it: of normal scores, the 2.5th and the 97.5th percentile."""
 LEAST_GAIN = 0.1
 """A path ends where a node brings less than this share of what was asked of it."""
-LEAST_ROOM = 0.2
-"""A path goes at least so far to either side, in z-scores: also from a latent that is at the end of the range."""
 
 
 class Paths(OwnFinder):
@@ -51,8 +46,7 @@ class Paths(OwnFinder):
 
     def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> PathBasis:
         """See :class:`ohlora.directions.edits.PathBasis`."""
-        scales = [source.scales.get(name, UNKNOWN) for name in self.targets]
-        low, high = (torch.tensor(ends) for ends in zip(*((of.low, of.high) for of in scales), strict=True))
+        low, high = data_range([source.scales.get(name) for name in self.targets])
         return PathBasis(
             tuple(held), covariance, low, high, self.nodes, self.damping, self.jitter, self.memory, self.seed
         )
@@ -78,7 +72,6 @@ class PathEdits(OwnEdits[PathBasis]):
         own = torch.tensor(self.targets, device=device).repeat_interleave(2).repeat(count)
         rows = torch.arange(len(x), device=device)
         going = torch.ones(len(x), dtype=torch.bool, device=device)
-        ends = torch.stack([b.low, b.high], dim=1).to(device, torch.double).flatten().repeat(count)
         sign = torch.tensor([-1.0, 1.0], dtype=torch.double, device=device).repeat(count * size)
         spread = torch.linalg.cholesky(b.covariance + 1e-9 * torch.eye(shape[1]).to(b.covariance)) * b.jitter
         moving = counted.normal(b.seed, "paths/jitter", range(b.nodes), shape[1]).to(spread) @ spread.T
@@ -88,8 +81,8 @@ class PathEdits(OwnEdits[PathBasis]):
             scores = self._scores(Codes(x, Space.W_BY_LAYER))[:, places].double()
             if k == 0:
                 first = scores
-                ends = sign * torch.maximum(sign * ends, sign * first[rows, own] + LEAST_ROOM)
-                part = (ends - first[rows, own]) / b.nodes
+                of_latents = first[:: 2 * size, self.targets]
+                part = torch.stack(room((b.low, b.high), of_latents), dim=2).flatten() / b.nodes
             else:
                 gain = sign * (scores - first)[rows, own] - sign * strengths[-1]
                 going = going & (gain > LEAST_GAIN * part.abs())

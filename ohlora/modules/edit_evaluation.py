@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from ohlora.attributes import vocabulary
 from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.base import ImageDataModule, random_batches
 from ohlora.datamodules.latents import Latents as CountedLatents
-from ohlora.datamodules.latents import pieces
-from ohlora.directions.edits import FULL_GRID, Edits, Grid, Latents, LocalBasis, PathBasis, Steps, moved
+from ohlora.datamodules.latents import RankedLatents, pieces
+from ohlora.directions.edits import FULL_GRID, Directions, Edits, Grid, Latents, LocalBasis, PathBasis, Steps, moved
 from ohlora.directions.groups import Groups
 from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
+from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
 from ohlora.evaluation.conditions import GOOD, Condition, outcomes, passing, rates
 from ohlora.evaluation.edits import EditReport, correlations, slopes, summary
@@ -95,6 +96,9 @@ class EditEvaluation(Stage[CountedLatents]):
         discriminator: Discriminator weights; its scores of edited and unedited images are then also compared.
         closer_count: How many latents parser and discriminator look at.
         sheets: Latents shown of the best, the middle and the worst each.
+        touch_up: Trains the edits of each latent against the search CNN before they are judged; without it they stay as
+            they were found. It takes a minute per latent, so it is for a few that were chosen
+            (:class:`ohlora.datamodules.latents.RankedLatents`).
         image_batch_size: Images made and judged at once.
     """
 
@@ -133,11 +137,14 @@ class EditEvaluation(Stage[CountedLatents]):
         discriminator: str | None = None,
         closer_count: int = 60,
         sheets: int = 3,
+        touch_up: TouchUp | None = None,
         image_batch_size: int = 100,
     ) -> None:
         super().__init__()
         if (directions is None) == (labels is None):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
+        if touch_up is not None and directions is None:
+            raise ConfigError("touch_up trains what directions add to codes, and labels have none; leave one out")
         checks.seeds(seed=seed)
         checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
         checks.at_least(2, slider_frames=slider_frames, joint_count=joint_count)
@@ -157,6 +164,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self.slider, self.slider_frames, self.joint_count = slider, slider_frames, joint_count
         self.slider_limits = Limits(growth_limit, leakage_limit, realism_limit)
         self.reals, self.real_count, self.features_given = reals, real_count, features
+        self.touch_up = touch_up
 
     def latents(self, stream: str, indices: Sequence[int]) -> Latents:
         """Counted latents of a stream of their own, with codes in the space where edits start."""
@@ -217,6 +225,9 @@ class EditEvaluation(Stage[CountedLatents]):
             self.read = Scores(readable)
         if self.reals is not None:
             self._read_reals(self.reals)
+        if isinstance(self.data, RankedLatents):
+            z, label = counted_latents(self.generator, self.seed, self.data.tested, "test/")
+            self.data.check(self.generator.map(z, label))
         self._slid: list[tuple[int, Slid]] = []
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
@@ -339,10 +350,21 @@ class EditEvaluation(Stage[CountedLatents]):
         """
         seen, unedited = self._scores(latents.codes, self.network, self.judge)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
-        steps = self.edits.own(latents.codes) if isinstance(self.edits, OwnEdits) else None
+        steps = self._own_steps(latents, group)
         codes = self._moved(latents, group, steps, self.strengths)
         (edited,) = self._scores(codes.flat(), self.judge)
         return group, codes, edited.double().reshape(*codes.batch, -1), unedited.double(), steps
+
+    def _own_steps(self, latents: Latents, group: Tensor) -> Steps | None:
+        """What strengths add to N latents, N×P; None where it is what they add to all others of the group."""
+        found = self.edits.own(latents.codes) if isinstance(self.edits, OwnEdits) else None
+        if self.touch_up is None:
+            return found
+        if found is None:
+            assert isinstance(self.edits, Directions)
+            found = Steps(replace(self.edits.steps, values=self.edits.steps.values.to(self.device)[group]))
+        scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
+        return self.touch_up(latents.codes, found, self.edited, self.generator, self.network, scales)
 
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
@@ -463,7 +485,7 @@ class EditEvaluation(Stage[CountedLatents]):
         label = "correlation of strength and score"
         pictures["correlations"] = figures.histograms(by_name, self.limits, shares, label, (0, 1))
         pictures["sliders"], tables["sliders"] = self.sliders.curves(slid[case] for case in cases)
-        tables |= {"test_result": results, "edits": self._sheets(results, latents, group)}
+        tables |= {"test_result": results, "edits": self._sheets(results, latents, group, steps)}
         for logger in self.loggers:
             logger.log_metrics({f"test/{key}": float(value) for key, value in rounded.items()})
         self.show(pictures, tables)
@@ -508,7 +530,13 @@ class EditEvaluation(Stage[CountedLatents]):
         return pictures, tables
 
     @torch.no_grad()
-    def _sheets(self, results: list[dict[str, Any]], latents: Latents, group: Tensor) -> list[dict[str, Any]]:
+    def _sheets(
+        self,
+        results: list[dict[str, Any]],
+        latents: Latents,
+        group: Tensor,
+        steps: Mapping[int, Mapping[str, Tensor]],
+    ) -> list[dict[str, Any]]:
         """Sheets of the best, middle and worst latents, by the lowest of a latent's correlations, with numbers."""
         edited = self.edited
         order = sorted(range(len(results)), key=lambda k: -min(results[k][f"{name}_corr"] for name in edited))
@@ -519,8 +547,9 @@ class EditEvaluation(Stage[CountedLatents]):
         for old in (self.output / "sheets").glob("*_case_*.png"):  # of an earlier test
             old.unlink()
         for what, place in ((what, place) for what, places in chosen.items() for place in places):
-            codes = self.edits.codes(latents.part(place), group[[place]], self.strengths * self.units)
             row = results[place]
+            tested = _kept(steps[row["case"]]) if steps else None
+            codes = self._moved(latents.part(place), group[[place]], tested, self.strengths)
             measured = [f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}" for n in edited]
             title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
             lines = [title, *("   ".join(measured[k : k + 3]) for k in range(0, len(measured), 3))]
@@ -540,3 +569,9 @@ class EditEvaluation(Stage[CountedLatents]):
             for name, levels in self.grid.levels.items()
         }
         return figures.captioned(figures.strips(rows), lines)
+
+
+def _kept(tensors: Mapping[str, Tensor]) -> Steps:
+    """A latent's own steps, 1×P, of what was kept of them."""
+    nodes = tensors["nodes"][None] if "nodes" in tensors else None
+    return Steps(Codes(tensors["steps"][None], Space.W_BY_LAYER), nodes)

@@ -12,7 +12,8 @@ from ohlora.characters.character import Character
 from ohlora.directions.edits import Directions, Latents, PathBasis, Steps, moved
 from ohlora.directions.finder import Notes, Source
 from ohlora.directions.groups import Groups
-from ohlora.directions.paths import LEAST_ROOM, PathEdits, Paths
+from ohlora.directions.own import LEAST_ROOM
+from ohlora.directions.paths import PathEdits, Paths
 from ohlora.errors import ConfigError
 from ohlora.evaluation.scales import DataScale
 from ohlora.formats.direction_files import load_directions, save_directions

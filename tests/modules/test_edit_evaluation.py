@@ -439,3 +439,33 @@ def test_realism_is_that_of_real_images(
     assert "the real images have 32×32 pixels, and the generator makes 16×16" in capsys.readouterr().err
     assert tested(**reals | {"real_count": 5}) == 2
     assert "real_count is 5; expected at least 6" in capsys.readouterr().err
+
+
+def test_the_best_are_touched_up_and_tested_again(tmp_path: Path, tested: Run, capsys: Any) -> None:
+    found = load_directions(tmp_path / "d.safetensors")
+    local = Directions(EDITED, found.vectors[:1], found.units[:1], Groups(), "local", basis=basis(6))
+    save_directions(local, tmp_path / "d.safetensors")
+    limits = "{eyes: 0.1, mouth: 0.1, pose: 0.1}"
+    settings = {"judge": tmp_path / "merged.safetensors", "leakage_limit": 99, "limits": limits}  # as above
+    assert tested("--data.init_args.count", "20", **settings) == 0
+    first = Report.load(tmp_path / "found")
+    ranked = [int(first.rows[place]["case"]) for place in first.ranked()]
+    assert len(ranked) > 1
+    again = ("--data.class_path", "RankedLatents", "--data.init_args.report", str(tmp_path / "found"))
+    some = ("--data.init_args.count", "2", *(f"--model.init_args.touch_up.{k}={v}" for k, v in
+            {"steps": 4, "edits": 2, "nodes": 2, "rate": 0.5}.items()))  # fmt: skip
+    assert tested(*again, *some, output="again", **settings) == 0
+    report = Report.load(tmp_path / "again")
+    assert [int(row["case"]) for row in report.rows] == sorted(ranked[:2])
+    tensors = load_file(tmp_path / "again" / "latents.safetensors")
+    assert tensors["nodes"].shape == (2, 3, 5) and not tensors["steps"][:, :, 2].any()
+    straight = first.steps.part(first.place_of(ranked[0]))
+    place = report.place_of(ranked[0])
+    assert torch.allclose(report.codes.values[place], first.codes.values[first.place_of(ranked[0])])
+    reached = straight.at(torch.tensor([[[1.0, 0.0, 0.0]]], dtype=torch.float64))
+    assert not torch.allclose(report.steps.part(place).at(torch.tensor([[[1.0, 0.0, 0.0]]])), reached, atol=1e-3)
+    assert len(list((tmp_path / "again" / "sheets").iterdir())) == 3
+    assert tested(*again, *some, output="other", seed=1, **settings) == 2
+    assert "ranks other latents" in capsys.readouterr().err
+    assert tested(*some, output="labels", directions=None, labels="[eyes]") == 2
+    assert "touch_up trains what directions add" in capsys.readouterr().err

@@ -1,0 +1,202 @@
+"""Touch-up: the edits of single latents, trained until scores follow strengths over the whole range of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ohlora.directions.covariance import covariance_of
+from ohlora.directions.edits import Steps
+from ohlora.directions.own import data_range, room
+from ohlora.errors import ConfigError
+from ohlora.evaluation.scales import DataScale
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import counted_latents
+from ohlora.utils import checks, counted
+from ohlora.utils.progress import tracked
+
+LATENTS = 5000
+"""Latents from which the covariance of w is taken; no images are made of them."""
+COARSE = 8
+"""Height and width, in parts of an image, of what is compared with the unedited image."""
+BEND = 0.3
+"""z-scores from which on an error of a score counts linearly (Huber, 1964)."""
+SMALL = 0.002
+"""Weight of the squared Mahalanobis length of the shifts at the nodes, layers taken as if they varied independently."""
+
+
+class _Edits(NamedTuple):
+    """What N latents and their edits start from.
+
+    Attributes:
+        codes: N×L×D.
+        scores: Of the unedited images, N×K.
+        coarse: The unedited images, made small: N×3×c×c.
+        nodes: Strengths of the nodes, N×P×M.
+    """
+
+    codes: Tensor
+    scores: Tensor
+    coarse: Tensor
+    nodes: Tensor
+
+
+@dataclass(frozen=True)
+class TouchUp:
+    """Trains what strengths add to single latents, and neither generator nor network.
+
+    Straight steps and paths alike become paths whose nodes lie evenly between the ends of the data's range. The shifts
+    at the nodes are then trained by Adam on random strengths: in half of the edits one attribute moves alone, in the
+    others all at once. The search CNN's scores of what moves are to change by the strength, all others are to stay, and
+    so is the picture as a whole, looked at coarsely: scores know nothing of the colour of a skin or of clothes. Shifts
+    are learned in standard deviations of w and held small, so that codes stay near those that the generator knows.
+
+    Attributes:
+        steps: Steps of gradient descent; each makes ``edits`` images of a latent, with one backward pass.
+        edits: Edits of each latent and step.
+        nodes: Nodes of a path on either side of the latent.
+        rate: Learning rate at first, in standard deviations of w; it falls to 0 along a cosine.
+        hold: Weight of the scores that are to stay, against those that are to change.
+        likeness: Weight of the mean squared difference from the unedited image, both averaged over squares of an eighth
+            of their size.
+        seed: Of the strengths.
+    """
+
+    steps: int = 150
+    edits: int = 6
+    nodes: int = 3
+    rate: float = 0.02
+    hold: float = 1.0
+    likeness: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, steps=self.steps, nodes=self.nodes)
+        checks.at_least(2, edits=self.edits)
+        checks.above(0, rate=self.rate)
+        checks.at_least(0, hold=self.hold, likeness=self.likeness)
+        checks.seeds(seed=self.seed)
+
+    def __call__(
+        self,
+        codes: Codes,
+        given: Steps,
+        attributes: Sequence[str],
+        generator: Generator,
+        network: AttributeCNN | AttributeEnsemble,
+        scales: Mapping[str, DataScale],
+    ) -> Steps:
+        """The trained paths of N latents, whatever other latents are trained beside them.
+
+        Args:
+            codes: N codes in W.
+            given: What their edits are so far, N×P, in W or W by layer.
+            attributes: The P attributes.
+            generator: Makes the images.
+            network: The search CNN.
+            scales: What its z-scores are in the data, of attributes of which that is known.
+
+        Returns:
+            N×P paths by layer.
+
+        Raises:
+            ConfigError: If the steps move style channels.
+        """
+        if given.shifts.space is Space.S:
+            raise ConfigError("touch_up trains edits in W, and these directions move style channels; leave it out")
+        own = [network.outputs.index(name) for name in attributes]
+        with torch.inference_mode(False), torch.enable_grad():
+            start = self._start(codes, generator, network, own, [scales.get(name) for name in attributes])
+            spread = self._spread(generator).to(start.codes)
+            shifts = _at_nodes(given, start.nodes, generator.num_ws).to(start.codes)
+            middle = torch.zeros(2 * self.nodes + 1, 1, 1).to(shifts).index_fill(0, torch.tensor(self.nodes), 1)
+            learned = torch.linalg.solve_triangular(spread, shifts.mT, upper=False).mT.clone().requires_grad_()
+            optimizer = torch.optim.Adam([learned], lr=self.rate)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+            for number in tracked(range(self.steps), "touching up"):
+                path = Steps(Codes((1 - middle) * learned @ spread.mT, Space.W_BY_LAYER), start.nodes)
+                loss = self._loss(number, path, start, own, generator, network)
+                loss = loss + SMALL * ((1 - middle) * learned).square().sum(dim=(3, 4)).mean(dim=(1, 2)).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        return Steps(Codes(((1 - middle) * learned @ spread.mT).detach(), Space.W_BY_LAYER), start.nodes)
+
+    @torch.no_grad()
+    def _start(
+        self,
+        codes: Codes,
+        generator: Generator,
+        network: AttributeCNN | AttributeEnsemble,
+        own: Sequence[int],
+        scales: Sequence[DataScale | None],
+    ) -> _Edits:
+        start = codes.in_space(Space.W_BY_LAYER, generator.num_ws)
+        images = generator.synthesize(start).clamp(-1, 1)
+        scores = network(images)
+        low, high = room(data_range(scales), scores[:, own])
+        shares = torch.arange(1, self.nodes + 1).to(scores) / self.nodes
+        sides = low[..., None] * shares.flip(0), torch.zeros_like(low)[..., None], high[..., None] * shares
+        return _Edits(start.values.clone(), scores, _coarse(images), torch.cat(sides, dim=2))
+
+    @torch.no_grad()
+    def _spread(self, generator: Generator) -> Tensor:
+        """A root of the covariance of w, D×D, lower triangular: what turns standard deviations into shifts."""
+        w = generator.map(*counted_latents(generator, self.seed, range(LATENTS), "touch_up/")).values
+        covariance = covariance_of(w)
+        root: Tensor = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(len(covariance)).to(covariance))
+        return root
+
+    def _loss(
+        self,
+        number: int,
+        path: Steps,
+        start: _Edits,
+        own: Sequence[int],
+        generator: Generator,
+        network: AttributeCNN | AttributeEnsemble,
+    ) -> Tensor:
+        """The loss of the edits of a step, summed over latents, so that each has the gradients it has alone."""
+        shares, count = self._shares(number, len(own)).to(start.nodes), len(start.codes)
+        low, high = start.nodes[..., 0], start.nodes[..., -1]
+        strengths = torch.where(shares < 0, -low[:, None], high[:, None]) * shares
+        edited = Codes((start.codes[:, None] + path.at(strengths)).flatten(0, 1), Space.W_BY_LAYER)
+        images = generator.synthesize(edited).clamp(-1, 1)
+        wanted = start.scores[:, None].repeat(1, self.edits, 1)
+        wanted[..., own] += strengths
+        errors = F.huber_loss(network(images).reshape(wanted.shape), wanted, reduction="none", delta=BEND) / BEND
+        weights = torch.full_like(start.scores[0], self.hold)
+        weights[own] = 1
+        loss = (errors * weights).sum(dim=2).mean(dim=1).sum()
+        differences = _coarse(images).reshape(count, self.edits, -1) - start.coarse.reshape(count, 1, -1)
+        return loss + self.likeness * differences.square().mean(dim=(1, 2)).sum()
+
+    def _shares(self, number: int, size: int) -> Tensor:
+        """Strengths of the edits of a step, E×P, −1…1 of the range's lower and upper part."""
+        random = counted.generator(self.seed, "touch_up/strengths", number)
+        shares = torch.from_numpy(random.uniform(-1, 1, (self.edits, size)))
+        alone = self.edits // 2
+        turns = (number * alone + torch.arange(alone)) % size  # each attribute in its turn
+        shares[:alone] *= F.one_hot(turns, size)
+        return shares
+
+
+def _coarse(images: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(images, COARSE)
+
+
+def _at_nodes(given: Steps, nodes: Tensor, num_ws: int) -> Tensor:
+    """What N×P steps add at strengths N×P×M of one attribute alone: N×P×M×L×D."""
+    size, count = nodes.shape[1:]
+    alone = torch.eye(size).to(nodes)[None, :, None] * nodes[..., None]  # N×P×M×P
+    added = given.at(alone.flatten(1, 2))
+    found = replace(given.shifts, values=added).in_space(Space.W_BY_LAYER, num_ws).values
+    return found.reshape(len(found), size, count, *found.shape[2:])
