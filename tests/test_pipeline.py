@@ -90,7 +90,9 @@ def test_what_a_configuration_names_is_declared(world: World, stage: Stage, caps
     declared = [*world.needs(stage), *world.makes(stage), world.path(stage.name)]
     missing = [path for path in named if not any(covers(d, path) for d in declared)]
     assert not missing, f"{world.name}-{stage.name}: {missing} are in no input and no output"
-    unnamed = [path for path in world.needs(stage) if not any(path in (n, *n.parents) or n == path for n in named)]
+    unnamed = [
+        path for path in world.needs(stage) if not any(path in (n, *n.parents) or n == path.parent for n in named)
+    ]
     told_by_tables = {"images", "masks", "shards", "medians.json", "manifest.csv"}
     assert not [path for path in unnamed if path.name not in told_by_tables], "declared, but not read"
 

@@ -102,6 +102,8 @@ def test_a_world_of_discs_from_images_to_a_character(project: Path) -> None:
     (row,) = read_rows(project / "evaluate_v9" / "test_statistics.csv")
     assert float(row["size_corr_mean"]) > 0.5 and float(row["redness_corr_mean"]) > 0.5
     assert len(list((project / "evaluate_v9" / "sheets").glob("*.png"))) == 9
+    ran("test", "touch_up")
+    assert len(read_rows(project / "touch_up" / "test_result.csv")) == 2
 
     world = pipeline.world("discs.yaml")
     attributes.use(None)  # from here on nothing needs the world

@@ -38,6 +38,7 @@ SEED = {
     **dict.fromkeys(("generate_original", "finetune_v1", "generate_v1", "finetune_v8"), "--model.init_args.seed"),
     "vectorfind_v9": "--model.init_args.finder.init_args.seed",
     "evaluate_v9": "--model.init_args.seed",
+    "touch_up": "--model.init_args.seed",
 }
 """Stages that draw at random → the setting that is their seed."""
 
@@ -133,6 +134,7 @@ class Demo:
             ),
             Step("evaluate_v9", "Edit 24 other faces; a judge looks", 30, self.tested),
             Step("candidates", "Rank the faces that follow", 1, self.best),
+            Step("touch_up", "Train the edits of the best two further, and look again", 40, self.touched_up),
             Step("character", "Write the best as a character", 1, self.size),
             Step(
                 "animation", "Play it", 1, lambda: f"{film} sweeps eyes, mouth, pose and smile, then rests and blinks."
@@ -263,6 +265,25 @@ class Demo:
             f"{reached}{row['passed']} of {count} faces follow in all of them; correlation of what was asked and seen: "
             f"{said}."
         )
+
+    def touched_up(self) -> str:
+        """How much farther sliders go once they are touched up."""
+        from ohlora.characters.reports import RESULTS
+
+        names = self.world.attributes.names("expression")
+        before, after = (
+            {row["case"]: row for row in read_rows(self.root / folder / RESULTS)}
+            for folder in ("evaluate_v9", "touch_up")
+        )
+        said = (
+            f"face {case}: "
+            + ", ".join(
+                f"{name} {float(before[case][f'{name}_reach']):.0%} → {float(row[f'{name}_reach']):.0%}"
+                for name in names
+            )
+            for case, row in after.items()
+        )
+        return f"Share of the data's range that is reached: {'; '.join(said)}."
 
     def best(self) -> str:
         """Which candidate is first."""

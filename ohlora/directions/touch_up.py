@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_of
-from ohlora.directions.edits import Steps
+from ohlora.directions.edits import Steps, moved
 from ohlora.directions.own import data_range, room
-from ohlora.errors import ConfigError
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
@@ -36,13 +35,13 @@ class _Edits(NamedTuple):
     """What N latents and their edits start from.
 
     Attributes:
-        codes: N×L×D.
+        codes: N codes, in W by layer or in S.
         scores: Of the unedited images, N×K.
         coarse: The unedited images, made small: N×3×c×c.
         nodes: Strengths of the nodes, N×P×M.
     """
 
-    codes: Tensor
+    codes: Codes
     scores: Tensor
     coarse: Tensor
     nodes: Tensor
@@ -56,13 +55,14 @@ class TouchUp:
     at the nodes are then trained by Adam on random strengths: in half of the edits one attribute moves alone, in the
     others all at once. The search CNN's scores of what moves are to change by the strength, all others are to stay, and
     so is the picture as a whole, looked at coarsely: scores know nothing of the colour of a skin or of clothes. Shifts
-    are learned in standard deviations of w and held small, so that codes stay near those that the generator knows.
+    are learned in standard deviations of the codes and held small, so that codes stay near those that the generator
+    knows.
 
     Attributes:
         steps: Steps of gradient descent; each makes ``edits`` images of a latent, with one backward pass.
         edits: Edits of each latent and step.
         nodes: Nodes of a path on either side of the latent.
-        rate: Learning rate at first, in standard deviations of w; it falls to 0 along a cosine.
+        rate: Learning rate at first, in standard deviations of the codes; it falls to 0 along a cosine.
         hold: Weight of the scores that are to stay, against those that are to change.
         likeness: Weight of the mean squared difference from the unedited image, both averaged over squares of an eighth
             of their size.
@@ -96,80 +96,71 @@ class TouchUp:
         """The trained paths of N latents, whatever other latents are trained beside them.
 
         Args:
-            codes: N codes in W.
-            given: What their edits are so far, N×P, in W or W by layer.
+            codes: N codes, in W or, where edits move style channels, in S.
+            given: What their edits are so far, N×P.
             attributes: The P attributes.
             generator: Makes the images.
             network: The search CNN.
             scales: What its z-scores are in the data, of attributes of which that is known.
 
         Returns:
-            N×P paths by layer.
-
-        Raises:
-            ConfigError: If the steps move style channels.
+            N×P paths, by layer or in S.
         """
-        if given.shifts.space is Space.S:
-            raise ConfigError("touch_up trains edits in W, and these directions move style channels; leave it out")
         own = [network.outputs.index(name) for name in attributes]
         with torch.inference_mode(False), torch.enable_grad():
-            start = self._start(codes, generator, network, own, [scales.get(name) for name in attributes])
-            spread = self._spread(generator).to(start.codes)
-            shifts = _at_nodes(given, start.nodes, generator.num_ws).to(start.codes)
-            middle = torch.zeros(2 * self.nodes + 1, 1, 1).to(shifts).index_fill(0, torch.tensor(self.nodes), 1)
-            learned = torch.linalg.solve_triangular(spread, shifts.mT, upper=False).mT.clone().requires_grad_()
+            start = self._start(codes, given, generator, network, own, [scales.get(name) for name in attributes])
+            spread = _Spread.of(generator, self.seed, start.codes)
+            shifts = _at_nodes(given, start.nodes, generator.num_ws).to(start.codes.values)
+            learned = spread.whitened(shifts).clone().requires_grad_()
+            moving = torch.ones(2 * self.nodes + 1, *[1] * start.codes.space.ndim).to(shifts)
+            moving[self.nodes] = 0  # the unedited image stays
             optimizer = torch.optim.Adam([learned], lr=self.rate)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in tracked(range(self.steps), "touching up"):
-                path = Steps(Codes((1 - middle) * learned @ spread.mT, Space.W_BY_LAYER), start.nodes)
-                loss = self._loss(number, path, start, own, generator, network)
-                loss = loss + SMALL * ((1 - middle) * learned).square().sum(dim=(3, 4)).mean(dim=(1, 2)).sum()
+                shown = learned * moving
+                loss = self._loss(number, start, spread.coloured(shown), own, generator, network)
+                loss = loss + SMALL * shown.square().flatten(3).sum(dim=3).mean(dim=(1, 2)).sum()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-        return Steps(Codes(((1 - middle) * learned @ spread.mT).detach(), Space.W_BY_LAYER), start.nodes)
+        found = spread.coloured(learned * moving).detach()
+        return Steps(replace(start.codes, values=found), start.nodes)
 
     @torch.no_grad()
     def _start(
         self,
         codes: Codes,
+        given: Steps,
         generator: Generator,
         network: AttributeCNN | AttributeEnsemble,
         own: Sequence[int],
         scales: Sequence[DataScale | None],
     ) -> _Edits:
-        start = codes.in_space(Space.W_BY_LAYER, generator.num_ws)
+        space = Space.S if given.shifts.space is Space.S else Space.W_BY_LAYER
+        start = generator.in_space(codes, space)
         images = generator.synthesize(start).clamp(-1, 1)
         scores = network(images)
         low, high = room(data_range(scales), scores[:, own])
         shares = torch.arange(1, self.nodes + 1).to(scores) / self.nodes
         sides = low[..., None] * shares.flip(0), torch.zeros_like(low)[..., None], high[..., None] * shares
-        return _Edits(start.values.clone(), scores, _coarse(images), torch.cat(sides, dim=2))
-
-    @torch.no_grad()
-    def _spread(self, generator: Generator) -> Tensor:
-        """A root of the covariance of w, D×D, lower triangular: what turns standard deviations into shifts."""
-        w = generator.map(*counted_latents(generator, self.seed, range(LATENTS), "touch_up/")).values
-        covariance = covariance_of(w)
-        root: Tensor = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(len(covariance)).to(covariance))
-        return root
+        return _Edits(replace(start, values=start.values.clone()), scores, _coarse(images), torch.cat(sides, dim=2))
 
     def _loss(
         self,
         number: int,
-        path: Steps,
         start: _Edits,
+        shifts: Tensor,
         own: Sequence[int],
         generator: Generator,
         network: AttributeCNN | AttributeEnsemble,
     ) -> Tensor:
         """The loss of the edits of a step, summed over latents, so that each has the gradients it has alone."""
-        shares, count = self._shares(number, len(own)).to(start.nodes), len(start.codes)
+        shares, count = self._shares(number, len(own)).to(start.nodes), len(start.scores)
         low, high = start.nodes[..., 0], start.nodes[..., -1]
         strengths = torch.where(shares < 0, -low[:, None], high[:, None]) * shares
-        edited = Codes((start.codes[:, None] + path.at(strengths)).flatten(0, 1), Space.W_BY_LAYER)
-        images = generator.synthesize(edited).clamp(-1, 1)
+        edited = moved(start.codes, strengths, Steps(replace(start.codes, values=shifts), start.nodes))
+        images = generator.synthesize(edited.flat()).clamp(-1, 1)
         wanted = start.scores[:, None].repeat(1, self.edits, 1)
         wanted[..., own] += strengths
         errors = F.huber_loss(network(images).reshape(wanted.shape), wanted, reduction="none", delta=BEND) / BEND
@@ -189,14 +180,47 @@ class TouchUp:
         return shares
 
 
+class _Spread(NamedTuple):
+    """How far codes vary, from which shifts are told in standard deviations.
+
+    Attributes:
+        root: Of the covariance of w, D×D, lower triangular; or of S, the channels' standard deviations (C,).
+    """
+
+    root: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, generator: Generator, seed: int, codes: Codes) -> _Spread:
+        """That of a generator's codes, in the space of ``codes``."""
+        w = generator.map(*counted_latents(generator, seed, range(LATENTS), "touch_up/"))
+        if codes.space is Space.S:
+            deviation = generator.in_space(w, Space.S).values.std(dim=0)
+            return cls(deviation.clamp_min(torch.finfo(deviation.dtype).eps).to(codes.values))
+        covariance = covariance_of(w.values)
+        root = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(len(covariance)).to(covariance))
+        return cls(root.to(codes.values))
+
+    def whitened(self, shifts: Tensor) -> Tensor:
+        """Shifts of codes in standard deviations."""
+        if self.root.ndim == 1:
+            return shifts / self.root
+        return torch.linalg.solve_triangular(self.root, shifts.mT, upper=False).mT
+
+    def coloured(self, learned: Tensor) -> Tensor:
+        """The shifts of which that is said."""
+        return learned * self.root if self.root.ndim == 1 else learned @ self.root.mT
+
+
 def _coarse(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, COARSE)
 
 
 def _at_nodes(given: Steps, nodes: Tensor, num_ws: int) -> Tensor:
-    """What N×P steps add at strengths N×P×M of one attribute alone: N×P×M×L×D."""
+    """What N×P steps add at strengths N×P×M of one attribute alone: N×P×M codes, by layer or in S."""
     size, count = nodes.shape[1:]
     alone = torch.eye(size).to(nodes)[None, :, None] * nodes[..., None]  # N×P×M×P
     added = given.at(alone.flatten(1, 2))
-    found = replace(given.shifts, values=added).in_space(Space.W_BY_LAYER, num_ws).values
+    space = Space.S if given.shifts.space is Space.S else Space.W_BY_LAYER
+    found = replace(given.shifts, values=added).in_space(space, num_ws).values
     return found.reshape(len(found), size, count, *found.shape[2:])

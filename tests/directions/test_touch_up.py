@@ -84,10 +84,16 @@ def test_likeness_keeps_what_no_score_sees() -> None:
     assert made[1] < 0.5 * made[0]
 
 
-def test_steps_of_style_channels_are_refused() -> None:
-    given = Steps(Codes(torch.zeros(2, 2, 4), Space.S))
-    with pytest.raises(ConfigError, match="style channels"):
-        SETTINGS(START, given, NAMES[:2], Pixels(), Bent(NAMES, WEIGHTS), SCALES)  # type: ignore[arg-type]
+def test_style_channels_are_touched_up_as_well() -> None:
+    """Of this generator, they are the pixels, too."""
+    start, given = replace(START, space=Space.S), Steps(Codes(WEIGHTS[:2].repeat(2, 1, 1), Space.S))
+    found = SETTINGS(start, given, NAMES[:2], Pixels(), Bent(NAMES, WEIGHTS), SCALES)  # type: ignore[arg-type]
+    assert found.shifts.space is Space.S and found.shifts.values.shape == (2, 2, 7, 4)
+    settings = torch.tensor([[-1.2, 0.0], [1.0, -1.0]])
+    network = Bent(NAMES, WEIGHTS)
+    seen = network(Pixels().synthesize(moved(start, settings, found).flat())).view(2, 2, 3)
+    change = seen - network(Pixels().synthesize(start))[:, None]
+    torch.testing.assert_close(change[..., :2], settings.expand(2, -1, -1), atol=0.2, rtol=0)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"edits": 1}, {"nodes": 0}, {"rate": 0.0}, {"likeness": -1.0}])
