@@ -17,17 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from ohlora.__main__ import main as ohlora
 from ohlora.characters.reports import Report
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
+from tests.browsers import MISSING, launched
 from tests.toy_tables import report_of_latents
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
-if BROWSER is None and not os.environ.get("CI"):
+if MISSING:
     pytest.skip("no chromium here; .ci/run installs it", allow_module_level=True)
 
 
@@ -95,10 +94,8 @@ def serve(artifacts: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with launched() as found:
         yield found
-        found.close()
     hosts = {urllib.parse.urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts <= {"127.0.0.1"}, "the studio works without internet"
 
