@@ -109,7 +109,7 @@ def test_pictures_follow_the_newest_setting(client: TestClient, mina: Path, monk
             number, width, height, count, sliders, took = struct.unpack_from("<5If", message)
             numbers.append(number)
         assert len(numbers) < 40 and (width, height, count, sliders) == (16, 16, 1, 3) and took > 0
-        at = np.frombuffer(message, "<f4", 3, 24)
+        at = np.frombuffer(message, "<f4", 3, 24).copy()
         assert at.tolist() == pytest.approx([0, 2, character.ranges["pose"][1]])  # brought into the range
         pixels = np.frombuffer(message, np.uint8, offset=36).reshape(16, 16, 4)
         assert np.array_equal(pixels[..., :3], character.frames(at[None])[0]) and (pixels[..., 3] == 255).all()
