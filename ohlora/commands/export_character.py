@@ -1,7 +1,8 @@
-"""Writes latents of the evaluation of edits, or one of the original's, as character files.
+"""Writes latents of the evaluation of edits, or one of the original's, as character files or web pages.
 
 A tested latent is calibrated: strength 1 moves an attribute by one z-score of the data, as its test measured it. An
-original one keeps the original's units (1 is one unit vector), turned upwards.
+original one keeps the original's units (1 is one unit vector), turned upwards. A file that ends in ``.html`` is a page
+on which the character is steered (:mod:`ohlora.characters.page`).
 """
 
 from __future__ import annotations
@@ -73,6 +74,29 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
     return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, *told)
 
 
+def check_sliders(names: list[str] | None, target: Path, attributes: tuple[str, ...] = ()) -> None:
+    """Insists on sliders that a page can have.
+
+    Args:
+        names: Those that were asked for.
+        target: The file to write.
+        attributes: Those of the character, once it is known.
+
+    Raises:
+        ConfigError: If it is no page, there are too many, one is named twice, or the character does not have one.
+    """
+    if names is None:
+        return
+    from ohlora.characters.page import ENDING, SLIDERS
+
+    if target.suffix.lower() != ENDING:
+        raise ConfigError(f"--sliders is for a page, and {target} is none; end its name in {ENDING}")
+    if not 1 <= len(set(names)) == len(names) <= SLIDERS:
+        raise ConfigError(f"--sliders is {' '.join(names)}; expected one to {SLIDERS} attributes, each once")
+    if attributes and (unknown := [name for name in names if name not in attributes]):
+        raise ConfigError(f"--sliders names {', '.join(unknown)}; the character has {', '.join(attributes)}")
+
+
 def case(word: str) -> int | str:
     """A latent's number, or ``best``."""
     return word if word == "best" else int(word)
@@ -83,8 +107,10 @@ def main(args: list[str] | None = None) -> None:
     """Runs the command."""
     parser = arguments(
         "export-character",
-        "Writes latents as character files: of the evaluation of edits, or the original's.",
+        "Writes latents as character files, or as web pages that need no server: of the evaluation of edits, or the "
+        "original's.",
         "tested artifacts/evaluate_v9 best artifacts/characters/mina.safetensors",
+        "saved artifacts/characters/mina.safetensors mina.html",
         "chosen artifacts/evaluate_v9 artifacts/characters",
         "original ohlora_z_vectors.csv ohlora_w_group_names.csv 83 mina.safetensors "
         "--generator generator.safetensors --directions directions.safetensors",
@@ -101,18 +127,32 @@ def main(args: list[str] | None = None) -> None:
         )
     kind = kinds.add_parser("tested", parents=[tested], help="a latent of the evaluation of edits")
     kind.add_argument("case", type=case, metavar="CASE", help="number of the latent, or best")
-    kind.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+    single = [kind]
     kind = kinds.add_parser("chosen", parents=[tested], help="all that were kept in the studio (choices.csv)")
     kind.add_argument("target", type=Path, metavar="OUT_DIR", help="folder to write to, a file per character")
+    kind = kinds.add_parser("saved", help="a character file")
+    kind.add_argument("character", type=Path, metavar="CHARACTER", help="the character's file")
+    single.append(kind)
     kind = kinds.add_parser("original", help="one of the original's latents")
     kind.add_argument("latents", type=Path, metavar="Z_CSV", help="ohlora_z_vectors.csv")
     kind.add_argument("groups", type=Path, metavar="GROUPS_CSV", help="ohlora_w_group_names.csv")
     kind.add_argument("case", type=int, metavar="CASE", help="number of the latent")
-    kind.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+    single.append(kind)
     for name in ("generator", "directions"):
         kind.add_argument(f"--{name}", type=Path, required=True, metavar="FILE", help=f"the imported {name}")
+    for kind in single:
+        kind.add_argument("target", type=Path, metavar="OUT", help="the file to write; .html makes it a web page")
+        kind.add_argument(
+            "--sliders", nargs="+", metavar="NAME", help="what a page steers, four at most (default: the first four)"
+        )
     given = parser.parse_args(args)
-    if given.kind == "original":
+    sliders = given.sliders if "sliders" in given else None
+    check_sliders(sliders, given.target)
+    if given.kind == "saved":
+        from ohlora.characters.character import Character
+
+        found = {given.target: Character.load(given.character)}
+    elif given.kind == "original":
         found = {given.target: original(given.latents, given.groups, given.case, given.generator, given.directions)}
     else:
         from ohlora.characters.reports import Report
@@ -123,8 +163,13 @@ def main(args: list[str] | None = None) -> None:
         else:
             cases = report.chosen()
             found = {given.target / f"{c:04d}.safetensors": report.character(report.place_of(c)) for c in cases}
+    from ohlora.characters import page
+
     for path, character in found.items():
-        character.save(path)
-    for path, character in found.items():
-        said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
-        print(f"{path}: {said} (a unit: {character.unit})")
+        if path.suffix.lower() == page.ENDING:
+            check_sliders(sliders, path, character.attributes)
+            print(f"{path}: {page.write(path, character, sliders or ())}")
+        else:
+            character.save(path)
+            said = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in character.ranges.items())
+            print(f"{path}: {said} (a unit: {character.unit})")

@@ -7,10 +7,6 @@ missing shows which ones, and the command that makes them.
 from __future__ import annotations
 
 import argparse
-import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +19,8 @@ import numpy as np
 from ohlora import pipeline, worlds
 from ohlora.attributes import vocabulary
 from ohlora.characters.character import FORMAT as CHARACTER
-from ohlora.characters.character import FORMAT_VERSION as CHARACTER_VERSION
-from ohlora.characters.character import Character
 from ohlora.characters.reports import RESULTS, Report
-from ohlora.errors import ConfigError, FormatError, MissingArtifactError, OhloraError
+from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.networks.sampling import scored
@@ -34,21 +28,43 @@ from ohlora.pipeline import require
 from ohlora.rules import concept
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order
 from ohlora.studio.choices import ChoiceSession
-from ohlora.studio.steering import FRAMES_PER_SECOND, SteeringSession
+from ohlora.studio.socket import Steerable
 from ohlora.utils import images
 
-MIN_SLIDERS = 6
-"""Sliders that are there at least; more if a character below the root needs them when the studio starts."""
 BATCH = 64
 """Number of images that the filter ensembles score at once."""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Settings of events that show no progress and have no public API."""
 
 STYLE = """
-.gradio-container { max-width: 76rem !important; margin: auto; }
+.gradio-container { max-width: none !important; width: 100% !important; }
 .picture img { image-rendering: pixelated; width: 100%; }
 .toggles button { justify-content: flex-start; }
 footer { display: none !important; }
+ohlora-steer { display: block; }
+.steer { display: grid; gap: 1rem 2rem; grid-template-columns: minmax(0, 1fr); }
+@media (min-width: 48rem) { .steer { grid-template-columns: minmax(0, 1fr) 22rem; } }
+.steer .stage { display: flex; gap: 16px; justify-content: center; align-items: flex-start; min-width: 0; }
+.steer figure { margin: 0; } .steer figure[hidden] { display: none; } .steer figcaption { text-align: center; }
+.steer canvas { display: block; image-rendering: pixelated; border-radius: .5rem; max-width: 100%; }
+.steer .controls { display: grid; gap: .75rem; align-content: start; min-width: 0; }
+.steer label:not(.inline) { display: block; overflow-wrap: anywhere; }
+.steer p { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.steer .row { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
+.steer .row input[type=text] { flex: 1 1 8rem; min-width: 0; }
+.steer .slider { display: grid; grid-template-columns: minmax(0, 1fr) 5.5rem; gap: 0 .5rem; align-items: center;
+  margin-bottom: .5rem; }
+.steer .slider input[type=range] { grid-column: 1 / -1; width: 100%; height: 1.5rem; margin: 0;
+  accent-color: var(--color-accent); }
+.steer select, .steer input[type=text], .steer input[type=number] { width: 100%; font: inherit; padding: .25rem .5rem;
+  color: var(--body-text-color); background: var(--input-background-fill); border-radius: .4rem;
+  border: 1px solid var(--border-color-primary); }
+.steer button { font: inherit; padding: .35rem .8rem; border-radius: .4rem; cursor: pointer;
+  color: var(--body-text-color); background: var(--button-secondary-background-fill);
+  border: 1px solid var(--border-color-primary); }
+.steer button.forget { margin-left: -.4rem; padding: .35rem .5rem; }
+.steer .inline { display: inline-flex; gap: .5rem; align-items: center; }
+.steer :focus-visible { outline: 2px solid var(--color-accent); outline-offset: 1px; }
 """
 """CSS of the page."""
 
@@ -71,7 +87,8 @@ document.addEventListener("keydown", (event) => {
 });
 </script>
 """
-"""HTML for the head of the page: the script of the keyboard shortcuts."""
+HEAD += f"<script>{Path(__file__).with_name('steer.js').read_text(encoding='utf-8')}</script>"
+"""HTML for the head of the page: the scripts of the keyboard shortcuts and of the tab Steer."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +250,7 @@ def build(settings: Settings) -> gr.Blocks:
             with gr.Tab("Choose", id="choose"):
                 _choose_tab(page, settings)
             with gr.Tab("Steer", id="steer"):
-                _steer_tab(page, settings)
+                gr.HTML("<ohlora-steer></ohlora-steer>")  # see steer.js
     return page
 
 
@@ -426,46 +443,8 @@ def _choose_tab(page: gr.Blocks, settings: Settings) -> None:
 # --- steer
 
 
-def _sliders_needed(root: Path) -> int:
-    """As many as any character below a folder has attributes, or a few more."""
-    found, _ = tensor_files.files_of(root, CHARACTER)
-    counts = [MIN_SLIDERS]
-    for path in found:
-        try:
-            about = tensor_files.read_metadata(path, CHARACTER, CHARACTER_VERSION, "a character")
-        except FormatError:
-            continue  # of a newer version; it says so when it is opened
-        counts.append(len(about["attributes"]))
-    return max(counts)
-
-
-def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
-    session = gr.State(None)
-    with gr.Row():
-        with gr.Column(scale=3), gr.Row():
-            own = _image("steer-image", label="character", format="png")
-            other = _image("steer-other", label="other directions", format="png", visible=False)
-        with gr.Column(scale=2):
-            character = gr.Dropdown([], label="Character", elem_id="steer-character")
-            directions = gr.Dropdown([], label="Compare with other directions", elem_id="steer-directions")
-            sliders = [
-                gr.Slider(-1, 1, 0, step=0.01, label="–", visible=False, elem_id=f"steer-{k}")
-                for k in range(_sliders_needed(settings.root))
-            ]
-            with gr.Row():
-                idle = gr.Checkbox(False, label="Idle motion", elem_id="steer-idle")
-                centre = gr.Button("Back to 0  [0]", elem_id="steer-key-0")
-            with gr.Row():
-                saves = {
-                    "png": gr.Button("Save PNG  [p]", elem_id="steer-key-p"),
-                    "gif": gr.Button("Save GIF  [g]", elem_id="steer-key-g"),
-                    "sheet": gr.Button("Save sheet  [h]", elem_id="steer-key-h"),
-                }
-            status = gr.Markdown(elem_id="steer-status")
-            message = gr.Markdown(elem_id="steer-message")
-            saved = gr.File(label="Saved", visible=False, elem_id="steer-saved")
-    clock = gr.Timer(1 / FRAMES_PER_SECOND, active=False)
-    seen = [own, other, status]
+def steerable(settings: Settings) -> Steerable:
+    """What the tab Steer finds below the root."""
 
     def files_of(format_: str) -> tuple[list[str], list[str]]:
         """Finds files of a format in this world, and unreadable ones; both relative to its root."""
@@ -476,87 +455,12 @@ def _steer_tab(page: gr.Blocks, settings: Settings) -> None:
         kept, bad = ([path.relative_to(settings.root) for path in paths] for paths in (inner, damaged))
         return [p.as_posix() for p in kept if p.parts[0] not in others], [p.as_posix() for p in bad]
 
-    def drawn(tab: SteeringSession | None, idling: bool, *values: float) -> list[Any]:
-        if tab is None:
-            return [None, None, ""]
-        strengths = tab.strengths(values[: len(tab.character.attributes)], idling)
-        picture, comparison, taken = tab.image(strengths)
-        named = zip(tab.character.attributes, strengths, strict=True)
-        line = ", ".join(f"{name} {value:+.2f}" for name, value in named)
-        note = f"{line} · the server took {taken:.0f} ms"
-        return [picture, gr.Image(comparison, visible=comparison is not None), note]
-
-    def opened(name: str | None) -> list[Any]:
-        shown = [gr.Slider(visible=False) for _ in sliders]
-        if not name:
-            return [None, *shown, None, gr.Image(visible=False), "", ""]
-        try:
-            tab = SteeringSession(Character.load(inside(settings.root, settings.root / name)))
-        except OhloraError as error:
-            return [None, *shown, None, gr.Image(visible=False), "", _warning(error)]
-        names, ranges = tab.character.attributes, tab.character.ranges
-        meanings = tab.character.meanings
-        labels = {name: f"{name}: {meanings[name]}" if name in meanings else name for name in names}
-        if len(names) > len(sliders):
-            return [None, *shown, None, gr.Image(visible=False), "", f"⚠️ {name} needs {len(names)} sliders: start anew"]
-        for k, steered in enumerate(names):
-            low, high = math.ceil(100 * ranges[steered][0]) / 100, math.floor(100 * ranges[steered][1]) / 100
-            shown[k] = gr.Slider(low, high, 0, label=labels[steered], visible=True)
-        note = f"A strength of 1 is {tab.character.unit}." if tab.character.unit else ""
-        return [tab, *shown, *drawn(tab, False, *[0.0] * len(names)), note]
-
-    def started() -> list[Any]:
-        (characters, damaged), (found, _) = files_of(CHARACTER), files_of(DIRECTIONS)
+    def files() -> tuple[list[str], list[str], str]:
+        (characters, damaged), (directions, _) = files_of(CHARACTER), files_of(DIRECTIONS)
+        note = f"⚠️ these files cannot be read and are left out: {', '.join(damaged)}" if damaged else ""
         if not characters:
             wanted = settings.root / "characters" / "mina.safetensors"
-            error = MissingArtifactError(f"there is no character below {settings.root}; {pipeline.hint(wanted)}")
-            return [gr.Dropdown([]), gr.Dropdown([]), *opened(None)[:-1], _warning(error)]
-        first = gr.Dropdown(characters, value=characters[0])
-        start = opened(characters[0])
-        if damaged:
-            start[-1] = f"⚠️ these files cannot be read and are left out: {', '.join(damaged)}"
-        return [first, gr.Dropdown(["", *found], value=""), *start]
+            note = f"⚠️ there is no character below {settings.root}; {pipeline.hint(wanted)}"
+        return characters, directions, note
 
-    def compared(tab: SteeringSession | None, name: str | None, idling: bool, *values: float) -> list[Any]:
-        note = ""
-        if tab is not None:
-            try:
-                tab.compare(inside(settings.root, settings.root / name) if name else None)
-                if name:
-                    note = (
-                        f"Right: {name} (mean step). Strengths are in its own unit, so edits may be larger or smaller."
-                    )
-            except OhloraError as error:
-                tab.compare(None)
-                note = _warning(error)
-        return [tab, *drawn(tab, idling, *values), note]
-
-    def kept(kind: str) -> Callable[..., list[Any]]:
-        def handler(tab: SteeringSession | None, *values: float) -> list[Any]:
-            if tab is None:
-                return ["", gr.File(visible=False)]
-            try:
-                folder = inside(settings.root, settings.root / "studio")
-                path = tab.save(kind, values[: len(tab.character.attributes)], folder)  # type: ignore[arg-type]
-            except OhloraError as error:
-                return [_warning(error), gr.File(visible=False)]
-            # Gradio serves files of its own folder only, wherever the artifacts are.
-            copy = shutil.copy(path, Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])))
-            return [f"Saved {path}", gr.File(copy, visible=True)]
-
-        return handler
-
-    everything = [session, *sliders, *seen, message]
-    quick = QUIET | {"trigger_mode": "always_last"}
-    page.load(started, None, [character, directions, *everything])
-    character.input(opened, character, everything, **QUIET)
-    directions.input(compared, [session, directions, idle, *sliders], [session, *seen, message], **quick)
-    for slider in sliders:
-        slider.input(drawn, [session, idle, *sliders], seen, **quick)
-    idle.input(lambda on: gr.Timer(active=on), idle, clock, **QUIET)
-    idle.input(drawn, [session, idle, *sliders], seen, **quick)  # once more at rest when it ends
-    clock.tick(drawn, [session, idle, *sliders], seen, **quick)
-    zeros = [0.0] * len(sliders)
-    centre.click(lambda tab: [*zeros, *drawn(tab, False, *zeros)], session, [*sliders, *seen], **quick)
-    for kind, button in saves.items():
-        button.click(kept(kind), [session, *sliders], [message, saved], api_visibility="private")
+    return Steerable(settings.root, files, partial(inside, settings.root))

@@ -66,7 +66,7 @@ def main(args: list[str] | None = None) -> None:
         raise ConfigError(
             f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
         )
-    from ohlora.studio.app import HEAD, STYLE, Settings, build
+    from ohlora.studio.app import HEAD, STYLE, Settings, build, steerable
 
     settings = Settings.of(given)
     with tempfile.TemporaryDirectory(prefix="ohlora-studio-") as folder:
@@ -86,6 +86,7 @@ def main(args: list[str] | None = None) -> None:
                 ),
                 footer_links=[],
                 ssr_mode=False,
+                app_kwargs={"routes": [steerable(settings).route(local=given.host == LOCAL)]},
             )
         except OSError as error:
             if "empty port" not in str(error):  # Gradio has no error class of its own for a port in use

@@ -1,9 +1,11 @@
-"""Steering a character: its images, its idle motion, a comparison with other directions, and saving."""
+"""Steering a character: its images, its motion, a comparison with other directions, presets, and saving."""
 
 from __future__ import annotations
 
+import io
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,19 +13,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
-from ohlora.characters import motion
+from ohlora.characters import motion, speech
 from ohlora.characters.character import Character
+from ohlora.characters.speech import Speech
 from ohlora.directions.edits import Steps
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, DataError
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes
 from ohlora.utils import animations, images
+from ohlora.utils.files import locked, read_json, write_json
 
-FRAMES_PER_SECOND = 12.0
-"""Frames per second of the idle motion in the browser."""
 SIZE = 384
-"""Height and width, in pixels, to which images are enlarged at most."""
+"""Height and width, in pixels, to which saved images are enlarged at most."""
+SETTINGS = "ohlora"
+"""Key of the text in a saved PNG that says what it shows."""
 
 Kind = Literal["png", "gif", "sheet"]
 """What is saved: an image, an animation, or a sheet of all edits."""
@@ -37,11 +42,13 @@ class SteeringSession:
         character: The character that is steered.
         other: The same latent with other directions, for comparison, or None.
         clock: Tells the time in seconds.
+        speech: What is being said, or None.
     """
 
     character: Character
     other: Character | None = None
     clock: Callable[[], float] = time.monotonic
+    speech: Speech | None = None
 
     def __post_init__(self) -> None:
         self._opened = self.clock()
@@ -78,13 +85,29 @@ class SteeringSession:
         except ValueError as error:
             raise ConfigError(f"{path.name} does not fit the character ({error})") from error
 
-    def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
-        """The strengths to show: those of the sliders, one per attribute, and the idle motion of this moment on top.
+    def say(self, text: str) -> None:
+        """Says a text, from now on.
 
-        The motion is a function of the time since the session began, so that late frames do not slow it down.
+        Raises:
+            ConfigError: If no attribute of the character speaks, or the text cannot be read
+                (:func:`ohlora.characters.speech.of_text`).
         """
-        if idle:
-            values = self.character.idle([self.clock() - self._opened], values)[0]
+        if not any(own.speaks for own in self.character.motions.values()):
+            raise ConfigError("no attribute of this character speaks; a world declares it by motion: {speaks: …}")
+        self.speech = speech.of_text(text)
+        self._opened = self.clock()
+
+    def strengths(self, values: Sequence[float], idle: bool) -> list[float]:
+        """The strengths to show: those of the sliders, one per attribute, and the motion of this moment on top.
+
+        The motion is a function of the time since the session or the speech began, so that late frames do not slow it
+        down. A character that speaks moves, too.
+        """
+        passed = self.clock() - self._opened
+        if self.speech is not None and passed > self.speech.ends + speech.FADE:
+            self.speech = None
+        if idle or self.speech is not None:
+            values = self.character.idle([passed], values, speech=self.speech)[0]
         return [float(value) for value in values]
 
     def image(self, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
@@ -98,17 +121,18 @@ class SteeringSession:
             the first image took.
         """
         started = time.perf_counter()
-        picture = self._of(self.character, strengths)
+        picture = self.character.frames([strengths])[0]
         taken = 1000 * (time.perf_counter() - started)
-        return picture, None if self.other is None else self._of(self.other, strengths), taken
+        return picture, None if self.other is None else self.other.frames([strengths])[0], taken
 
-    def save(self, kind: Kind, strengths: Sequence[float], folder: Path) -> Path:
+    def save(self, kind: Kind, strengths: Sequence[float], folder: Path, name: str = "") -> Path:
         """Saves an image at given strengths (PNG), the character in motion (GIF), or a sheet of all its edits (PNG).
 
         Args:
             kind: What is saved.
             strengths: One number per attribute: what an image shows, and what is moved from in a GIF.
             folder: Folder of the file; it is created where it does not exist.
+            name: What the character is called; an image remembers it with its settings (:func:`settings_of`).
 
         Returns:
             The path of the file. Files are numbered, and none is overwritten.
@@ -123,10 +147,63 @@ class SteeringSession:
                 break
         if kind == "gif":
             animations.save(self.character.frames(self.character.shown(strengths)), path, motion.FRAMES_PER_SECOND)
+        elif kind == "sheet":
+            images.save_png(self.character.sheet(), path)
         else:
-            images.save_png(self.character.sheet() if kind == "sheet" else self._of(self.character, strengths), path)
+            settings = dict(zip(self.character.attributes, map(float, strengths), strict=True))
+            picture = images.enlarge(self.character.frames([strengths])[0], SIZE)
+            images.save_png(picture, path, {SETTINGS: json.dumps({"character": name, "strengths": settings})})
         return path
 
-    @staticmethod
-    def _of(character: Character, strengths: Sequence[float]) -> np.ndarray:
-        return images.enlarge(character.frames([strengths])[0], SIZE)
+
+def settings_of(picture: bytes) -> tuple[str, dict[str, float]]:
+    """What a PNG shows that :meth:`SteeringSession.save` wrote: the character's name, and its strengths.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    try:
+        with Image.open(io.BytesIO(picture), formats=["PNG"]) as opened:
+            opened.load()
+            said = json.loads(getattr(opened, "text", {})[SETTINGS])
+        return str(said["character"]), {str(name): float(value) for name, value in said["strengths"].items()}
+    except Exception as error:  # whatever is wrong with a file from anywhere
+        raise DataError("this is no PNG that the studio saved; drop one that Save PNG wrote") from error
+
+
+@dataclass(frozen=True)
+class Presets:
+    """Settings that were kept under names, per character, in a JSON file.
+
+    Attributes:
+        path: The file, which need not exist.
+    """
+
+    path: Path
+
+    def of(self, character: str) -> dict[str, dict[str, float]]:
+        """The presets of a character: name → attribute → strength.
+
+        Raises:
+            FormatError: If the file cannot be read.
+        """
+        return dict(self._all().get(character, {}))
+
+    def keep(self, character: str, name: str, settings: Mapping[str, float] | None) -> dict[str, dict[str, float]]:
+        """Keeps settings under a name, or forgets it (None), and returns the presets that there are now.
+
+        Raises:
+            FormatError: If the file cannot be read; nothing is written then.
+        """
+        with locked(self.path):
+            every = self._all()
+            own = every.setdefault(character, {})
+            if settings is None:
+                own.pop(name, None)
+            else:
+                own[name] = dict(settings)
+            write_json(self.path, every)
+        return dict(own)
+
+    def _all(self) -> dict[str, dict[str, dict[str, float]]]:
+        return read_json(self.path) if self.path.is_file() else {}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from ohlora.errors import DataError, SizeError
@@ -53,10 +53,13 @@ def resized(images: Tensor, height: int, width: int | None = None) -> Tensor:
     return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def save_png(image: np.ndarray, path: str | Path) -> None:
-    """Writes an H×W×3 or H×W uint8 array as PNG, atomically."""
+def save_png(image: np.ndarray, path: str | Path, texts: Mapping[str, str] | None = None) -> None:
+    """Writes an H×W×3 or H×W uint8 array as PNG, atomically, with texts by keyword."""
+    about = PngImagePlugin.PngInfo()
+    for key, text in (texts or {}).items():
+        about.add_itxt(key, text)
     with replacing(path) as part:
-        Image.fromarray(image).save(part, format="PNG")
+        Image.fromarray(image).save(part, format="PNG", pnginfo=about)
 
 
 def decode(path: str | Path) -> Image.Image:

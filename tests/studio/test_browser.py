@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -17,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from ohlora.__main__ import main as ohlora
+from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
+from tests.browsers import MISSING, launched
 from tests.toy_tables import report_of_latents
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
-if BROWSER is None and not os.environ.get("CI"):
+if MISSING:
     pytest.skip("no chromium here; .ci/run installs it", allow_module_level=True)
 
 
@@ -95,19 +96,18 @@ def serve(artifacts: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with launched() as found:
         yield found
-        found.close()
     hosts = {urllib.parse.urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts <= {"127.0.0.1"}, "the studio works without internet"
 
 
-def opened(browser: Browser, server: Server, tab: str) -> Page:
+def opened(browser: Browser, at: Server | str, tab: str = "") -> Page:
     page: Page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(server.address)
-    page.get_by_role("tab", name=tab).click()
+    page.goto(at if isinstance(at, str) else at.address)
+    if tab:
+        page.get_by_role("tab", name=tab).click()
     return page
 
 
@@ -180,35 +180,86 @@ def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Serve
     assert sorted(path.name for path in (toy / "chosen").iterdir()) == ["0010.safetensors", "0011.safetensors"]
 
 
+PIXELS = """() => {
+  const canvas = document.querySelector("#steer-picture");
+  return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+}"""
+
+
+def values(page: Page) -> list[float]:
+    ranges = page.locator("#steer-sliders [type=range]")
+    found: list[float] = ranges.evaluate_all("(inputs) => inputs.map((input) => input.valueAsNumber)")
+    return found
+
+
 def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
     page = opened(browser, serve(), "Steer")
     wait_for(page, "steer-status", "mouth +0.00")
-    picture = page.locator("#steer-image img")
-
-    def pixels() -> bytes:
-        source = picture.get_attribute("src")
-        assert source is not None
-        return bytes(page.request.get(urllib.parse.urljoin(page.url, source)).body())
-
-    before = pixels()
-    slider = page.locator("#steer-1 input[type=range]")
-    slider.focus()
-    page.keyboard.press("End")
-    expect(page.locator("#steer-status")).not_to_contain_text("mouth +0.00", timeout=20_000)
-    wait_for(page, "steer-status", "the server took")
-    assert pixels() != before
+    before = page.evaluate(PIXELS)
+    character = Character.load(artifacts / "toy" / "characters" / "mina.safetensors")
+    assert np.array_equal(np.reshape(before, (16, 16, 4))[..., :3], np.asarray(character.render()))
+    page.locator("#steer-1").press("ArrowRight")
+    page.locator("#steer-1").press("PageUp")
+    wait_for(page, "steer-status", "mouth +0.66")
+    moved = page.evaluate(PIXELS)
+    assert np.array_equal(np.reshape(moved, (16, 16, 4))[..., :3], np.asarray(character.render(mouth=0.66)))
+    typed = page.get_by_label("mouth, typed")
+    typed.fill("99")
+    typed.press("Enter")
+    wait_for(page, "steer-message", "mouth: 99 is clamped to 3; tested is -3 … 3")
+    wait_for(page, "steer-status", "mouth +3.00")
     page.locator("h1").first.click()
-    page.keyboard.press("h")
-    wait_for(page, "steer-message", "sheet-0001.png")
-    assert (artifacts / "toy" / "studio" / "sheet-0001.png").is_file()
+    page.keyboard.press("u")
+    wait_for(page, "steer-status", "mouth +0.66")
+    assert page.evaluate(PIXELS) == moved
+
+    # The address, a preset and a saved picture bring the settings back.
+    again = opened(browser, page.url)
+    wait_for(again, "steer-status", "mouth +0.66")
+    again.close()
+    page.get_by_label("Name of a preset").fill("aside")
+    page.get_by_role("button", name="Keep").click()
+    page.locator("h1").first.click()
+    page.keyboard.press("p")
+    wait_for(page, "steer-message", "png-0001.png")
     page.keyboard.press("0")
     wait_for(page, "steer-status", "mouth +0.00")
-    assert pixels() == before
+    assert page.evaluate(PIXELS) == before
+    page.get_by_role("button", name="aside", exact=True).click()
+    wait_for(page, "steer-status", "mouth +0.66")
+    page.keyboard.press("0")
+    wait_for(page, "steer-status", "mouth +0.00")
+    saved = artifacts / "toy" / "studio" / "png-0001.png"
+    page.evaluate(DROP, base64.b64encode(saved.read_bytes()).decode())
+    wait_for(page, "steer-status", "mouth +0.66")
+    page.keyboard.press("h")
+    wait_for(page, "steer-message", "sheet-0001.png")
+
+    # At rest, the handles move on from the sliders.
     page.get_by_label("Idle motion").check()
-    expect(page.locator("#steer-status")).not_to_contain_text("mouth +0.00", timeout=20_000)
-    first = pixels()
-    page.wait_for_timeout(1500)
-    assert pixels() != first
+    expect(page.locator("#steer-status")).not_to_contain_text("mouth +0.66", timeout=20_000)
+    first = values(page)
+    page.wait_for_timeout(700)
+    assert values(page) != first
+    page.get_by_label("Idle motion").uncheck()
+    wait_for(page, "steer-status", "mouth +0.66")
+
+    # On every screen the picture is a whole multiple of its pixels, and nothing is wider than the page.
+    for width, height, least in ((360, 740, 256), (1280, 900, 560), (1920, 1080, 768)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("document.documentElement.scrollWidth === innerWidth")
+        page.wait_for_function(
+            "(least) => { const wide = document.querySelector('#steer-picture').clientWidth;"
+            " return wide >= least && wide % 16 === 0; }",
+            arg=least,
+        )
+
+
+DROP = """(coded) => {
+  const bytes = Uint8Array.from(atob(coded), (sign) => sign.charCodeAt(0)), files = new DataTransfer();
+  files.items.add(new File([bytes], "saved.png"));
+  document.querySelector("ohlora-steer").dispatchEvent(new DragEvent("drop", {dataTransfer: files}));
+}"""
 
 
 def test_a_password_is_asked_for(browser: Browser, serve: Callable[..., Server]) -> None:
