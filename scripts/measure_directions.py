@@ -43,6 +43,8 @@ def rows_of(method: str, folder: Path) -> list[Row]:
         ("leakage, systematic", "systematic_leakage"),
         ("share of the data's range reached", "reach_mean"),
         ("density along the slider, over that of reals", "density_mean"),
+        ("least identity along the slider", "identity_min_mean"),
+        ("change against identity lost, area", "change_area_mean"),
         ("mean r of all sliders at once", "joint_corr_mean"),
         ("composition error of all sliders at once", "joint_error_mean"),
     ):

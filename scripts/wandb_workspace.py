@@ -85,10 +85,15 @@ def sections_of(vocabulary: Vocabulary) -> dict[str, tuple[Panel, ...]]:
             Panel("share of latents that pass, and are good", ("test/passed_ratio", "test/good_ratio"), "bars"),
             Panel("share of the data's range", tuple(f"test/{name}_reach_mean" for name in expressions), "bars"),
             Panel("density along sliders", tuple(f"test/{name}_density_mean" for name in expressions), "bars"),
+            Panel(
+                "least identity along sliders", tuple(f"test/{name}_identity_min_mean" for name in expressions), "bars"
+            ),
+            Panel("change against identity", tuple(f"test/{name}_change_area_mean" for name in expressions), "bars"),
             Panel("leakage to other attributes", tuple(f"test/{name}_leakage_mean" for name in expressions), "bars"),
             Panel("correlations of strength and score, over latents", ("correlations",), "pictures"),
             Panel("what each edit does to each attribute", ("edit_correlations", "edit_slopes"), "pictures"),
-            Panel("scores along sliders", ("sliders",), "pictures"),
+            Panel("scores and identity along sliders", ("sliders", "identity"), "pictures"),
+            Panel("change reached for identity lost", ("change_and_identity",), "pictures"),
         ),
         "Attributes": (
             Panel("how attributes go together", ("score_correlations",), "pictures"),

@@ -97,15 +97,16 @@ class Identity(nn.Module):
             without projection.
         calibration: Turns similarities into probabilities; by default that of one of our own networks. Without one,
             cosine similarities are all there is.
+        unfit: Why the network is not fit for use, if that is known of it.
 
     Attributes:
         measure: What a comparison gives: ``same_person`` (a probability) or ``cosine_similarity``.
         differentiable: Whether gradients reach the images. If not, as with ONNX, it can judge, and guide no search.
     """
 
-    def __init__(self, features: Features, calibration: Calibration | None = None) -> None:
+    def __init__(self, features: Features, calibration: Calibration | None = None, unfit: str | None = None) -> None:
         super().__init__()
-        self.features, self.calibration = features, calibration
+        self.features, self.calibration, self.unfit = features, calibration, unfit
         self.measure = "cosine_similarity" if calibration is None else "same_person"
         self.differentiable = features.differentiable
 
@@ -121,6 +122,16 @@ class Identity(nn.Module):
                 "Give weights of a torch network with its network_class to search with"
             )
         return F.normalize(self.features.outputs(images), dim=1)
+
+    def compared(self, reference: Tensor, edited: Tensor) -> Tensor:
+        """What :attr:`measure` says of embedded images, (N,).
+
+        Args:
+            reference: Unit vectors that :meth:`embed` made, N×D, or 1×D for all.
+            edited: Likewise, N×D.
+        """
+        similarity = (reference * edited).sum(dim=1)
+        return similarity if self.calibration is None else self.calibration(similarity)
 
     def similarity(self, reference: Tensor, edited: Tensor) -> Tensor:
         """Cosine similarities, (N,), −1…1.
@@ -146,5 +157,4 @@ class Identity(nn.Module):
 
     def forward(self, reference: Tensor, edited: Tensor) -> Tensor:
         """What :attr:`measure` says, (N,)."""
-        compare = self.similarity if self.calibration is None else self.probability
-        return compare(reference, edited)
+        return self.compared(self.embed(reference), self.embed(edited))

@@ -30,11 +30,14 @@ class Limits:
         realism: Least mean density of the outer half of the frames between the unedited image and the end, as a share
             of the reals' or of the unedited image's own, whichever is less. (All frames would let a dense beginning
             make up for an end that nothing real is like, and a single frame says little.)
+        identity: Least that an identity network says of each frame and the unedited image: the probability of the same
+            person, or their cosine similarity.
     """
 
     growth: float = 0.2
     leakage: float = 0.25
     realism: float = 0.5
+    identity: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,13 @@ class Frames:
         images: E×3×H×W in [−1, 1], rounded to grey levels.
         scores: The judge's, E×K.
         density: Density of each among real images over that of reals, (E,); None where it is not measured.
+        embedded: Unit vectors of an identity network, E×D; None where there is none.
     """
 
     images: Tensor
     scores: FloatArray
     density: FloatArray | None
+    embedded: Tensor | None = None
 
     def pixel_jumps(self, places: Sequence[int]) -> FloatArray:
         """Mean absolute change of the pixels from each of F places to the next, in grey levels: (F − 1,)."""
@@ -100,6 +105,7 @@ class Slider:
         own: Column of the attribute that is moved.
         density: Density of each frame among real images over that of reals, (F,); None where it is not measured.
         pixel_jumps: Mean absolute change of the pixels from each frame to the next, in grey levels, (F − 1,).
+        identity: What an identity network says of each frame and the unedited image, (F,); None where there is none.
     """
 
     levels: FloatArray
@@ -107,6 +113,7 @@ class Slider:
     own: int
     density: FloatArray | None
     pixel_jumps: FloatArray
+    identity: FloatArray | None = None
 
     @property
     def start(self) -> int:
@@ -121,10 +128,10 @@ class Slider:
     def tested_range(self, limits: Limits, slope: float) -> tuple[int, int]:
         """Places of the first and last frame of the tested range.
 
-        To either side, the range goes as far as leakage and realism allow all the way from the unedited image; and of
-        that, to the frame that gains most after ``growth`` times the slope is taken off for every unit of strength. So
-        it goes on while a unit adds more than that on average, over dips as well, and ends where the attribute stands
-        still.
+        To either side, the range goes as far as leakage, realism and identity allow all the way from the unedited
+        image; and of that, to the frame that gains most after ``growth`` times the slope is taken off for every unit of
+        strength. So it goes on while a unit adds more than that on average, over dips as well, and ends where the
+        attribute stands still.
 
         Args:
             limits: See :class:`Limits`.
@@ -146,6 +153,8 @@ class Slider:
             density = self.density[side]
             outer = np.array([density[k // 2 : k + 1].mean() for k in range(len(side))])
             allowed &= outer >= limits.realism * min(1.0, float(density[0]))
+        if self.identity is not None:
+            allowed &= self.identity[side] >= limits.identity
         within = np.logical_and.accumulate(allowed)
         gain = np.sign(away) * change - limits.growth * max(slope, 0.0) * np.abs(away)
         return int(side[np.argmax(np.where(within, gain, -np.inf))])
@@ -158,7 +167,7 @@ class Slider:
             the attribute in the outer half of the range over that in the inner half; 1 for a straight line, 0 where the
             outer half does nothing (or the inner one does nothing, or the wrong). ``jump``: largest change between
             neighbouring frames, in z-scores. ``pixel_jump``: the largest of their pixels. ``density``: mean over the
-            frames, where it is measured.
+            frames, where it is measured; ``identity`` and ``identity_min``: mean and least over the frames, likewise.
         """
         moved, start = self.moved, self.start
         found = {"lowest": float(moved[low : start + 1].min()), "highest": float(moved[start : high + 1].max())}
@@ -167,6 +176,32 @@ class Slider:
         found["pixel_jump"] = float(self.pixel_jumps[low:high].max(initial=0.0))
         if self.density is not None:
             found["density"] = float(self.density[low : high + 1].mean())
+        if self.identity is not None:
+            kept = self.identity[low : high + 1]
+            found |= {"identity": float(kept.mean()), "identity_min": float(kept.min())}
+        return found
+
+    def change_within(self, losses: Sequence[float]) -> FloatArray:
+        """How far the attribute can be moved at a price.
+
+        Args:
+            losses: B amounts of identity that may be lost, 0 or more.
+
+        Returns:
+            For each amount, the largest change of the attribute, in z-scores the way it was asked, over the frames up
+            to which no more is lost than that; mean of the two sides, (B,).
+
+        Raises:
+            ValueError: If identity is not measured.
+        """
+        if self.identity is None:
+            raise ValueError("identity was not measured along this slider")
+        start, found = self.start, np.zeros(len(losses))
+        for side in (slice(start, None, -1), slice(start, None)):
+            change = np.sign(self.levels[side] - self.levels[start]) * (self.moved[side] - self.moved[start])
+            lost = np.maximum.accumulate(self.identity[start] - self.identity[side])
+            within = lost[None] <= np.asarray(losses)[:, None]
+            found += np.where(within, np.maximum.accumulate(change.clip(min=0.0)), 0.0).max(axis=1) / 2
         return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ohlora.errors import ConfigError, DataError
 from ohlora.evaluation.features import NetworkFeatures
 from ohlora.evaluation.identity import Identity, calibrated
+from ohlora.formats import network_files
 from ohlora.formats.feature_files import FeatureNetwork
 from ohlora.networks.identity import Calibration, IdentityNetwork
 from ohlora.pipeline import require
@@ -63,7 +64,8 @@ class IdentityFile(FeatureNetwork):
         if isinstance(own, IdentityNetwork):
             if self.threshold is not None or self.pairs is not None:
                 raise ConfigError(f"{self.file} has its own calibration; leave threshold, scale and pairs out")
-            return Identity(features, own.calibration)
+            told = network_files.read_metadata(self.file).get("provenance", {})
+            return Identity(features, own.calibration, told.get("unfit"))
         if own is None:
             raise ConfigError(f"{self.file} holds a network that predicts attributes; expected one that embeds faces")
         found = Identity(features)

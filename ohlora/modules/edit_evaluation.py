@@ -30,6 +30,7 @@ from ohlora.errors import ConfigError
 from ohlora.evaluation.conditions import GOOD, Condition, outcomes, passing, rates
 from ohlora.evaluation.edits import EditReport, correlations, slopes, summary
 from ohlora.evaluation.features import Features, Penultimate, RandomFeatures
+from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.manifolds import LEAST
 from ohlora.evaluation.scales import scales_in
 from ohlora.evaluation.scores import score_correlations
@@ -38,6 +39,7 @@ from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import direction_files, network_files
 from ohlora.formats.feature_files import FeatureNetwork
+from ohlora.formats.identity_files import IdentityFile
 from ohlora.modules.base import Stage
 from ohlora.modules.sliders import Slid, SliderTest, physical_column
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -51,6 +53,10 @@ from ohlora.utils.ranks import gathered
 
 OWN_EDITS: Mapping[type, type[OwnEdits[Any]]] = {LocalBasis: LocalEdits, PathBasis: PathEdits}
 """Basis that a file of directions may hold → the edits that start from it."""
+SAME_PERSON = "same_person"
+"""What a latent is called whose sliders keep its identity."""
+KEPT = 0.9
+"""Probability of the same person that a slider keeps, where nothing else is said."""
 
 
 class EditEvaluation(Stage[CountedLatents]):
@@ -62,7 +68,7 @@ class EditEvaluation(Stage[CountedLatents]):
 
     That says nothing of how far an edit goes. So each attribute is also moved alone in fine steps, as a slider is, and
     all at once at random (:mod:`ohlora.evaluation.sliders`). A latent is good where it passes, its sliders reach what
-    the world declares, and their frames lie among real images. Written are ``test_result.csv``,
+    the world declares, their frames lie among real images, and show the same person. Written are ``test_result.csv``,
     ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
 
     Args:
@@ -92,6 +98,11 @@ class EditEvaluation(Stage[CountedLatents]):
         real_count: Real images that frames are compared with, and as many others that say how dense reals are.
         features: Network whose outputs are the features on which density is measured; by default the judge's hidden
             layers, or random ones where the judge is an ensemble.
+        identity: Network that tells whether edits still show the same person, and had no part in the search; without
+            it, identity is not judged, and no latent is known to be good.
+        identity_limit: Ends a slider where a frame keeps less of the unedited image's identity: a probability of the
+            same person, by default 0.9, or, of a network without calibration, a cosine similarity, which has no
+            default; it is also the least that a good latent's sliders keep.
         parser: A face parser; scores are then also read off parsed maps.
         discriminator: Discriminator weights; its scores of edited and unedited images are then also compared.
         closer_count: How many latents parser and discriminator look at.
@@ -133,6 +144,8 @@ class EditEvaluation(Stage[CountedLatents]):
         reals: ImageDataModule | None = None,
         real_count: int = 2000,
         features: FeatureNetwork | None = None,
+        identity: IdentityFile | None = None,
+        identity_limit: float | None = None,
         parser: str | None = None,
         discriminator: str | None = None,
         closer_count: int = 60,
@@ -162,7 +175,9 @@ class EditEvaluation(Stage[CountedLatents]):
         self.parser_path, self.closer_count, self.discriminator_path = parser, closer_count, discriminator
         self.sheets, self.image_batch_size = sheets, image_batch_size
         self.slider, self.slider_frames, self.joint_count = slider, slider_frames, joint_count
+        checks.between(-1, 1, identity_limit=identity_limit)
         self.slider_limits = Limits(growth_limit, leakage_limit, realism_limit)
+        self.identity_file, self.identity_limit = identity, identity_limit
         self.reals, self.real_count, self.features_given = reals, real_count, features
         self.touch_up = touch_up
 
@@ -204,6 +219,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self.strengths = self.grid.strengths(self.edited).to(self.device)
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
+        self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
         self.sliders = self._slider_test()
         self.conditions = self._conditions()
         columns = [*self.report.names, *self.sliders.names, *(condition.name for condition in self.conditions)]
@@ -247,8 +263,30 @@ class EditEvaluation(Stage[CountedLatents]):
     def _slider_test(self) -> SliderTest:
         scales = scales_in(network_files.read_metadata(self.paths["judge"]).get("provenance", {}))
         edits = SliderEdits(len(self.edited), self.slider, self.slider_frames)
-        settings = (self.slider_limits, self.joint_count, self.seed, self.image_batch_size)
+        settings = (self.slider_limits, self.joint_count, self.seed, self.image_batch_size, self.identity)
         return SliderTest(self.edited, self.generator, self.judge, scales, edits, *settings)
+
+    def _use_identity(self, file: IdentityFile) -> Identity:
+        """Loads the identity network, and sets the limit to what it is measured in."""
+        identity = file.identity().requires_grad_(False).to(self.device)
+        limit = self.identity_limit
+        if identity.calibration is None:
+            if limit is None:
+                raise ConfigError(
+                    f"{file.file} has no calibration, so that its measure is the cosine similarity; set "
+                    "model.init_args.identity_limit to the one from which on it is the same person, or give threshold "
+                    "and scale, or pairs, of model.init_args.identity"
+                )
+        else:
+            limit = KEPT if limit is None else limit
+            unedited = float(identity.calibration(torch.ones((), device=self.device)))
+            if unedited < limit:
+                raise ConfigError(
+                    f"identity_limit is {limit}, and by the calibration of {file.file} an image shows the same person "
+                    f"as itself with a probability of {unedited:.3f}; expected a lower limit, or a better network"
+                )
+        self.slider_limits = replace(self.slider_limits, identity=limit)
+        return identity
 
     def _read_reals(self, reals: ImageDataModule) -> None:
         """Finds the real images; a ConfigError if they are of another size than the generator's."""
@@ -284,7 +322,9 @@ class EditEvaluation(Stage[CountedLatents]):
         if self.reals is not None:
             bounds = {f"{name}_density": (self.slider_limits.realism, math.inf) for name in self.edited}
             found.append(Condition("realistic", bounds))
-        return found
+        # Without an identity network its numbers are missing, so that it is not known.
+        kept = {f"{name}_identity_min": (self.slider_limits.identity, math.inf) for name in self.edited}
+        return [*found, Condition(SAME_PERSON, kept)]
 
     def _use_directions(self, path: str) -> None:
         found = direction_files.load_directions(path)
@@ -484,7 +524,8 @@ class EditEvaluation(Stage[CountedLatents]):
         shares = {name: f"{statistics[f'{name}_passed_ratio']:.0%} pass" for name in edited}
         label = "correlation of strength and score"
         pictures["correlations"] = figures.histograms(by_name, self.limits, shares, label, (0, 1))
-        pictures["sliders"], tables["sliders"] = self.sliders.curves(slid[case] for case in cases)
+        of_sliders = self.sliders.curves([slid[case] for case in cases])
+        pictures, tables = pictures | of_sliders[0], tables | of_sliders[1]
         tables |= {"test_result": results, "edits": self._sheets(results, latents, group, steps)}
         for logger in self.loggers:
             logger.log_metrics({f"test/{key}": float(value) for key, value in rounded.items()})
@@ -509,7 +550,16 @@ class EditEvaluation(Stage[CountedLatents]):
             )
         if self.reals is None:
             print("realism is not measured, since model.init_args.reals names no real images")
-        if unknown := [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]:
+        if self.identity is None:
+            print(
+                "identity was not judged, since model.init_args.identity names no network, so that no latent is known "
+                "to be good"
+            )
+        elif self.identity.unfit is not None:
+            assert self.identity_file is not None
+            print(f"{self.identity_file.file} is not fit for use: {self.identity.unfit}; trust no identity found by it")
+        unknown = [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]
+        if unknown := [name for name in unknown if name != SAME_PERSON]:
             print(f"{', '.join(unknown)} cannot be known, so that no latent is known to be good; train the judge anew")
 
     def _heat_maps(self, statistics: Mapping[str, float]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -550,13 +600,16 @@ class EditEvaluation(Stage[CountedLatents]):
             row = results[place]
             tested = _kept(steps[row["case"]]) if steps else None
             codes = self._moved(latents.part(place), group[[place]], tested, self.strengths)
-            measured = [f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}" for n in edited]
+            kept = {n: f", identity {row[f'{n}_identity_min']:.2f}" for n in edited if f"{n}_identity_min" in row}
+            measured = [
+                f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}{kept.get(n, '')}" for n in edited
+            ]
             title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
             lines = [title, *("   ".join(measured[k : k + 3]) for k in range(0, len(measured), 3))]
             sheet = self._sheet(self._pictures(codes.flat()), lines)
             images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
             about = {"sheet": sheet, "which": what, "case": row["case"], "group": row["group_name"]}
-            told = ("passed", GOOD, *(f"{n}_{what}" for what in ("corr", "reach") for n in edited))
+            told = ("passed", GOOD, *(f"{n}_{what}" for what in ("corr", "reach", "identity_min") for n in edited))
             shown.append(about | {name: row[name] for name in told if name in row})
         return shown
 

@@ -15,6 +15,7 @@ from ohlora.attributes import vocabulary
 from ohlora.errors import DataError
 from ohlora.evaluation.features import Features
 from ohlora.evaluation.generators import Observer
+from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.manifolds import Density
 from ohlora.evaluation.scales import DataScale
 from ohlora.evaluation.sliders import (
@@ -33,10 +34,15 @@ from ohlora.utils import counted, figures, images
 
 NUMBERS = (
     *("range_low", "range_high", "reach", "lowest", "highest", "saturation", "jump", "pixel_jump", "density"),
-    *("joint_corr", "joint_error"),
+    *("identity", "identity_min", "change_area", "joint_corr", "joint_error"),
 )
 """What is measured of each slider of a latent, as far as it can be."""
 JOINT_DENSITY = "joint_density"
+JOINT_IDENTITY = ("joint_identity", "joint_identity_min")
+LOSSES = np.linspace(0.0, 0.5, 26)
+"""Amounts of identity lost at which is told how far sliders go; at the last, it is as likely another person."""
+CHANGE_TABLE, LOST = "change_and_identity", "identity_lost"
+"""The table of how far sliders go for an amount of identity lost, and its column of these amounts."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,16 @@ class Slid:
         numbers: By the names of :attr:`SliderTest.names`, as far as they could be measured.
         ranges: Lowest and highest strength of the tested ranges, P×2.
         scores: The judge's scores of each attribute along its slider, P×F.
+        identity: What the identity network says along them, P×F; None where there is none.
+        within: Change of each attribute for each of :data:`LOSSES`, P×B; see :meth:`Slider.change_within`. None
+            likewise.
     """
 
     numbers: dict[str, float]
     ranges: FloatArray
     scores: FloatArray
+    identity: FloatArray | None
+    within: FloatArray | None
 
 
 class SliderTest:
@@ -67,6 +78,7 @@ class SliderTest:
         joint_count: Random settings of all sliders at once.
         seed: Of these settings.
         batch_size: Images made and judged at once.
+        identity: Tells whether edits show the same person as the unedited image.
 
     Attributes:
         density: Tells how densely images lie among real ones; None until :meth:`compare_with`.
@@ -83,7 +95,9 @@ class SliderTest:
         joint_count: int,
         seed: int,
         batch_size: int,
+        identity: Identity | None = None,
     ) -> None:
+        self.identity = identity
         self.edited, self.generator, self.judge, self.edits, self.limits = edited, generator, judge, edits, limits
         self.joint_count, self.seed, self.batch_size = joint_count, seed, batch_size
         self.own = [judge.outputs.index(name) for name in edited]
@@ -100,7 +114,7 @@ class SliderTest:
     def names(self) -> list[str]:
         """What the numbers of a latent are called."""
         ends = [f"{column}_{end}" for column in self.columns.values() for end in ("lowest", "highest")]
-        return [f"{name}_{what}" for what in NUMBERS for name in self.edited] + ends + [JOINT_DENSITY]
+        return [f"{name}_{what}" for what in NUMBERS for name in self.edited] + ends + [JOINT_DENSITY, *JOINT_IDENTITY]
 
     def compare_with(self, reals: Iterable[Tensor], features: Features, device: torch.device) -> None:
         """Also measures how densely frames lie among real images, half of which say what is dense.
@@ -130,6 +144,7 @@ class SliderTest:
         made: list[Tensor] = []
         scores: list[Tensor] = []
         densities: list[Tensor] = []
+        embedded: list[Tensor] = []
         for part in codes.split(self.batch_size):
             made.append(images.rounded(self.generator.synthesize(part)))
             if self.density is None:
@@ -138,8 +153,18 @@ class SliderTest:
                 features, seen = self.observer(made[-1])
                 scores.append(seen)
                 densities.append(self.density(features))
+            if self.identity is not None:
+                embedded.append(self.identity.embed(made[-1]))
         density = torch.cat(densities).cpu().numpy() if densities else None
-        return Frames(torch.cat(made), torch.cat(scores).double().cpu().numpy(), density)
+        seen = torch.cat(scores).double().cpu().numpy()
+        return Frames(torch.cat(made), seen, density, torch.cat(embedded) if embedded else None)
+
+    def _kept(self, unedited: Frames, edited: Frames) -> FloatArray | None:
+        """What the identity network says of E edits and the first of the frames ``unedited``, (E,)."""
+        if self.identity is None or unedited.embedded is None or edited.embedded is None:
+            return None
+        found: FloatArray = self.identity.compared(unedited.embedded[:1], edited.embedded).double().cpu().numpy()
+        return found
 
     def measure(self, index: int, moved: Callable[[Tensor], Codes], slopes: Sequence[float]) -> Slid:
         """Measures one latent.
@@ -150,12 +175,14 @@ class SliderTest:
             slopes: z-scores per unit of strength of each attribute, as measured on the grid.
         """
         seen, levels = self.look(moved(self.edits.strengths).flat()), self.edits.levels
+        kept = self._kept(seen, seen)
         sliders: list[Slider] = []
         ends: list[tuple[int, int]] = []
         for p, own in enumerate(self.own):
             at = self.edits.places(p)
             density = None if seen.density is None else seen.density[at]
-            sliders.append(Slider(levels, seen.scores[at], own, density, seen.pixel_jumps(at)))
+            same = None if kept is None else kept[at]
+            sliders.append(Slider(levels, seen.scores[at], own, density, seen.pixel_jumps(at), same))
             ends.append(sliders[p].tested_range(self.limits, slopes[p]))
         ranges: FloatArray = levels[np.array(ends)]
         settings = random_settings(ranges, self.joint_count, counted.generator(self.seed, "settings", index))
@@ -174,22 +201,61 @@ class SliderTest:
             found |= {f"{name}_{what}": value for what, value in measured.items()}
         if joint.density is not None:
             found[JOINT_DENSITY] = float(joint.density.mean())
+        if (kept_together := self._kept(seen, joint)) is not None:
+            found |= dict(zip(JOINT_IDENTITY, (float(kept_together.mean()), float(kept_together.min())), strict=True))
+        identity = within = None
+        if kept is not None:
+            identity = np.stack([kept[self.edits.places(p)] for p in range(len(self.edited))])
+            within = np.stack([slider.change_within(LOSSES.tolist()) for slider in sliders])
+            areas = np.trapezoid(within, LOSSES, axis=1) / LOSSES[-1]
+            found |= {f"{name}_change_area": float(area) for name, area in zip(self.edited, areas, strict=True)}
         in_order = {name: found[name] for name in self.names if name in found}
-        return Slid(in_order, ranges, np.stack([slider.moved for slider in sliders]))
+        return Slid(in_order, ranges, np.stack([slider.moved for slider in sliders]), identity, within)
 
-    def curves(self, slid: Iterable[Slid]) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:
-        """How the judge's scores go along the sliders of many latents: a picture, and a table."""
-        scores, levels = np.stack([of.scores for of in slid]), self.edits.levels
+    def curves(self, slid: Sequence[Slid]) -> tuple[dict[str, npt.NDArray[np.uint8]], dict[str, list[dict[str, Any]]]]:
+        """How the sliders of many latents go: pictures and tables.
+
+        Returns:
+            ``sliders``: the judge's scores along them. Where there is an identity network, what it says of the same
+            frames is in the table as well, and in the picture ``identity``; ``change_and_identity`` tells the change
+            that is reached for an amount of identity lost.
+        """
+        levels = self.edits.levels
         ends = {name: (scale.low, scale.high) for name, scale in self.scales.items()}
-        picture = figures.bands(levels, dict(zip(self.edited, scores.swapaxes(0, 1), strict=True)), ends, "z-score")
-        (low, high), mean = np.percentile(scores, (10, 90), axis=0), scores.mean(axis=0)
-        rows = [
+        along = {"": np.stack([of.scores for of in slid])}
+        pictures = {"sliders": figures.bands(levels, self._by_name(along[""]), ends, "z-score")}
+        kept = [of.identity for of in slid if of.identity is not None]
+        within = [of.within for of in slid if of.within is not None]
+        if self.identity is not None:
+            along["identity_"] = np.stack(kept)
+            limits = dict.fromkeys(self.edited, (self.limits.identity,))
+            label = self.identity.measure.replace("_", " ")
+            pictures["identity"] = figures.bands(levels, self._by_name(along["identity_"]), limits, label)
+        columns: dict[str, FloatArray] = {}
+        for what, values in along.items():
+            (low, high), mean = np.percentile(values, (10, 90), axis=0), values.mean(axis=0)
+            columns |= {f"{what}p10": low, f"{what}mean": mean, f"{what}p90": high}
+        rows: list[dict[str, Any]] = [
             {"attribute": name, "strength": round(float(level), 4)}
-            | {what: round(float(of[p, f]), 4) for what, of in (("p10", low), ("mean", mean), ("p90", high))}
+            | {what: round(float(of[p, f]), 4) for what, of in columns.items()}
             for p, name in enumerate(self.edited)
             for f, level in enumerate(levels)
         ]
-        return picture, rows
+        tables = {"sliders": rows}
+        if within:
+            change = np.mean(within, axis=0)
+            table: list[dict[str, Any]] = [
+                {LOST: round(float(lost), 4)}
+                | {name: round(float(change[p, b]), 4) for p, name in enumerate(self.edited)}
+                for b, lost in enumerate(LOSSES)
+            ]
+            pictures[CHANGE_TABLE] = figures.curves(table, self.edited, LOST, "change in z-scores")
+            tables[CHANGE_TABLE] = table
+        return pictures, tables
+
+    def _by_name(self, values: FloatArray) -> dict[str, FloatArray]:
+        """N×P×F values by the P attributes."""
+        return dict(zip(self.edited, values.swapaxes(0, 1), strict=True))
 
 
 def physical_column(name: str) -> str | None:

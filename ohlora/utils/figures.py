@@ -48,13 +48,15 @@ def scatter(names: Sequence[str], expected: np.ndarray, predicted: np.ndarray, n
     return rendered(figure)
 
 
-def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str = "kimg") -> np.ndarray:
-    """Columns ``names`` of a table as lines over the column ``axis``."""
+def curves(
+    rows: Sequence[Mapping[str, float]], names: Sequence[str], axis: str = "kimg", label: str = ""
+) -> np.ndarray:
+    """Columns ``names`` of a table as lines over the column ``axis``, with a label of the vertical axis."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for name in names:
         axes.plot([row[axis] for row in rows], [row[name] for row in rows], marker=".", label=name)
-    axes.set(xlabel=axis, ylim=(0, None))
+    axes.set(xlabel=axis.replace("_", " "), ylabel=label, ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return rendered(figure)

@@ -16,10 +16,12 @@ LEVELS = EDITS.levels
 Curve = Callable[[np.ndarray], np.ndarray]
 
 
-def slider(curve: Curve, other: Curve = np.zeros_like, density: Any = None, jumps: Any = None) -> Slider:
+def slider(
+    curve: Curve, other: Curve = np.zeros_like, density: Any = None, jumps: Any = None, identity: Any = None
+) -> Slider:
     """A slider that moves the second of two scores along a curve, and the first along another."""
     scores = np.stack([other(LEVELS), curve(LEVELS)], axis=1)
-    return Slider(LEVELS, scores, 1, density, np.zeros(12) if jumps is None else jumps)
+    return Slider(LEVELS, scores, 1, density, np.zeros(12) if jumps is None else jumps, identity)
 
 
 def range_of(of: Slider, slope: float = 1.0, **limits: float) -> tuple[float, float]:
@@ -108,6 +110,31 @@ def test_frames_that_are_not_real_end_a_slider() -> None:
     # A face that is unusual by itself is compared with itself.
     assert range_of(slider(lambda s: s, density=density / 10)) == (-0.5, 3)
     assert range_of(slider(lambda s: s, density=np.zeros(13))) == (-3, 3)
+
+
+def test_another_person_ends_a_slider() -> None:
+    """Every frame up to the end must show the same person; what comes after another one does not count."""
+    kept = np.array([1, 1, 0.5, 0.95, 0.92, 1, 1, 1, 0.97, 0.93, 0.91, 0.89, 0.88])
+    bent = slider(lambda s: s, identity=kept)
+    assert range_of(bent) == (-1.5, 2.0)
+    assert range_of(bent, identity=0.94) == (-0.5, 1.0)
+    assert range_of(bent, identity=0.5) == (-3, 3)
+    found = measured(bent, -1.5, 2.0)
+    assert found["identity"] == pytest.approx(kept[3:11].mean()) and found["identity_min"] == 0.91
+    assert "identity" not in measured(slider(lambda s: s))
+
+
+def test_change_has_a_price() -> None:
+    """Upwards a tenth is lost with every unit, downwards everything at once; the change is the mean of both sides."""
+    kept = np.where(LEVELS < 0, 0.0, 1 - LEVELS / 10)
+    dear = slider(lambda s: 2 * s, identity=kept)
+    assert dear.change_within([0, 0.051, 0.101, 0.31, 0.99, 1]) == pytest.approx([0, 0.5, 1, 3, 3, 6])
+    back = slider(lambda s: np.where(s > 1, 1.0, s), identity=np.where(LEVELS < 0, 0.0, 1.0))
+    assert back.change_within([0.2]) == pytest.approx([0.5]), "the largest on the way"
+    wrong = slider(lambda s: -s, identity=np.ones(13))
+    assert wrong.change_within([1.0]) == [0], "the other way is not what was asked"
+    with pytest.raises(ValueError, match="identity was not measured"):
+        slider(lambda s: s).change_within([0.1])
 
 
 def test_pixels_are_told_in_grey_levels() -> None:

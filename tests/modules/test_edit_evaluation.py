@@ -30,10 +30,13 @@ from ohlora.formats.direction_files import load_directions, save_directions
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.face_parser import FaceParserNetwork
+from ohlora.networks.identity import Calibration, IdentityNetwork
 from ohlora.networks.sampling import counted_batches
 from ohlora.utils import counted, images
 from ohlora.utils.files import read_rows
 from tests.conftest import tiny_networks
+from tests.networks.test_identity import tiny as tiny_identity
+from tests.onnx_files import write_network
 from tests.toy_tables import lively_cnn, options
 
 Run = Callable[..., int]
@@ -42,7 +45,11 @@ EDITED = ("eyes", "mouth", "pose")
 
 @pytest.fixture
 def tested(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Callable[..., int]:
-    """Evaluates directions of random networks; settings of the stage are keywords, None is null."""
+    """Evaluates directions of random networks; settings of the stage are keywords, None is null.
+
+    The identity network takes everyone for the same person.
+    """
+    network_files.save_network(recogniser(0.0, 9.0), tmp_path / "identity.safetensors")
     for seed, name in enumerate(("merged", "judge")):
         network_files.save_network(lively_cnn(weights[0], seed), tmp_path / f"{name}.safetensors")
     vectors = torch.nn.functional.normalize(torch.randn(4, 3, 8), dim=-1)
@@ -53,6 +60,7 @@ def tested(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Callable[
         "network": tmp_path / "merged.safetensors",
         "judge": tmp_path / "judge.safetensors",
         "directions": tmp_path / "d.safetensors",
+        "identity": json.dumps({"file": str(tmp_path / "identity.safetensors")}),
     }
 
     def run(*words: str, output: str = "found", **settings: Any) -> int:
@@ -61,6 +69,13 @@ def tested(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> Callable[
         return ohlora("test", "evaluation", *said, *words, stage_dir=tmp_path / f"{output}-stage")
 
     return run
+
+
+def recogniser(scale: float, bias: float) -> IdentityNetwork:
+    """A random identity network of 16×16 images with a calibration."""
+    network = tiny_identity()
+    network.calibration.load_state_dict(Calibration(scale, bias).state_dict())
+    return network
 
 
 def test_the_evaluation_of_edits(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
@@ -325,7 +340,7 @@ def test_sliders_say_how_far_edits_go(tmp_path: Path, weights: tuple[Path, Path]
     assert with_scales("--data.init_args.count", "12", **settings) == 0
     folder = tmp_path / "found"
     rows, (statistics,) = read_rows(folder / "test_result.csv"), read_rows(folder / "test_statistics.csv")
-    assert list(rows[0])[8:13] == ["good", "eyes_reached", "pose_reached", "eyes_slope", "mouth_slope"]
+    assert list(rows[0])[8:13] == ["good", "eyes_reached", "pose_reached", "same_person", "eyes_slope"]
     latents = load_file(folder / "latents.safetensors")
     found = load_directions(tmp_path / "d.safetensors")
     g = network_files.load_generator(weights[0])
@@ -368,7 +383,7 @@ def test_sliders_say_how_far_edits_go(tmp_path: Path, weights: tuple[Path, Path]
     )
     run = tmp_path / "found-stage" / "runs" / "0001"
     table = read_rows(run / "sliders.csv")
-    assert len(table) == 3 * 9 and list(table[0]) == ["attribute", "strength", "p10", "mean", "p90"]
+    assert len(table) == 3 * 9 and list(table[0])[:5] == ["attribute", "strength", "p10", "mean", "p90"]
     eyes = np.array([curve(case)[:, own] for case in range(12)])
     assert [float(row["mean"]) for row in table[:9]] == pytest.approx(eyes.mean(axis=0), abs=2e-3)
     assert [path.stem.split("-")[0] for path in (run / "pictures").glob("sliders*")] == ["sliders"]
@@ -469,3 +484,79 @@ def test_the_best_are_touched_up_and_tested_again(tmp_path: Path, tested: Run, c
     assert "ranks other latents" in capsys.readouterr().err
     assert tested(*some, output="labels", directions=None, labels="[eyes]") == 2
     assert "touch_up trains what directions add" in capsys.readouterr().err
+
+
+# --- identity
+
+
+def test_identity_is_judged(
+    tmp_path: Path, weights: tuple[Path, Path], tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = recogniser(100.0, -95.0)
+    network_files.save_network(network, tmp_path / "identity.safetensors", {"unfit": "its equal error rate is 50%"})
+    settings: dict[str, Any] = {"slider": 2.0, "slider_frames": 4, "joint_count": 5, "leakage_limit": 9}
+    settings |= {"growth_limit": 0}
+    settings |= {"limits": "{eyes: -1, mouth: -1, pose: -1}"}
+    assert tested("--data.init_args.count", "12", **settings) == 0
+    said = capsys.readouterr().out
+    assert "identity.safetensors is not fit for use: its equal error rate is 50%; trust no identity" in said
+    folder = tmp_path / "found"
+    rows, (statistics,) = (read_rows(folder / f"test_{name}.csv") for name in ("result", "statistics"))
+    latents, found = load_file(folder / "latents.safetensors"), load_directions(tmp_path / "d.safetensors")
+    g, levels = network_files.load_generator(weights[0]), torch.linspace(-2, 2, 9)
+    ended = 0
+    for case, row in enumerate(rows):
+        low, high = latents["ranges"][case, 1].tolist()
+        with torch.inference_mode():
+            codes = latents["codes"][case] + levels[:, None] * found.steps.values[latents["group"][case], 1]
+            made = images.rounded(g.synthesize(Codes(codes, Space.W)))
+            kept = network.same_person(made[[4] * 9], made)
+        within = (levels >= low) & (levels <= high)
+        assert float(kept[within].min()) >= 0.9 and float(row["mouth_range_low"]) == low
+        ended += low > -2 and float(kept[int((levels == low).nonzero()) - 1]) < 0.9
+        assert float(row["mouth_identity_min"]) == pytest.approx(float(kept[within].min()), abs=2e-3)
+        assert float(row["mouth_identity"]) == pytest.approx(float(kept[within].mean()), abs=2e-3)
+        assert row["same_person"] == row["good"] == "true"
+        assert 0 < float(row["joint_identity_min"]) <= float(row["joint_identity"]) <= 1
+    assert 0 < ended < 12, "the limit ends some sliders"
+    assert float(statistics["same_person_ratio"]) == float(statistics["good_ratio"]) == 1
+    assert float(statistics["mouth_identity_min_mean"]) >= 0.9
+    run = tmp_path / "found-stage" / "runs" / "0001"
+    pictures = {path.stem.split("-")[0] for path in (run / "pictures").iterdir()}
+    assert {"sliders", "identity", "change_and_identity"} <= pictures
+    change = read_rows(run / "change_and_identity.csv")
+    assert [*change[0]] == ["identity_lost", *EDITED] and float(change[0]["mouth"]) <= float(change[-1]["mouth"])
+    table = np.array([float(row["mouth"]) for row in change])
+    area = np.mean((table[1:] + table[:-1]) / 2)
+    assert float(statistics["mouth_change_area_mean"]) == pytest.approx(area, abs=2e-3)
+    assert "mouth_identity_min" in read_rows(run / "edits.csv")[0]
+
+
+def test_without_an_identity_network_nothing_is_known_to_be_good(
+    tmp_path: Path, tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tested(identity=None, limits="{eyes: -1, mouth: -1, pose: -1}") == 0
+    assert "identity was not judged, since model.init_args.identity names no network" in capsys.readouterr().out
+    rows, (statistics,) = (read_rows(tmp_path / "found" / f"test_{name}.csv") for name in ("result", "statistics"))
+    assert {(row["passed"], row["same_person"], row["good"]) for row in rows} == {("true", "", "")}
+    assert "good_ratio" not in statistics and not [name for name in statistics if "identity" in name]
+
+
+def test_a_network_of_the_users_judges_identity(
+    tmp_path: Path, tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its measure is the cosine similarity, whose limit is its own; or a probability, if it is told how."""
+    pytest.importorskip("onnxruntime")
+    file = str(write_network(tmp_path / "pooling.onnx", ("N", 3, 16, 16)))
+    assert tested(identity=json.dumps({"file": file})) == 2
+    assert f"{file} has no calibration, so that its measure is the cosine similarity" in capsys.readouterr().err
+    assert tested(identity=json.dumps({"file": file}), identity_limit=0.999) == 0
+    rows = read_rows(tmp_path / "found" / "test_result.csv")
+    assert all(0.999 <= float(row[f"{name}_identity_min"]) <= 1 for row in rows for name in EDITED)
+    assert {row["same_person"] for row in rows} == {"true"}
+    vague = {"file": file, "threshold": 0.9, "scale": 10}
+    assert tested(identity=json.dumps(vague)) == 2
+    assert "identity_limit is 0.9, and by the calibration of " in (said := capsys.readouterr().err)
+    assert "shows the same person as itself with a probability of 0.731" in said
+    assert tested(identity=json.dumps(vague), identity_limit=2) == 2
+    assert "identity_limit is 2.0; expected -1 to 1" in capsys.readouterr().err

@@ -15,9 +15,10 @@ from ohlora.attributes import Physical, Vocabulary
 from ohlora.directions.edits import added
 from ohlora.errors import DataError
 from ohlora.evaluation.features import Features
+from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.scales import DataScale, PhysicalMap
 from ohlora.evaluation.sliders import Limits, SliderEdits
-from ohlora.modules.sliders import Slid, SliderTest
+from ohlora.modules.sliders import LOSSES, Slid, SliderTest
 from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.networks.codes import Codes, Space
 from ohlora.utils import images
@@ -57,10 +58,11 @@ def declared() -> None:
     attributes.use(Vocabulary.read(Path("mine.yaml"), said))
 
 
-def made(**limits: float) -> SliderTest:
+def made(network: Identity | None = None, **limits: float) -> SliderTest:
     judge = cast(AttributeCNN, Bent(NAMES, torch.eye(4)))
     scales = {"straight": SCALE, "saturating": SCALE}
-    return SliderTest(NAMES, Pixels(), judge, scales, SliderEdits(4, 3.0, 12), Limits(**limits), 64, 0, batch_size=7)
+    edits = SliderEdits(4, 3.0, 12)
+    return SliderTest(NAMES, Pixels(), judge, scales, edits, Limits(**limits), 64, 0, batch_size=7, identity=network)
 
 
 def measure(test: SliderTest, start: Tensor, index: int = 0, steps: Tensor | None = None) -> Slid:
@@ -97,6 +99,42 @@ def test_planted_sliders(declared: None) -> None:
     assert found["straight_pixel_jump"] == pytest.approx(grey, abs=0.26)
     assert not [name for name in found if name.endswith("density")]
     assert list(found) == [name for name in made().names if name in found]
+
+
+class Angle(PixelFeatures):
+    """Turns by 0.1 radians with each unit of the first pixel; the others do not matter."""
+
+    def outputs_of(self, images: Tensor) -> Tensor:
+        angle = super().outputs_of(images)[:, 0] / 10
+        return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_identity_ends_sliders_and_is_told(declared: None) -> None:
+    start = torch.tensor([0.5, 0.0, 0.0, 0.0])  # what counts is the change from the unedited image
+    test = made(Identity(Angle()), identity=float(np.cos(0.16)))
+    slid = measure(test, start)
+    found = slid.numbers
+    assert slid.ranges[0] == pytest.approx([-1.5, 1.5]) and slid.ranges[1] == pytest.approx([-1, 1], abs=0.25)
+    assert found["straight_identity_min"] == pytest.approx(np.cos(0.15), abs=2e-3)
+    assert np.cos(0.15) < found["straight_identity"] < 1 and found["saturating_identity_min"] == pytest.approx(1)
+    # All at once, only the first matters: it is uniform on its range.
+    assert np.cos(0.16) < found["joint_identity_min"] < np.cos(0.1) < found["joint_identity"] < 1
+    assert slid.identity is not None and slid.within is not None
+    assert slid.identity[0] == pytest.approx(np.cos(0.1 * np.linspace(-3, 3, 25)), abs=3e-3)
+    # 0.02 are lost after two units; all three after 0.045.
+    change = dict(zip(LOSSES.round(2).tolist(), slid.within[0], strict=True))
+    assert change[0.02] == pytest.approx(2, abs=0.3) and change[0.5] == pytest.approx(3, abs=0.15)
+    assert found["straight_change_area"] == pytest.approx(np.trapezoid(slid.within[0], LOSSES) / 0.5)
+    pictures, tables = test.curves([slid, slid])
+    assert [*pictures] == ["sliders", "identity", "change_and_identity"] and pictures["identity"].ndim == 3
+    row = tables["sliders"][0]
+    assert [*row][2:] == ["p10", "mean", "p90", "identity_p10", "identity_mean", "identity_p90"]
+    assert row["identity_mean"] == pytest.approx(np.cos(0.3), abs=3e-3)
+    assert tables["change_and_identity"][1]["straight"] == pytest.approx(change[0.02], abs=1e-4)
+    without, found = made(), measure(made(), start).numbers
+    assert not [name for name in found if "identity" in name or "area" in name]
+    pictures, tables = without.curves([measure(without, start)])
+    assert [*pictures] == [*tables] == ["sliders"] and "identity_mean" not in tables["sliders"][0]
 
 
 def test_a_direction_that_goes_nowhere(declared: None) -> None:
