@@ -52,6 +52,7 @@ class PersonRecognition(Supervised[People]):
         hidden: Width of the dense layer.
         size: Size of the embedding.
         resolution: Height and width of the images.
+        patch: Height and width of squares whose pixels become channels first; 1 for none.
         temperature: Temperature of the contrastive loss, above 0.
         properties: Weight of the squared error of the properties, ≥ 0.
         save_as: Name of the product, a safetensors file.
@@ -60,7 +61,7 @@ class PersonRecognition(Supervised[People]):
     """
 
     data_type = People
-    fixed = ("widths", "strides", "hidden", "size", "resolution")
+    fixed = ("widths", "strides", "hidden", "size", "resolution", "patch")
     shared = ("resolution",)
     """Settings that the data takes from the stage."""
     embedded: Tensor
@@ -72,6 +73,7 @@ class PersonRecognition(Supervised[People]):
         hidden: int = 96,
         size: int = 64,
         resolution: int = 64,
+        patch: int = 1,
         temperature: float = 0.1,
         properties: float = 1.0,
         save_as: str = "identity",
@@ -83,7 +85,7 @@ class PersonRecognition(Supervised[People]):
         checks.above(0, temperature=temperature)
         checks.at_least(0, properties=properties)
         with counted.seeded(counted.integer(seed, "identity", 0)):
-            network = IdentityNetwork(widths, strides, hidden, size, resolution)
+            network = IdentityNetwork(widths, strides, hidden, size, resolution, patch)
             head = nn.Linear(hidden, len(OF_PERSON))
         super().__init__(network, f"{save_as}.safetensors", seed=seed, **settings)
         self.save_hyperparameters()
@@ -111,8 +113,9 @@ class PersonRecognition(Supervised[People]):
         embeddings, person, seen = map(self._of_all, (self.network.embedded(features), batch["person"], batch["seen"]))
         pairs = person // 2  # a person and its look-alike
         unseen = (pairs[:, None] == pairs) & (person[:, None] != person) & ~(seen[:, None] & seen)
-        contrast = supervised_contrastive_loss(embeddings, person, self.temperature, unseen)
-        error: Tensor = (self.head(features) - batch["properties"]).square().sum(dim=1).mean()
+        with torch.autocast(self.device.type, enabled=False):  # similarities over a temperature need the precision
+            contrast = supervised_contrastive_loss(embeddings, person, self.temperature, unseen)
+            error: Tensor = (self.head(features.float()) - batch["properties"]).square().sum(dim=1).mean()
         return contrast + self.weight * error
 
     def _of_all(self, values: Tensor) -> Tensor:
