@@ -1,5 +1,8 @@
 """Compares ways of finding directions, and writes docs/results/comparison.csv and docs/images/comparison.png.
 
+Beside the figure stands another of the change that each method reaches for an amount of identity lost
+(``comparison_identity.png``), where the evaluation has an identity network.
+
 python scripts/compare_directions.py --config configs/toy/compare_directions.yaml
 
 Every method searches and is evaluated through the entry point, on the same generator, latents, judge and grid, with
@@ -29,6 +32,7 @@ from ohlora.attributes import vocabulary
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
+from ohlora.modules.sliders import CHANGE_TABLE, LOST
 from ohlora.utils import figures, images
 from ohlora.utils.commands import command
 from ohlora.utils.files import config_file, locked, read_rows, write_json, write_rows
@@ -40,6 +44,9 @@ PER_ATTRIBUTE = {
     "monotone": "monotone_mean",
     "leakage_systematic": "systematic_leakage",
     "leakage_per_latent": "leakage_mean",
+    "reach": "reach_mean",
+    "identity_min": "identity_min_mean",
+    "change_area": "change_area_mean",
     "r_parsed": "parsed_corr_mean",
 }
 
@@ -119,13 +126,16 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     words |= {"data.init_args.count": config.latents, "data.init_args.batch_size": 12}
     tested = run("test", config.evaluation, words | {"trainer.default_root_dir": folder / "evaluation"})
     (found,) = read_rows(folder / STATISTICS)
+    runs = sorted((folder / "evaluation" / "runs").iterdir())
+    change = runs[-1] / f"{CHANGE_TABLE}.csv"
     row: Row = {"method": name, "budget": budget or "", "seed": seed, "pass_rate": float(found["passed_ratio"])}
     for what, column in PER_ATTRIBUTE.items():
         row |= {f"{what}_{a}": float(found.get(f"{a}_{column}", "nan")) for a in vocabulary().names("expression")}
     drift = [float(value) for key, value in found.items() if key.startswith("drift_")]
     row |= {"drift": round(float(np.mean(drift)), 4), "realism_change": float(found.get("realism_change", "nan"))}
     images_used = {"images": used, "images_per_latent": per_latent}
-    return row | images_used | {"seconds": round(seconds, 1), "test_seconds": round(tested, 1)}
+    row |= images_used | {"seconds": round(seconds, 1), "test_seconds": round(tested, 1)}
+    return row | {CHANGE_TABLE: read_rows(change) if change.is_file() else []}
 
 
 def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
@@ -178,6 +188,31 @@ def drawn(rows: list[Row], methods: Sequence[str]) -> np.ndarray:
     return figures.rendered(figure)
 
 
+def identity_drawn(rows: Sequence[Row], methods: Sequence[str]) -> np.ndarray | None:
+    """Change reached, mean over attributes and seeds, for an amount of identity lost; None where it is not measured.
+
+    A line per method at its largest budget, with the area under it over its width.
+    """
+    lines: dict[str, dict[float, float]] = {}
+    for name in methods:
+        mine = [row for row in rows if row["method"] == name and row[CHANGE_TABLE]]
+        if not mine:
+            continue
+        largest = max(row["budget"] or 0 for row in mine)
+        points: dict[float, list[float]] = {}
+        for point in (point for row in mine if (row["budget"] or 0) == largest for point in row[CHANGE_TABLE]):
+            change = [float(value) for attribute, value in point.items() if attribute != LOST]
+            points.setdefault(float(point[LOST]), []).extend(change)
+        line = {lost: float(np.mean(change)) for lost, change in sorted(points.items())}
+        area = np.trapezoid([*line.values()], [*line]) / max(line)
+        lines[f"{name} {largest or ''}: area {area:.2f}"] = line
+    if not lines:
+        return None
+    at = next(iter(lines.values()))
+    table = [{LOST: lost} | {name: line[lost] for name, line in lines.items()} for lost in at]
+    return figures.curves(table, [*lines], LOST, "change reached, z-scores")
+
+
 @command("compare_directions")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
@@ -203,9 +238,13 @@ def main(args: list[str] | None = None) -> None:
     if len(rows) < len(cells(config)):
         print(f"{len(rows)} of {len(cells(config))} cells are done")
         return
-    write_rows(given.output, rows)
+    write_rows(given.output, [{key: value for key, value in row.items() if key != CHANGE_TABLE} for row in rows])
     images.save_png(drawn(rows, list(config.methods)), given.figure)
-    print(f"{given.output}, {given.figure}")
+    made = [given.output, given.figure]
+    if (of_identity := identity_drawn(rows, list(config.methods))) is not None:
+        made.append(given.figure.with_stem(f"{given.figure.stem}_identity"))
+        images.save_png(of_identity, made[-1])
+    print(", ".join(map(str, made)))
 
 
 if __name__ == "__main__":

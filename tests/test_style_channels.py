@@ -40,6 +40,7 @@ from ohlora.utils.files import read_rows
 from scripts import compare_directions
 from tests.conftest import CONF, ROOT, TINY, tiny_networks
 from tests.documented import blocks, titled
+from tests.networks.test_identity import tiny as tiny_identity
 from tests.toy_tables import options
 
 Run = Callable[..., int]
@@ -283,9 +284,11 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), cnn)
     attributes.use(None)
     networks = {"generator": str(weights[0]), "network": str(cnn)}
-    for name, given in (("search", networks), ("evaluation", networks | {"judge": str(cnn), "reals": None})):
+    judged = {"judge": str(cnn), "reals": None, "identity": {"file": str(tmp_path / "identity.safetensors")}}
+    for name, given in (("search", networks), ("evaluation", networks | judged)):
         OmegaConf.save(OmegaConf.create({"model": {"init_args": given}}), tmp_path / f"{name}.yaml")
     config = OmegaConf.load(ROOT / "configs" / "toy" / "compare_directions.yaml")
+    network_files.save_network(tiny_identity(), tmp_path / "identity.safetensors")
     methods = {name: config.methods[name] for name in ("single_channel", "channels")}
     small = {"single_channel": {"candidates": 2, "verified": 2}, "channels": {"covariance_count": 50}}
     for name, method in methods.items():
@@ -310,6 +313,13 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     assert ran.model.init_args.finder.init_args.fraction == 0.02  # and not that of the recipe's SVM
 
 
+    cell = json.loads((tmp_path / "compared" / "cells" / "channels-4-0.json").read_text())
+    change = cell["change_and_identity"]
+    assert float(change[-1]["identity_lost"]) == 0.5 and float(change[0]["eyes"]) <= float(change[-1]["eyes"])
+    areas = {row["method"]: float(row["change_area_eyes"]) for row in rows}
+    assert areas["channels"] == cell["change_area_eyes"] > 0 and "change_and_identity" not in rows[0]
+    with Image.open(tmp_path / "figure_identity.png") as figure:
+        assert figure.width > 600
 def test_one_line_of_a_world_chooses_the_finder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
