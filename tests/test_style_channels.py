@@ -217,13 +217,17 @@ def test_from_the_search_to_the_studio(chain: Chain, monkeypatch: pytest.MonkeyP
 
         characters[name] = wide
 
-        # The candidates' sheet shows the character unedited and at the ends.
+        # The candidates' sheet shows the character from end to end of each slider, unedited, and combined.
         with Image.open(folder / name / "chosen" / "candidates.png") as sheet:
-            row_of_pictures = np.asarray(sheet.convert("RGB"))[-130:-2]
+            shown = np.asarray(sheet.convert("RGB"))[12:-12, 12:-12]
+        assert same(shown, report.picture(place))
+        height = 128 + 4 + 22  # with the gaps of its row and the caption
+        rows_of_pictures = [shown[top : top + 128] for top in range(len(shown) - 130, 0, -height)][2::-1]
         (low_eyes, high_eyes), (low_mouth, high_mouth) = (character.ranges[a] for a in EDITED)
-        ends: list[list[float]] = [[0, 0], [low_eyes, 0], [high_eyes, 0], [0, low_mouth], [0, high_mouth]]
-        for k, picture in enumerate(character.frames(ends)):
-            assert same(row_of_pictures[::8, 2 + 130 * k : 130 * (k + 1) : 8], picture)
+        ends: list[list[float]] = [[low_eyes, 0], [high_eyes, 0], [0, low_mouth], [0, high_mouth], [0, 0]]
+        places = [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0)]
+        for (down, column), picture in zip(places, character.frames(ends), strict=True):
+            assert same(rows_of_pictures[down][::8, 2 + 130 * column : 130 * (column + 1) : 8], picture)
 
         # Steering, beside directions of another space.
         session = SteeringSession(wide)
@@ -283,12 +287,12 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     attributes.use(pipeline.world("toy").attributes)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), cnn)
     attributes.use(None)
+    network_files.save_network(tiny_identity(), tmp_path / "identity.safetensors")
     networks = {"generator": str(weights[0]), "network": str(cnn)}
     judged = {"judge": str(cnn), "reals": None, "identity": {"file": str(tmp_path / "identity.safetensors")}}
     for name, given in (("search", networks), ("evaluation", networks | judged)):
         OmegaConf.save(OmegaConf.create({"model": {"init_args": given}}), tmp_path / f"{name}.yaml")
     config = OmegaConf.load(ROOT / "configs" / "toy" / "compare_directions.yaml")
-    network_files.save_network(tiny_identity(), tmp_path / "identity.safetensors")
     methods = {name: config.methods[name] for name in ("single_channel", "channels")}
     small = {"single_channel": {"candidates": 2, "verified": 2}, "channels": {"covariance_count": 50}}
     for name, method in methods.items():
@@ -309,10 +313,6 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
         ("single_channel", str(100 + verified)),
         ("channels", "12"),
     ]
-    ran = OmegaConf.load(tmp_path / "compared" / "runs" / "single_channel-100-0" / "runs" / "0001" / "config.yaml")
-    assert ran.model.init_args.finder.init_args.fraction == 0.02  # and not that of the recipe's SVM
-
-
     cell = json.loads((tmp_path / "compared" / "cells" / "channels-4-0.json").read_text())
     change = cell["change_and_identity"]
     assert float(change[-1]["identity_lost"]) == 0.5 and float(change[0]["eyes"]) <= float(change[-1]["eyes"])
@@ -320,6 +320,10 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     assert areas["channels"] == cell["change_area_eyes"] > 0 and "change_and_identity" not in rows[0]
     with Image.open(tmp_path / "figure_identity.png") as figure:
         assert figure.width > 600
+    ran = OmegaConf.load(tmp_path / "compared" / "runs" / "single_channel-100-0" / "runs" / "0001" / "config.yaml")
+    assert ran.model.init_args.finder.init_args.fraction == 0.02  # and not that of the recipe's SVM
+
+
 def test_one_line_of_a_world_chooses_the_finder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

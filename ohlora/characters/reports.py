@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from ohlora.attributes import Motion, recipe
+from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.directions.edits import Steps, Unit
 from ohlora.errors import ConfigError, DataError, MissingArtifactError
+from ohlora.evaluation.sliders import random_settings
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
 from ohlora.pipeline import require
-from ohlora.utils import figures, images
+from ohlora.utils import counted, figures, images
 from ohlora.utils.files import content_stamp, read_rows, write_rows
 
 DIRECTIONS = "directions.safetensors"
@@ -36,6 +38,12 @@ FORMAT = "ohlora-latents"
 FORMAT_VERSION = 2
 MEASURED = ("corr", "slope", "leakage")
 """What is kept exactly of each latent and attribute, besides rounded in the table."""
+REACH_STEP, IDENTITY_STEP = 0.05, 0.01
+"""Differences of reach and identity below which candidates look as good."""
+TOLD_OF_SLIDERS = {"r": "corr", "reach": "reach", "identity": "identity_min"}
+"""What is told of a candidate's sliders → its column."""
+SHOWN = 5
+"""Images of each slider, and of combined expressions, that are shown of a candidate."""
 
 
 def write_report(
@@ -164,7 +172,11 @@ class Report:
         )
 
     def ranked(self) -> list[int]:
-        """Places of the passing latents: first those whose worst correlation is highest, then by mean leakage.
+        """Places of the passing latents, first what an eye likes best.
+
+        That is the one whose worst reach is largest, in steps of :data:`REACH_STEP`; then whose sliders keep identity
+        best, in steps of :data:`IDENTITY_STEP`; then the one of least mean leakage. What was not measured does not
+        count; where reach was not, as in earlier reports, the worst correlation stands in its place.
 
         One with a slider that goes nowhere within its limits, or does not rise, is left out, since it makes no
         character. Where none passes, those are ranked that can be steered at all.
@@ -182,7 +194,20 @@ class Report:
                 f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes, and none has sliders that all "
                 "move and rise; test more latents, or look at the generator and the directions"
             )
-        return sorted(found, key=lambda place: (-float(worst[place]), float(leakage[place])))
+        if (reach := self._least("reach")) is not None:
+            worst = (reach / REACH_STEP).round()
+        kept = self._least("identity_min")
+        identity = torch.zeros_like(worst) if kept is None else (kept / IDENTITY_STEP).round()
+        order = list(zip((-worst).tolist(), (-identity).tolist(), leakage.tolist(), strict=True))
+        return sorted(found, key=order.__getitem__)
+
+    def _least(self, what: str) -> Tensor | None:
+        """The least of a number over the attributes, (N,), by the table; None where it was not measured of all."""
+        columns = [f"{name}_{what}" for name in self.attributes]
+        if not all(row.get(column) for row in self.rows for column in columns):
+            return None
+        table = [[float(row[column]) for column in columns] for row in self.rows]
+        return torch.tensor(table, dtype=torch.float64).amin(dim=1)
 
     def chosen(self) -> list[int]:
         """Cases that were kept or starred by eye.
@@ -251,21 +276,30 @@ class Report:
         return cases.index(int(case))
 
     def picture(self, place: int) -> np.ndarray:
-        """A latent as it is, then at the lowest and highest strength of each attribute, with its numbers above."""
+        """A latent as it is and along each slider, from its lowest to its highest strength; then expressions combined.
+
+        Combined are random strengths within the tested ranges, a function of the case. Above each row stands what was
+        measured of it.
+        """
         character, row = self.character(place), self.rows[place]
         names = character.attributes
-        strengths = np.zeros((1 + 2 * len(names), len(names)))
-        for k, name in enumerate(names):
-            strengths[1 + 2 * k : 3 + 2 * k, k] = character.ranges[name]
-        strip = images.grid(images.enlarge(character.frames(strengths), 128), len(strengths))
-        reach = {name: f", reach {float(row[f'{name}_reach']):.2f}" if f"{name}_reach" in row else "" for name in names}
-        said = "; ".join(f"{name} r {float(row[f'{name}_corr']):.3f}{reach[name]}" for name in names)
+        ranges = np.array([character.ranges[name] for name in names])
+        alone = motion.sweep(names, character.ranges, SHOWN)
+        random = counted.generator(0, "combined", int(row["case"]))
+        together = random_settings(ranges, SHOWN - 1, random)
+        strengths = np.concatenate([alone, np.zeros((1, len(names))), together])
+        pictures = np.split(images.enlarge(character.frames(strengths), 128), len(names) + 1)
+        captions = []
+        for name in names:
+            told = {what: row.get(f"{name}_{column}") for what, column in TOLD_OF_SLIDERS.items()}
+            low, high = character.ranges[name]
+            numbers = ", ".join(f"{what} {float(value):.2f}" for what, value in told.items() if value)
+            captions.append(f"{name} {low:+.2f} … {high:+.2f}: {numbers}")
+        least = row.get("joint_identity_min")
+        captions.append("as it is, and all at random" + (f"; identity in the test {float(least):.2f}" if least else ""))
+        sheet = figures.strips(dict(zip(captions, pictures, strict=True)))
         leakage = float(self.measured["leakage"][place].mean())
-        lines = [
-            f"case {row['case']}, group {row['group_name']}: {said}, leakage {leakage:.2f}",
-            f"as it is, then lowest and highest {', '.join(names)}",
-        ]
-        return figures.captioned(strip, lines)
+        return figures.captioned(sheet, [f"case {row['case']}, group {row['group_name']}, leakage {leakage:.2f}"])
 
     def character(self, place: int) -> Character:
         """A latent as a character whose steps move an attribute by one unit of the report each.

@@ -291,7 +291,7 @@ class Demo:
         said = ", ".join(
             f"{name} {float(row[f'{name}_corr']):.3f}" for name in self.world.attributes.names("expression")
         )
-        return f"Face number {row['case']} follows best: {said}."
+        return f"Face number {row['case']} is first: {said}."
 
     def size(self) -> str:
         """What the character file holds."""

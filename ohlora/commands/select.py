@@ -1,7 +1,8 @@
 """Ranks the latents that passed the evaluation of edits, and shows them for choosing by eye.
 
-Writes ``candidates.csv`` (first those whose worst correlation is highest, then by leakage) and ``candidates.png``, a
-row per candidate: as it is, then each attribute at its lowest and highest tested strength.
+Writes ``candidates.csv`` (first those whose worst reach is largest, then by identity kept, then by leakage) and
+``candidates.png``: of each candidate a row per slider, from its lowest to its highest tested strength, and a row of
+combined expressions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from ohlora.utils.files import write_rows
 if TYPE_CHECKING:
     from ohlora.characters.reports import Report
 
+BESIDE = 2
+"""Candidates beside each other."""
+
 
 def select(report: Report, target: Path, count: int) -> None:
     """Writes table and contact sheet of the best candidates.
@@ -29,8 +33,12 @@ def select(report: Report, target: Path, count: int) -> None:
     ranked = report.ranked()
     shown = ranked[:count]
     write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])
-    sheet = np.concatenate([report.picture(place) for place in shown])
-    images.save_png(sheet, target / "candidates.png")
+    pictures = [report.picture(place) for place in shown]
+    height, width = np.max([picture.shape[:2] for picture in pictures], axis=0)
+    filled = [
+        np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures
+    ]
+    images.save_png(images.grid(np.stack(filled), min(BESIDE, len(filled)), gap=12), target / "candidates.png")
     what = f"{len(ranked)} of {len(report.rows)} latents pass"
     if not report.passed[ranked[0]]:
         what = f"none of {len(report.rows)} latents passes; ranked are {len(ranked)} whose sliders all move and rise"

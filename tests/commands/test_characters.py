@@ -27,7 +27,7 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Generator
 from ohlora.utils import images
 from ohlora.utils.animations import ENDINGS
-from ohlora.utils.files import read_rows
+from ohlora.utils.files import read_rows, write_rows
 from tests.characters.test_speech import save, tone
 from tests.conftest import tiny_networks
 from tests.films import Film, decoded
@@ -109,6 +109,29 @@ def test_a_tested_latent_is_calibrated(
     assert "case 12: pose does not rise with its strength" in capsys.readouterr().err
     assert ohlora(["export-character", "tested", str(report), "99", *words[3:]]) == 2
     assert "has no case 99" in capsys.readouterr().err
+
+
+def test_candidates_are_ranked_by_what_an_eye_judges(report: Path) -> None:
+    """Worst reach, then identity, then leakage, as far as they were measured; the third fails."""
+    table = read_rows(report / "test_result.csv")
+
+    def ranked(**columns: list[float]) -> list[int]:
+        more = [{name: values[k] for name, values in columns.items()} for k in range(4)]
+        write_rows(report / "test_result.csv", [row | told for row, told in zip(table, more, strict=True)])
+        return Report.load(report).ranked()
+
+    wide, kept = [1.0, 1.0, 1.0, 1.0], [0.95, 0.99, 0.99, 0.92]
+    reach = {"eyes_reach": [0.9, 0.5, 1.0, 0.91], "mouth_reach": wide, "pose_reach": wide}  # 0.01 is not seen
+    identity = {"eyes_identity_min": wide, "mouth_identity_min": kept, "pose_identity_min": wide}
+    assert ranked() == [1, 3, 0]
+    assert ranked(**reach) == [3, 0, 1] and ranked(**reach, **identity) == [0, 3, 1]
+    assert ranked(**reach | {"pose_reach": [0.2, 0.3, 1.0, 0.25]}, **identity) == [1, 3, 0]
+    assert ranked(eyes_reach=reach["eyes_reach"]) == [1, 3, 0], "what was not measured of all does not count"
+    assert ranked(**identity) == [1, 0, 3]
+
+
+def test_a_candidate_is_shown_with_what_was_measured(report: Path) -> None:
+    assert Report.load(report).picture(1).shape == (22 + 4 * (132 + 22), 652, 3)
 
 
 def test_characters_are_calibrated_by_what_is_not_rounded(report: Path) -> None:
