@@ -243,6 +243,7 @@ def test_the_properties_are_learnt_beside(fit: Run, tmp_path: Path) -> None:
         (["--data.init_args.batch_size", "10"], "and 4 images stay together; expected a multiple of 4"),
         (["--model.init_args.temperature", "0"], "temperature is 0.0; expected more than 0"),
         (["--model.init_args.widths", "[8, 12]"], "widths are [8, 12]; expected one or more multiples of 8"),
+        (["--model.init_args.patch", "5"], "patch is 5; expected a divisor of the resolution 32"),
         (["--model.init_args.strides", "[2]"], "expected 1 or 2 for each of 2 widths"),
         (["--data.init_args.people", "9"], "people is 9; expected a multiple of 2"),
         (["--data.class_path", "ohlora.datamodules.drawn_faces.DrawnFaces"], "PersonRecognition works on People"),

@@ -25,6 +25,22 @@ def tiny(seed: int = 0, calibrated: bool = True) -> IdentityNetwork:
     return network
 
 
+def test_patches_become_channels(tmp_path: Path) -> None:
+    """A convolution of one pixel then sees what one of the patch's size does."""
+    network = IdentityNetwork((8, 16), (1, 2), hidden=12, size=6, resolution=16, patch=4).eval()
+    assert network(IMAGES).shape == (5, 6) and network.dense.in_features == 16 * 2 * 2
+    unshuffle, convolution = network.convolutions[0], network.convolutions[1]
+    assert isinstance(convolution, torch.nn.Conv2d)
+    convolution.weight.data[..., [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0.0
+    kernel = convolution.weight.data[:, :, 1, 1].reshape(8, 3, 4, 4)
+    torch.testing.assert_close(convolution(unshuffle(IMAGES)), torch.conv2d(IMAGES, kernel, stride=4))
+    network.calibration.load_state_dict(Calibration(8.0, -4.0).state_dict())
+    network_files.save_network(network, tmp_path / "identity.safetensors")
+    assert torch.equal(network_files.load_identity(tmp_path / "identity.safetensors")(IMAGES), network(IMAGES))
+    with pytest.raises(ValueError, match="patch is 3; expected a divisor of the resolution 16"):
+        IdentityNetwork(resolution=16, patch=3)
+
+
 def test_embeddings_are_unit_vectors_and_a_file_rebuilds_them(tmp_path: Path) -> None:
     network = tiny()
     found = network(IMAGES)
