@@ -102,7 +102,8 @@ class EditEvaluation(Stage[CountedLatents]):
             it, identity is not judged, and no latent is known to be good.
         identity_limit: Ends a slider where a frame keeps less of the unedited image's identity: a probability of the
             same person, by default 0.9, or, of a network without calibration, a cosine similarity, which has no
-            default; it is also the least that a good latent's sliders keep.
+            default; it is also the least that a good latent's sliders keep. A network that its training found unfit
+            ends no slider.
         parser: A face parser; scores are then also read off parsed maps.
         discriminator: Discriminator weights; its scores of edited and unedited images are then also compared.
         closer_count: How many latents parser and discriminator look at.
@@ -285,7 +286,10 @@ class EditEvaluation(Stage[CountedLatents]):
                     f"identity_limit is {limit}, and by the calibration of {file.file} an image shows the same person "
                     f"as itself with a probability of {unedited:.3f}; expected a lower limit, or a better network"
                 )
-        self.slider_limits = replace(self.slider_limits, identity=limit)
+        self.identity_limit = limit
+        # A network that is not fit is told of, and cuts no slider short that a better one might leave.
+        ends = limit if identity.unfit is None else -math.inf
+        self.slider_limits = replace(self.slider_limits, identity=ends)
         return identity
 
     def _read_reals(self, reals: ImageDataModule) -> None:
@@ -323,7 +327,8 @@ class EditEvaluation(Stage[CountedLatents]):
             bounds = {f"{name}_density": (self.slider_limits.realism, math.inf) for name in self.edited}
             found.append(Condition("realistic", bounds))
         # Without an identity network its numbers are missing, so that it is not known.
-        kept = {f"{name}_identity_min": (self.slider_limits.identity, math.inf) for name in self.edited}
+        limit = KEPT if self.identity_limit is None else self.identity_limit
+        kept = {f"{name}_identity_min": (limit, math.inf) for name in self.edited}
         return [*found, Condition(SAME_PERSON, kept)]
 
     def _use_directions(self, path: str) -> None:
@@ -557,7 +562,8 @@ class EditEvaluation(Stage[CountedLatents]):
             )
         elif self.identity.unfit is not None:
             assert self.identity_file is not None
-            print(f"{self.identity_file.file} is not fit for use: {self.identity.unfit}; trust no identity found by it")
+            unfit = f"{self.identity_file.file} is not fit for use: {self.identity.unfit}"
+            print(f"{unfit}; what it says of identity is told, and ends no slider")
         unknown = [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]
         if unknown := [name for name in unknown if name != SAME_PERSON]:
             print(f"{', '.join(unknown)} cannot be known, so that no latent is known to be good; train the judge anew")

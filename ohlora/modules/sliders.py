@@ -228,7 +228,7 @@ class SliderTest:
         within = [of.within for of in slid if of.within is not None]
         if self.identity is not None:
             along["identity_"] = np.stack(kept)
-            limits = dict.fromkeys(self.edited, (self.limits.identity,))
+            limits = dict.fromkeys(self.edited, (self.limits.identity,) if np.isfinite(self.limits.identity) else ())
             label = self.identity.measure.replace("_", " ")
             pictures["identity"] = figures.bands(levels, self._by_name(along["identity_"]), limits, label)
         columns: dict[str, FloatArray] = {}
