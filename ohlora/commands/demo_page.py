@@ -221,8 +221,8 @@ looked at {len(results)} new faces, each slider moved from end to end. On averag
 {reach_table(tested, physical)}
 {picture(best, "The face that follows best: each row, one slider", "tall")}
 <h2>3 · Candidates, and the character</h2>
-<p>Best first: as each is, then both ends of {", ".join(names)}. The first became the character above. She is a drawing
-and shows no real person.</p>
+<p>Best first: each of {", ".join(names)} from end to end, then expressions combined. The first became the character
+above. She is a drawing and shows no real person.</p>
 {picture(folder / "candidates.png", "The best candidates", "tall")}
 <h2>What comes next</h2>
 <p>Steer her in the browser, choose another face, or take her into a program:</p>
