@@ -17,7 +17,10 @@ from ohlora.utils.files import artifacts_root
 from ohlora.worlds import SHIPPED, World
 
 LIBRARIES = ("torch", "lightning", "torchmetrics", "wandb", "numpy", "pillow", "scikit-learn", "omegaconf")
-OPTIONAL = {"transformers": "parsing", "dvc": "pipeline", "gradio": "studio", "onnxruntime": "onnx", "av": "video"}
+OPTIONAL = {
+    **{"transformers": "parsing", "dvc": "pipeline", "gradio": "studio", "onnxruntime": "onnx"},
+    **{"av": "video", "pyarrow": "tables"},
+}
 """Library → the extra that installs it."""
 
 
