@@ -84,6 +84,10 @@ class AnnotationFile:
         named = {name: attribute_column(self.path, header, name) or "" for name in self.attributes}
         missing = [name for name, there in named.items() if not there]
         number = number_column(self.path, header)
+        if "path" in header:  # a table without a column can get it
+            header += missing
+            named |= {name: name for name in missing}
+            missing = []
         if missing or ("path" not in header and number is None):
             raise DataError(
                 f"{self.path}: the header has {shortened(header, ', ')}; expected {', '.join(self.attributes)} and a "
@@ -109,7 +113,7 @@ class AnnotationFile:
             if index in kept:
                 raise DataError(f"{self.path}, {row}: image {name} is annotated twice")
             kept[index] = row
-            if any(row[there].strip().lower() in MISSING for there in named.values()):
+            if any(row.get(there, "").strip().lower() in MISSING for there in named.values()):
                 continue  # such as the rows of a table with other columns; they stay in it
             if any(row[there] not in map(str, range(self.highest + 1)) for there in named.values()):
                 expected = "0 or 1" if self.highest == 1 else f"0 to {self.highest}"
