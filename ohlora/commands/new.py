@@ -319,4 +319,5 @@ def _next(world: NewWorld, table: Path | None, target: Path) -> Sequence[str]:
         where = f"--images {target / 'images'} --annotations {target / 'labels.csv'}"
         for some in ([names] if names else []) + [[name] for name in levelled]:
             found.append(f"ohlora studio --world {world.file} {where} --attributes {' '.join(some)}")
-    return [*found, f"ohlora doctor --world {world.file}", f"dvc repro --glob '{world.name}-*'"]
+    first = [] if Path(".dvc").is_dir() or Path(".git").is_dir() else ["dvc init --no-scm"]
+    return [*found, f"ohlora doctor --world {world.file}", *first, f"dvc repro --glob '{world.name}-*'"]
