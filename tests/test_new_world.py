@@ -238,6 +238,12 @@ def test_a_table_that_names_no_image_is_refused(here: Path, capsys: pytest.Captu
     write_rows(Path("other.csv"), [{"path": "x.png", "turn": 1}])
     assert main(["new", "bots", "--images", "images", "--labels", "other.csv"]) == 2
     assert "no column names images of images; the header has path, turn" in capsys.readouterr().err
+    Path("other.csv").write_text('path;turn;when\n"part 0/000.png";0,5;2026-01-02\n"part 1/001.png";1;soon\n')
+    assert main(["new", "bots", "--images", "images", "--labels", "other.csv"]) == 2
+    assert "row 2: turn is '0,5'; expected a finite number or nothing, with a point" in capsys.readouterr().err
+    Path("other.csv").write_text('path;turn;when\n"part 0/000.png";.5;2026-01-02\n"part 1/001.png";1;soon\n')
+    assert main(["new", "bots", "--images", "images", "--labels", "other.csv", "--device", "cpu"]) == 0
+    assert "when: left out, it holds text, such as '2026-01-02'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -345,6 +345,8 @@ def paths_of(source: Path, rows: Sequence[Row], once: bool = True, folder: str |
 
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 """How tables say that a value is missing, in small or capital letters."""
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+"""A number as tables must not have it."""
 
 
 def numbers_in(
@@ -378,7 +380,7 @@ def numbers_in(
     if wrong:
         bad = [f"{rows[k]}: {columns[j]} is {text!r}" for k, j, text in wrong]
         expected = "a finite number" + (" or nothing" if missing else "")
-        if any(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", text) for *_, text in wrong):
+        if any(DECIMAL_COMMA.fullmatch(text) for *_, text in wrong):
             expected += ", with a point before its decimals: 0.5, not 0,5"
         raise DataError(f"{source}, {shortened(bad)}; expected {expected}")
     return values

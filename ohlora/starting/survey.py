@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import keyword
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from ohlora.attributes import RESERVED, Kind
-from ohlora.datamodules.images import MISSING, NUMBERS, numbers_in
+from ohlora.datamodules.images import DECIMAL_COMMA, MISSING, NUMBERS, numbers_in
 from ohlora.datamodules.scores import ANNOTATOR
 from ohlora.errors import DataError
 from ohlora.utils import counted, images
@@ -324,14 +325,22 @@ def _column(path: Path, rows: Sequence[Row], header: str) -> Column | str:
     given = [text for text in texts if text.strip().lower() not in MISSING]
     if not given:
         return "it is empty"
-    if not any(re.match(r"\s*[-+]?[.\d]", text) for text in given):
-        return f"it holds text, such as {shortened([given[0]])!r}"
+    texts_only = [text for text in given if not _is_number(text)]
+    if texts_only and not any(map(DECIMAL_COMMA.fullmatch, texts_only)):  # those are refused below
+        return f"it holds text, such as {shortened([texts_only[0]])!r}"
     numbered = [_replaced(row, header, text) for row, text in zip(rows, texts, strict=True)]
     values = numbers_in(path, numbered, [header], np.float64, missing=True)[:, 0]
     known = values[np.isfinite(values)]
     if known.min() == known.max():
         return f"it is {known[0]:g} in every row"
     return Column(header, name, _kind(known), known, len(values) - len(known))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _replaced(row: Row, header: str, text: str) -> Row:
