@@ -233,6 +233,30 @@ def test_a_world_that_cannot_be_is_refused_in_a_line(
     assert said in line and not Path("bots.yaml").exists()
 
 
+def test_conditions_are_in_the_units_of_the_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed(here)
+    shutil.copytree("images", "square", ignore=shutil.ignore_patterns("wide*", "02.webp"))
+    words = ["--images", "square", "--labels", "table.csv", "--device", "cpu", "--weights", "level"]
+    rules = ["--keep", "Long hair >= 1", "--keep", "long_hair < 2.5"]
+    assert main(["new", "bots", *words, *rules]) == 0
+    values = [float(row["Long hair"]) for row in read_rows(Path("artifacts/bots/data/labels.csv")) if row["Long hair"]]
+    mean, std = np.mean(values), np.std(values)
+    (first, second) = pipeline.world("bots.yaml").attributes.concept
+    assert first.startswith("long_hair >= ") and float(first.split()[-1]) == pytest.approx((1 - mean) / std, abs=1e-3)
+    assert second.startswith("long_hair < ") and float(second.split()[-1]) == pytest.approx(
+        (2.5 - mean) / std, abs=1e-3
+    )
+    assert "(in z-scores)" in capsys.readouterr().out
+    overlay = yaml.safe_load(Path("bots/property_cnn.yaml").read_text())
+    assert overlay["model"]["init_args"]["network"] == ["long_hair"]
+    assert overlay["data"]["init_args"]["weights"] == "level"
+    assert main(["new", "bots", *words, "--force", "--keep", "Long hair >= much"]) == 2
+    assert "'much' is no number" in capsys.readouterr().err
+    words = ["--images", "square", "--annotate", "size:4", "--keep", "size > 2"]
+    assert main(["new", "bots", *words, "--force"]) == 2
+    assert "without labels the scale of size is not known; add keep to bots.yaml later" in capsys.readouterr().err
+
+
 def test_a_table_that_names_no_image_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     robots(here, 3)
     write_rows(Path("other.csv"), [{"path": "x.png", "turn": 1}])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ohlora.starting.files import Declared, NewWorld
     from ohlora.starting.prepared import Fit
     from ohlora.starting.sizes import Device
-    from ohlora.starting.survey import Survey, Table
+    from ohlora.starting.survey import Column, Survey, Table
 
 STEERED = 4
 """Attributes that are steered where none are named."""
@@ -51,7 +51,11 @@ def parser() -> Parser:
         "--steer", nargs="+", metavar="COLUMN", help=f"attributes to steer (default: the first {STEERED} scores)"
     )
     found.add_argument(
-        "--keep", action="append", metavar="RULE", default=[], help="condition of the concept, such as 'visor <= 0.5'"
+        "--keep",
+        action="append",
+        metavar="RULE",
+        default=[],
+        help="condition of the concept, such as 'visor <= 0.5', in the table's units",
     )
     found.add_argument(
         "--annotate",
@@ -59,6 +63,7 @@ def parser() -> Parser:
         metavar="NAME[:LEVELS]",
         help="without a table: attributes to annotate in the studio first, 0 or 1, or levels 0…LEVELS",
     )
+    found.add_argument("--weights", metavar="COLUMN", help="how much each row counts in training (default: the same)")
     found.add_argument("--generator", type=Path, metavar="FILE", help="a StyleGAN to start from, instead of training")
     found.add_argument("--size", type=int, metavar="PX", help="height and width (default: by images and device)")
     found.add_argument("--fit", choices=("crop", "pad"), help="what becomes of images that are not square")
@@ -98,12 +103,14 @@ def start(given: Namespace, made_by: str) -> None:
         pipeline.require(labels)
     found = survey(folder, labels)
     print("\n".join(found.lines()))
+    weights = _weights(given, found.table)
     attributes = _attributes(given, found.table)
     device = given.device or _device()
     imported, takes_labels, resolution = _imported(given)
     size = size_for(_resolution(given, found, device, resolution), device)
     background, fit = _background(given, found), _fit(given, found)
-    columns = [] if found.table is None else [c for c in found.table.columns if c.name in {a.name for a in attributes}]
+    named = {attribute.column for attribute in attributes} | {weights}
+    columns = [] if found.table is None else [column for column in found.table.columns if column.column in named]
     made_by = made_by if given.background or not background else f"{made_by} --background {shlex.quote(background)}"
     made_by = made_by if given.fit or not fit else f"{made_by} --fit {fit}"
     table = prepared.prepare(found, target, size.resolution, fit, background, columns)
@@ -120,6 +127,7 @@ def start(given: Namespace, made_by: str) -> None:
         labelled,
         imported,
         takes_labels,
+        weights,
     )
     written = world.write()
     print(f"wrote {', '.join(map(str, written))}")
@@ -156,6 +164,33 @@ def _device() -> Device:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
+def _weights(given: Namespace, table: Table | None) -> str | None:
+    """The column of weights."""
+    from ohlora.starting.survey import chosen_columns
+
+    if given.weights is None:
+        return None
+    if table is None:
+        raise ConfigError(f"--weights {given.weights} needs a table; give --labels TABLE")
+    return chosen_columns(table, [given.weights], "--weights")[0].column
+
+
+def _in_z_scores(condition: str, column: Column) -> str:
+    """A condition on a column's values as one on what a network predicts: z-scores, unless they are 0 and 1.
+
+    Raises:
+        ConfigError: If it ends in no number.
+    """
+    comparison, limit = condition[: 2 if condition[1] == "=" else 1], condition.lstrip("<>= ")
+    try:
+        value = float(limit)
+    except ValueError as error:
+        raise ConfigError(f"--keep '{column.name} {condition}': {limit!r} is no number") from error
+    if column.kind != "binary":
+        value = (value - float(column.values.mean())) / float(column.values.std())
+    return f"{comparison} {value:.4g}"
+
+
 def _attributes(given: Namespace, table: Table | None) -> list[Declared]:
     """The attributes of the world.
 
@@ -182,7 +217,7 @@ def _attributes(given: Namespace, table: Table | None) -> list[Declared]:
         found = {
             c.name: (c.column, c.kind, c.levels if c.kind == "ordinal" else 0)
             for c in table.columns
-            if c.name in wanted
+            if c.name in wanted and given.weights not in (c.column, c.name)
         }
     if not found:
         raise ConfigError(f"{table.path if table else '--annotate'} has no attribute; expected a column with numbers")
@@ -192,7 +227,13 @@ def _attributes(given: Namespace, table: Table | None) -> list[Declared]:
         name = attribute_name(match[1]) if match else ""
         if match is None or name not in found:
             raise ConfigError(f"--keep {rule!r}: expected for example '{next(iter(found))} <= 0.5', about an attribute")
-        keep.setdefault(name, []).append(match[2])
+        column = next((c for c in table.columns if c.name == name), None) if table is not None else None
+        if column is None and found[name][1] != "binary":
+            raise ConfigError(
+                f"--keep {rule!r}: without labels the scale of {name} is not known; add keep to {given.world}.yaml "
+                "later, in z-scores"
+            )
+        keep.setdefault(name, []).append(match[2] if column is None else _in_z_scores(match[2], column))
     scores = [name for name, (_, kind, _) in found.items() if kind != "binary"]
     steered = [attribute_name(name) for name in given.steer] if given.steer else scores[:STEERED]
     if not steered or not set(steered) <= set(scores):
@@ -295,7 +336,9 @@ def _costs(world: NewWorld) -> list[str]:
     size = world.size
     images = f"{size.resolution}×{size.resolution} on a {world.device.upper()}"
     steer = ", ".join(attribute.name for attribute in world.attributes if attribute.steered)
-    concept = " and ".join(f"{a.name} {rule}" for a in world.attributes for rule in a.keep) or "all images"
+    rules = [(a, rule) for a in world.attributes for rule in a.keep]
+    concept = " and ".join(f"{a.name} {rule}" for a, rule in rules) or "all images"
+    concept += " (in z-scores)" if any(a.kind != "binary" for a, _ in rules) else ""
     found = [f"{images}; steered: {steer}; concept: {concept}"]
     if world.generator:
         return [*found, "the generator is imported; networks and search take minutes to an hour"]

@@ -74,6 +74,7 @@ class NewWorld:
         labelled: Number of images that have labels.
         generator: The imported generator and discriminator, below the world's root; none where one is trained.
         takes_labels: Whether the imported generator takes labels.
+        weights: Column of the table that says how much a row counts, if there is one.
     """
 
     name: str
@@ -86,6 +87,7 @@ class NewWorld:
     labelled: int
     generator: Mapping[str, str]
     takes_labels: bool = False
+    weights: str | None = None
 
     @property
     def file(self) -> Path:
@@ -200,6 +202,8 @@ class NewWorld:
             "seed": seed,
         }
         data = {"manifests": [_path(LABELS)], "raw": True, "flip": False, "batch_size": 64, "seed": seed}
+        if self.weights is not None:
+            data["weights"] = self.weights
         found = self._stage(model, data)
         found["trainer"]["max_epochs"] = epochs
         return found

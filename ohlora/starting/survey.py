@@ -363,7 +363,9 @@ def attribute_name(column: str) -> str:
     return f"a_{name}" if taken else name
 
 
-def chosen_columns(table: Table, names: Iterable[str] | None, what: Literal["--steer", "--attributes"]) -> list[Column]:
+def chosen_columns(
+    table: Table, names: Iterable[str] | None, what: Literal["--steer", "--attributes", "--weights"]
+) -> list[Column]:
     """Columns of a table by their names or those of their attributes; all of them for None.
 
     Raises:

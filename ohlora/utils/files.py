@@ -311,7 +311,7 @@ def _cell(line: int, key: str, value: Any) -> str:
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # other ends of lines may stand in a text
         if not line.strip():
             continue
         try:
