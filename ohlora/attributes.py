@@ -32,7 +32,7 @@ KEYS = (
 )
 """What a declaration may say."""
 RESERVED = (
-    *("all", "case", "file", "fold", "group", "idx", "index"),
+    *("all", "annotator", "case", "file", "fold", "group", "idx", "index"),
     *("label", "merged", "passed", "path", "property", "self", "strict"),
 )
 """Names with a meaning of their own in tables, settings or calls."""
@@ -128,7 +128,7 @@ class Attribute:
         windows: The windows of the image from which a network predicts it.
         mirror: What mirroring an image does to the raw score: '' nothing, ``negates``, or the name of the attribute
             with which it changes places.
-        keep: A filter's rule of the concept, such as ``>= 0.5``; '' for a filter that is no part of it.
+        keep: Its conditions in the concept, such as ``>= 0.5``; none for an attribute that is no part of it.
         limit: Correlation of strength and score from which on an edit passes its evaluation.
         grid: Strengths of its evaluation, rising; empty where it is not steered.
         motion: How it moves by itself; None not at all.
@@ -144,7 +144,7 @@ class Attribute:
     source: Source = _OWN_COLUMN
     windows: tuple[Crop, ...] = (WHOLE,)
     mirror: str = ""
-    keep: str = ""
+    keep: tuple[str, ...] = ()
     limit: float | None = None
     grid: tuple[float, ...] = ()
     motion: Motion | None = None
@@ -243,7 +243,7 @@ class Vocabulary:
     @property
     def concept(self) -> tuple[str, ...]:
         """The rules of the concept, such as ``age <= 0.5``."""
-        return tuple(f"{attribute.name} {attribute.keep}" for attribute in self if attribute.keep)
+        return tuple(f"{attribute.name} {condition}" for attribute in self for condition in attribute.keep)
 
     @property
     def grid(self) -> dict[str, tuple[float, ...]]:
@@ -326,7 +326,7 @@ class _Declaration:
             self.source(),
             self.windows(),
             self.mirror(kind),
-            self.keep(roles),
+            self.keep(),
             limit,
             grid,
             self.motion(grid),
@@ -376,13 +376,14 @@ class _Declaration:
             raise self.refused("mirror", "the levels to be left out, since those of mirror images are below 0")
         return found
 
-    def keep(self, roles: Sequence[str]) -> str:
-        """The rule of the concept."""
-        found = self.about.get("keep", "")
+    def keep(self) -> tuple[str, ...]:
+        """Its conditions in the concept."""
+        said = self.about.get("keep", [])
+        found = said if isinstance(said, list) else [said]
         number = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
-        if found != "" and ("filter" not in roles or not re.fullmatch(rf"(>=|<=|>|<) ?{number}", str(found))):
-            raise self.refused("keep", "a comparison such as '>= 0.5', for an attribute with the role filter")
-        return str(found)
+        if not all(re.fullmatch(rf"(>=|<=|>|<) ?{number}", str(condition)) for condition in found):
+            raise self.refused("keep", "a comparison such as '>= 0.5', or a list of some")
+        return tuple(map(str, found))
 
     def limit(self, needed: bool) -> float | None:
         """The limit of its evaluation."""

@@ -10,14 +10,18 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ohlora import __version__, pipeline
+from ohlora import __version__, handover, pipeline
+from ohlora.errors import FormatError
 from ohlora.utils.accounts import wandb_key_found
 from ohlora.utils.commands import Parser, command
 from ohlora.utils.files import artifacts_root
-from ohlora.worlds import SHIPPED, World
+from ohlora.worlds import SHIPPED, Stage, World
 
 LIBRARIES = ("torch", "lightning", "torchmetrics", "wandb", "numpy", "pillow", "scikit-learn", "omegaconf")
-OPTIONAL = {"transformers": "parsing", "dvc": "pipeline", "gradio": "studio", "onnxruntime": "onnx", "av": "video"}
+OPTIONAL = {
+    **{"transformers": "parsing", "dvc": "pipeline", "gradio": "studio", "onnxruntime": "onnx"},
+    **{"av": "video", "pyarrow": "tables"},
+}
 """Library → the extra that installs it."""
 
 
@@ -59,13 +63,30 @@ def _made(world: World) -> dict[str, Any]:
     """What of a world has been made, and its next stage: the command, or what it needs first and how to come by it."""
     left = [stage for stage in world.stages.values() if not world.done(stage)]
     found: dict[str, Any] = {"world": world.name, "about": world.about}
-    found["stages"] = [{"name": s.name, "about": s.about, "done": s not in left} for s in world.stages.values()]
+    found["stages"] = [
+        {"name": s.name, "about": s.about, "done": s not in left, handover.UNFIT: _unfit(world, s)}
+        for s in world.stages.values()
+    ]
     missing = [[path for path in world.needs(stage) if not path.exists()] for stage in left]
     if [] in missing:
         found["next"] = world.command(left[missing.index([])])
     elif left:
         needs = [{"path": path.as_posix(), "hint": pipeline.hint(path)} for path in missing[0]]
         found["blocked"] = {"stage": left[0].name, "needs": needs}
+    return found
+
+
+def _unfit(world: World, stage: Stage) -> list[str]:
+    """Why the products of a stage are not fit for use, as their files say."""
+    from ohlora.formats import tensor_files
+
+    files = [path for path in world.makes(stage) if path.suffix == ".safetensors" and path.is_file()]
+    found = []
+    for path in files:
+        try:
+            found += [f"{path.name}: {mark}" for mark in handover.marks(tensor_files.described(path))]
+        except FormatError as error:
+            found.append(str(error))
     return found
 
 
@@ -77,7 +98,9 @@ def _lines(made: dict[str, Any], briefly: bool) -> list[str]:
         return ["the demo was not run: ohlora demo"]
     lines = [f"{made['about']}: {done} of {len(stages)} stages done"]
     if done:
-        lines += [f"  {'✓' if stage['done'] else ' '} {stage['name']:24} {stage['about']}" for stage in stages]
+        for stage in stages:
+            lines.append(f"  {'✓' if stage['done'] else ' '} {stage['name']:24} {stage['about']}")
+            lines += [f"    ! {reason}" for reason in stage[handover.UNFIT]]
     if "next" in made:
         lines += ["  next:", f"    {made['next']}"]
     elif "blocked" in made:
@@ -121,6 +144,8 @@ def main(args: list[str] | None = None) -> None:
     if given.json:
         print(json.dumps({**sections, "Made": made}, indent=2))
         return
+    if given.world:
+        sections["Checks where a stage hands over to the next"] = list(map(str, handover.CHECKS.values()))
     sections["Made"] = [line for one in made for line in _lines(one, briefly=not given.world)]
     for title, lines in sections.items():
         print(_shown(f"{title}\n" + "\n".join(f"  {line}" for line in lines)))

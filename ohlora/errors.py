@@ -25,6 +25,10 @@ class SizeError(DataError):
     """An image has another size than expected."""
 
 
+class TransparencyError(DataError):
+    """An image is transparent in places, and no colour is known to lie behind it."""
+
+
 class StorageError(OhloraError, OSError):
     """A file cannot be written, for example on a full disk. A file of that name that existed before is unchanged."""
 

@@ -55,6 +55,8 @@ _DECLARED = (
            "라벨 입력을 더한 원본 StyleGAN",
            f"import-weights {{./{PUBLISHED}}} {{original_labelled}}", f"./{PUBLISHED}",
            f"original_labelled/{NETWORKS}", options="--add-labels"),
+    _stage("pretrain", "", "a StyleGAN, trained on images of your own", "직접 모은 이미지로 학습한 StyleGAN", "fit",
+           "data/images property_cnn/property.safetensors", f"pretrain/{NETWORKS}"),
     _stage("generate_original", "1", "images of the original StyleGAN", "원본 StyleGAN의 이미지", "predict",
            "original/generator.safetensors", f"generate_original/{GENERATED}"),
     *(_stage(f"imported_{name}", "2", f"the published ensemble of stage 2, {name}", f"공개된 2단계 앙상블, {name}",

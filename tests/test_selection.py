@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
+import sys
+import unicodedata
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
 from ohlora.commands import filter as filter_images
 from ohlora.commands import import_weights
@@ -22,7 +25,7 @@ from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.images import ImageFiles, Images
 from ohlora.datamodules.masks import MaskedImages
 from ohlora.datamodules.scores import ScoredImages
-from ohlora.errors import DataError
+from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import read_original
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
@@ -191,20 +194,20 @@ def test_bad_images_of_every_kind_follow_on_bad_image(image_folder: Path, tmp_pa
     contents = {"a.png": bomb(), "b.webp": animation("WEBP"), "c.png": animation("PNG"), "d.tif": animation("TIFF")}
     for name, content in contents.items():
         (image_folder / name).write_bytes(content)
-    Image.fromarray(UPRIGHT[..., 0].astype(np.uint16)).save(image_folder / "e.png")
-    modes = {"f.png": "RGBA", "g.png": "P", "h.jpg": "CMYK", "i.png": "LA", "j.png": "1"}
-    for name, mode in modes.items():
-        Image.fromarray(UPRIGHT).convert(mode).save(image_folder / name)
+    Image.fromarray(UPRIGHT[..., 0].astype(np.float32)).save(image_folder / "e.tif")
+    veil = Image.fromarray(UPRIGHT)
+    veil.putalpha(254)
+    veil.save(image_folder / "f.png")
     message = refused(Images(16, folder=str(image_folder)))
-    assert message.startswith("10 of 22 images cannot be used: a.png: unreadable (Image size")
+    assert message.startswith("6 of 18 images cannot be used: a.png: unreadable (Image size")
     data, skipped = skipping(image_folder, tmp_path)
     assert len(data.train_set) == 12
     reasons = {name: reason.partition(f"{name}: ")[2] for name, reason in skipped.items()}
     assert reasons.pop("a.png").startswith("unreadable (Image size (3600000000 pixels) exceeds limit")
     assert reasons == {
         **dict.fromkeys(("b.webp", "c.png", "d.tif"), "holds 3 pictures; expected one"),
-        "e.png": "mode I;16; expected 8 bits per channel",
-        **{name: f"mode {mode}; expected RGB" for name, mode in modes.items()},
+        "e.tif": "mode F, levels 0 … 200; expected 0 … 1",
+        "f.png": "transparent in places; expected a background colour to lay it on",
     }
 
 
@@ -300,7 +303,6 @@ def test_tables_of_images(image_folder: Path, caplog: pytest.LogCaptureFixture) 
         ("path,eyes\nimages/001.png,1\nimages/001.png,2\n", "row 3: images/001.png was on row 2 already"),
         ("path,index\nimages/001.png,4\nimages/002.png,04\n", "row 3: index 04 was on row 2 already"),
         ("path,eyes,eyes_score\nimages/001.png,1,2\n", "has both eyes and eyes_score"),
-        ("path,eyes\nimages\\001.png,1\n", "images\\001.png: no such file; separate folders by /"),
         ("path,eyes\nimages,1\n", "images: a folder; expected a file"),
         ("path,eyes\n,1\n", "row 2: path is empty"),
     ):
@@ -411,8 +413,7 @@ def test_commands_refuse_what_is_there_twice(tmp_path: Path, capsys: pytest.Capt
         (b"# made by hand\npath,gender\nimages/001.png,1\n", "begins with '# made by hand'; expected the header"),
         (b"sep=,\npath,gender\nimages/001.png,1\n", "begins with 'sep=,'; expected the header"),
         (b"My labels\npath,gender\nimages/001.png,1\n", "row 2: too many values; expected My labels"),
-        (b"path;gender\nimages/001.png;1\n", "separated by ';': 'path;gender'; expected commas"),
-        (b"path\tgender\nimages/001.png\t1\n", r"separated by '\t': 'path\tgender'; expected commas"),
+        (b"path|gender\nimages/001.png|1\n", "separated by '|': 'path|gender'; expected commas, semicolons or tabs"),
         (b"path, gender\nimages/001.png,1\n", "the header has blanks around ' gender'"),
         (b"path,gender\n\n\nimages/001.png\n", "row 4: too few values; expected path, gender"),
         (b"path,gender\r\n\r\nimages/001.png,2\r\n", "row 3: gender is '2'"),
@@ -430,6 +431,166 @@ def test_what_a_table_is_not(image_folder: Path, content: bytes, message: str) -
     table = image_folder.parent / "labels.csv"
     table.write_bytes(content)
     assert message in refused(AnnotatedImages(16, str(table), "gender"))
+
+
+def greys() -> dict[str, Image.Image]:
+    """The upright image in every mode that the decoders return; in grey where the mode has no colour."""
+    colour, grey = Image.fromarray(UPRIGHT), Image.fromarray(UPRIGHT).convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    found = {f"{mode}.png": colour.convert(mode) for mode in ("1", "L", "LA", "RGB", "RGBA")} | {
+        "P.png": colour.quantize(4)
+    }
+    shares = Image.fromarray(np.asarray(grey, np.float32) / 255)
+    found |= {"I;16.png": deep, "I.tif": deep.convert("I"), "F.tif": shares, "CMYK.tif": colour.convert("CMYK")}
+    to_lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    found["LAB.tif"] = ImageCms.profileToProfile(colour, *to_lab, outputMode="LAB")  # type: ignore[assignment]
+    return found
+
+
+def test_images_of_every_mode_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    expected = {}
+    for name, picture in greys().items():
+        picture.save(tmp_path / "images" / name)
+        grey = name.startswith(("1", "L.", "LA.", "I", "F"))
+        expected[name] = np.asarray(Image.fromarray(UPRIGHT).convert("L").convert("RGB")) if grey else UPRIGHT
+    data = Images(16, folder=str(tmp_path / "images"))
+    data.setup("fit")
+    assert len(data.train_set) == len(expected) == 11
+    for k, path in enumerate(data.train_set.paths):
+        difference = np.abs(data.train_set[k]["image"].astype(int) - expected[path.name])
+        assert path.name == "1.png" or difference.max() <= 6, path
+
+
+def test_transparent_images_lie_on_the_background(tmp_path: Path) -> None:
+    pictures = {"rgba.png": Image.fromarray(UPRIGHT), "grey.webp": Image.fromarray(UPRIGHT).convert("L")}
+    (tmp_path / "images").mkdir()
+    half = Image.fromarray(np.repeat([0, 255], 8).astype(np.uint8)[None].repeat(16, 0))
+    for name, picture in pictures.items():
+        picture.putalpha(half)
+        picture.save(tmp_path / "images" / name, lossless=True)
+    palette = Image.fromarray(UPRIGHT).quantize(4)
+    palette.save(tmp_path / "images" / "palette.png", transparency=palette.getpixel((0, 0)))
+    assert "Set data.init_args.background to a colour" in refused(Images(16, folder=str(tmp_path / "images")))
+    data = Images(16, folder=str(tmp_path / "images"), background="#102030")
+    data.setup("fit")
+    for k in range(3):
+        image = data.train_set[k]["image"]
+        assert image[0, 0].tolist() == [16, 32, 48] and image[15, 15].tolist() != [16, 32, 48]
+    with pytest.raises(ConfigError, match="background is 'glass'; expected a colour such as white"):
+        Images(16, folder=str(tmp_path), background="glass")
+
+
+FORMS = {
+    "commas.csv": 'path,gender\r\n"{0}",{1}\r\n',
+    "semicolons.csv": 'path;gender\r\n"{0}";{1}\r\n',
+    "tabs.tsv": "path\tgender\n{0}\t{1}\n",
+    "lines.jsonl": '{{"path": "{0}", "gender": {1}}}\n',
+    "words.ndjson": '{{"gender": {2}, "path": "{0}"}}\n\n',
+}
+
+
+def rows_of(form: str, names: Callable[[int], str]) -> str:
+    """A table of the twelve images in one of the forms; a header is written once."""
+    parts = [FORMS[form].format(names(k), k % 2, ["false", "true"][k % 2]) for k in range(12)]
+    return parts[0] + "".join(part if "json" in form else part.partition("\n")[2] for part in parts[1:])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tables_of_every_form(image_folder: Path, form: str) -> None:
+    table = image_folder.parent / form
+    table.write_text(rows_of(form, lambda k: f"images/{k:03d}.png"), "utf-8-sig", newline="")
+    data = AnnotatedImages(16, str(table), "gender", folds=2, inner_share=0.5)
+    data.setup("fit")
+    assert data.train_set.arrays["label"][:, 0].tolist() == [k % 2 for k in range(12)]
+
+
+def test_parquet_tables(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    columns = {"path": [f"images/{k:03d}.png" for k in range(12)], "gender": [k % 2 == 1 for k in range(12)]}
+    table = image_folder.parent / "labels.parquet"
+    parquet.write_table(pyarrow.table(columns), table)
+    data = AnnotatedImages(16, str(table), "gender", folds=2, inner_share=0.5)
+    data.setup("fit")
+    assert data.train_set.arrays["label"][:, 0].tolist() == [k % 2 for k in range(12)]
+    table.write_bytes(b"PAR1")
+    assert "no Parquet table" in refused(AnnotatedImages(16, str(table), "gender"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'ohlora[tables]'" in refused(AnnotatedImages(16, str(table), "gender"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"path": "a.png"\n', "row 1 is no JSON"),
+        ("a.jsonl", '\n["a.png", 1]\n', "row 2 holds list; expected an object per line"),
+        ("a.jsonl", '{"path": "a.png", "gender": [1]}\n', "row 1: gender is [1]; expected a text or a number"),
+        ("a.json", '{"labels": {"a.png": 1}}', "no labels as NVIDIA's tools write them"),
+    ],
+)
+def test_what_other_tables_are_not(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert message in refused(AnnotatedImages(16, str(tmp_path / name), "gender"))
+
+
+def test_the_labels_of_nvidias_tools(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"labels": [["00000/a.png", 6], ["00000/b.png", 0]]}')
+    assert read_rows(tmp_path / "dataset.json") == [
+        {"path": "00000/a.png", "label": "6"},
+        {"path": "00000/b.png", "label": "0"},
+    ]
+    (tmp_path / "dataset.json").write_text('{"labels": [["a.png", [0.5, 1]]]}')
+    assert read_rows(tmp_path / "dataset.json") == [{"path": "a.png", "label0": "0.5", "label1": "1"}]
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["images/{}", "{}", "images\\{}", "./images/../images/{}", "NFC", "NFD", "absolute"],
+)
+def test_images_are_found_however_a_table_names_them(image_folder: Path, named: str) -> None:
+    """Also with names that a Mac has taken apart, or put together, and blanks in them."""
+    folder = image_folder / "é ü"
+    folder.mkdir()
+    stored = {"NFC": "NFD", "NFD": "NFC"}.get(named, "NFC")
+    for k in range(12):
+        (image_folder / f"{k:03d}.png").rename(folder / unicodedata.normalize(stored, f"à {k}.png"))  # type: ignore[arg-type]
+    pattern = {"NFC": "images/{}", "NFD": "images/{}", "absolute": f"{image_folder}/{{}}"}.get(named, named)
+    form = named if stored == "NFD" or named == "NFD" else "NFC"
+
+    def name(k: int) -> str:
+        written = unicodedata.normalize(form, f"à {k}.png")  # type: ignore[arg-type]
+        inner = f"é ü\\{written}" if "\\" in named else f"é ü/{written}"
+        return pattern.format(inner)
+
+    table = image_folder.parent / "semicolons.csv"
+    table.write_text(rows_of("semicolons.csv", name), newline="")
+    data = AnnotatedImages(16, str(table), "gender", folder=str(image_folder), folds=2, inner_share=0.5)
+    data.setup("fit")
+    assert [path.name.partition(" ")[2] for path in data.train_set.paths] == [f"{k}.png" for k in range(12)]
+    file = AnnotationFile(table, images.images_in(image_folder)[0], ["gender"], folder=image_folder)
+    assert len(file.annotations) == 12
+
+
+def test_decimal_commas_are_refused_by_name(image_folder: Path) -> None:
+    table = image_folder.parent / "labels.csv"
+    table.write_text("path;eyes\nimages/001.png;0,5\n")
+    message = refused(Images(16, manifest=str(table), label_columns=["eyes"]))
+    assert "row 2: eyes is '0,5'; expected a finite number, with a point before its decimals: 0.5, not 0,5" in message
+
+
+def test_the_studio_leaves_other_columns_of_a_table_alone(image_folder: Path) -> None:
+    table = image_folder.parent / "labels.csv"
+    table.write_text("path;eyes;gender\nimages/001.png;0.5;\nimages/002.png;0.1;1\n")
+    file = AnnotationFile(table, images.images_in(image_folder)[0], ["gender"])
+    assert file.annotations == {2: {"gender": 1}}
+    file.write(1, {"gender": 0})
+    assert [row["gender"] for row in read_rows(table)] == ["0", "1"]
+    file.write(1, None)
+    file.write(3, {"gender": 1})
+    assert [(row["eyes"], row["gender"]) for row in read_rows(table)] == [("0.5", ""), ("0.1", "1"), ("", "1")]
+    with pytest.raises(DataError, match="annotations are written as CSV"):
+        AnnotationFile(image_folder / "a.jsonl", images.images_in(image_folder)[0], ["gender"])
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(image_folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ohlora import pipeline
 from ohlora.characters.character import Character
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions
@@ -67,7 +68,7 @@ def shortened(command: str) -> str:
     """A command of the docs, at the size of the demo."""
     stage = re.search(r"ohlora \w+ (\w+) --world \S+", command)
     words = next((words for part, words in SMALL.items() if stage and part in stage[1]), [])
-    if "draw-faces" in command:
+    if "draw-faces" in command or "draw_robots" in command:
         words = ["--count", "300"]
     return " ".join([command, *words])
 
@@ -97,11 +98,14 @@ def test_the_first_character(project: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_an_attribute_is_added(project: Path) -> None:
-    page = ROOT / "docs" / "add_an_attribute.md"
+def test_a_world_is_started_and_an_attribute_added(project: Path) -> None:
+    page = ROOT / "docs" / "your_own_world.md"
     for name, text in titled(page):
         (project / name).write_text(text)
-    run_page(page.name, project, r"nothing is skipped")
+    run_page(page.name, project, r"dvc |ohlora (studio|new birds)")
+    declared = pipeline.world(str(project / "bots.yaml")).attributes
+    assert declared.names("expression") == ("lamp", "turn", "mouth") and declared.concept == ("visor <= 0.5",)
+    assert (project / "artifacts" / "bots" / "data" / "index.html").is_file()
     mine = project / "artifacts" / "mine"
     assert (
         network_files.read_metadata(mine / "filter_laughing" / "laughing.safetensors")["kind"] == "attribute_ensemble"

@@ -253,7 +253,7 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
             {"a": WHOLE | {"kind": "ordinal", "mirror": "negates", "levels": 4}},
             "mirror is 'negates'; expected the levels to be left out, since those of mirror images are below 0",
         ),
-        ({"a": WHOLE | {"keep": ">= 0.5"}}, "keep is '>= 0.5'; expected a comparison such as '>= 0.5', for an"),
+        ({"a": WHOLE | {"keep": [">= 0.5", "1"]}}, "keep is ['>= 0.5', '1']; expected a comparison such as '>= 0.5'"),
         ({"a": WHOLE | {"roles": ["filter"], "keep": "= 1"}}, "keep is '= 1'; expected a comparison"),
         ({"a": WHOLE | {"roles": ["expression"]}}, "grid is missing; expected two or more strengths, rising"),
         ({"a": STEERED | {"grid": [1, -1]}}, "grid is [1, -1]; expected two or more strengths, rising"),

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ohlora import handover
 from ohlora.attributes import vocabulary
 from ohlora.callbacks.grids import Averaging, LooksAtGenerator
-from ohlora.callbacks.writers import promoted, save_in_run
+from ohlora.callbacks.writers import mark, promoted, save_in_run
 from ohlora.datamodules.base import ImageDataModule, random_batches
 from ohlora.errors import ConfigError
 from ohlora.evaluation.features import Features, Penultimate, RandomFeatures, mean_pairwise_distance
@@ -29,6 +30,8 @@ from ohlora.tracking import run_folder, run_loggers
 from ohlora.utils import checks, figures
 
 BEST = "best_generator.safetensors"
+GENERATOR = "generator.safetensors"
+"""Name of a stage's product."""
 BestBy = Literal[
     "concept_rate",
     "frechet_distance",
@@ -74,8 +77,9 @@ class Watch(LooksAtGenerator):
     given, per attribute ``spread/…`` and ``reached/…``, and ``spread_mean`` and ``spread_min``. **Diversity**, the mean
     pairwise distance of the features, relative to the start, or in training from scratch to the real images. For a
     fine-tune ``spread_kept/…``, the standard deviation of each expression relative to the start. Where ``filters`` are
-    given, their mean scores and the **concept rate**, the share of images that pass all rules (those of the concept, as
-    the world declares them, and the recipe's). For a generator with labels that are attributes, the correlation of each
+    given, or the world's concept has conditions on what ``properties`` predict, their mean scores and the **concept
+    rate**, the share of images that pass all rules (those of the concept, as the world declares them, and the
+    recipe's). For a generator with labels that are attributes, the correlation of each
     label with the measured attribute and its leakage, the mean absolute correlation with the others. Heat maps show how
     all measured attributes go together, and labels and attributes.
 
@@ -95,7 +99,7 @@ class Watch(LooksAtGenerator):
         every_kimg: Interval in thousands of images; 0 measures at start and end only.
         recipe: The recipe's rules.
         count: Images that are generated, and as many real ones; the floor needs twice as many real ones.
-        best: By which metric the best generator is chosen; None takes the concept rate where there are filters, and
+        best: By which metric the best generator is chosen; None takes the concept rate where it is measured, and
             otherwise the Fréchet distance.
         diversity_floor: Least diversity of a fine-tune's best generator, as a share of the start's.
         spread_floor: Least spread of each expression of a fine-tune's best generator, as a share of the start's.
@@ -123,13 +127,17 @@ class Watch(LooksAtGenerator):
         checks.at_least(0, diversity_floor=diversity_floor, spread_floor=spread_floor)
         checks.seeds(seed=seed)
         self.filters = [network_files.load_attributes(path) for path in filters or []]
-        self.concept = [name for network in self.filters for name in network.outputs]
+        filtered = [name for network in self.filters for name in network.outputs]
         known = vocabulary().names("filter")
-        if len(set(self.concept)) < len(self.concept) or not set(self.concept) <= set(known):
+        if len(set(filtered)) < len(filtered) or not set(filtered) <= set(known):
             expected = f"expected some of {', '.join(known) or 'none'}, each once"
-            raise ConfigError(f"the filters predict {', '.join(self.concept)}; {expected}")
+            raise ConfigError(f"the filters predict {', '.join(filtered)}; {expected}")
         self.properties = [network_files.load_attribute_cnn(properties)] if properties is not None else []
+        if properties is not None:
+            handover.warn(properties, network_files.marks(properties))
         scored = [name for network in self.properties for name in network.outputs]
+        ruled = {rule.attribute for rule in concept()} - {*filtered}
+        self.concept = [*filtered, *(name for name in scored if name in ruled)]
         self.expressions = [name for name in vocabulary().names("expression") if name in scored]
         self.features: Features | None = None
         if features is not None:
@@ -142,9 +150,9 @@ class Watch(LooksAtGenerator):
         self.rules = {name: self._applicable(found) for name, found in rules.items()} if self.concept else {}
         self.best: BestBy = best or ("concept_rate" if self.concept else "frechet_distance")
         needed: dict[str, Sequence[object]] = dict.fromkeys(("spread_mean", "spread_min"), self.properties)
-        needed["concept_rate"] = self.filters
+        needed["concept_rate"] = self.concept
         if self.best in needed and not needed[self.best]:
-            what = "filters" if self.best == "concept_rate" else "properties"
+            what = "filters, or properties with a keep" if self.best == "concept_rate" else "properties"
             raise ConfigError(f"best is {self.best}, which needs {what}")
         self.count, self.seed, self.batch_size = count, seed, batch_size
         self.diversity_floor, self.spread_floor = diversity_floor, spread_floor
@@ -187,7 +195,24 @@ class Watch(LooksAtGenerator):
         """Measures the end, and puts the best generator beside the last, if training was completed."""
         super().on_fit_end(trainer, pl_module)
         if trainer.is_global_zero and getattr(pl_module, "whole", True):
+            self._hand_over(trainer, getattr(pl_module, "from_scratch", False))
             promoted(trainer, BEST)
+
+    def _hand_over(self, trainer: L.Trainer, from_scratch: bool) -> None:
+        """Checks what the next stage gets, marks what is not fit, and says so."""
+        rows = {row["attribute"]: row for row in self._latest.spread} if self._latest is not None else {}
+        reasons: list[str] = []
+        for check, what in (("spread", "its spread"), ("reached", "the share of the real range that is covered")):
+            values = {name: rows[name][check] for name in self.expressions if name in rows}
+            known = {name: value for name, value in values.items() if value is not None}
+            reasons += handover.failing(check, known, what)
+        mark(trainer, GENERATOR, reasons)
+        best = run_folder(trainer) / BEST
+        seen = network_files.read_metadata(best)["provenance"]["images_seen"] / 1000 if best.is_file() else math.inf
+        start = [] if from_scratch else handover.failing("trained", {BEST: seen}, "kimg seen")
+        mark(trainer, BEST, [*reasons, *start])
+        handover.warn(GENERATOR, reasons, *(["spread"] if reasons else []))
+        handover.warn(BEST, start, *(["trained"] if start else []))
 
     def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:
         """Measures; at the end also shows what was found, with pictures of the course."""

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
+from ohlora import handover
 from ohlora.errors import NonFiniteError
 from ohlora.formats import network_files
 from ohlora.tracking import run_folder, run_loggers
@@ -138,6 +139,15 @@ def save_in_run(
     """Saves a network into the run's folder only (or into ``folder``), as :func:`save_product` does."""
     about = {"stage": Path(trainer.default_root_dir).name, **provenance}
     network_files.save_network(network, (folder or run_folder(trainer)) / file, _measured(about))
+
+
+def mark(trainer: L.Trainer, file: str, reasons: Sequence[str]) -> None:
+    """Notes in a network of the stage's folder and the run's, where it is there, why it is not fit for use."""
+    for folder in dict.fromkeys([Path(trainer.default_root_dir), run_folder(trainer)]):
+        path = folder / file
+        if reasons and path.is_file():
+            provenance = network_files.read_metadata(path).get("provenance", {})
+            network_files.save_network(network_files.load_network(path), path, provenance | handover.marked(reasons))
 
 
 def promoted(trainer: L.Trainer, file: str) -> None:

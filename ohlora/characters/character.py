@@ -58,6 +58,12 @@ class Character:
     meanings: Mapping[str, str] = field(default_factory=dict)
     motions: Mapping[str, Motion] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """What can be steered, and how far; no tensors."""
+        size = self.generator.resolution
+        ranges = ", ".join(f"{name} {low:+.2f} … {high:+.2f}" for name, (low, high) in self.ranges.items())
+        return f"Character({ranges}; {size}×{size})"
+
     def __post_init__(self) -> None:
         if self.code.batch != (1,) or self.steps.batch != (1, len(self.attributes)):
             raise ValueError(

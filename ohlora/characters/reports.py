@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ohlora import handover
 from ohlora.attributes import Motion, recipe
 from ohlora.characters import motion
 from ohlora.characters.character import Character
 from ohlora.directions.edits import Steps, Unit
 from ohlora.errors import ConfigError, DataError, MissingArtifactError
+from ohlora.evaluation.conditions import IN_CONCEPT
 from ohlora.evaluation.sliders import random_settings
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
@@ -96,6 +98,7 @@ class Report:
         meanings: See :class:`ohlora.characters.character.Character`.
         motions: Likewise.
         unit: What slopes count by: strength 1 of a character moves its attribute by one of it.
+        unfit: Why what is made of it is not fit for use, if it is not; see :mod:`ohlora.handover`.
     """
 
     folder: Path
@@ -111,6 +114,7 @@ class Report:
     meanings: Mapping[str, str]
     motions: Mapping[str, Motion]
     unit: Unit
+    unfit: str = ""
 
     @classmethod
     def load(
@@ -169,6 +173,7 @@ class Report:
             ranges,
             *recipe().described_in(about, names),
             about.get("unit", "samples"),
+            about.get(handover.UNFIT, ""),
         )
 
     def ranked(self) -> list[int]:
@@ -179,7 +184,8 @@ class Report:
         count; where reach was not, as in earlier reports, the worst correlation stands in its place.
 
         One with a slider that goes nowhere within its limits, or does not rise, is left out, since it makes no
-        character. Where none passes, those are ranked that can be steered at all.
+        character; so is one outside the concept, where others fit it. Where none passes, those are ranked that can be
+        steered at all.
 
         Raises:
             ConfigError: If there is none.
@@ -188,7 +194,8 @@ class Report:
         moving = (self.ranges[..., 0] < self.ranges[..., 1]).all(dim=1).tolist()
         rising = (self.measured["slope"] > 0).all(dim=1).tolist()
         steered = [place for place in range(len(self.rows)) if moving[place] and rising[place]]
-        found = [place for place in steered if self.passed[place]] or steered
+        fitting = [place for place in steered if self.rows[place].get(IN_CONCEPT) != "false"] or steered
+        found = [place for place in fitting if self.passed[place]] or fitting
         if not found:
             raise ConfigError(
                 f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes, and none has sliders that all "
@@ -324,7 +331,7 @@ class Report:
                 f"case {row['case']}: the slider of {', '.join(still)} goes nowhere within its limits; take another"
             )
         ranges = {name: (low * slopes[name], high * slopes[name]) for name, (low, high) in ends.items()}
-        card = {
+        card: dict[str, Any] = {
             "case": int(row["case"]),
             "group": row["group_name"],
             "method": self.method,
@@ -333,6 +340,7 @@ class Report:
             "unit": self.unit,
             "subject": "a synthetic face; it shows no real person",
         }
+        card |= handover.marked([self.unfit] if self.unfit else [])
         code = Codes(self.codes.values[place : place + 1], self.codes.space)
         told = (ranges, card, self.meanings, self.motions)
         return Character(self.generator, code, self.attributes, steps, *told)

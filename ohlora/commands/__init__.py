@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, Entry] = {
     "import-weights": Entry("ohlora.commands.import_weights", "read the weights of other projects", FILES),
     "export-weights": Entry("ohlora.commands.export_weights", "write weights as other projects read them", FILES),
     "import-directions": Entry("ohlora.commands.import_directions", "read directions of other projects", FILES),
+    "new": Entry("ohlora.commands.new", "start a world of your own from images and a table", AROUND),
     "demo": Entry("ohlora.commands.demo", "run the chain at a small size; ends with a page", AROUND),
     "doctor": Entry("ohlora.doctor", "say what is installed, what has been made, and what to run next", AROUND),
     "pipeline": Entry("ohlora.generated", "list the stages of a world and their commands; write dvc.yaml", AROUND),

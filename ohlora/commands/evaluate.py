@@ -63,7 +63,7 @@ def chosen_images(source: Path, count: int, seed: int) -> tuple[list[Path], int]
     from ohlora.utils import counted, images
     from ohlora.utils.files import read_rows
 
-    require(source, folder=source.suffix.lower() != ".csv")
+    require(source, folder=not source.is_file())
     if source.is_dir():
         found, left_out = images.images_in(source)
         if left_out:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ohlora import handover
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils.commands import Parser, arguments, command
@@ -158,6 +159,7 @@ def main(args: list[str] | None = None) -> None:
         from ohlora.characters.reports import Report
 
         report = Report.load(given.report, given.generator, given.directions)
+        handover.warn("a character of this evaluation", [report.unfit] if report.unfit else [])
         if given.kind == "tested":
             found = {given.target: report.character(report.place_of(given.case))}
         else:

@@ -16,7 +16,7 @@ from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.rules import Rule, concept
 from ohlora.utils.commands import arguments, command
-from ohlora.utils.files import Row, read_rows, shortened, write_rows
+from ohlora.utils.files import Row, located, read_rows, shortened, write_rows
 from ohlora.worlds import DEFAULT, SHIPPED
 
 
@@ -68,7 +68,7 @@ def moved(row: Row, source: Path, target: Path) -> dict[str, str]:
     """A row whose paths are relative to another folder."""
     if "path" not in row:
         return row
-    return row | {"path": Path(os.path.relpath(source / row["path"], target)).as_posix()}
+    return row | {"path": Path(os.path.relpath(located(row["path"], [source]), target)).as_posix()}
 
 
 @command("ohlora filter")

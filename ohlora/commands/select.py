@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ohlora import handover
 from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import write_rows
 
@@ -30,6 +31,7 @@ def select(report: Report, target: Path, count: int) -> None:
     """
     from ohlora.utils import images
 
+    handover.warn("a character of this evaluation", [report.unfit] if report.unfit else [])
     ranked = report.ranked()
     shown = ranked[:count]
     write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from ohlora.attributes import vocabulary
@@ -65,14 +64,15 @@ def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -
 class AnnotatedImages(EpochImages):
     """Images annotated with 0 or 1; samples also tell their ``roles`` (K, see :func:`fold_roles`) in an ensemble.
 
-    The annotations are a CSV with a header. Ours has a column ``path``, relative to the CSV. The original's numbers its
-    images (``idx``, ``img_no`` or ``img_name``), which are found in ``folder`` by the number in their file names.
+    The annotations are a table (:func:`ohlora.utils.files.read_rows`). Ours has a column ``path``, relative to the
+    table or to ``folder``. The original's numbers its images (``idx``, ``img_no`` or ``img_name``), which are found in
+    ``folder`` by the number in their file names.
 
     Args:
         resolution: Height and width that every image must have, in pixels.
-        annotations: The CSV.
+        annotations: The table.
         attribute: Which attribute to learn; its column may also be called ``<attribute>_score``.
-        folder: Where numbered images are.
+        folder: Where the images are.
         folds: Members of the ensemble.
         inner_share: Share of a member's training samples that it stops on.
         **settings: See :class:`ohlora.datamodules.images.ImageFiles`.
@@ -126,9 +126,7 @@ class AnnotatedImages(EpochImages):
         numbers = image_numbers(source, rows, once="path" in header) or list(range(len(rows)))
         left_out: dict[Path, str] = {}
         if "path" in header:
-            paths: list[Path | None] = [*paths_of(source, rows)]
-            if self.folder is not None:
-                rank_zero_info(f"{source} names its images in its column path; the folder {self.folder} is not used")
+            paths: list[Path | None] = [*paths_of(source, rows, folder=self.folder)]
         else:
             require(str(self.folder), folder=True)
             found, left_out = images.images_in(str(self.folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from ohlora.attributes import vocabulary
 from ohlora.datamodules.base import ImageDataModule, Sample
-from ohlora.errors import ConfigError, DataError, SizeError
+from ohlora.errors import ConfigError, DataError, SizeError, TransparencyError
 from ohlora.pipeline import require
 from ohlora.utils import checks, counted, images
-from ohlora.utils.files import Row, printable, read_rows, shortened, write_rows
+from ohlora.utils.files import Row, located, printable, read_rows, shortened, write_rows
 
 CACHE_LIMIT = 4 * 2**30
 """Bytes of decoded images that ``cache: auto`` keeps at most."""
@@ -41,6 +42,7 @@ class ImageFileDataset:
         arrays: What samples hold besides their files' content, N rows by name, such as ``label``.
         cached: What the files hold, decoded, N rows by name; None decodes at each use.
         left_out: What was found with them but is not among them, with the reason.
+        background: See :class:`ImageFiles`.
     """
 
     source: Path
@@ -51,6 +53,7 @@ class ImageFileDataset:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     cached: dict[str, np.ndarray] | None = None
     left_out: dict[Path, str] = field(default_factory=dict)
+    background: str | None = None
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -66,7 +69,7 @@ class ImageFileDataset:
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         """Decodes ``image``, H×W×3 uint8, from an image's files; raises a DataError if they cannot be used."""
-        return {"image": images.read_rgb(self.paths[index], self.resolution, self.resize)}
+        return {"image": images.read_rgb(self.paths[index], self.resolution, self.resize, self.background)}
 
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Self:
         """Some of the images, by place."""
@@ -92,9 +95,11 @@ class ImageFiles(ImageDataModule):
     Args:
         resolution: Height and width that every image must have, in pixels.
         cache: ``memory`` keeps decoded images (uint8), ``none`` decodes at each use, ``auto`` keeps them up to 4 GiB.
-        on_bad_image: ``raise`` lists images that are unreadable, of another size or not RGB, and stops; ``skip`` leaves
-            them out. Whatever is left out is counted in a message, and listed in the run folder's ``skipped.csv``.
+        on_bad_image: ``raise`` lists images that are unreadable, of another size or transparent, and stops; ``skip``
+            leaves them out. Whatever is left out is counted in a message, and listed in the run folder's
+            ``skipped.csv``.
         resize: Resizes square images of another size (bilinearly) instead of refusing them.
+        background: The colour on which transparent images are laid, such as ``white`` or ``#8090a0``.
         **settings: See :class:`ohlora.datamodules.base.ImageDataModule`.
     """
 
@@ -106,11 +111,15 @@ class ImageFiles(ImageDataModule):
         cache: Literal["auto", "memory", "none"] = "auto",
         on_bad_image: Literal["raise", "skip"] = "raise",
         resize: bool = False,
+        background: str | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         checks.at_least(1, resolution=resolution)
         self.resolution, self.cache, self.on_bad_image, self.resize = resolution, cache, on_bad_image, resize
+        self.background = background
+        if background is not None:
+            images.colour(background)
 
     def files(
         self,
@@ -124,7 +133,14 @@ class ImageFiles(ImageDataModule):
         """Images of this resolution, not yet checked; see :class:`ImageFileDataset`. They are numbered by place."""
         places = list(range(len(paths)))
         return ImageFileDataset(
-            source, paths, self.resolution, self.resize, numbers or places, arrays, left_out=left_out or {}
+            source,
+            paths,
+            self.resolution,
+            self.resize,
+            numbers or places,
+            arrays,
+            left_out=left_out or {},
+            background=self.background,
         )
 
     def load(self, listed: AnyFiles) -> AnyFiles:
@@ -145,13 +161,14 @@ class ImageFiles(ImageDataModule):
         cached: dict[str, np.ndarray] = {}
         good: list[int] = []
         bad: dict[Path, str] = {}
-        misfits = 0
+        misfits = veiled = 0
         for k, path in enumerate(listed.paths):
             try:
                 content = listed.read(k)
             except DataError as error:
                 bad[path] = str(error)
                 misfits += isinstance(error, SizeError)
+                veiled += isinstance(error, TransparencyError)
                 continue
             for name, decoded in content.items() if keep else ():
                 if name not in cached:
@@ -164,6 +181,8 @@ class ImageFiles(ImageDataModule):
             advice = "Mend or remove them" + (", or set data.init_args.on_bad_image to skip" if good else "")
             if misfits == count and not self.resize:
                 advice = "Set resolution (of model or data) to theirs, or data.init_args.resize to true"
+            elif veiled:
+                advice = f"Set data.init_args.background to a colour, such as white. {advice}"
             raise DataError(f"{len(bad):,} of {count:,} images cannot be used: {named}; in {folder}. {advice}")
         self._say(listed, bad, named)
         loaded = listed.subset(good)
@@ -294,13 +313,14 @@ def attribute_column(source: Path, header: Iterable[str], name: str) -> str | No
     return found[0] if found else None
 
 
-def paths_of(source: Path, rows: Sequence[Row], once: bool = True) -> list[Path]:
-    """The images that a table names in its column ``path``, relative to itself.
+def paths_of(source: Path, rows: Sequence[Row], once: bool = True, folder: str | Path | None = None) -> list[Path]:
+    """The images that a table names in its column ``path``; see :func:`ohlora.utils.files.located`.
 
     Args:
-        source: The table.
+        source: The table, to whose folder paths are relative.
         rows: Its rows.
         once: Whether to refuse images that several rows name; otherwise a message tells how many there are.
+        folder: Another folder to which paths may be relative: that of the images.
 
     Raises:
         DataError: Naming the rows that name none, or with ``once`` an image that an earlier row names.
@@ -308,7 +328,8 @@ def paths_of(source: Path, rows: Sequence[Row], once: bool = True) -> list[Path]
     empty = [f"{row}: path is empty" for row in rows if not row["path"]]
     if empty:
         raise DataError(f"{source}, {shortened(empty)}; expected an image in every row")
-    paths = [source.parent / row["path"] for row in rows]
+    folders = [source.parent, *([] if folder is None else [Path(folder)])]
+    paths = [located(row["path"], folders) for row in rows]
     first: dict[str, Row] = {}
     double: list[str] = []
     for row, path in zip(rows, paths, strict=True):
@@ -322,10 +343,31 @@ def paths_of(source: Path, rows: Sequence[Row], once: bool = True) -> list[Path]
     return paths
 
 
+MISSING = ("", "na", "n/a", "nan", "null", "none")
+"""How tables say that a value is missing, in small or capital letters."""
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+"""A number as tables must not have it."""
+
+
 def numbers_in(
-    source: Path, rows: Sequence[Row], columns: list[str], dtype: type[np.floating[Any]] = np.float32
+    source: Path,
+    rows: Sequence[Row],
+    columns: list[str],
+    dtype: type[np.floating[Any]] = np.float32,
+    missing: bool = False,
 ) -> np.ndarray:
-    """Columns of a table as N×K numbers; raises a DataError naming the lines with a value that is not finite."""
+    """Columns of a table as N×K numbers.
+
+    Args:
+        source: The table, for messages.
+        rows: Its rows.
+        columns: The columns.
+        dtype: The type of the numbers.
+        missing: Whether values may be missing (:data:`MISSING`), and are NaN then.
+
+    Raises:
+        DataError: Naming the lines with a value that is no finite number.
+    """
     exact = np.full((len(rows), len(columns)), np.nan)
     for k, row in enumerate(rows):
         for j, name in enumerate(columns):
@@ -333,9 +375,14 @@ def numbers_in(
                 exact[k, j] = float(row[name])
     with np.errstate(over="ignore"):
         values = exact.astype(dtype)
-    bad = [f"{rows[k]}: {columns[j]} is {rows[k][columns[j]]!r}" for k, j in np.argwhere(~np.isfinite(values))]
-    if bad:
-        raise DataError(f"{source}, {shortened(bad)}; expected a finite number")
+    texts = [(k, j, rows[k][columns[j]]) for k, j in np.argwhere(~np.isfinite(values))]
+    wrong = [(k, j, text) for k, j, text in texts if not (missing and text.strip().lower() in MISSING)]
+    if wrong:
+        bad = [f"{rows[k]}: {columns[j]} is {text!r}" for k, j, text in wrong]
+        expected = "a finite number" + (" or nothing" if missing else "")
+        if any(DECIMAL_COMMA.fullmatch(text) for *_, text in wrong):
+            expected += ", with a point before its decimals: 0.5, not 0,5"
+        raise DataError(f"{source}, {shortened(bad)}; expected {expected}")
     return values
 
 

@@ -20,7 +20,7 @@ from ohlora.faces.classes import CELEBAMASK_CLASSES, CLASSES, MIRRORED
 from ohlora.faces.parsing import sides_by_place
 from ohlora.pipeline import require
 from ohlora.utils import images
-from ohlora.utils.files import read_rows, shortened
+from ohlora.utils.files import located, read_rows, shortened
 
 MaskFiles = Path | list[tuple[Path, int]]
 """The files that tell the classes of one image's pixels: a picture whose grey levels or palette indices are class ids,
@@ -37,7 +37,10 @@ def read_mask(files: MaskFiles, resolution: int) -> np.ndarray:
         return _square(_class_ids(files), files, resolution)
     mask = np.zeros((resolution, resolution), np.uint8)
     for path, number in files:
-        grey = np.asarray(images.decode(path).convert("L"))  # the published files are grey RGB
+        image = images.decode(path)
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"{path}: mode {image.mode}; expected 8 bits per channel")
+        grey = np.asarray(image.convert("L"))  # the published files are grey RGB
         if 0 < grey.max() <= 127:
             raise DataError(f"{path}: no grey level is above {grey.max()}; expected black (0) and white (255)")
         part = grey > 127
@@ -137,7 +140,7 @@ class MaskedImages(EpochImages):
             rows = read_rows(source)
             check_columns(source, rows, ["path", "mask"])
             paths, left_out = paths_of(source, rows), dict[Path, str]()
-            masks: list[MaskFiles] = [source.parent / row["mask"] for row in rows]
+            masks: list[MaskFiles] = [located(row["mask"], [source.parent]) for row in rows]
         else:
             for folder in self.sources.values():
                 require(folder, folder=True)

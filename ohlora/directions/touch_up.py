@@ -121,7 +121,7 @@ class TouchUp:
                 loss = self._loss(number, start, spread.coloured(shown), own, generator, network)
                 loss = loss + SMALL * shown.square().flatten(3).sum(dim=3).mean(dim=(1, 2)).sum()
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
         found = spread.coloured(learned * moving).detach()
@@ -205,7 +205,8 @@ class _Spread(NamedTuple):
         """Shifts of codes in standard deviations."""
         if self.root.ndim == 1:
             return shifts / self.root
-        return torch.linalg.solve_triangular(self.root, shifts.mT, upper=False).mT
+        found: Tensor = torch.linalg.solve_triangular(self.root, shifts.mT, upper=False)
+        return found.mT
 
     def coloured(self, learned: Tensor) -> Tensor:
         """The shifts of which that is said."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 GOOD = "good"
 """What a latent that meets every condition is called."""
+IN_CONCEPT = "in_concept"
+"""The condition that an unedited latent fits the concept."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ class Condition:
 def passing(limits: Mapping[str, float]) -> Condition:
     """The original's condition: every attribute follows its strength with at least its limit, sign included."""
     return Condition("passed", {f"{name}_corr": (limit, math.inf) for name, limit in limits.items()})
+
+
+def bounded(rules: Iterable[tuple[str, str, float]]) -> dict[str, tuple[float, float]]:
+    """The bounds of some rules, each a number, a comparison (``>=``, ``<=``, ``>``, ``<``) and a limit."""
+    found: dict[str, tuple[float, float]] = {}
+    for name, comparison, limit in rules:
+        low, high = found.get(name, (-math.inf, math.inf))
+        if comparison.startswith(">"):
+            low = max(low, limit if comparison == ">=" else math.nextafter(limit, math.inf))
+        else:
+            high = min(high, limit if comparison == "<=" else math.nextafter(limit, -math.inf))
+        found[name] = low, high
+    return found
 
 
 def outcomes(conditions: Sequence[Condition], row: Mapping[str, float]) -> dict[str, bool | None]:

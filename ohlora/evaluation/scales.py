@@ -65,17 +65,27 @@ class DataScale:
         low: The 2.5th percentile of the scores.
         high: The 97.5th.
         physical: The map to physical values, where the data have some.
+        extremes: The lowest and the highest score; None in networks of earlier versions.
     """
 
     low: float
     high: float
     physical: PhysicalMap | None = None
+    extremes: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, scores: np.ndarray, physical: PhysicalMap | None = None) -> DataScale:
         """The scale of N scores."""
         low, high = np.percentile(scores.astype(np.float64), PERCENTILES).round(6).tolist()
-        return cls(low, high, physical)
+        return cls(low, high, physical, (round(float(scores.min()), 6), round(float(scores.max()), 6)))
+
+    def outside(self, scores: np.ndarray, margin: float) -> float:
+        """Share of scores beyond the extremes by more than ``margin`` of the distance between them; NaN if unknown."""
+        if self.extremes is None:
+            return float("nan")
+        low, high = self.extremes
+        slack = margin * (high - low)
+        return float(((scores < low - slack) | (scores > high + slack)).mean())
 
     def covered(self, lowest: float, highest: float) -> float:
         """Share of the data's range that lies between two z-scores, 0…1; 0 where the data do not vary."""
@@ -85,6 +95,8 @@ class DataScale:
     def described(self) -> dict[str, Any]:
         """What rebuilds it; anything JSON can hold."""
         about: dict[str, Any] = {"percentiles": [self.low, self.high]}
+        if self.extremes is not None:
+            about["extremes"] = list(self.extremes)
         return about if self.physical is None else about | {"physical": self.physical._asdict()}
 
 
@@ -102,5 +114,6 @@ def scales_in(provenance: Mapping[str, Any]) -> dict[str, DataScale]:
         if said is not None:
             physical = PhysicalMap(said["column"], said["unit"], tuple(said["scores"]), tuple(said["values"]))
         low, high = about["percentiles"]
-        found[name] = DataScale(low, high, physical)
+        ends = about.get("extremes")
+        found[name] = DataScale(low, high, physical, None if ends is None else (ends[0], ends[1]))
     return found

@@ -17,7 +17,7 @@ from ohlora.formats.feature_files import FeatureNetwork
 from ohlora.networks.identity import Calibration, IdentityNetwork
 from ohlora.pipeline import require
 from ohlora.utils import checks, images
-from ohlora.utils.files import Row, read_rows, shortened
+from ohlora.utils.files import Row, located, read_rows, shortened
 
 PAIRS = ("path", "other", "same")
 """Columns of a table of pairs."""
@@ -103,8 +103,8 @@ def _fitted(identity: Identity, source: Path) -> tuple[float, float]:
 
 
 def _image(source: Path, row: Row, column: str) -> Tensor:
-    path = source.parent / row[column]
-    pixels = np.asarray(images.decode(path).convert("RGB"))
+    path = located(row[column], [source.parent])
+    pixels = np.asarray(images.as_rgb(images.decode(path), "white"))
     if pixels.shape[0] != pixels.shape[1]:
         raise DataError(f"{source}, {row}: {path} has size {pixels.shape[1]}×{pixels.shape[0]}; expected a square")
     return images.to_float(np.stack([pixels]))

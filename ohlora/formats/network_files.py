@@ -20,6 +20,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from ohlora import handover
 from ohlora.errors import FormatError
 from ohlora.formats import tensor_files
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -146,6 +147,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if str(metadata.get("kind")) not in KINDS:
         raise FormatError(f"{path} holds a network of kind {metadata.get('kind')!r}; expected {', '.join(KINDS)}")
     return metadata
+
+
+def marks(path: str | Path) -> list[str]:
+    """Why the network in a file is not fit for use; see :mod:`ohlora.handover`."""
+    return handover.marks(read_metadata(path).get("provenance", {}))
 
 
 def fingerprint(path: str | Path) -> str:

@@ -123,6 +123,20 @@ def _metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def described(path: str | Path) -> dict[str, Any]:
+    """What a safetensors file of any format says of its making: its ``provenance`` or ``card``, and the rest of it.
+
+    Raises:
+        FormatError: If it is no readable safetensors file.
+    """
+    try:
+        rest = {key: _decoded(value) for key, value in _metadata(Path(path)).items()}
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is not a readable safetensors file ({error})") from error
+    inner = [rest.get(key) for key in ("provenance", "card")]
+    return rest | {key: value for part in inner if isinstance(part, dict) for key, value in part.items()}
+
+
 def read_metadata(path: str | Path, format: str, version: int, what: str) -> dict[str, Any]:  # noqa: A002
     """What a file says of itself, without ``format``.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ohlora import handover
 from ohlora.callbacks.writers import keep_model
 from ohlora.characters.reports import DIRECTIONS
 from ohlora.datamodules.samples import Samples
@@ -110,6 +111,8 @@ class DirectionSearch(Stage[Samples]):
             DataError: If samples and generator do not belong together.
         """
         needs, medians = self.finder.needs, self.medians or self.data.medians
+        for name in sorted(needs & self.paths.keys()):
+            handover.warn(self.paths[name], network_files.marks(str(self.paths[name])))
         generator = network = None
         scales: Mapping[str, DataScale] = {}
         if "generator" in needs:

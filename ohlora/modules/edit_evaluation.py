@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ohlora import handover
 from ohlora.attributes import vocabulary
 from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.base import ImageDataModule, random_batches
@@ -27,7 +28,7 @@ from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
-from ohlora.evaluation.conditions import GOOD, Condition, outcomes, passing, rates
+from ohlora.evaluation.conditions import GOOD, IN_CONCEPT, Condition, bounded, outcomes, passing, rates
 from ohlora.evaluation.edits import EditReport, correlations, slopes, summary
 from ohlora.evaluation.features import Features, Penultimate, RandomFeatures
 from ohlora.evaluation.identity import Identity
@@ -46,11 +47,14 @@ from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import counted_latents, scores_of_codes
+from ohlora.rules import concept
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
+AGREED = 500
+"""Unedited images, at most, on which search CNN and judge are compared."""
 OWN_EDITS: Mapping[type, type[OwnEdits[Any]]] = {LocalBasis: LocalEdits, PathBasis: PathEdits}
 """Basis that a file of directions may hold → the edits that start from it."""
 SAME_PERSON = "same_person"
@@ -68,8 +72,9 @@ class EditEvaluation(Stage[CountedLatents]):
 
     That says nothing of how far an edit goes. So each attribute is also moved alone in fine steps, as a slider is, and
     all at once at random (:mod:`ohlora.evaluation.sliders`). A latent is good where it passes, its sliders reach what
-    the world declares, their frames lie among real images, and show the same person. Written are ``test_result.csv``,
-    ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
+    the world declares, its frames lie among real images and show the same person, and unedited it fits the concept, as
+    far as the judge predicts what that is about. Search CNN and judge are compared on unedited images. Written are
+    ``test_result.csv``, ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
 
     Args:
         output: Folder of the results.
@@ -194,7 +199,9 @@ class EditEvaluation(Stage[CountedLatents]):
             ConfigError: If networks, directions, grid, real images and batch size do not fit each other.
             MissingArtifactError: If a file is missing.
         """
+        self.unfit = []
         for name, path in self.paths.items():
+            self.unfit += [f"{name}: {reason}" for reason in network_files.marks(path)]
             load = network_files.load_generator if name == "generator" else network_files.load_attributes
             setattr(self, name, load(path).requires_grad_(False).to(self.device))
         if self.directions_path is not None:
@@ -222,8 +229,11 @@ class EditEvaluation(Stage[CountedLatents]):
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
         self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
         self.sliders = self._slider_test()
+        self.rules = [rule for rule in concept() if rule.attribute in outputs]
         self.conditions = self._conditions()
-        columns = [*self.report.names, *self.sliders.names, *(condition.name for condition in self.conditions)]
+        seen = [name for condition in self.conditions if condition.name == IN_CONCEPT for name in condition.bounds]
+        conditions = [condition.name for condition in self.conditions]
+        columns = [*self.report.names, *self.sliders.names, *conditions, *seen]
         if double := [name for name, count in Counter(columns).items() if count > 1]:
             raise ConfigError(f"two numbers of the results would be called {', '.join(double)}; rename an attribute")
         self.units = torch.ones(len(self.edited), device=self.device)
@@ -246,6 +256,7 @@ class EditEvaluation(Stage[CountedLatents]):
             z, label = counted_latents(self.generator, self.seed, self.data.tested, "test/")
             self.data.check(self.generator.map(z, label))
         self._slid: list[tuple[int, Slid]] = []
+        self._fitting: list[tuple[int, dict[str, float]]] = []
         self._realism: list[tuple[Tensor, Tensor]] = []
         self._parsed: list[Tensor] = []
         self._tested_steps: list[tuple[int, dict[str, Tensor]]] = []
@@ -323,6 +334,9 @@ class EditEvaluation(Stage[CountedLatents]):
                 (low, high), value = declared.reach, physical_column(name) or name
                 bounds = {f"{value}_lowest": (-math.inf, low), f"{value}_highest": (high, math.inf)}
                 found.append(Condition(f"{name}_reached", bounds))
+        ruled = [(f"unedited_{rule.attribute}", rule.comparison, rule.limit) for rule in self.rules]
+        if ruled:
+            found.append(Condition(IN_CONCEPT, bounded(ruled)))
         if self.reals is not None:
             bounds = {f"{name}_density": (self.slider_limits.realism, math.inf) for name in self.edited}
             found.append(Condition("realistic", bounds))
@@ -353,8 +367,31 @@ class EditEvaluation(Stage[CountedLatents]):
         self._seen = dict(zip(self.judge.outputs, np.concatenate(scores).T, strict=True))
         if self.sliders.density is not None:
             self._unedited_density = float(np.concatenate(densities).mean())
+        self._compare_networks()
         for _ in range(2 if self.calibrate else 0):
             self._calibrate()
+
+    def _compare_networks(self) -> None:
+        """Whether search CNN and judge see the same in unedited images, and what the data also showed."""
+        scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
+        parts = self._mine(min(AGREED, self.unedited_count), self.image_batch_size)
+        seen = [self._scores(self.latents("unedited", p).codes, self.network, self.judge) for p in parts]
+        searched, judged = (
+            torch.cat(gathered([row.cpu() for row in rows])).double().numpy() for rows in zip(*seen, strict=True)
+        )
+        self._agreement: dict[str, float] = {}
+        self._outside: dict[str, float] = {}
+        for name in self.edited:
+            if name not in self.network.outputs:
+                continue
+            own = searched[:, self.network.outputs.index(name)]
+            both = np.stack([own, judged[:, self.judge.outputs.index(name)]])
+            varied = len(own) > 1 and both.std(axis=1).min() > 0
+            self._agreement[name] = float(np.corrcoef(both)[0, 1]) if varied else math.nan
+            if name in scales and scales[name].extremes is not None:
+                self._outside[name] = scales[name].outside(own, handover.MARGIN)
+        self.unfit += handover.failing("agreement", self._agreement, "r of search CNN and judge on generated images")
+        self.unfit += handover.failing("outside", self._outside, "share of scores outside the data's range")
 
     def _calibrate(self) -> None:
         """Sets units so that strength 1 is one of the judge's z-scores, on latents of their own."""
@@ -424,6 +461,9 @@ class EditEvaluation(Stage[CountedLatents]):
             for place, index in enumerate(batch):
                 self._tested_steps.append((index, {name: value[place] for name, value in tensors.items()}))
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
+        for place, index in enumerate(batch):
+            own = dict(zip(self.judge.outputs, unedited[place].tolist(), strict=True))
+            self._fitting.append((index, {f"unedited_{r.attribute}": own[r.attribute] for r in self.rules}))
         of_grid = slopes(self.strengths.double(), judged)[:, range(len(self.edited)), self.report.own].tolist()
         for place, index in enumerate(batch):
             of_latent = None if steps is None else steps.part(place)
@@ -456,8 +496,10 @@ class EditEvaluation(Stage[CountedLatents]):
     def on_test_epoch_end(self) -> None:
         """Rank zero writes and shows the results."""
         slid = dict(gathered(self._slid))
-        rows = [row | slid[int(row["index"])].numbers for row in self.report.compute()]
-        extra: dict[str, float] = {}
+        fitting = dict(gathered(self._fitting))
+        rows = [row | slid[int(row["index"])].numbers | fitting[int(row["index"])] for row in self.report.compute()]
+        extra: dict[str, float] = {f"agreement_{name}": value for name, value in self._agreement.items()}
+        extra |= {f"outside_{name}": value for name, value in self._outside.items()}
         if self.sliders.density is not None:
             extra |= {"unedited_density": self._unedited_density, "real_density": self.sliders.density.of_reals}
         if self.discriminator is not None:
@@ -521,6 +563,7 @@ class EditEvaluation(Stage[CountedLatents]):
         about: dict[str, Any] = {"space": str(codes.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
         about["unit"] = "data"
+        about |= handover.marked(self.unfit)
         about["meanings"], motions = vocabulary().described(edited)
         about["motion_shares"] = {name: asdict(motion) for name, motion in motions.items()}
         write_report(self.output, results, rounded, tensors, self.paths["generator"], self.directions_path, **about)
@@ -537,6 +580,8 @@ class EditEvaluation(Stage[CountedLatents]):
         self.show(pictures, tables)
         shown = ", ".join(f"{name} {statistics[f'{name}_corr_mean']:.3f}" for name in edited)
         self._say_what_is_not_known(statistics)
+        failed = [name for name in ("agreement", "outside") if handover.failing(name, getattr(self, f"_{name}"), "")]
+        handover.warn(self.output, self.unfit, *failed)
         good = f", {statistics['good_ratio']:.1%} are good" if "good_ratio" in statistics else ""
         print(
             f"{statistics['passed']} of {len(rows)} latents pass ({statistics['passed_ratio']:.1%}){good}; mean r "

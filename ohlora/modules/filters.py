@@ -26,6 +26,8 @@ from ohlora.utils import checks, counted, figures, images
 
 MISTAKES = 24
 """Images in the grid of the worst mistakes."""
+COLUMNS = 6
+"""Those of a row of it."""
 
 
 class FilterEnsemble(Epochs[AnnotatedImages]):
@@ -299,9 +301,12 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
             outer = self._in_role(k, OUTER)
             false, true, _ = measures.binary_roc(scores[outer], answers[outer].long())
             curves[f"fold {k}"] = false.numpy(), true.numpy()
-        worst = torch.argsort((scores - answers).abs(), descending=True)[:MISTAKES]
-        sheet = images.grid(np.stack([data[int(k)]["image"] for k in worst]), columns=6)
+        worst = torch.argsort((scores - answers).abs(), descending=True)[:MISTAKES].tolist()
+        rows = {}
+        for chosen in (worst[first : first + COLUMNS] for first in range(0, len(worst), COLUMNS)):
+            told = ", ".join(f"{int(answers[k])} → {scores[k]:.3f}" for k in chosen)
+            rows[f"annotated → predicted: {told}"] = images.enlarge(np.stack([data[k]["image"] for k in chosen]), 128)
         return {
             "roc": figures.roc_curve(curves, f"{self.attribute}, out of fold"),
-            "worst_mistakes": images.enlarge(sheet, 768),
+            "worst_mistakes": figures.strips(rows),
         }

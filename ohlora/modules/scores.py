@@ -77,7 +77,8 @@ class ImageScores(Stage[Images]):
         metrics: dict[str, float] = {"images": len(places)}
         for name, values in named.items():
             metrics |= {f"mean/{name}": float(values.mean()), f"std/{name}": float(values.std())}
-        passing = {rule.attribute: int(rule.holds(named[rule.attribute]).sum()) for rule in rules}
+        of = {name: [rule for rule in rules if rule.attribute == name] for name in named}
+        passing = {name: int(all_hold(some, named).sum()) for name, some in of.items() if some}
         metrics |= {f"passed/{name}": count for name, count in passing.items()}
         if rules:
             metrics["passed"] = int(all_hold(rules, named).sum())
@@ -86,7 +87,10 @@ class ImageScores(Stage[Images]):
             logger.log_metrics(metrics)
         pictures, tables = score_correlations(named)
         limits = {rule.attribute: rule.limit for rule in rules}
-        shares = {rule.attribute: f"{passing[rule.attribute]} of {len(places)} {rule.condition}" for rule in rules}
+        shares = {
+            name: f"{count} of {len(places)} {', '.join(rule.condition for rule in of[name])}"
+            for name, count in passing.items()
+        }
         pictures["score_histograms"] = figures.histograms(named, limits, shares, "score")
         pictures["best_and_worst"] = self._best_and_worst(places, named, rules)
         self.show(pictures, tables)

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from ohlora.datamodules.images import attribute_column, number_column
+from ohlora.datamodules.images import MISSING, attribute_column, number_column
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import images
-from ohlora.utils.files import content_stamp, read_rows, rewriting, shortened, write_rows
+from ohlora.utils.files import FORMS, content_stamp, located, read_rows, rewriting, shortened, write_rows
 
 Order = Literal["file", "uncertain", "disputed"]
 """Order in which images are offered, see :meth:`AnnotationSession.arrange`."""
@@ -35,6 +35,7 @@ class AnnotationFile:
         pictures: The images, in the order in which they are offered.
         attributes: The attributes that are annotated.
         highest: The highest annotation; the lowest is 0.
+        folder: The folder of the images, to which the paths of an existing table may be relative, too.
 
     Attributes:
         annotations: Index of an image in ``pictures`` → its annotation.
@@ -45,8 +46,18 @@ class AnnotationFile:
         DataError: If the table has other attributes, or annotates an image that is not among ``pictures``.
     """
 
-    def __init__(self, path: Path, pictures: Sequence[Path], attributes: Sequence[str], highest: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        pictures: Sequence[Path],
+        attributes: Sequence[str],
+        highest: int = 1,
+        folder: Path | None = None,
+    ) -> None:
         self.path, self.pictures, self.attributes, self.highest = path, list(pictures), tuple(attributes), highest
+        self.folders = [path.parent, *([] if folder is None else [folder])]
+        if path.suffix.lower() in FORMS:
+            raise DataError(f"{path}: annotations are written as CSV; name another file in --annotations")
         self._by_path = {picture.resolve(): k for k, picture in enumerate(self.pictures)}
         self.columns = ["path", *self.attributes]
         if self._numbered():
@@ -73,6 +84,10 @@ class AnnotationFile:
         named = {name: attribute_column(self.path, header, name) or "" for name in self.attributes}
         missing = [name for name, there in named.items() if not there]
         number = number_column(self.path, header)
+        if "path" in header:  # a table without a column can get it
+            header += missing
+            named |= {name: name for name in missing}
+            missing = []
         if missing or ("path" not in header and number is None):
             raise DataError(
                 f"{self.path}: the header has {shortened(header, ', ')}; expected {', '.join(self.attributes)} and a "
@@ -89,20 +104,23 @@ class AnnotationFile:
         for row in rows:
             if "path" in header:
                 name = row["path"]
-                index = self._by_path.get((self.path.parent / name).resolve())
+                index = self._by_path.get(located(name, self.folders).resolve())
             else:
                 name = row[str(number)]
                 index = by_number.get(name.lstrip("0") or "0")
             if index is None:
                 raise DataError(f"{self.path}, {row}: there is no image {name} among those to annotate")
-            if index in annotations:
+            if index in kept:
                 raise DataError(f"{self.path}, {row}: image {name} is annotated twice")
+            kept[index] = row
+            if any(row.get(there, "").strip().lower() in MISSING for there in named.values()):
+                continue  # such as the rows of a table with other columns; they stay in it
             if any(row[there] not in map(str, range(self.highest + 1)) for there in named.values()):
                 expected = "0 or 1" if self.highest == 1 else f"0 to {self.highest}"
                 raise DataError(f"{self.path}, {row}: expected {expected} for {', '.join(self.attributes)}")
             annotations[index] = {a: int(row[there]) for a, there in named.items()}
-            kept[index] = row
         self.seen, self.columns, self.annotations, self._rows = seen, header, annotations, kept
+        self._read = frozenset(annotations)
         self._named = named
 
     def write(self, index: int, annotation: Annotation | None) -> None:
@@ -119,8 +137,9 @@ class AnnotationFile:
             annotations = {k: known for k, known in self.annotations.items() if k != index}
             if annotation is not None:
                 annotations[index] = dict(annotation)
-            if annotations:
-                write_rows(self.path, [self._row(k, annotations[k]) for k in sorted(annotations)])
+            unfinished = {k for k in self._rows if k not in self._read}
+            if there := sorted({*annotations, *unfinished}):
+                write_rows(self.path, [self._row(k, annotations.get(k, {})) for k in there])
             else:
                 self.path.unlink(missing_ok=True)
             self.annotations, self.seen = annotations, content_stamp(self.path)
@@ -185,7 +204,9 @@ class AnnotationSession:
         Raises:
             DataError: If the image cannot be read.
         """
-        return images.enlarge(np.asarray(images.decode(self.file.pictures[self.index]).convert("RGB")), size)
+        # What is transparent is shown on white; this is for looking only.
+        shown = images.as_rgb(images.decode(self.file.pictures[self.index]), "white")
+        return images.enlarge(np.asarray(shown), size)
 
     def toggle(self, attribute: str) -> None:
         """Changes one attribute of the annotation from 0 to 1 or from 1 to 0, and saves it.

@@ -200,7 +200,7 @@ def annotation_session(settings: Settings) -> AnnotationSession:
     rules = {rule.attribute: rule for rule in concept()}
     # The proposed annotation is the one of the concept, so that most images take a single key.
     fits = {name: int(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0 for name in settings.attributes}
-    file = AnnotationFile(settings.annotations, pictures, settings.attributes, settings.highest)
+    file = AnnotationFile(settings.annotations, pictures, settings.attributes, settings.highest, settings.images)
     return AnnotationSession(file, fits, note=left_out_note)
 
 

@@ -13,9 +13,11 @@ import os
 import re
 import secrets
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,10 @@ UMASK = os.umask(0)
 os.umask(UMASK)
 SHOWN = 280
 """Characters of a list that a message shows; the rest is counted."""
+
+
+FORMS = (".jsonl", ".ndjson", ".json", ".parquet")
+"""Suffixes of tables that are no CSV, see :func:`read_rows`."""
 
 
 class Row(dict[str, str]):
@@ -169,8 +175,7 @@ def readable_file(path: str | Path) -> Path:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        hint = "; separate folders by /" if "\\" in str(path) else ""
-        raise DataError(f"{printable(path)}: no such file{hint}") from error
+        raise DataError(f"{printable(path)}: no such file") from error
     except (OSError, ValueError) as error:  # a name with a NUL
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{printable(path)}: unreadable ({reason})") from error
@@ -189,15 +194,63 @@ def is_readable_file(path: str | Path) -> bool:
     return True
 
 
+def located(name: str, folders: Sequence[Path]) -> Path:
+    """The file that a table means by a name.
+
+    Args:
+        name: A path, absolute or relative to one of the folders, with the separators of any system, its letters in
+            either normal form of Unicode (a Mac takes ``é`` apart).
+        folders: Where to look, in order; at least one.
+
+    Returns:
+        The first that exists; where none does, the name as it is, in the first folder.
+    """
+    turned = name.replace("\\", "/")
+    for folder in folders:
+        for form in (name, turned):
+            if os.path.lexists(folder / form):
+                return folder / form
+        if not turned.isascii() and (found := _respelled(folder, Path(turned).parts)) is not None:
+            return found
+    return folders[0] / name
+
+
+def _respelled(folder: Path, parts: Sequence[str]) -> Path | None:
+    """A path below a folder whose names are equal to some in their normal form."""
+    place = folder
+    for part in parts:
+        path = place / part
+        if not os.path.lexists(path):
+            there = _composed(place, place.stat().st_mtime_ns) if place.is_dir() else {}
+            spelled = there.get(unicodedata.normalize("NFC", part))
+            if spelled is None:
+                return None
+            path = place / spelled
+        place = path
+    return place
+
+
+@lru_cache(maxsize=64)
+def _composed(folder: Path, changed: int) -> dict[str, str]:
+    """The names in a folder by their composed form; the time of its last change makes the cache see it."""
+    return {unicodedata.normalize("NFC", entry.name): entry.name for entry in os.scandir(folder)}
+
+
 def read_rows(path: str | Path, cut: bool = False) -> list[Row]:
-    """Reads the rows of a CSV file: UTF-8 with or without a byte order mark, commas, a header without double names.
+    """Reads the rows of a table.
+
+    The suffix tells its form: ``.jsonl`` (or ``.ndjson``), an object per line; ``.parquet``, which needs pyarrow;
+    ``.json``, the labels as NVIDIA's tools write them (``dataset.json``), as columns ``path`` and ``label`` or
+    ``label0``, ``label1``, …; any other, CSV: UTF-8 with or without a byte order mark, commas, semicolons or tabs
+    between the columns, a header without double names.
 
     Args:
         path: The file.
-        cut: Accepts rows that are too short, as a full disk leaves them in a file that is appended to.
+        cut: Accepts rows that are too short, as a full disk leaves them in a CSV file that is appended to.
 
     Returns:
-        The rows that are not blank; every value is a string.
+        The rows that are not blank; every value is a string, '' where there is none. What is true or false in other
+        forms than CSV is ``1`` or ``0``.
 
     Raises:
         DataError: If there is no such file, or it is not such a table; the message says what was seen, on which line,
@@ -205,27 +258,106 @@ def read_rows(path: str | Path, cut: bool = False) -> list[Row]:
     """
     path = readable_file(path)
     try:
-        lines = _lines(_text(path))
-        _, header = next(lines, (1, []))
-        _check_header(header)
-        rows: list[Row] = []
-        for line, values in lines:
-            if len(values) > len(header) or (len(values) < len(header) and not cut):
-                much = "many" if len(values) > len(header) else "few"
-                raise ValueError(f"row {line}: too {much} values; expected {shortened(header, ', ')}")
-            row = Row(zip(header, values, strict=False))
-            row.line = line
-            rows.append(row)
+        match path.suffix.lower():
+            case ".jsonl" | ".ndjson":
+                return _from_objects(_json_lines(_text(path)))
+            case ".json":
+                return _from_objects(enumerate(_dataset_labels(_text(path)), 1))
+            case ".parquet":
+                return _from_objects(enumerate(_parquet(path), 1))
+            case _:
+                return _from_csv(_text(path), cut)
     except OSError as error:
-        raise DataError(f"{path}: unreadable ({error.strerror})") from error
+        raise DataError(f"{path}: unreadable ({error.strerror or error})") from error
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _from_csv(text: str, cut: bool) -> list[Row]:
+    lines = _lines(text)
+    _, header = next(lines, (1, []))
+    _check_header(header)
+    rows: list[Row] = []
+    for line, values in lines:
+        if len(values) > len(header) or (len(values) < len(header) and not cut):
+            much = "many" if len(values) > len(header) else "few"
+            raise ValueError(f"row {line}: too {much} values; expected {shortened(header, ', ')}")
+        rows.append(_row(line, zip(header, values, strict=False)))
     return rows
+
+
+def _row(line: int, values: Iterable[tuple[str, str]]) -> Row:
+    row = Row(values)
+    row.line = line
+    return row
+
+
+def _from_objects(objects: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Row]:
+    """Rows of objects with the numbers of their lines; the columns are those of all objects."""
+    numbered = list(objects)
+    header = list(dict.fromkeys(key for _, known in numbered for key in known))
+    _check_header(header)
+    return [_row(line, ((key, _cell(line, key, known.get(key))) for key in header)) for line, known in numbered]
+
+
+def _cell(line: int, key: str, value: Any) -> str:
+    if value is None or value != value:  # what has no value is NaN in a column of numbers
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, (Mapping, list, tuple, bytes)):
+        raise ValueError(f"row {line}: {key} is {shortened([str(value)])}; expected a text or a number")
+    return str(value)
+
+
+def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):  # other ends of lines may stand in a text
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"row {number} is no JSON ({error}); expected an object per line") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"row {number} holds {type(found).__name__}; expected an object per line")
+        yield number, found
+
+
+def _dataset_labels(text: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        said = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"no JSON ({error})") from error
+    pairs = said.get("labels") if isinstance(said, dict) else None
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError('no labels as NVIDIA\'s tools write them; expected {"labels": [["a.png", 3], …]}')
+    for path, label in pairs:
+        several = label if isinstance(label, list) else []
+        yield {"path": path, **({f"label{k}": value for k, value in enumerate(several)} or {"label": label})}
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ModuleNotFoundError as error:
+        raise ValueError("a Parquet table needs pyarrow: pip install 'ohlora[tables]'; or save it as CSV") from error
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise ValueError(f"no Parquet table ({shortened([' '.join(str(error).split())])})") from error
+    return rows
+
+
+def _separator(text: str) -> str:
+    """What separates the columns: whatever of comma, semicolon and tab divides the header most often."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    counts = {mark: len(next(csv.reader([header[:1000]], delimiter=mark), [])) for mark in ",;\t"}
+    return max(counts, key=lambda mark: counts[mark])
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file that are not blank, with the numbers of their first lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_separator(text))
     while True:
         line = reader.line_num + 1
         try:
@@ -268,20 +400,22 @@ def _likely_encoding(content: bytes) -> str | None:
     for name in names:
         with suppress(UnicodeDecodeError):
             text = content.decode(name)
-            if "," in text and "\0" not in text and not (name == "CP949" and not re.search("[가-힣]", text)):
+            if (
+                re.search("[,;\t]", text)
+                and "\0" not in text
+                and not (name == "CP949" and not re.search("[가-힣]", text))
+            ):
                 return name
     return None
 
 
 def _check_header(header: list[str]) -> None:
-    """Raises a ValueError if this is not the header of a table separated by commas."""
+    """Raises a ValueError if this is not the header of a table."""
     said = shortened(header, ",")
     if header and (header[0].startswith("#") or header[0].lower().startswith("sep=")):
         raise ValueError(f"begins with {said!r}; expected the header as the first line. Remove the lines above it")
-    if len(header) == 1:
-        other = next((mark for mark in (";", "\t", "|") if mark in header[0]), None)
-        if other:
-            raise ValueError(f"its columns are separated by {other!r}: {said!r}; expected commas")
+    if len(header) == 1 and "|" in header[0]:
+        raise ValueError(f"its columns are separated by '|': {said!r}; expected commas, semicolons or tabs")
     double = [name or "(no name)" for name, count in Counter(header).items() if count > 1]
     if double:
         raise ValueError(f"several columns are called {shortened(double, ', ')}; expected each name once")

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageColor, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from ohlora.errors import DataError, SizeError
+from ohlora.errors import ConfigError, DataError, SizeError, TransparencyError
 from ohlora.utils.files import printable, readable_file, replacing, shortened
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
@@ -66,8 +66,7 @@ def decode(path: str | Path) -> Image.Image:
     """Decodes an image file of any size, turned upright as its EXIF orientation says.
 
     Raises:
-        DataError: If the file is missing, cannot be decoded, holds several pictures (an animation, pages), or has more
-            than 8 bits per channel.
+        DataError: If the file is missing, cannot be decoded, or holds several pictures (an animation, pages).
     """
     readable_file(path)
     name = printable(path)
@@ -85,29 +84,82 @@ def decode(path: str | Path) -> Image.Image:
         raise DataError(f"{name}: unreadable ({shortened([' '.join(reason.split())])})") from error
     if count > 1:
         raise DataError(f"{name}: holds {count} pictures; expected one")
-    if image.mode.startswith(("I", "F")):
-        raise DataError(f"{name}: mode {image.mode}; expected 8 bits per channel")
     return image
 
 
-def read_rgb(path: str | Path, resolution: int, resize: bool = False) -> np.ndarray:
-    """Reads a square RGB image of a given size.
+def colour(text: str, setting: str = "background") -> tuple[int, ...]:
+    """A colour by name (``white``) or as ``#rrggbb``: three levels 0…255.
+
+    Raises:
+        ConfigError: If there is no such colour; names the setting.
+    """
+    try:
+        return ImageColor.getrgb(text)[:3]
+    except ValueError as error:
+        raise ConfigError(f"{setting} is {text!r}; expected a colour such as white or '#8090a0'") from error
+
+
+def transparent(image: Image.Image) -> bool:
+    """Whether any pixel of an image is not opaque."""
+    if not image.has_transparency_data:
+        return False
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return bool(lowest < 255)  # type: ignore[operator]  # of one band
+
+
+def as_rgb(image: Image.Image, background: str | None = None) -> Image.Image:
+    """An image of any mode as RGB.
+
+    16 bits per channel become 8, and numbers with a fraction count from 0 (black) to 1 (white).
+
+    Args:
+        image: The image.
+        background: The colour on which it lies where it is transparent.
+
+    Raises:
+        TransparencyError: If it is transparent somewhere and there is no background.
+        DataError: If a level is out of range.
+        ConfigError: If there is no such colour.
+    """
+    if image.mode.startswith(("I", "F")):
+        highest = 1.0 if image.mode == "F" else 65535.0
+        levels = np.asarray(image).astype(np.float64)
+        if not (levels.min() >= 0 and levels.max() <= highest):
+            raise DataError(f"mode {image.mode}, levels {levels.min():g} … {levels.max():g}; expected 0 … {highest:g}")
+        image = Image.fromarray(np.rint(levels * (255 / highest)).astype(np.uint8))
+    elif image.mode == "LAB":
+        return ImageCms.profileToProfile(  # type: ignore[return-value]  # it is None only where it works in place
+            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    if transparent(image):
+        if background is None:
+            raise TransparencyError("transparent in places; expected a background colour to lay it on")
+        ground = Image.new("RGBA", image.size, (*colour(background), 255))
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def read_rgb(path: str | Path, resolution: int, resize: bool = False, background: str | None = None) -> np.ndarray:
+    """Reads a square image of a given size.
 
     Args:
         path: The file.
         resolution: Height and width in pixels.
         resize: Whether square images of another size are resized (bilinearly, with averaging when they shrink).
+        background: See :func:`as_rgb`.
 
     Returns:
         H×W×3 uint8.
 
     Raises:
-        DataError: If the file is missing or cannot be decoded, or has another mode.
+        DataError: If the file is missing or cannot be decoded, or cannot be made RGB.
         SizeError: If it has another size (with ``resize``: is not square).
     """
     image = decode(path)
-    if image.mode != "RGB":
-        raise DataError(f"{path}: mode {image.mode}; expected RGB")
+    try:
+        image = as_rgb(image, background)
+    except DataError as error:
+        raise type(error)(f"{path}: {error}") from error
     if resize and image.size[0] == image.size[1]:
         image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     if image.size != (resolution, resolution):

@@ -152,7 +152,7 @@ def test_bad_images_are_listed_by_name(image_folder: Path) -> None:
     content = (image_folder / "004.png").read_bytes()
     (image_folder / "004.png").write_bytes(content[: len(content) // 2])
     Image.new("RGB", (8, 8)).save(image_folder / "005.png")
-    Image.new("L", (16, 16)).save(image_folder / "006.png")
+    Image.new("RGBA", (16, 16)).save(image_folder / "006.png")
     with pytest.raises(DataError) as caught:
         Images(16, folder=str(image_folder)).setup("fit")
     message = str(caught.value)
@@ -161,7 +161,7 @@ def test_bad_images_are_listed_by_name(image_folder: Path) -> None:
         "003.png: unreadable",
         "004.png: unreadable",
         "005.png: size 8×8; expected 16×16",
-        "006.png: mode L; expected RGB",
+        "006.png: transparent in places",
         "on_bad_image to skip",
     ):
         assert part in message

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ohlora import attributes, handover
 from ohlora.__main__ import main
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import DataError, MissingArtifactError
@@ -290,3 +291,98 @@ def test_physical_values_must_rise_with_their_attribute(
         capsys.readouterr().err
     )
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+OWN: dict[str, dict[str, object]] = {
+    "light": {"meaning": "brighter", "kind": "score", "column": "Luminosity"},
+    "level": {"meaning": "brighter, in steps", "kind": "ordinal", "levels": 4},
+    "bright": {"meaning": "bright", "kind": "binary"},
+    "luck": {"meaning": "nothing one can see", "kind": "score"},
+}
+
+
+@pytest.fixture
+def own_table(tmp_path: Path) -> Path:
+    """A table of one's own: raw values, some missing; a weight; two annotators of some images."""
+    _, levels = brightness_table(tmp_path / "data", 120)
+    random = np.random.default_rng(1)
+    lines = ["path;annotator;Luminosity;level;bright;luck;sure"]
+    for k, z in enumerate(levels):
+        for person in ("kim", "lee") if k < 30 else ("kim",):
+            noise = random.normal(0, 0.1)
+            light = "" if k % 3 == 0 else f"{100 + 20 * (z + noise):.3f}"
+            level = "NA" if k % 4 == 0 else str(int(np.clip(np.round(2 + z + noise), 0, 4)))
+            lines.append(f"{k:03d}.png;{person};{light};{level};{int(z > 0)};{random.normal():.3f};{1 + k % 2}")
+    lines.append("119.png;lee;;;;;1")
+    (tmp_path / "data" / "own.csv").write_text("\n".join(lines) + "\n", "utf-8-sig")
+    attributes.use(attributes.Vocabulary.read(Path("mine.yaml"), OWN))
+    return tmp_path / "data" / "own.csv"
+
+
+def own_data(table: Path, **settings: object) -> ScoredImages:
+    given = {"folder": str(table.parent / "images"), "raw": True, "val_share": 0.25} | settings
+    data = ScoredImages(16, [str(table)], list(OWN), **given)  # type: ignore[arg-type]
+    data.setup("fit")
+    return data
+
+
+def test_a_table_of_ones_own_is_read(own_table: Path) -> None:
+    data = own_data(own_table, weights="sure")
+    assert len(data.train_set) + len(data.val_set) == 120
+    mean, std = data.scale["light"]
+    assert mean == pytest.approx(100, abs=4) and std == pytest.approx(20, abs=3) and "level" in data.scale
+    labels = np.concatenate([part.arrays["label"] for part in (data.train_set, data.val_set)])
+    assert np.isnan(labels).sum(axis=0).tolist() == [40, 30, 0, 0]
+    assert np.nanmean(labels[:, 0]) == pytest.approx(0, abs=1e-5) and np.nanstd(labels[:, 0]) == pytest.approx(1)
+    assert data.agreement["bright"] == pytest.approx(1) and data.agreement["light"] > 0.9
+    assert abs(data.agreement["luck"]) < 0.6
+    weight = data.train_set.arrays["weight"]
+    assert weight.mean() == pytest.approx(1) and weight.max() == pytest.approx(2 * weight.min())
+    reflected = OWN | {"light": OWN["light"] | {"mirror": "negates"}}
+    attributes.use(attributes.Vocabulary.read(Path("mine.yaml"), reflected))
+    turned = own_data(own_table, flip=True)  # raw values need no stored scale
+    plain, mirrored = (turned.train_set.arrays[name][:, 0] for name in ("label", "mirrored_label"))
+    np.testing.assert_allclose(mirrored * std + mean, -(plain * std + mean), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("001.png;lee", "001.png;kim", "row 5: 'kim' annotates 001.png twice"),
+        ("000.png;kim;;NA;", "000.png;kim;;NA;2", "bright is 2"),
+        ("000.png;lee;;", "000.png;lee;0,5;", "with a point before its decimals: 0.5, not 0,5"),
+        (";1\n001.png;kim", ";-1\n001.png;kim", "row 3: sure is -1; expected a weight of 0 or more"),
+    ],
+)
+def test_a_mistake_in_a_table_of_ones_own_is_named(own_table: Path, old: str, new: str, said: str) -> None:
+    text = own_table.read_text("utf-8-sig")
+    assert old in text
+    own_table.write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError) as caught:
+        own_data(own_table, weights="sure")
+    assert said in str(caught.value)
+
+
+def test_what_cannot_be_learned_is_said_and_marked(
+    own_table: Path, tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = own_table.parent / "images"
+    words = ["--data.init_args.manifests", f"[{own_table}]", "--data.init_args.folder", str(folder)]
+    words += ["--data.init_args.raw", "true", "--data.init_args.val_share", "0.3", "--trainer.max_epochs", "20"]
+    words += ["--data.init_args.weights", "sure", "--model.init_args.save_as", "property"]
+    (tmp_path / "mine.yaml").write_text(json.dumps({"root": "mine", "attributes": OWN}))
+    words += ["--world", str(tmp_path / "mine.yaml")]
+    assert ohlora("fit", "properties", "--model.init_args.network", f"[{', '.join(OWN)}]", *words) == 0
+    said = capsys.readouterr().out
+    rows = {row["attribute"]: row for row in read_rows(tmp_path / "stage" / "runs" / "0001" / "correlations.csv")}
+    assert float(rows["light"]["pearson"]) > 0.8 and float(rows["level"]["pearson"]) > 0.8
+    assert float(rows["bright"]["auroc"]) > 0.95 and not rows["light"]["auroc"]
+    assert float(rows["light"]["mae"]) < 0.7 * float(rows["light"]["mae_of_mean"])
+    assert int(rows["light"]["held_out"]) < int(rows["bright"]["held_out"]) == 36
+    assert float(rows["bright"]["agreement"]) == pytest.approx(1)
+    cannot = "this attribute cannot be learned from these labels"
+    assert [name for name, row in rows.items() if row["verdict"] == cannot] == ["luck"]
+    assert "WARNING: property.safetensors is not fit for use:\n  luck: r on held-out images is" in said
+    told = network_files.read_metadata(tmp_path / "stage" / "property.safetensors")["provenance"]
+    assert told["unfit"].startswith("luck: r on held-out images is") and told["unfit"].endswith(cannot)
+    assert told["scale/light"][0] == pytest.approx(100, abs=4) and handover.marks({"merged_from": {"a": told}})
