@@ -57,6 +57,11 @@ TINY: dict[str, list[str]] = {
         *("--model.init_args.unedited_count", "40", "--model.init_args.real_count", "40"),
         *("--data.init_args.count", "4", "--data.init_args.batch_size", "2"),
     ],
+    "touch_up": [
+        *("--model.init_args.unedited_count", "40", "--model.init_args.real_count", "40"),
+        *("--model.init_args.touch_up.steps", "2", "--model.init_args.touch_up.edits", "2"),
+        *("--data.init_args.count", "2", "--data.init_args.batch_size", "2"),
+    ],
 }
 """Stage → what makes it small enough for a test."""
 
@@ -105,7 +110,7 @@ def test_robots_from_images_and_a_table_to_a_character(here: Path, capsys: pytes
         done.append(name)
     assert done == [
         *("property_cnn", "judge_cnn", "pretrain", "score_original", "filter", "finetune_v8"),
-        *("vectorfind_v9", "evaluate_v9", "select", "export-character", "animate"),
+        *("vectorfind_v9", "evaluate_v9", "select", "touch_up", "export-character", "animate"),
     ]
     (tested,) = read_rows(here / "artifacts/bots/evaluate_v9/test_statistics.csv")
     marked = tensor_files.described(here / "artifacts/bots/evaluate_v9/latents.safetensors").get("unfit", "")
@@ -120,7 +125,8 @@ def test_robots_from_images_and_a_table_to_a_character(here: Path, capsys: pytes
     kept = read_rows(here / "artifacts/bots/filter_original/manifest.csv")
     assert 0 < len(kept) < 120 and all(float(row["visor_score"]) <= 0.5 for row in kept)
     robot = Character.load(here / "artifacts/bots/characters/mina.safetensors")
-    assert robot.card["unfit"] == marked
+    again = tensor_files.described(here / "artifacts/bots/touch_up/latents.safetensors").get("unfit", "")
+    assert robot.card["unfit"] == again and "network: " in again
     capsys.readouterr()
     assert main(["doctor", "--world", "bots.yaml"]) == 0
     shown = capsys.readouterr().out

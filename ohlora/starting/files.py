@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ohlora.attributes import Kind
+from ohlora.pipeline import STAGES
 from ohlora.starting.sizes import FEW, Device, Size, epochs_for
 from ohlora.utils.files import replacing
 
@@ -156,8 +157,11 @@ class NewWorld:
             }
         directions = "vectorfind_v9/directions.safetensors"
         found["vectorfind_v9"] = {"inputs": [END, SEARCH]}
-        found["evaluate_v9"] = {"inputs": [directions, END, SEARCH, JUDGE, IMAGES]}
-        return found | {"candidates": None, "character": None, "animation": None}
+        tested = [directions, END, SEARCH, JUDGE, IMAGES]
+        found |= {"evaluate_v9": {"inputs": tested}, "candidates": None}
+        report = [name for name in STAGES["touch_up"].inputs if name.startswith("evaluate_v9/")]
+        found["touch_up"] = {"inputs": [*report, *tested]}
+        return found | {"character": None, "animation": None}
 
     # --- configurations
 
@@ -167,7 +171,8 @@ class NewWorld:
             "property_cnn": self._network("property", 0),
             "judge_cnn": self._network("judge", 1000),
             "vectorfind_v9": self._stage({"image_batch_size": 100 if self.size.resolution <= 64 else 16}),
-            "evaluate_v9": self._evaluation(),
+            "evaluate_v9": self._evaluation({"count": LATENTS}),
+            "touch_up": self._evaluation({}),
         }
         if not self.generator:
             found["pretrain"] = self._pretrain()
@@ -278,14 +283,14 @@ class NewWorld:
         found["trainer"]["callbacks"] = callbacks
         return found
 
-    def _evaluation(self) -> dict[str, Any]:
+    def _evaluation(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The real images are the world's own."""
         reals = {
             "class_path": "ohlora.datamodules.images.Images",
             "init_args": {"resolution": self.size.resolution, "folder": _path(IMAGES)},
         }
         batch = 6 if self.size.resolution <= 64 else 2
-        return self._stage({"reals": reals}, {"count": LATENTS, "batch_size": batch})
+        return self._stage({"reals": reals}, {**data, "batch_size": batch})
 
 
 def _path(name: str) -> str:
