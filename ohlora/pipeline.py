@@ -145,6 +145,9 @@ _DECLARED = (
     _stage("animation", "13", "the character, moving", "움직이는 캐릭터",
            "animate {characters/mina.safetensors} {characters/mina.webp}",
            "characters/mina.safetensors", "characters/mina.webp"),
+    _stage("page", "13", "the character as a web page that needs no server", "서버가 필요 없는 웹 페이지로 만든 캐릭터",
+           "export-character saved {characters/mina.safetensors} {characters/mina.html}",
+           "characters/mina.safetensors", "characters/mina.html"),
     _stage("measure_attributes", "", "accuracy of filters, parser and CNNs", "필터, 파서, CNN의 정확도",
            "scripts/measure_attributes.py",
            f"{ENSEMBLES} {JUDGES} face_parser/parser.safetensors merged/merged.safetensors judge_cnn/judge.safetensors "

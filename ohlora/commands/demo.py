@@ -139,6 +139,7 @@ class Demo:
             Step(
                 "animation", "Play it", 1, lambda: f"{film} sweeps eyes, mouth, pose and smile, then rests and blinks."
             ),
+            Step("page", "Write her as a page that anybody can open", 20, self.paged),
         ]
 
     def done(self, step: Step) -> bool:
@@ -293,6 +294,11 @@ class Demo:
         )
         return f"Face number {row['case']} is first: {said}."
 
+    def paged(self) -> str:
+        """What the page is."""
+        page = self.root / "characters" / "mina.html"
+        return f"{page}, {page.stat().st_size / 1e6:.1f} MB, has sliders and needs no server."
+
     def size(self) -> str:
         """What the character file holds."""
         size = (self.root / "characters" / "mina.safetensors").stat().st_size
@@ -381,5 +387,7 @@ def main(args: list[str] | None = None) -> None:
         page = demo.page()
     character = demo.root / "characters" / "mina.safetensors"
     print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
-    print(f"Open {page} in a browser. Or steer the character in Python:")
+    print(
+        f"Open {page} in a browser, and {page.parent / 'characters' / 'mina.html'} to steer the character. Or in Python:"
+    )
     print(f"  import ohlora\n  ohlora.Character.load('{character}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")

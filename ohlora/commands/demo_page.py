@@ -198,7 +198,8 @@ looked at {len(results)} new faces, each slider moved from end to end. On averag
 above. She is a drawing and shows no real person.</p>
 {picture(folder / "candidates.png", "The best candidates", "tall")}
 <h2>What comes next</h2>
-<p>Steer her in the browser, choose another face, or take her into a program:</p>
+<p><a href="characters/mina.html">Steer her in this browser</a>: that page needs no server, and can be sent to others.
+In the studio you can choose another face; or take her into a program:</p>
 <pre>python -m ohlora studio --demo</pre>
 <pre>import ohlora
 face = ohlora.Character.load({escape(repr(str(folder / "mina.safetensors")))})

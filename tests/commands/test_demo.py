@@ -52,17 +52,17 @@ def test_a_stopped_demo_goes_on(ran: list[list[str]], tmp_path: Path, capsys: py
     assert refused() == 2
     assert [words[1] for words in ran[:2]] == ["generate_original", "score_original"] and len(ran) == 5
     said = capsys.readouterr().out
-    assert "\n# step 1 of 16 · Make 1,000 images with the toy StyleGAN that ships · about 3 min left\n$ python" in said
+    assert "\n# step 1 of 17 · Make 1,000 images with the toy StyleGAN that ships · about 3 min left\n$ python" in said
     assert "→ 1 of 1 images pass all four rules." in said
     # The steps before took next to nothing here.
-    assert re.search("\n# step 5 of 16 · Fine-tune v1 on them · about (100 s|2 min) left\n", said)
+    assert re.search("\n# step 5 of 17 · Fine-tune v1 on them · about (100 s|2 min) left\n", said)
     checkpoint = tmp_path / "demo" / "finetune_v1" / "runs" / "0001" / "checkpoints" / "images-000001000.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     ran.clear()
     assert refused() == 2
     assert ran == [["fit", "finetune_v1", "--world", "demo", "--ckpt_path", "last"]]
-    assert capsys.readouterr().out.startswith("\nsteps 1 to 4 are done already\n\n# step 5 of 16 · ")
+    assert capsys.readouterr().out.startswith("\nsteps 1 to 4 are done already\n\n# step 5 of 17 · ")
     (tmp_path / "demo" / "filter_original" / "manifest.csv").unlink()
     ran.clear()
     assert refused() == 2
@@ -158,7 +158,7 @@ def test_the_demo_leaves_a_page_and_a_character(
     monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
     assert ohlora(["demo"]) == 0
     said = capsys.readouterr().out
-    assert said.count("\n→ ") == said.count("\n# step ") == 16
+    assert said.count("\n→ ") == said.count("\n# step ") == 17
     (follow,) = re.findall(r"(\d+ of 24) faces follow in all of them", said)
     page = (tmp_path / "demo" / "index.html").read_text()
     assert page.count("<img ") == page.count('src="data:image/webp') == 11
@@ -179,6 +179,6 @@ def test_the_demo_leaves_a_page_and_a_character(
     assert ohlora(["demo"]) == 0
     said = capsys.readouterr().out
     assert "steps 1 to 15 are done already" in said and said.count("\n→ ") == 1
-    assert "# step 16 of 16 · Play it · about 10 s left" in said and chosen.is_file()
+    assert "# step 16 of 17 · Play it" in said and chosen.is_file()
     again = (tmp_path / "demo" / "index.html").read_text()
-    assert again.count(" s)</span>") == page.count(" s)</span>") == 16
+    assert again.count(" s)</span>") == page.count(" s)</span>") == 17
