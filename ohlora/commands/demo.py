@@ -387,7 +387,5 @@ def main(args: list[str] | None = None) -> None:
         page = demo.page()
     character = demo.root / "characters" / "mina.safetensors"
     print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
-    print(
-        f"Open {page} in a browser, and {page.parent / 'characters' / 'mina.html'} to steer the character. Or in Python:"
-    )
+    print(f"Open {page} in a browser; {character.with_suffix('.html')} steers the character. Or in Python:")
     print(f"  import ohlora\n  ohlora.Character.load('{character}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")
