@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 from ohlora.errors import ConfigError, MissingArtifactError
 from ohlora.utils.commands import Parser, command
+from ohlora.utils.locks import Lock
 from ohlora.worlds import SHIPPED
 
 LOCAL = "127.0.0.1"
@@ -16,6 +19,8 @@ USER = "ohlora"
 """User name that goes with the password."""
 PASSWORD = "OHLORA_STUDIO_PASSWORD"
 """Environment variable of the password."""
+FOLDER = "ohlora-studio-"
+"""How the name of a studio's temporary folder begins."""
 
 
 def parser() -> Parser:
@@ -52,6 +57,19 @@ def parser() -> Parser:
     return found
 
 
+def remove_left_behind(parent: Path) -> None:
+    """Removes the temporary folders of studios that were killed: their lock is there, and nobody holds it."""
+    for folder in parent.glob(f"{FOLDER}*"):
+        if folder.stat().st_uid != os.getuid() or not (folder / ".lock").exists():
+            continue
+        try:
+            lock = Lock(folder)
+        except ConfigError:  # a studio that runs
+            continue
+        shutil.rmtree(folder)
+        lock.release()
+
+
 @command("ohlora studio")
 def main(args: list[str] | None = None) -> None:
     """Runs the server until it is stopped."""
@@ -69,10 +87,12 @@ def main(args: list[str] | None = None) -> None:
     from ohlora.studio.app import HEAD, STYLE, Settings, build, steerable
 
     settings = Settings.of(given)
-    with tempfile.TemporaryDirectory(prefix="ohlora-studio-") as folder:
+    remove_left_behind(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # images that were shown are removed at the end
+        lock, app = Lock(folder), build(settings)
         try:
-            build(settings).launch(
+            _, address, _ = app.launch(
                 server_name=given.host,
                 server_port=given.port,
                 auth=(USER, given.password) if given.password else None,
@@ -87,8 +107,15 @@ def main(args: list[str] | None = None) -> None:
                 footer_links=[],
                 ssr_mode=False,
                 app_kwargs={"routes": [steerable(settings).route(local=given.host == LOCAL)]},
+                quiet=True,
+                prevent_thread_lock=True,
             )
+            print(f"studio of the world {given.world}: {address} (Ctrl-C stops)", flush=True)
+            threading.Event().wait()
         except OSError as error:
             if "empty port" not in str(error):  # Gradio has no error class of its own for a port in use
                 raise
             raise ConfigError(f"port {given.port} is in use; choose another one with --port") from error
+        finally:
+            app.close(verbose=False)
+            lock.release()

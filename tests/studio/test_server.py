@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ohlora.__main__ import main
+from ohlora.studio.server import remove_left_behind
+from ohlora.utils.locks import Lock
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,16 @@ def test_unsafe_settings_are_refused(
     words = [word.replace("ROOT", str(tmp_path / "artifacts")) for word in words]
     assert main(["studio", "--no-browser", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_only_what_a_killed_studio_left_is_removed(tmp_path: Path) -> None:
+    dead, alive, starting, other = (tmp_path / f"{name}" for name in
+                                    ("ohlora-studio-a", "ohlora-studio-b", "ohlora-studio-c", "other"))  # fmt: skip
+    for folder in (dead, alive, starting, other):
+        (folder / "shown").mkdir(parents=True)
+    for folder in (dead, other):
+        (folder / ".lock").write_text("{}")
+    lock = Lock(alive)
+    remove_left_behind(tmp_path)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["ohlora-studio-b", "ohlora-studio-c", "other"]
+    lock.release()
