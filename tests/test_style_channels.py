@@ -34,7 +34,7 @@ from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents
-from ohlora.studio.steering import SIZE, SteeringSession
+from ohlora.studio.steering import SteeringSession
 from ohlora.utils import images
 from ohlora.utils.files import read_rows
 from scripts import compare_directions
@@ -232,13 +232,13 @@ def test_from_the_search_to_the_studio(chain: Chain, monkeypatch: pytest.MonkeyP
         # Steering, beside directions of another space.
         session = SteeringSession(wide)
         shown, beside, _ = session.image([1.0, 0.0])
-        assert beside is None and same(shown, images.enlarge(expected["eyes"], SIZE))
+        assert beside is None and same(shown, expected["eyes"])
         torch.manual_seed(3)
         in_w = torch.randn(1, 2, generator.w_dim)
         save_directions(Directions.of_steps(EDITED, Codes(in_w, Space.W), Groups(), "made"), folder / "w.safetensors")
         session.compare(folder / "w.safetensors")
         beside = session.image([1.0, 0.0])[1]
-        assert beside is not None and same(beside, images.enlarge(chain.edited(case, in_w[0, 0], Space.W), SIZE))
+        assert beside is not None and same(beside, chain.edited(case, in_w[0, 0], Space.W))
 
     # A character steered by single channels, beside all channels, and one steered in W beside them.
     for character in (characters["single"], in_w_of(characters["single"])):
@@ -247,7 +247,7 @@ def test_from_the_search_to_the_studio(chain: Chain, monkeypatch: pytest.MonkeyP
         beside = session.image([0.0, 1.0])[1]
         step = found["channels"].steps.values[0, 1]
         assert beside is not None
-        assert same(beside, images.enlarge(chain.edited(int(character.card["case"]), step), SIZE))
+        assert same(beside, chain.edited(int(character.card["case"]), step))
 
 
 def test_samples_of_another_generator_are_refused(

@@ -86,6 +86,10 @@ SMALL = {
         *("--data.init_args.count", "4", "--model.init_args.unedited_count", "20"),
         *("--model.init_args.limits", "{brightness: 0, warmth: 0}"),
     ],
+    "touch_up": [
+        *("--data.init_args.count", "2", "--model.init_args.unedited_count", "20"),
+        *("--model.init_args.touch_up.steps", "2", "--model.init_args.touch_up.edits", "2"),
+    ],
 }
 """Settings that make a stage small, by the end of its name."""
 

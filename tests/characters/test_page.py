@@ -161,7 +161,7 @@ def test_a_page_is_used_by_keyboard_and_on_a_phone(opened: Page) -> None:
         page.emulate_media(color_scheme=scheme)
         for width, height in ((320, 640), (820, 1180), (1920, 1080)):
             page.set_viewport_size({"width": width, "height": height})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
             page.wait_for_function("canvas.clientWidth % data.width === 0 && canvas.clientWidth > 200")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 29)"
     assert not faults and all(url.startswith(("file:", "data:")) for url in asked)

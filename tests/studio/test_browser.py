@@ -303,6 +303,6 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
         page = opened(browser, server, "Choose")
         wait_for(page, "choose-message", "python -m ohlora test evaluate_v9 --world toy")
         page = opened(browser, server, "Steer")
-        wait_for(page, "steer-message", f"python -m ohlora export-character tested {tmp_path}/toy/evaluate_v9 best")
+        wait_for(page, "steer-message", f"python -m ohlora export-character tested {tmp_path}/toy/touch_up best")
     finally:
         server.kill()
