@@ -280,6 +280,7 @@ def test_samples_of_another_generator_are_refused(
     assert "made does not fit " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, Path], ohlora: Run) -> None:
     """As ``configs/toy/compare_directions.yaml`` and the recipe configure them, but smaller."""
     torch.manual_seed(0)

@@ -44,6 +44,7 @@ def own_stylegan2() -> None:
     assert main(["export-weights", "generator.safetensors", "discriminator.safetensors", "stylegan2.pkl"]) == 0
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_on_a_stylegan2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(HERE / "worlds" / "tiny", "tiny")
