@@ -33,6 +33,7 @@ NO_DEVICE = {
     "measure_attributes": "measures on the CPU, thousands of images",
     "measure_finetuning": "measures on the CPU, thousands of images",
     "measure_directions": "reads tables",
+    "page": "makes a thousand images and more on the CPU",
 }
 """Stages that are not run here, and why."""
 SINGLE_STEP = ("vectorfind_v8", "vectorfind_v9")
