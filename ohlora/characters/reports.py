@@ -114,7 +114,7 @@ class Report:
     meanings: Mapping[str, str]
     motions: Mapping[str, Motion]
     unit: Unit
-    unfit: str = ""
+    unfit: Sequence[str] = ()
 
     @classmethod
     def load(
@@ -158,8 +158,10 @@ class Report:
             tensors |= {what: torch.tensor(values, dtype=torch.float64) for what, values in table.items()}
         ends = [[min(about["levels"][name]), max(about["levels"][name])] for name in names]
         ranges = tensors.get("ranges", torch.tensor(ends, dtype=torch.float64).expand(len(rows), -1, -1))
-        space = Space.W_BY_LAYER if "steps" in tensors else found.space
-        steps = tensors["steps"] if "steps" in tensors else found.steps.values[tensors["group"]]
+        if "steps" in tensors:
+            steps = Steps.of_latents(tensors, found.space)
+        else:
+            steps = Steps(Codes(found.steps.values[tensors["group"]], found.space))
         return cls(
             folder,
             rows,
@@ -167,13 +169,13 @@ class Report:
             {what: tensors[what] for what in MEASURED},
             Codes(tensors["codes" if "codes" in tensors else "w"], Space(about.get("space", Space.W))),
             names,
-            Steps(Codes(steps, space), tensors.get("nodes")).per(tensors["units"].expand(len(rows), -1)),
+            steps.per(tensors["units"].expand(len(rows), -1)),
             found.method,
             network_files.load_generator(str(paths["generator"])),
             ranges,
             *recipe().described_in(about, names),
             about.get("unit", "samples"),
-            about.get(handover.UNFIT, ""),
+            handover.marks(about),
         )
 
     def ranked(self) -> list[int]:
@@ -340,7 +342,7 @@ class Report:
             "unit": self.unit,
             "subject": "a synthetic face; it shows no real person",
         }
-        card |= handover.marked([self.unfit] if self.unfit else [])
+        card |= handover.marked(self.unfit)
         code = Codes(self.codes.values[place : place + 1], self.codes.space)
         told = (ranges, card, self.meanings, self.motions)
         return Character(self.generator, code, self.attributes, steps, *told)

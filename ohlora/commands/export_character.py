@@ -159,7 +159,7 @@ def main(args: list[str] | None = None) -> None:
         from ohlora.characters.reports import Report
 
         report = Report.load(given.report, given.generator, given.directions)
-        handover.warn("a character of this evaluation", [report.unfit] if report.unfit else [])
+        handover.warn("a character of this evaluation", report.unfit)
         if given.kind == "tested":
             found = {given.target: report.character(report.place_of(given.case))}
         else:

@@ -31,7 +31,7 @@ def select(report: Report, target: Path, count: int) -> None:
     """
     from ohlora.utils import images
 
-    handover.warn("a character of this evaluation", [report.unfit] if report.unfit else [])
+    handover.warn("a character of this evaluation", report.unfit)
     ranked = report.ranked()
     shown = ranked[:count]
     write_rows(target / "candidates.csv", [{"rank": k + 1, **report.rows[place]} for k, place in enumerate(ranked)])

@@ -62,6 +62,11 @@ class Latents:
         return Latents(self.z[[place]], label, replace(self.codes, values=self.codes.values[[place]]))
 
 
+def own_space(moving: Space) -> Space:
+    """The space of a latent's own steps, by that of the directions they came from: S, or W by layer."""
+    return Space.S if moving is Space.S else Space.W_BY_LAYER
+
+
 def added(codes: Codes, strengths: Tensor, steps: Codes) -> Codes:
     """:func:`moved` by straight steps, N×P differences of codes."""
     return moved(codes, strengths, Steps(steps))
@@ -96,6 +101,11 @@ class Steps:
     def tensors(self) -> dict[str, Tensor]:
         """What files hold of them: ``steps``, and ``nodes`` where there are some."""
         return {"steps": self.shifts.values} | ({} if self.nodes is None else {"nodes": self.nodes})
+
+    @classmethod
+    def of_latents(cls, tensors: Mapping[str, Tensor], moving: Space) -> Steps:
+        """Latents' own steps of their :attr:`tensors`; ``moving`` is the space of the directions they came from."""
+        return cls(Codes(tensors["steps"], own_space(moving)), tensors.get("nodes"))
 
     def part(self, *places: int) -> Steps:
         """Those at some places of the first batch dimension."""

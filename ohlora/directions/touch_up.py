@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_of
-from ohlora.directions.edits import Steps, moved
+from ohlora.directions.edits import Steps, moved, own_space
 from ohlora.directions.own import data_range, room
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -137,8 +137,7 @@ class TouchUp:
         own: Sequence[int],
         scales: Sequence[DataScale | None],
     ) -> _Edits:
-        space = Space.S if given.shifts.space is Space.S else Space.W_BY_LAYER
-        start = generator.in_space(codes, space)
+        start = generator.in_space(codes, own_space(given.shifts.space))
         images = generator.synthesize(start).clamp(-1, 1)
         scores = network(images)
         low, high = room(data_range(scales), scores[:, own])
@@ -222,6 +221,5 @@ def _at_nodes(given: Steps, nodes: Tensor, num_ws: int) -> Tensor:
     size, count = nodes.shape[1:]
     alone = torch.eye(size).to(nodes)[None, :, None] * nodes[..., None]  # N×P×M×P
     added = given.at(alone.flatten(1, 2))
-    space = Space.S if given.shifts.space is Space.S else Space.W_BY_LAYER
-    found = replace(given.shifts, values=added).in_space(space, num_ws).values
+    found = replace(given.shifts, values=added).in_space(own_space(given.shifts.space), num_ws).values
     return found.reshape(len(found), size, count, *found.shape[2:])

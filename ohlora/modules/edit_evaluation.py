@@ -204,6 +204,7 @@ class EditEvaluation(Stage[CountedLatents]):
             self.unfit += [f"{name}: {reason}" for reason in network_files.marks(path)]
             load = network_files.load_generator if name == "generator" else network_files.load_attributes
             setattr(self, name, load(path).requires_grad_(False).to(self.device))
+        self.search_scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
         if self.directions_path is not None:
             self._use_directions(self.directions_path)
         else:
@@ -362,23 +363,34 @@ class EditEvaluation(Stage[CountedLatents]):
         if self.reals is not None:
             self._compare_with(self.reals)
         parts = tracked(self._mine(self.unedited_count, self.image_batch_size), "unedited images")
-        seen = [(of.scores, of.density) for of in (self.sliders.look(self.latents("unedited", p).codes) for p in parts)]
+        seen, both = [], []
+        for part in parts:
+            frames = self.sliders.look(self.latents("unedited", part).codes)
+            seen.append((frames.scores, frames.density))
+            if few := sum(index < AGREED for index in part):
+                both.append((self._searched(frames.images[:few]), frames.scores[:few]))
         scores, densities = zip(*gathered(seen), strict=True)
         self._seen = dict(zip(self.judge.outputs, np.concatenate(scores).T, strict=True))
         if self.sliders.density is not None:
             self._unedited_density = float(np.concatenate(densities).mean())
-        self._compare_networks()
+        self._compare_networks(*(np.concatenate(of) for of in zip(*gathered(both), strict=True)))
         for _ in range(2 if self.calibrate else 0):
             self._calibrate()
 
-    def _compare_networks(self) -> None:
-        """Whether search CNN and judge see the same in unedited images, and what the data also showed."""
-        scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
-        parts = self._mine(min(AGREED, self.unedited_count), self.image_batch_size)
-        seen = [self._scores(self.latents("unedited", p).codes, self.network, self.judge) for p in parts]
-        searched, judged = (
-            torch.cat(gathered([row.cpu() for row in rows])).double().numpy() for rows in zip(*seen, strict=True)
-        )
+    @torch.no_grad()
+    def _searched(self, images: Tensor) -> np.ndarray:
+        """The search CNN's scores of N images, N × its outputs."""
+        found: np.ndarray = self.network(images).double().cpu().numpy()
+        return found
+
+    def _compare_networks(self, searched: np.ndarray, judged: np.ndarray) -> None:
+        """Whether search CNN and judge see the same in unedited images, and what the data also showed.
+
+        Args:
+            searched: The search CNN's scores of N images, N × its outputs.
+            judged: The judge's, likewise.
+        """
+        scales = self.search_scales
         self._agreement: dict[str, float] = {}
         self._outside: dict[str, float] = {}
         for name in self.edited:
@@ -445,8 +457,7 @@ class EditEvaluation(Stage[CountedLatents]):
         if found is None:
             assert isinstance(self.edits, Directions)
             found = Steps(replace(self.edits.steps, values=self.edits.steps.values.to(self.device)[group]))
-        scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
-        return self.touch_up(latents.codes, found, self.edited, self.generator, self.network, scales)
+        return self.touch_up(latents.codes, found, self.edited, self.generator, self.network, self.search_scales)
 
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
@@ -649,7 +660,8 @@ class EditEvaluation(Stage[CountedLatents]):
             old.unlink()
         for what, place in ((what, place) for what, places in chosen.items() for place in places):
             row = results[place]
-            tested = _kept(steps[row["case"]]) if steps else None
+            own = {name: value[None] for name, value in steps[row["case"]].items()} if steps else None
+            tested = None if own is None else Steps.of_latents(own, self.start)
             codes = self._moved(latents.part(place), group[[place]], tested, self.strengths)
             kept = {n: f", identity {row[f'{n}_identity_min']:.2f}" for n in edited if f"{n}_identity_min" in row}
             measured = [
@@ -673,9 +685,3 @@ class EditEvaluation(Stage[CountedLatents]):
             for name, levels in self.grid.levels.items()
         }
         return figures.captioned(figures.strips(rows), lines)
-
-
-def _kept(tensors: Mapping[str, Tensor]) -> Steps:
-    """A latent's own steps, 1×P, of what was kept of them."""
-    nodes = tensors["nodes"][None] if "nodes" in tensors else None
-    return Steps(Codes(tensors["steps"][None], Space.W_BY_LAYER), nodes)

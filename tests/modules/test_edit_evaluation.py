@@ -568,3 +568,16 @@ def test_a_network_of_the_users_judges_identity(
     assert "shows the same person as itself with a probability of 0.731" in said
     assert tested(identity=json.dumps(vague), identity_limit=2) == 2
     assert "identity_limit is 2.0; expected -1 to 1" in capsys.readouterr().err
+
+
+def test_touched_up_style_channels_are_kept_as_such(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
+    """What is stored of them is read in their own space, by the sheets and by the report."""
+    size = sum(network_files.load_generator(weights[0]).style_sizes)
+    vectors = torch.nn.functional.normalize(torch.randn(1, 3, size), dim=-1)
+    found = Directions(EDITED, vectors, torch.ones(1, 3), Groups(), "channels", space=Space.S)
+    save_directions(found, tmp_path / "d.safetensors")
+    some = [f"--model.init_args.touch_up.{k}={v}" for k, v in {"steps": 2, "edits": 2, "nodes": 2}.items()]
+    assert tested("--data.init_args.count", "3", *some) == 0
+    steps = Report.load(tmp_path / "found").steps
+    assert steps.shifts.space is Space.S and steps.shifts.values.shape == (3, 3, 5, size)
+    assert len(list((tmp_path / "found" / "sheets").iterdir())) == 3
