@@ -61,6 +61,8 @@ from ohlora.networks.stylegan import FUSED_FROM, Discriminator, Generator, Style
 from ohlora.studio.steering import SteeringSession
 from ohlora.utils import counted
 from ohlora.utils.files import shipped
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where scripts is found if this is run as a file
 from scripts import plain_stylegan2
 
 PATH_INTERVAL = 4

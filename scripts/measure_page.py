@@ -12,17 +12,18 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from ohlora.characters.character import Character
-from ohlora.errors import MissingArtifactError
 from ohlora.utils import images
 from ohlora.utils.commands import command
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where scripts is found if this is run as a file
+from scripts.chromium import launched
 
 SOFTWARE = ["--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader"]
 """Options of Chromium by which it does as on a machine without a GPU: WebGL and everything else by the CPU."""
@@ -66,12 +67,8 @@ def measure(character: Character, path: Path, count: int, seconds: float) -> dic
     Raises:
         MissingArtifactError: If there is no Chromium.
     """
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        raise MissingArtifactError("there is no Chromium here; install it (apt install chromium)")
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=browser, args=SOFTWARE)
-        page = opened.new_page(viewport={"width": 1280, "height": 900})
+    with launched(SOFTWARE) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(path.absolute().as_uri())
         page.evaluate("ready.then(() => { moving.checked = false; })")
         names = page.evaluate("sliders.map(({name}) => name)")
@@ -84,7 +81,6 @@ def measure(character: Character, path: Path, count: int, seconds: float) -> dic
         errors = np.square(shown.astype(float) - wanted).mean((1, 2, 3))
         ratios = 10 * np.log10(255**2 / np.maximum(errors, 1e-6))
         rate = page.evaluate(COUNTED, seconds)
-        opened.close()
     return {
         "megabytes": path.stat().st_size / 1e6,
         "psnr_median": float(np.median(ratios)),

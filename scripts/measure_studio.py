@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import sync_playwright
 
-from ohlora.errors import MissingArtifactError
 from ohlora.utils.commands import command
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where scripts is found if this is run as a file
+from scripts.chromium import launched
 
 SOFTWARE = ["--no-sandbox", "--disable-gpu"]
 """Options of Chromium by which everything is computed by the CPU."""
@@ -58,19 +59,14 @@ def measure(address: str, character: str, seconds: float) -> dict[str, float]:
     Raises:
         MissingArtifactError: If there is no Chromium.
     """
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        raise MissingArtifactError("there is no Chromium here; install it (apt install chromium)")
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=browser, args=SOFTWARE)
-        page = opened.new_page(viewport={"width": 1920, "height": 1080})
+    with launched(SOFTWARE) as browser:
+        page = browser.new_page(viewport={"width": 1920, "height": 1080})
         page.goto(f"{address}#character={character}" if character else address)
         page.get_by_role("tab", name="Steer").click()
         page.locator("#steer-status", has_text="the server took").wait_for()
         page.evaluate(DRAGGED, 1)  # warms up
         rate, late = page.evaluate(DRAGGED, seconds)
         size = page.evaluate("document.querySelector('#steer-picture').height")
-        opened.close()
     milliseconds = np.array(late)
     return {
         "resolution": size,

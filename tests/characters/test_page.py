@@ -19,7 +19,8 @@ from ohlora.characters.character import Character
 from ohlora.directions.edits import Steps
 from ohlora.networks.codes import Codes, Space
 from scripts import measure_page
-from tests.browsers import MISSING, launched
+from scripts.chromium import launched
+from tests.browsers import MISSING
 from tests.conftest import tiny_networks
 
 NAMES = ("eyes", "mouth", "pose", "smile", "hair")

@@ -25,7 +25,8 @@ from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
-from tests.browsers import MISSING, launched
+from scripts.chromium import launched
+from tests.browsers import MISSING
 from tests.toy_tables import report_of_latents
 
 if MISSING:
