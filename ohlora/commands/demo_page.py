@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image
 
 from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.utils.files import read_rows, replacing
-from ohlora.utils.pages import STYLE
+from ohlora.utils.pages import STYLE, figure
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Step:
     seconds: float | None
 
 
-QUALITY = 85
+QUALITY = 75
 """Of the pictures, as lossy WebP; the page is to be small enough to be sent."""
 
 
@@ -56,14 +55,8 @@ def share(rate: float, count: int) -> str:
 
 def picture(path: Path, caption: str, kind: str = "") -> str:
     """A picture file inside the page."""
-    file = io.BytesIO()
     with Image.open(path) as image:
-        image.convert("RGB").save(file, "WEBP", quality=QUALITY)
-    data = base64.b64encode(file.getvalue()).decode()
-    return (
-        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:image/webp;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+        return figure(image, caption, kind, quality=QUALITY)
 
 
 def table(header: list[str], rows: list[list[str]], own: bool = False) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from PIL import Image
 from ohlora.starting.survey import Survey
 from ohlora.utils import counted, figures, images
 from ohlora.utils.files import replacing
-from ohlora.utils.pages import STYLE
+from ohlora.utils.pages import STYLE, figure
 
 SHOWN = 96
 """Images of the contact sheet, at most."""
@@ -26,14 +24,8 @@ PAIRS = 12
 
 
 def _figure(picture: np.ndarray, caption: str) -> str:
-    """A picture inside the page, as lossless WebP."""
-    file = BytesIO()
-    Image.fromarray(picture).save(file, "WEBP", lossless=True)
-    data = base64.b64encode(file.getvalue()).decode()
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/webp;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    """A picture inside the page, without loss."""
+    return figure(Image.fromarray(picture), caption, lossless=True)
 
 
 def _sheet(found: Survey, target: Path, chosen: Sequence[int], columns: int) -> np.ndarray:

@@ -1,6 +1,13 @@
-"""How the pages look that commands write."""
+"""How the pages look that commands write, and pictures inside them."""
 
 from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from typing import Any
+
+from PIL import Image
 
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d2433, #e8eaf0); --soft: light-dark(#5b6475, #a2a9b8);
@@ -30,3 +37,21 @@ summary { cursor: pointer; font-size: 1.35rem; font-weight: 700; margin: 3rem 0 
 @media (max-width: 40rem) { .hero { grid-template-columns: 1fr; } }
 """
 """The style sheet, for light and dark screens."""
+
+
+def figure(image: Image.Image, caption: str, kind: str = "", **encoding: Any) -> str:
+    """A picture inside a page, as WebP.
+
+    Args:
+        image: The picture.
+        caption: What it shows.
+        kind: Its class in the style sheet.
+        encoding: Settings of PIL's WebP writer, such as ``quality`` or ``lossless``.
+    """
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "WEBP", **encoding)
+    data = base64.b64encode(file.getvalue()).decode()
+    return (
+        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:image/webp;base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
