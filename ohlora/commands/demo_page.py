@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 from PIL import Image
+from scipy.stats import binomtest
 
 from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.utils.files import read_rows, replacing
@@ -47,10 +47,8 @@ def watched(run: Path) -> int:
 
 def share(rate: float, count: int) -> str:
     """A share of so many images with its 95 % confidence interval, in percent (Wilson, 1927)."""
-    z = 1.96
-    middle = (rate + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return f"{rate:.0%} ({max(0, middle - half):.0%} to {min(1, middle + half):.0%})"
+    interval = binomtest(round(rate * count), count).proportion_ci(method="wilson")
+    return f"{rate:.0%} ({interval.low:.0%} to {interval.high:.0%})"
 
 
 def picture(path: Path, caption: str, kind: str = "") -> str:
