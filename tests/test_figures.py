@@ -27,3 +27,19 @@ def test_the_title_of_a_heat_map_is_not_cut_off(monkeypatch: pytest.MonkeyPatch,
     (text,) = figure.findobj(lambda part: getattr(part, "get_text", str)() == title)
     box, whole = text.get_window_extent(), figure.bbox
     assert box.x0 >= whole.x0 and box.x1 <= whole.x1 and box.y1 <= whole.y1
+
+
+def test_a_caption_is_not_cut_off() -> None:
+    said = [
+        "case 18, group all",
+        "eyes: r 0.922, slope 0.90, identity 0.00   mouth: r 0.985, slope 0.96, identity 0.12",
+    ]
+    narrow, wide = (np.zeros((30, width, 3), np.uint8) for width in (200, 1000))
+
+    def ink(picture: np.ndarray) -> tuple[float, np.ndarray]:
+        shown = figures.captioned(picture, said)
+        assert shown.shape[1] == picture.shape[1] and not shown[-30:].any()
+        return float((255 - shown[:-30].astype(float)).sum()), shown[:-30]
+
+    (whole, _), (found, shown) = ink(wide), ink(narrow)
+    assert found == pytest.approx(whole, rel=0.01) and shown[:, -4:].min() == 255

@@ -180,15 +180,31 @@ def histograms(
 
 
 def captioned(picture: np.ndarray, lines: Sequence[str], size: int = 14) -> np.ndarray:
-    """Puts lines of text above an H×W×3 uint8 picture, black on white, with a font of ``size`` pixels."""
-    line = size + 4
+    """Puts lines of text above an H×W×3 uint8 picture, black on white, with a font of ``size`` pixels.
+
+    A line that is wider than the picture goes on below, between words.
+    """
+    line, font = size + 4, ImageFont.load_default(size)
     height, width = picture.shape[:2]
+    lines = [part for text in lines for part in _wrapped(text, width - 8, font)]
     sheet = Image.new("RGB", (width, height + line * len(lines) + 4), "white")
     sheet.paste(Image.fromarray(picture), (0, line * len(lines) + 4))
     pen = ImageDraw.Draw(sheet)
     for k, text in enumerate(lines):
-        pen.text((4, 2 + k * line), text, fill="black", font=ImageFont.load_default(size))
+        pen.text((4, 2 + k * line), text, fill="black", font=font)
     return np.asarray(sheet)
+
+
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """A text in lines of at most so many pixels, as far as its words allow."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def strips(rows: Mapping[str, np.ndarray]) -> np.ndarray:
