@@ -50,6 +50,7 @@ from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.rules import concept
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
+from ohlora.utils.files import content_stamp
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
@@ -116,6 +117,7 @@ class EditEvaluation(Stage[CountedLatents]):
         touch_up: Trains the edits of each latent against the search CNN before they are judged; without it they stay as
             they were found. It takes a minute per latent, so it is for a few that were chosen
             (:class:`ohlora.datamodules.latents.RankedLatents`).
+        guide: Network that recognises people and holds the person while edits are touched up; not the one that judges.
         image_batch_size: Images made and judged at once.
     """
 
@@ -157,6 +159,7 @@ class EditEvaluation(Stage[CountedLatents]):
         closer_count: int = 60,
         sheets: int = 3,
         touch_up: TouchUp | None = None,
+        guide: IdentityFile | None = None,
         image_batch_size: int = 100,
     ) -> None:
         super().__init__()
@@ -164,6 +167,8 @@ class EditEvaluation(Stage[CountedLatents]):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
         if touch_up is not None and directions is None:
             raise ConfigError("touch_up trains what directions add to codes, and labels have none; leave one out")
+        if guide is not None and touch_up is None:
+            raise ConfigError("guide holds the person while edits are touched up; set touch_up, or leave guide out")
         checks.seeds(seed=seed)
         checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
         checks.at_least(2, slider_frames=slider_frames, joint_count=joint_count)
@@ -185,7 +190,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self.slider_limits = Limits(growth_limit, leakage_limit, realism_limit)
         self.identity_file, self.identity_limit = identity, identity_limit
         self.reals, self.real_count, self.features_given = reals, real_count, features
-        self.touch_up = touch_up
+        self.touch_up, self.guide_file = touch_up, guide
 
     def latents(self, stream: str, indices: Sequence[int]) -> Latents:
         """Counted latents of a stream of their own, with codes in the space where edits start."""
@@ -229,6 +234,7 @@ class EditEvaluation(Stage[CountedLatents]):
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
         self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
+        self.guide = None if self.guide_file is None else self._use_guide(self.guide_file)
         self.sliders = self._slider_test()
         self.rules = [rule for rule in concept() if rule.attribute in outputs]
         self.conditions = self._conditions()
@@ -303,6 +309,24 @@ class EditEvaluation(Stage[CountedLatents]):
         ends = limit if identity.unfit is None else -math.inf
         self.slider_limits = replace(self.slider_limits, identity=ends)
         return identity
+
+    def _use_guide(self, file: IdentityFile) -> Identity:
+        """Loads the network that holds the person; a ConfigError if it has no gradients, or is the one that judges."""
+        judging = self.identity_file
+        if judging is not None and content_stamp(file.file) == content_stamp(judging.file):
+            raise ConfigError(
+                f"guide is {file.file} and identity {judging.file}, which are the same network; what guides cannot "
+                "judge: give another as guide, or leave it out"
+            )
+        guide = file.identity().requires_grad_(False).to(self.device)
+        if not guide.differentiable:
+            raise ConfigError(
+                f"guide is {file.file}, an ONNX file, which has no gradients; give a torch network with its class, or "
+                "leave guide out"
+            )
+        if guide.unfit is not None:
+            print(f"guide {file.file} is not fit to judge: {guide.unfit}; it guides none the less")
+        return guide
 
     def _read_reals(self, reals: ImageDataModule) -> None:
         """Finds the real images; a ConfigError if they are of another size than the generator's."""
@@ -457,7 +481,9 @@ class EditEvaluation(Stage[CountedLatents]):
         if found is None:
             assert isinstance(self.edits, Directions)
             found = Steps(replace(self.edits.steps, values=self.edits.steps.values.to(self.device)[group]))
-        return self.touch_up(latents.codes, found, self.edited, self.generator, self.network, self.search_scales)
+        return self.touch_up(
+            latents.codes, found, self.edited, self.generator, self.network, self.search_scales, self.guide
+        )
 
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
