@@ -28,6 +28,7 @@ from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
+from ohlora.evaluation.agreement import COMPARED, Agreement
 from ohlora.evaluation.conditions import GOOD, IN_CONCEPT, Condition, bounded, outcomes, passing, rates
 from ohlora.evaluation.edits import EditReport, correlations, slopes, summary
 from ohlora.evaluation.features import Features, Penultimate, RandomFeatures
@@ -54,8 +55,6 @@ from ohlora.utils.files import content_stamp
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
-AGREED = 500
-"""Unedited images, at most, on which search CNN and judge are compared."""
 OWN_EDITS: Mapping[type, type[OwnEdits[Any]]] = {LocalBasis: LocalEdits, PathBasis: PathEdits}
 """Basis that a file of directions may hold → the edits that start from it."""
 SAME_PERSON = "same_person"
@@ -391,7 +390,7 @@ class EditEvaluation(Stage[CountedLatents]):
         for part in parts:
             frames = self.sliders.look(self.latents("unedited", part).codes)
             seen.append((frames.scores, frames.density))
-            if few := sum(index < AGREED for index in part):
+            if few := sum(index < COMPARED for index in part):
                 both.append((self._searched(frames.images[:few]), frames.scores[:few]))
         scores, densities = zip(*gathered(seen), strict=True)
         self._seen = dict(zip(self.judge.outputs, np.concatenate(scores).T, strict=True))
@@ -414,20 +413,12 @@ class EditEvaluation(Stage[CountedLatents]):
             searched: The search CNN's scores of N images, N × its outputs.
             judged: The judge's, likewise.
         """
-        scales = self.search_scales
-        self._agreement: dict[str, float] = {}
-        self._outside: dict[str, float] = {}
-        for name in self.edited:
-            if name not in self.network.outputs:
-                continue
-            own = searched[:, self.network.outputs.index(name)]
-            both = np.stack([own, judged[:, self.judge.outputs.index(name)]])
-            varied = len(own) > 1 and both.std(axis=1).min() > 0
-            self._agreement[name] = float(np.corrcoef(both)[0, 1]) if varied else math.nan
-            if name in scales and scales[name].extremes is not None:
-                self._outside[name] = scales[name].outside(own, handover.MARGIN)
-        self.unfit += handover.failing("agreement", self._agreement, "r of search CNN and judge on generated images")
-        self.unfit += handover.failing("outside", self._outside, "share of scores outside the data's range")
+        seen, known = (
+            dict(zip(network.outputs, table.T, strict=True))
+            for network, table in ((self.network, searched), (self.judge, judged))
+        )
+        self._agreement = Agreement.of(self.edited, seen, known, self.search_scales)
+        self.unfit += self._agreement.reasons
 
     def _calibrate(self) -> None:
         """Sets units so that strength 1 is one of the judge's z-scores, on latents of their own."""
@@ -535,8 +526,7 @@ class EditEvaluation(Stage[CountedLatents]):
         slid = dict(gathered(self._slid))
         fitting = dict(gathered(self._fitting))
         rows = [row | slid[int(row["index"])].numbers | fitting[int(row["index"])] for row in self.report.compute()]
-        extra: dict[str, float] = {f"agreement_{name}": value for name, value in self._agreement.items()}
-        extra |= {f"outside_{name}": value for name, value in self._outside.items()}
+        extra = self._agreement.numbers
         if self.sliders.density is not None:
             extra |= {"unedited_density": self._unedited_density, "real_density": self.sliders.density.of_reals}
         if self.discriminator is not None:
@@ -617,8 +607,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self.show(pictures, tables)
         shown = ", ".join(f"{name} {statistics[f'{name}_corr_mean']:.3f}" for name in edited)
         self._say_what_is_not_known(statistics)
-        failed = [name for name in ("agreement", "outside") if handover.failing(name, getattr(self, f"_{name}"), "")]
-        handover.warn(self.output, self.unfit, *failed)
+        handover.warn(self.output, self.unfit, *self._agreement.failing)
         good = f", {statistics['good_ratio']:.1%} are good" if "good_ratio" in statistics else ""
         print(
             f"{statistics['passed']} of {len(rows)} latents pass ({statistics['passed_ratio']:.1%}){good}; mean r "
