@@ -1,7 +1,7 @@
 """``ohlora pipeline``: lists the stages of a world, and writes what is generated from their declaration.
 
-``--write`` writes ``dvc.yaml`` and the tables of README and docs that stand between ``<!-- stages: … -->`` and
-``<!-- end -->``; for a world of one's own it writes a ``dvc.yaml`` beside the world's file.
+``--write`` writes ``dvc.yaml`` and the tables of docs that stand between ``<!-- stages: … -->`` and ``<!-- end -->``;
+for a world of one's own it writes a ``dvc.yaml`` beside the world's file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ohlora.utils.commands import Parser, command
 from ohlora.utils.files import replacing
 from ohlora.worlds import Stage, World
 
-PAGES = ("README.md", "README.ko.md", "docs/architecture.md")
+PAGES = ("docs/stages.md", "docs/architecture.md")
 """Pages with generated tables."""
 KINDS = {"results": "metrics", "./docs/results": "plots"}
 """Folder of outputs → what they are for DVC; in any other folder they are plain outputs."""
@@ -138,9 +138,7 @@ def main(args: list[str] | None = None) -> None:
         prog="ohlora pipeline", description="Lists the stages of a world, or writes what is generated from them."
     )
     parser.add_argument("--world", help=f"{', '.join(worlds.SHIPPED)}, or the path of a world's file (default: all)")
-    parser.add_argument(
-        "--write", action="store_true", help="write dvc.yaml, and in a source tree the tables of README and docs"
-    )
+    parser.add_argument("--write", action="store_true", help="write dvc.yaml, and in a source tree the tables of docs")
     given = parser.parse_args(args)
     if not given.write:
         for world in map(pipeline.world, [given.world] if given.world else worlds.SHIPPED):
