@@ -63,8 +63,6 @@ def test_a_documented_configuration_resolves(
 def test_any_other_documented_command_is_one(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(documented.where(command, tmp_path))
     words = command.words
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        words = words[1:]
     match words:
         case ["make", *targets]:
             there = (ROOT / "Makefile").read_text()
