@@ -31,7 +31,7 @@ from ohlora.formats import network_files
 from ohlora.modules.base import Stage
 from ohlora.outcomes import NothingToDo
 from ohlora.tracking import RunLogger
-from ohlora.utils import checks, mistakes, signals
+from ohlora.utils import checks, mistakes, signals, threads
 from ohlora.utils.files import replacing
 from ohlora.utils.locks import Lock
 from ohlora.worlds import World
@@ -310,6 +310,9 @@ class CLI(LightningCLI):
             if reason is not None and all(map(network_files.is_whole, made)):
                 raise NothingToDo(f"{reason}: nothing to do")
         self._check_folders(command)
+        free = self.trainer.world_size == 1 and not self.content  # Lightning, or the checkpoint, says it otherwise
+        if free and self.trainer.strategy.root_device.type == "cpu" and (measured := threads.choose()) is not None:
+            print(measured)
         if getattr(rank_zero_only, "rank", 0) != 0:
             return
         if isinstance(stage, Stage) and stage.output is not None and command != "validate":

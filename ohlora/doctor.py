@@ -39,7 +39,12 @@ def _installed() -> list[str]:
 def _devices() -> list[str]:
     import torch
 
-    lines = [f"CPU: {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"]
+    from ohlora.utils import threads
+
+    used = f"torch uses {torch.get_num_threads()} threads"
+    if not threads.chosen():
+        used = threads.described(threads.measured())
+    lines = [f"CPU: {os.cpu_count()} cores, {used}"]
     for k in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(k)
         lines.append(f"GPU {k}: {about.name}, {about.total_memory / 2**30:.0f} GiB")

@@ -69,7 +69,7 @@ def original(latents: Path, group_names: Path, case: int, generator: Path, direc
         "method": found.method,
         "unit": found.unit,
         "subject": "a synthetic face; it shows no real person",
-    }
+    } | handover.marked(handover.marks(found.provenance))
     steps = Steps(Codes(found.steps.values[[found.groups.names.index(name)]], found.space))
     told = (ranges, card, *recipe().described(found.attributes))
     return Character(network, Codes(w.clone(), Space.W), found.attributes, steps, *told)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ohlora.directions.covariance import covariance_of
 from ohlora.directions.edits import Steps, moved, own_space
 from ohlora.directions.own import data_range, room
+from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
@@ -38,12 +39,14 @@ class _Edits(NamedTuple):
         codes: N codes, in W by layer or in S.
         scores: Of the unedited images, N×K.
         coarse: The unedited images, made small: N×3×c×c.
+        persons: What the guide says of the unedited images, unit vectors N×D; None without a guide.
         nodes: Strengths of the nodes, N×P×M.
     """
 
     codes: Codes
     scores: Tensor
     coarse: Tensor
+    persons: Tensor | None
     nodes: Tensor
 
 
@@ -54,9 +57,9 @@ class TouchUp:
     Straight steps and paths alike become paths whose nodes lie evenly between the ends of the data's range. The shifts
     at the nodes are then trained by Adam on random strengths: in half of the edits one attribute moves alone, in the
     others all at once. The search CNN's scores of what moves are to change by the strength, all others are to stay, and
-    so is the picture as a whole, looked at coarsely: scores know nothing of the colour of a skin or of clothes. Shifts
-    are learned in standard deviations of the codes and held small, so that codes stay near those that the generator
-    knows.
+    so is the picture as a whole, looked at coarsely: scores know nothing of the colour of a skin or of clothes. A
+    guide, which is a network that recognises people, also holds the person. Shifts are learned in standard deviations
+    of the codes and held small, so that codes stay near those that the generator knows.
 
     Attributes:
         steps: Steps of gradient descent; each makes ``edits`` images of a latent, with one backward pass.
@@ -66,6 +69,8 @@ class TouchUp:
         hold: Weight of the scores that are to stay, against those that are to change.
         likeness: Weight of the mean squared difference from the unedited image, both averaged over squares of an eighth
             of their size.
+        person: Weight of what the guide says against the same person: the negative logarithm of its probability, or,
+            of a guide without calibration, one minus the cosine similarity.
         seed: Of the strengths.
     """
 
@@ -75,13 +80,14 @@ class TouchUp:
     rate: float = 0.02
     hold: float = 1.0
     likeness: float = 5.0
+    person: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         checks.at_least(1, steps=self.steps, nodes=self.nodes)
         checks.at_least(2, edits=self.edits)
         checks.above(0, rate=self.rate)
-        checks.at_least(0, hold=self.hold, likeness=self.likeness)
+        checks.at_least(0, hold=self.hold, likeness=self.likeness, person=self.person)
         checks.seeds(seed=self.seed)
 
     def __call__(
@@ -92,6 +98,7 @@ class TouchUp:
         generator: Generator,
         network: AttributeCNN | AttributeEnsemble,
         scales: Mapping[str, DataScale],
+        guide: Identity | None = None,
     ) -> Steps:
         """The trained paths of N latents, whatever other latents are trained beside them.
 
@@ -102,13 +109,15 @@ class TouchUp:
             generator: Makes the images.
             network: The search CNN.
             scales: What its z-scores are in the data, of attributes of which that is known.
+            guide: Recognises people, with gradients; without it nothing but the scores and the picture is held.
 
         Returns:
             N×P paths, by layer or in S.
         """
         own = [network.outputs.index(name) for name in attributes]
         with torch.inference_mode(False), torch.enable_grad():
-            start = self._start(codes, given, generator, network, own, [scales.get(name) for name in attributes])
+            known = [scales.get(name) for name in attributes]
+            start = self._start(codes, given, generator, network, own, known, guide)
             spread = _Spread.of(generator, self.seed, start.codes)
             shifts = _at_nodes(given, start.nodes, generator.num_ws).to(start.codes.values)
             learned = spread.whitened(shifts).clone().requires_grad_()
@@ -118,7 +127,7 @@ class TouchUp:
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in tracked(range(self.steps), "touching up"):
                 shown = learned * moving
-                loss = self._loss(number, start, spread.coloured(shown), own, generator, network)
+                loss = self._loss(number, start, spread.coloured(shown), own, generator, network, guide)
                 loss = loss + SMALL * shown.square().flatten(3).sum(dim=3).mean(dim=(1, 2)).sum()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -136,6 +145,7 @@ class TouchUp:
         network: AttributeCNN | AttributeEnsemble,
         own: Sequence[int],
         scales: Sequence[DataScale | None],
+        guide: Identity | None,
     ) -> _Edits:
         start = generator.in_space(codes, own_space(given.shifts.space))
         images = generator.synthesize(start).clamp(-1, 1)
@@ -143,7 +153,9 @@ class TouchUp:
         low, high = room(data_range(scales), scores[:, own])
         shares = torch.arange(1, self.nodes + 1).to(scores) / self.nodes
         sides = low[..., None] * shares.flip(0), torch.zeros_like(low)[..., None], high[..., None] * shares
-        return _Edits(replace(start, values=start.values.clone()), scores, _coarse(images), torch.cat(sides, dim=2))
+        persons = None if guide is None else guide.embed(images)
+        codes = replace(start, values=start.values.clone())
+        return _Edits(codes, scores, _coarse(images), persons, torch.cat(sides, dim=2))
 
     def _loss(
         self,
@@ -153,6 +165,7 @@ class TouchUp:
         own: Sequence[int],
         generator: Generator,
         network: AttributeCNN | AttributeEnsemble,
+        guide: Identity | None,
     ) -> Tensor:
         """The loss of the edits of a step, summed over latents, so that each has the gradients it has alone."""
         shares, count = self._shares(number, len(own)).to(start.nodes), len(start.scores)
@@ -167,7 +180,12 @@ class TouchUp:
         weights[own] = 1
         loss = (errors * weights).sum(dim=2).mean(dim=1).sum()
         differences = _coarse(images).reshape(count, self.edits, -1) - start.coarse.reshape(count, 1, -1)
-        return loss + self.likeness * differences.square().mean(dim=(1, 2)).sum()
+        loss = loss + self.likeness * differences.square().mean(dim=(1, 2)).sum()
+        if guide is not None and start.persons is not None:
+            kept = guide.compared(start.persons.repeat_interleave(self.edits, dim=0), guide.embed(images))
+            lost = 1 - kept if guide.calibration is None else -kept.clamp_min(torch.finfo(kept.dtype).tiny).log()
+            loss = loss + self.person * lost.reshape(count, -1).mean(dim=1).sum()
+        return loss
 
     def _shares(self, number: int, size: int) -> Tensor:
         """Strengths of the edits of a step, E×P, −1…1 of the range's lower and upper part."""

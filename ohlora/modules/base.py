@@ -18,7 +18,7 @@ from ohlora import outcomes
 from ohlora.datamodules.base import ImageDataModule
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.tracking import RunLogger, checkpoints_in, run_folder, run_loggers
-from ohlora.utils import signals
+from ohlora.utils import signals, threads
 from ohlora.utils.files import shortened
 
 Data = TypeVar("Data", bound=L.LightningDataModule)
@@ -225,9 +225,14 @@ class Stage(L.LightningModule, Generic[Data]):
                     f"; {advice}"
                 )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the number of threads, on which the last bits of sums depend."""
+        checkpoint["threads"] = torch.get_num_threads()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See :meth:`check_checkpoint`; now that there are data, of everything."""
+        """See :meth:`check_checkpoint`; now that there are data, of everything. Threads become as many as before."""
         self.check_checkpoint(checkpoint, self.state_dict())
+        threads.restore(checkpoint.get("threads"))
 
     def on_train_start(self) -> None:
         """Drops logged rows that a resumed run measures again, and lets configured settings win over a checkpoint's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from ohlora import handover
+from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import keep_model
 from ohlora.characters.reports import DIRECTIONS
 from ohlora.datamodules.samples import Samples
 from ohlora.directions.edits import Directions
 from ohlora.directions.finder import Finder, Notes, Source
 from ohlora.errors import ConfigError, DataError
+from ohlora.evaluation.agreement import COMPARED, Agreement
 from ohlora.evaluation.scales import DataScale, scales_in
 from ohlora.formats import direction_files, network_files, sample_files
 from ohlora.modules.base import Stage
+from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.pipeline import require
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures
@@ -37,6 +41,9 @@ class DirectionSearch(Stage[Samples]):
         finder: How to search: an object of :mod:`ohlora.directions`, by ``class_path``.
         generator: Generator weights, for finders that need them.
         network: The search CNN, likewise.
+        judge: A CNN that had no part in the search. With it, the two are first compared on images of the generator, and
+            what is found where they disagree is marked; see :mod:`ohlora.handover`.
+        seed: Of these images.
         medians: The medians that group, as sampling wrote them; by default those beside the samples.
         grid: Strengths at which edits are used later, attribute → levels; by default those that the world
             declares.
@@ -53,14 +60,17 @@ class DirectionSearch(Stage[Samples]):
         finder: Finder,
         generator: str | None = None,
         network: str | None = None,
+        judge: str | None = None,
+        seed: int = 0,
         medians: str | None = None,
         grid: dict[str, list[float]] | None = None,
         image_batch_size: int = 100,
     ) -> None:
         super().__init__()
         checks.at_least(1, image_batch_size=image_batch_size)
+        checks.seeds(seed=seed)
         self.output, self.finder, self.medians = Path(output), finder, medians
-        self.paths = {"generator": generator, "network": network}
+        self.paths, self.judge, self.seed = {"generator": generator, "network": network}, judge, seed
         self.levels: Mapping[str, Sequence[float]] = grid or {}
         self.image_batch_size = image_batch_size
         self.automatic_optimization = False
@@ -78,7 +88,11 @@ class DirectionSearch(Stage[Samples]):
             ConfigError: If a path is not set.
             MissingArtifactError: If there is no such file.
         """
-        for name in sorted(self.finder.needs & self.paths.keys()):
+        needed = self.finder.needs & self.paths.keys()
+        if self.judge is not None:
+            require(self.judge)
+            needed = set(self.paths)
+        for name in sorted(needed):
             if self.paths[name] is None:
                 raise ConfigError(f"{type(self.finder).__name__} needs a {name}; set model.init_args.{name}")
             require(str(self.paths[name]))
@@ -89,8 +103,10 @@ class DirectionSearch(Stage[Samples]):
         self.trainer.should_stop = True
 
     def _search(self) -> None:
-        notes = Notes()
-        found = self.finder.find(self._source(), notes)
+        notes, source = Notes(), self._source()
+        unfit = self._unfit(source)
+        found = self.finder.find(source, notes)
+        found = replace(found, provenance=dict(found.provenance) | handover.marked(unfit))
         reason = self.partial()
         path = (self.output if reason is None else run_folder(self.trainer)) / DIRECTIONS
         direction_files.save_directions(found, path)
@@ -104,6 +120,29 @@ class DirectionSearch(Stage[Samples]):
         names = found.groups.names
         print(f"{found.method}: {len(names)} groups × {', '.join(found.attributes)}: {path}")
 
+    def _unfit(self, source: Source) -> list[str]:
+        """Why what will be found is not fit for use; says so, too, before a long search starts."""
+        given = {name: path for name, path in self.paths.items() if path is not None}
+        reasons = [f"{name}: {mark}" for name, path in sorted(given.items()) for mark in network_files.marks(path)]
+        failing: Sequence[str] = ()
+        if self.judge is not None:
+            generator = source.generator or network_files.load_generator(given["generator"])
+            networks = [source.network or network_files.load_attributes(given["network"])]
+            networks.append(network_files.load_attributes(self.judge))
+            for network in (generator, *networks):
+                network.requires_grad_(False).to(self.device)
+            codes = generator.map(*counted_latents(generator, self.seed, range(COMPARED), "agreement/"))
+            tables = scores_of_codes(generator, networks, codes, self.image_batch_size)
+            searched, judged = (
+                dict(zip(network.outputs, table.cpu().numpy().T, strict=True))
+                for network, table in zip(networks, tables, strict=True)
+            )
+            scales = scales_in(network_files.read_metadata(given["network"]).get("provenance", {}))
+            found = Agreement.of(vocabulary().names("expression"), searched, judged, scales)
+            reasons, failing = reasons + found.reasons, found.failing
+        handover.warn(f"what {self.output / DIRECTIONS} is made of", reasons, *failing)
+        return reasons
+
     def _source(self) -> Source:
         """What the finder needs.
 
@@ -111,8 +150,6 @@ class DirectionSearch(Stage[Samples]):
             DataError: If samples and generator do not belong together.
         """
         needs, medians = self.finder.needs, self.medians or self.data.medians
-        for name in sorted(needs & self.paths.keys()):
-            handover.warn(self.paths[name], network_files.marks(str(self.paths[name])))
         generator = network = None
         scales: Mapping[str, DataScale] = {}
         if "generator" in needs:

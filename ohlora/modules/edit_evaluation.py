@@ -28,6 +28,7 @@ from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
+from ohlora.evaluation.agreement import COMPARED, Agreement
 from ohlora.evaluation.conditions import GOOD, IN_CONCEPT, Condition, bounded, outcomes, passing, rates
 from ohlora.evaluation.edits import EditReport, correlations, slopes, summary
 from ohlora.evaluation.features import Features, Penultimate, RandomFeatures
@@ -50,11 +51,10 @@ from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.rules import concept
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
+from ohlora.utils.files import content_stamp
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
-AGREED = 500
-"""Unedited images, at most, on which search CNN and judge are compared."""
 OWN_EDITS: Mapping[type, type[OwnEdits[Any]]] = {LocalBasis: LocalEdits, PathBasis: PathEdits}
 """Basis that a file of directions may hold → the edits that start from it."""
 SAME_PERSON = "same_person"
@@ -116,6 +116,7 @@ class EditEvaluation(Stage[CountedLatents]):
         touch_up: Trains the edits of each latent against the search CNN before they are judged; without it they stay as
             they were found. It takes a minute per latent, so it is for a few that were chosen
             (:class:`ohlora.datamodules.latents.RankedLatents`).
+        guide: Network that recognises people and holds the person while edits are touched up; not the one that judges.
         image_batch_size: Images made and judged at once.
     """
 
@@ -157,6 +158,7 @@ class EditEvaluation(Stage[CountedLatents]):
         closer_count: int = 60,
         sheets: int = 3,
         touch_up: TouchUp | None = None,
+        guide: IdentityFile | None = None,
         image_batch_size: int = 100,
     ) -> None:
         super().__init__()
@@ -164,6 +166,8 @@ class EditEvaluation(Stage[CountedLatents]):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
         if touch_up is not None and directions is None:
             raise ConfigError("touch_up trains what directions add to codes, and labels have none; leave one out")
+        if guide is not None and touch_up is None:
+            raise ConfigError("guide holds the person while edits are touched up; set touch_up, or leave guide out")
         checks.seeds(seed=seed)
         checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
         checks.at_least(2, slider_frames=slider_frames, joint_count=joint_count)
@@ -185,7 +189,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self.slider_limits = Limits(growth_limit, leakage_limit, realism_limit)
         self.identity_file, self.identity_limit = identity, identity_limit
         self.reals, self.real_count, self.features_given = reals, real_count, features
-        self.touch_up = touch_up
+        self.touch_up, self.guide_file = touch_up, guide
 
     def latents(self, stream: str, indices: Sequence[int]) -> Latents:
         """Counted latents of a stream of their own, with codes in the space where edits start."""
@@ -229,6 +233,7 @@ class EditEvaluation(Stage[CountedLatents]):
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
         self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
+        self.guide = None if self.guide_file is None else self._use_guide(self.guide_file)
         self.sliders = self._slider_test()
         self.rules = [rule for rule in concept() if rule.attribute in outputs]
         self.conditions = self._conditions()
@@ -304,6 +309,24 @@ class EditEvaluation(Stage[CountedLatents]):
         self.slider_limits = replace(self.slider_limits, identity=ends)
         return identity
 
+    def _use_guide(self, file: IdentityFile) -> Identity:
+        """Loads the network that holds the person; a ConfigError if it has no gradients, or is the one that judges."""
+        judging = self.identity_file
+        if judging is not None and content_stamp(file.file) == content_stamp(judging.file):
+            raise ConfigError(
+                f"guide is {file.file} and identity {judging.file}, which are the same network; what guides cannot "
+                "judge: give another as guide, or leave it out"
+            )
+        guide = file.identity().requires_grad_(False).to(self.device)
+        if not guide.differentiable:
+            raise ConfigError(
+                f"guide is {file.file}, an ONNX file, which has no gradients; give a torch network with its class, or "
+                "leave guide out"
+            )
+        if guide.unfit is not None:
+            print(f"guide {file.file} is not fit to judge: {guide.unfit}; it guides none the less")
+        return guide
+
     def _read_reals(self, reals: ImageDataModule) -> None:
         """Finds the real images; a ConfigError if they are of another size than the generator's."""
         reals.setup("test")
@@ -367,7 +390,7 @@ class EditEvaluation(Stage[CountedLatents]):
         for part in parts:
             frames = self.sliders.look(self.latents("unedited", part).codes)
             seen.append((frames.scores, frames.density))
-            if few := sum(index < AGREED for index in part):
+            if few := sum(index < COMPARED for index in part):
                 both.append((self._searched(frames.images[:few]), frames.scores[:few]))
         scores, densities = zip(*gathered(seen), strict=True)
         self._seen = dict(zip(self.judge.outputs, np.concatenate(scores).T, strict=True))
@@ -390,20 +413,12 @@ class EditEvaluation(Stage[CountedLatents]):
             searched: The search CNN's scores of N images, N × its outputs.
             judged: The judge's, likewise.
         """
-        scales = self.search_scales
-        self._agreement: dict[str, float] = {}
-        self._outside: dict[str, float] = {}
-        for name in self.edited:
-            if name not in self.network.outputs:
-                continue
-            own = searched[:, self.network.outputs.index(name)]
-            both = np.stack([own, judged[:, self.judge.outputs.index(name)]])
-            varied = len(own) > 1 and both.std(axis=1).min() > 0
-            self._agreement[name] = float(np.corrcoef(both)[0, 1]) if varied else math.nan
-            if name in scales and scales[name].extremes is not None:
-                self._outside[name] = scales[name].outside(own, handover.MARGIN)
-        self.unfit += handover.failing("agreement", self._agreement, "r of search CNN and judge on generated images")
-        self.unfit += handover.failing("outside", self._outside, "share of scores outside the data's range")
+        seen, known = (
+            dict(zip(network.outputs, table.T, strict=True))
+            for network, table in ((self.network, searched), (self.judge, judged))
+        )
+        self._agreement = Agreement.of(self.edited, seen, known, self.search_scales)
+        self.unfit += self._agreement.reasons
 
     def _calibrate(self) -> None:
         """Sets units so that strength 1 is one of the judge's z-scores, on latents of their own."""
@@ -457,7 +472,9 @@ class EditEvaluation(Stage[CountedLatents]):
         if found is None:
             assert isinstance(self.edits, Directions)
             found = Steps(replace(self.edits.steps, values=self.edits.steps.values.to(self.device)[group]))
-        return self.touch_up(latents.codes, found, self.edited, self.generator, self.network, self.search_scales)
+        return self.touch_up(
+            latents.codes, found, self.edited, self.generator, self.network, self.search_scales, self.guide
+        )
 
     @torch.no_grad()
     def test_step(self, batch: list[int], batch_idx: int) -> None:
@@ -509,8 +526,7 @@ class EditEvaluation(Stage[CountedLatents]):
         slid = dict(gathered(self._slid))
         fitting = dict(gathered(self._fitting))
         rows = [row | slid[int(row["index"])].numbers | fitting[int(row["index"])] for row in self.report.compute()]
-        extra: dict[str, float] = {f"agreement_{name}": value for name, value in self._agreement.items()}
-        extra |= {f"outside_{name}": value for name, value in self._outside.items()}
+        extra = self._agreement.numbers
         if self.sliders.density is not None:
             extra |= {"unedited_density": self._unedited_density, "real_density": self.sliders.density.of_reals}
         if self.discriminator is not None:
@@ -591,8 +607,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self.show(pictures, tables)
         shown = ", ".join(f"{name} {statistics[f'{name}_corr_mean']:.3f}" for name in edited)
         self._say_what_is_not_known(statistics)
-        failed = [name for name in ("agreement", "outside") if handover.failing(name, getattr(self, f"_{name}"), "")]
-        handover.warn(self.output, self.unfit, *failed)
+        handover.warn(self.output, self.unfit, *self._agreement.failing)
         good = f", {statistics['good_ratio']:.1%} are good" if "good_ratio" in statistics else ""
         print(
             f"{statistics['passed']} of {len(rows)} latents pass ({statistics['passed_ratio']:.1%}){good}; mean r "

@@ -37,7 +37,7 @@ from ohlora.networks.feature_cache import FeatureCache, Key
 from ohlora.networks.generator import Discriminator, Generator, LabelHead, Labels
 from ohlora.networks.losses import LOSSES, Loss, gradient_penalties, path_lengths
 from ohlora.networks.registry import Architecture, random_networks
-from ohlora.networks.score_matching import ScoreMatching
+from ohlora.networks.score_matching import COMPONENTS, ScoreMatching
 from ohlora.networks.surgery import add_labels, grown, with_projection
 from ohlora.networks.training import (
     correct_for_lazy_regularization,
@@ -145,6 +145,7 @@ class GAN(Stage[ImageDataModule]):
             distributed as those of real ones (:class:`ohlora.networks.score_matching.ScoreMatching`); 0 leaves it out.
             It teaches small features that the attributes are about, such as eyes. Needs ``scored_by``.
         scored_by: File of the property (or merged) CNN that scores attributes for ``score_matching``.
+        matched_components: Principal components of this CNN's hidden layers that are matched beside its scores.
         style_mixing: Probability that an image's style codes come from two latents.
         path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
             between the path lengths of half a batch and their running mean; 2 in StyleGAN2, 0 leaves it out.
@@ -159,7 +160,15 @@ class GAN(Stage[ImageDataModule]):
     """
 
     data_type: ClassVar[type[L.LightningDataModule]] = ImageDataModule
-    fixed = ("trainable_generator", "trainable_discriminator", "frozen_blocks", "label_head", "add_labels", "grow_to")
+    fixed = (
+        "trainable_generator",
+        "trainable_discriminator",
+        "frozen_blocks",
+        "label_head",
+        "add_labels",
+        "grow_to",
+        "matched_components",
+    )
     products = ("discriminator.safetensors", "generator.safetensors")
     steps: Tensor
     path_length: Tensor
@@ -194,6 +203,7 @@ class GAN(Stage[ImageDataModule]):
         repeat_ratio: float = 2.0,
         score_matching: float = 0.0,
         scored_by: str | None = None,
+        matched_components: int = COMPONENTS,
         style_mixing: float = 0.0,
         path_length_weight: float = 0.0,
         path_length_interval: int = 4,
@@ -225,6 +235,7 @@ class GAN(Stage[ImageDataModule]):
             feature_cache=feature_cache,
             repeat_ratio=repeat_ratio,
             score_matching=score_matching,
+            matched_components=matched_components,
             ema_rampup=ema_rampup,
             log_every=log_every,
         )
@@ -274,7 +285,7 @@ class GAN(Stage[ImageDataModule]):
             )
         self.augmentation = augmentation
         if scored_by is not None:
-            self.matching = ScoreMatching(network_files.load_attribute_cnn(scored_by))
+            self.matching = ScoreMatching(network_files.load_attribute_cnn(scored_by), matched_components)
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
         if r1_interval > 1 and self.gammas:
             self.phases.append(Phase("gradient penalty", "discriminator", self.penalty_phase, interval=r1_interval))
@@ -731,15 +742,16 @@ class GAN(Stage[ImageDataModule]):
                     callback.on_train_epoch_end(self.trainer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for what has its size from the checkpoint: label table and scores of real images."""
+        """Makes room for what has its size from the checkpoint: label table, and what real images look like."""
         state = checkpoint["state_dict"]
         for name in ("generator", "G_ema"):
             table = state.get(f"{name}.label_table")
             if table is None:
                 break  # of other networks
             getattr(self, name).label_table = torch.zeros_like(table)
-        if "matching.real" in state and self.score_matching > 0:
-            self.matching.real = torch.zeros_like(state["matching.real"])
+        for name, _ in self.matching.named_buffers() if self.score_matching > 0 else ():
+            if (kept := state.get(f"matching.{name}")) is not None:
+                setattr(self.matching, name, torch.zeros_like(kept))
         super().on_load_checkpoint(checkpoint)
 
     def _mean_over_ranks(self, value: Tensor) -> Tensor:

@@ -241,6 +241,7 @@ class Supervised(Epochs[Data]):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the best weights so far, and what was measured with them."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["best"] = self._best
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Score matching: generated images are to be scored as real ones are, attribute by attribute and together.
 
 A discriminator sees an eye of five pixels as a small part of the image, and a generator can satisfy it with half-open
-eyes. A network that scores attributes sees nothing else.
+eyes. A network that scores attributes sees nothing else. Its hidden layers also see what else varies in a face, so that
+a generator whose images agree with the data there shows more of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from ohlora.networks.attribute_cnn import AttributeCNN
 from ohlora.utils.images import resized
 
+COMPONENTS = 48
+"""Principal components of the hidden layers, where nothing else is said."""
+
 
 class ScoreMatching(nn.Module):
     """Energy distance (Székely and Rizzo, 2013) between the scores of generated and of real images.
@@ -23,34 +27,49 @@ class ScoreMatching(nn.Module):
     distributed alike, and above 0 otherwise. Its gradients are right on average however small the batch, which those of
     Wasserstein distances are not (Bellemare et al., 2017): they would teach too little variety. What scores far outside
     the data, mostly an artefact, pulls no harder than what is a little outside. It is taken of all attributes together
-    and, so that none is lost among the others, of each by itself.
+    and, so that none is lost among the others, of each by itself. The same is done with the principal components of the
+    network's hidden layers over the real images, each in standard deviations: this is feature matching (Salimans et
+    al., 2016) of whole distributions in place of means.
 
     Args:
         network: Scores K attributes; images of another size are resized. Its weights are not trained.
+        components: Principal components that are matched beside the scores, at most; 0 for the scores alone.
 
     Attributes:
-        real: Scores of real images, M×K, once :meth:`look_at` has seen some.
+        real: Scores of M real images and D components, M×(K + D), once :meth:`look_at` has seen some.
+        mean: Mean of the H hidden features of the real images (H,).
+        axes: The components as columns, H×D.
     """
 
     real: Tensor
+    mean: Tensor
+    axes: Tensor
 
-    def __init__(self, network: AttributeCNN) -> None:
+    def __init__(self, network: AttributeCNN, components: int = COMPONENTS) -> None:
         super().__init__()
         self._network = (network.eval().requires_grad_(False),)  # not a part: no checkpoint needs to hold it
-        self.register_buffer("real", torch.empty(0, len(network.outputs)))
+        self.components = components
+        for name, shape in {"real": (0, len(network.outputs)), "mean": (0,), "axes": (0, 0)}.items():
+            self.register_buffer(name, torch.empty(shape))
         self._of_real: Tensor | None = None
 
     @torch.no_grad()
     def look_at(self, batches: Iterable[Tensor]) -> None:
-        """Keeps the scores of real images: batches of N×3×H×H in [−1, 1]."""
-        self.real = torch.cat([self._scored(batch) for batch in batches])
+        """Keeps the scores of real images, batches of N×3×H×H in [−1, 1], and finds the components."""
+        scores, hidden = map(torch.cat, zip(*map(self._seen, batches), strict=True))
+        self.mean = hidden.mean(dim=0)
+        _, sizes, axes = torch.linalg.svd(hidden - self.mean, full_matrices=False)
+        varied = int((sizes > sizes[0] * torch.finfo(sizes.dtype).eps * len(hidden)).sum())
+        self.axes = axes[: min(self.components, varied)].T.contiguous()
+        self.real = torch.cat([scores, (hidden - self.mean) @ self.axes], dim=1)
         self._of_real = None
 
-    def _scored(self, images: Tensor) -> Tensor:
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores N×K and hidden features N×H of images."""
         network = self._network[0].to(images.device)
         with torch.autocast(images.device.type, enabled=False):
-            scores: Tensor = network(resized(images.float(), network.resolution))
-        return scores
+            hidden = network.features(resized(images.float(), network.resolution))
+            return network.read(hidden), hidden
 
     def _standardised(self, scores: Tensor) -> Tensor:
         """In standard deviations of the real images' scores, from their mean."""
@@ -58,32 +77,43 @@ class ScoreMatching(nn.Module):
         return (scores - mean) / deviation.clamp_min(torch.finfo(deviation.dtype).tiny)
 
     def scores(self, images: Tensor) -> Tensor:
-        """Scores N×K of generated images N×3×H×H in [−1, 1], standardised by those of real images; with graph."""
-        return self._standardised(self._scored(images))
+        """Scores and components, N×(K + D), of generated images N×3×H×H in [−1, 1]; with graph.
+
+        They are standardised by those of real images.
+        """
+        scores, hidden = self._seen(images)
+        return self._standardised(torch.cat([scores, (hidden - self.mean) @ self.axes], dim=1))
 
     def forward(self, scores: Tensor, of_all: Tensor) -> Tensor:
         """The distance, a scalar: the mean of that of each attribute, plus that of all together over √K.
 
+        That of the components is added likewise.
+
         :attr:`real` must not change afterwards but by :meth:`look_at`.
 
         Args:
-            scores: From :meth:`scores`, N×K.
+            scores: From :meth:`scores`.
             of_all: Those of all processes, N×W rows without graph, which hold the same rows; at least two.
         """
         real = self._standardised(self.real)
-        between = _distances(scores, real)
-        among = _distances(scores, of_all) * (len(of_all) / (len(of_all) - 1))  # an image has no distance to itself
+        between = self._distances(scores, real)
+        among = self._distances(scores, of_all) * (
+            len(of_all) / (len(of_all) - 1)
+        )  # an image has no distance to itself
         if self._of_real is None:  # once: these are the most pairs by far
-            parts = [len(part) * _distances(part, real) for part in torch.split(real, 100)]
+            parts = [len(part) * self._distances(part, real) for part in torch.split(real, 100)]
             self._of_real = torch.stack(parts).sum() / max(len(real) - 1, 1)
         # Each pair of generated images moves both, of which one has a graph here.
         return 2 * between - 2 * among + among.detach() - self._of_real
 
-
-def _distances(rows: Tensor, others: Tensor) -> Tensor:
-    """Mean distances of N rows to M others: by each of K columns, the mean over them, plus by all over √K."""
-    size = rows.shape[1]
-    alone = (rows[:, None] - others[None]).abs().mean()
-    # The root of 0 has no gradient; a row's distance to itself comes up.
-    together = (rows[:, None] - others[None]).square().sum(dim=2).clamp_min(1e-12).sqrt().mean()
-    return alone + together / math.sqrt(size)
+    def _distances(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Mean distances of N rows to M others, of scores and of components: by each column, plus by all over √K."""
+        count = len(self._network[0].outputs)
+        total = rows.new_zeros(())
+        sizes = [count, rows.shape[1] - count]
+        for apart in torch.split(rows[:, None] - others[None], sizes, dim=2):
+            if size := apart.shape[2]:
+                # The root of 0 has no gradient; a row's distance to itself comes up.
+                together = apart.square().sum(dim=2).clamp_min(1e-12).sqrt().mean()
+                total = total + apart.abs().mean() + together / math.sqrt(size)
+        return total

@@ -11,9 +11,12 @@ from torch import Tensor
 from ohlora.directions.edits import Steps, moved
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
+from ohlora.evaluation.features import Features
+from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.codes import Codes, Space
-from tests.directions.linear import Pixels, Reader
+from ohlora.networks.identity import Calibration
+from tests.directions.linear import GREY, Pixels, Reader
 
 NAMES = ("eyes", "mouth", "pose")
 WEIGHTS = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
@@ -84,6 +87,35 @@ def test_likeness_keeps_what_no_score_sees() -> None:
     assert made[1] < 0.5 * made[0]
 
 
+class Fourth(Features):
+    """Sees nothing but the fourth pixel, as an angle."""
+
+    def outputs_of(self, images: Tensor) -> Tensor:
+        seen = images[:, 0, 1, 1] / GREY
+        return torch.stack([seen.cos(), seen.sin()], dim=1)
+
+
+@pytest.mark.parametrize("calibration", [None, Calibration(20.0, -16.0)])
+def test_a_guide_keeps_the_person(calibration: Calibration | None) -> None:
+    """The first pixel or the fourth can move the first score, and the guide sees another person in the fourth."""
+    weights = WEIGHTS.clone()
+    weights[0, 3] = 1.0
+    network, guide = Reader(NAMES, weights), Identity(Fourth(None, 2), calibration)
+    given = Steps(
+        Codes(torch.tensor([[0.5, 0.0, 0.0, 0.5], [0.0, 1.0, 0.0, 0.0]]).repeat(2, 1, 1)[:, :, None], Space.W_BY_LAYER)
+    )
+    ends, made = torch.tensor([[-1.2, 0.0], [1.1, 0.0], [0.0, 1.0], [-1.0, 1.0]]), []
+    for person in (0.0, 1.0):
+        by = Pixels(), network, SCALES, guide
+        found = replace(SETTINGS, person=person)(START, given, NAMES[:2], *by)  # type: ignore[arg-type]
+        pictures = Pixels().synthesize(moved(START, ends, found).flat())
+        unedited = Pixels().synthesize(START)
+        follows = network(pictures).view(2, 4, 3) - network(unedited)[:, None]
+        torch.testing.assert_close(follows[..., :2], ends.expand(2, -1, -1), atol=0.2, rtol=0)
+        made.append(float(guide.similarity(unedited.repeat_interleave(4, dim=0), pictures).min()))
+    assert made[0] < 0.9 and made[1] > 0.98
+
+
 def test_style_channels_are_touched_up_as_well() -> None:
     """Of this generator, they are the pixels, too."""
     start, given = replace(START, space=Space.S), Steps(Codes(WEIGHTS[:2].repeat(2, 1, 1), Space.S))
@@ -96,7 +128,9 @@ def test_style_channels_are_touched_up_as_well() -> None:
     torch.testing.assert_close(change[..., :2], settings.expand(2, -1, -1), atol=0.2, rtol=0)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"edits": 1}, {"nodes": 0}, {"rate": 0.0}, {"likeness": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"edits": 1}, {"nodes": 0}, {"rate": 0.0}, {"likeness": -1.0}, {"person": -1.0}]
+)
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TouchUp(**wrong)  # type: ignore[arg-type]

@@ -15,9 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from ohlora.directions import svm_direction
 from ohlora.directions.covariance import covariance_solved, ridge_gradients
+from ohlora.directions.random import Random
+from ohlora.errors import ConfigError
 from ohlora.evaluation.edits import slopes
 from ohlora.formats import network_files, sample_files
 from ohlora.formats.direction_files import load_directions
+from ohlora.modules.directions import DirectionSearch
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import score_gradients, scores_of_codes
@@ -422,3 +425,29 @@ def test_settings_that_do_not_fit_style_channels(by_gradients: Run, capsys: pyte
     ):
         assert by_gradients("channels.Channels", **settings) == 2
         assert said in capsys.readouterr().err
+
+
+def test_networks_are_compared_before_the_search_and_marks_are_kept(
+    tmp_path: Path, weights: tuple[Path, Path], search: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample_set(tmp_path / "samples")
+    judge = tmp_path / "judge.safetensors"
+    network_files.save_network(lively_cnn(weights[0], 1), judge)
+    assert search("--model.init_args.judge", str(judge)) == 0
+    said = capsys.readouterr().out
+    assert f"WARNING: what {tmp_path}/found/directions.safetensors is made of is not fit for use" in said
+    assert "eyes: r of search CNN and judge on generated images is" in said
+    mark = load_directions(tmp_path / "found" / "directions.safetensors").provenance["unfit"]
+    assert mark.startswith("eyes: r of search CNN and judge") and "mouth: r of" in mark
+    # The search CNN agrees with itself, but what it is made of may be marked.
+    search_cnn = tmp_path / "merged.safetensors"
+    network_files.save_network(lively_cnn(weights[0]), search_cnn, {"unfit": "eyes: r on held-out images is 0.1"})
+    assert search("--model.init_args.judge", str(search_cnn)) == 0
+    mark = load_directions(tmp_path / "found" / "directions.safetensors").provenance["unfit"]
+    assert mark == "network: eyes: r on held-out images is 0.1"
+    network_files.save_network(lively_cnn(weights[0]), search_cnn)
+    assert search("--model.init_args.judge", str(search_cnn)) == 0
+    assert "unfit" not in load_directions(tmp_path / "found" / "directions.safetensors").provenance
+    alone = DirectionSearch(str(tmp_path), Random(), network=str(search_cnn), judge=str(judge))
+    with pytest.raises(ConfigError, match=r"needs a generator; set model.init_args.generator"):
+        alone.setup("fit")

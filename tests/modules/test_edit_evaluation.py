@@ -570,6 +570,31 @@ def test_a_network_of_the_users_judges_identity(
     assert "identity_limit is 2.0; expected -1 to 1" in capsys.readouterr().err
 
 
+def test_a_guide_holds_the_person_and_cannot_judge(
+    tmp_path: Path, tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, judging = tmp_path / "guide.safetensors", tmp_path / "identity.safetensors"
+    some = [f"--model.init_args.touch_up.{k}={v}" for k, v in {"steps": 3, "edits": 2, "nodes": 1, "rate": 0.5}.items()]
+    given = ["--data.init_args.count", "2", *some]
+    file.write_bytes(judging.read_bytes())
+    assert tested(*given, guide=json.dumps({"file": str(file)})) == 2
+    assert "which are the same network; what guides cannot judge" in capsys.readouterr().err
+    network_files.save_network(recogniser(100.0, -95.0), file, {"unfit": "its equal error rate is 7%"})
+    assert tested("--data.init_args.count", "2", guide=json.dumps({"file": str(file)})) == 2
+    assert "guide holds the person while edits are touched up; set touch_up" in capsys.readouterr().err
+    assert tested(*given, guide=json.dumps({"file": str(file)})) == 0
+    assert f"guide {file} is not fit to judge: its equal error rate is 7%; it guides none the less" in (
+        capsys.readouterr().out
+    )
+    assert tested(*given, output="free") == 0
+    held, free = (load_file(tmp_path / name / "latents.safetensors")["steps"] for name in ("found", "free"))
+    assert not torch.allclose(held, free, atol=1e-4)
+    pytest.importorskip("onnxruntime")
+    onnx = str(write_network(tmp_path / "pooling.onnx", ("N", 3, 16, 16)))
+    assert tested(*given, guide=json.dumps({"file": onnx})) == 2
+    assert f"guide is {onnx}, an ONNX file, which has no gradients" in capsys.readouterr().err
+
+
 def test_touched_up_style_channels_are_kept_as_such(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
     """What is stored of them is read in their own space, by the sheets and by the report."""
     size = sum(network_files.load_generator(weights[0]).style_sizes)

@@ -10,9 +10,9 @@ from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.score_matching import ScoreMatching
 
 
-def matching(real: Tensor) -> ScoreMatching:
-    """Compares with real images of which only the scores are known."""
-    part = ScoreMatching(attribute_cnn(["eyes", "mouth"], "small", 16))
+def matching(real: Tensor, scores: int = 2) -> ScoreMatching:
+    """Compares with real images of which only scores, and perhaps components, are known."""
+    part = ScoreMatching(attribute_cnn(["eyes", "mouth", "pose"][:scores], "small", 16))
     part.real = real
     return part
 
@@ -81,11 +81,25 @@ def test_scores_come_to_vary_as_in_the_data(real: Tensor, start: float) -> None:
     torch.testing.assert_close(torch.stack(found).mean(dim=0), wanted, atol=0.12, rtol=0)
 
 
-def test_images_of_another_size_are_scored(real: Tensor) -> None:
+def test_components_are_matched_like_scores(real: Tensor) -> None:
+    """Each group of columns has a distance of its own, and the two are added."""
+    both, scores = torch.cat([real, real.flip(0), real[:, :1]], dim=1), torch.randn(7, 5)
+    parts = [distance(matching(real), scores[:, :2]), distance(matching(both[:, 2:], 3), scores[:, 2:])]
+    torch.testing.assert_close(distance(matching(both), scores), torch.stack(parts).sum())
+
+
+def test_images_of_another_size_are_scored() -> None:
     part = matching(torch.empty(0, 2))
-    assert set(part.state_dict()) == {"real"}
-    part.look_at([torch.rand(3, 3, 16, 16), torch.rand(2, 3, 16, 16)])
-    assert part.real.shape == (5, 2)
+    assert set(part.state_dict()) == {"real", "mean", "axes"}
+    reals = torch.rand(60, 3, 16, 16)
+    part.look_at(torch.split(reals, 25))
+    assert part.real.shape == (60, 2 + part.axes.shape[1]) and 8 < part.axes.shape[1] <= 48
+    columns = part._standardised(part.real)[:, 2:]
+    torch.testing.assert_close(torch.cov(columns.T, correction=0), torch.eye(columns.shape[1]), atol=2e-2, rtol=0)
+    torch.testing.assert_close(part.scores(reals), part._standardised(part.real), atol=1e-2, rtol=1e-3)
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
     part.scores(images).sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None and images.grad.abs().sum() > 0
+    alone = ScoreMatching(attribute_cnn(["eyes", "mouth"], "small", 16), components=0)
+    alone.look_at([reals])
+    assert alone.real.shape == (60, 2) and alone.scores(reals).shape == (60, 2)
