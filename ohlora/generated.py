@@ -1,7 +1,7 @@
 """``ohlora pipeline``: lists the stages of a world, and writes what is generated from their declaration.
 
-``--write`` writes ``dvc.yaml`` and the tables of README and docs that stand between ``<!-- stages: … -->`` and
-``<!-- end -->``; for a world of one's own it writes a ``dvc.yaml`` beside the world's file.
+``--write`` writes ``dvc.yaml`` and the tables of docs that stand between ``<!-- stages: … -->`` and ``<!-- end -->``;
+for a world of one's own it writes a ``dvc.yaml`` beside the world's file.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 import yaml
 
-from ohlora import pipeline, renamed, worlds
+from ohlora import handover, pipeline, renamed, worlds
 from ohlora.errors import ConfigError
 from ohlora.utils.commands import Parser, command
 from ohlora.utils.files import replacing
 from ohlora.worlds import Stage, World
 
-PAGES = ("README.md", "README.ko.md", "docs/architecture.md")
+PAGES = ("docs/stages.md", "docs/architecture.md", "docs/how_good.md")
 """Pages with generated tables."""
 KINDS = {"results": "metrics", "./docs/results": "plots"}
 """Folder of outputs → what they are for DVC; in any other folder they are plain outputs."""
@@ -103,6 +103,15 @@ def renamed_table() -> str:
     return _table(("what", "earlier", "now"), rows)
 
 
+def checks_table() -> str:
+    """What is checked where a stage hands over to the next."""
+    rows = []
+    for check in handover.CHECKS.values():
+        of, _, what = check.about.partition(": ")
+        rows.append((of, what, f"at {'least' if check.at_least else 'most'} {check.limit:g}", check.then))
+    return _table(("product", "what is measured", "limit", "what to do"), rows)
+
+
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, *rows)).replace("\n", "\n|---|---|---|\n", 1)
 
@@ -112,6 +121,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "korean": partial(stage_table, korean=True),
     "flow": flow_table,
     "renamed": renamed_table,
+    "checks": checks_table,
 }
 """Name in a page's mark → what stands there."""
 
@@ -138,9 +148,7 @@ def main(args: list[str] | None = None) -> None:
         prog="ohlora pipeline", description="Lists the stages of a world, or writes what is generated from them."
     )
     parser.add_argument("--world", help=f"{', '.join(worlds.SHIPPED)}, or the path of a world's file (default: all)")
-    parser.add_argument(
-        "--write", action="store_true", help="write dvc.yaml, and in a source tree the tables of README and docs"
-    )
+    parser.add_argument("--write", action="store_true", help="write dvc.yaml, and in a source tree the tables of docs")
     given = parser.parse_args(args)
     if not given.write:
         for world in map(pipeline.world, [given.world] if given.world else worlds.SHIPPED):

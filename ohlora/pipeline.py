@@ -1,7 +1,7 @@
 """The stages, declared once: what each does, by which command, and what it reads and writes.
 
-``dvc.yaml``, the tables of stages in README and docs, ``ohlora doctor``, the studio and the hint of a missing input are
-all made from this declaration and the worlds' files (:mod:`ohlora.worlds`).
+``dvc.yaml``, the tables of stages in docs, ``ohlora doctor``, the studio and the hint of a missing input are all made
+from this declaration and the worlds' files (:mod:`ohlora.worlds`).
 """
 
 from __future__ import annotations

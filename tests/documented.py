@@ -24,8 +24,8 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """The command's words, without the shell's."""
-        return shlex.split(self.text, comments=True)
+        """The command's words, without the shell's: comments, and variables that are set for it."""
+        return shlex.split(re.sub(r"^([A-Z_]+=(\"[^\"]*\"|\S+) )+", "", self.text), comments=True)
 
 
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:

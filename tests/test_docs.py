@@ -9,6 +9,7 @@ import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -62,8 +63,6 @@ def test_a_documented_configuration_resolves(
 def test_any_other_documented_command_is_one(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(documented.where(command, tmp_path))
     words = command.words
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        words = words[1:]
     match words:
         case ["make", *targets]:
             there = (ROOT / "Makefile").read_text()
@@ -141,3 +140,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http", "#", "data:")):
             assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_picture_is_there_and_described(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.S)
+    marked = re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", text)
+    tags = [dict(re.findall(r'(\w+)="([^"]*)"', tag)) for tag in re.findall(r"<img [^>]*>", text)]
+    marked += [(tag.get("alt", ""), tag["src"]) for tag in tags]
+    for said, target in marked:
+        assert said and (page.parent / target).is_file(), f"{page.name}: {target}: {said!r}"
+
+
+def test_the_diagram_needs_nothing_else_and_describes_itself() -> None:
+    """It is shown without a network, by programs that read pages aloud too, and in both colour schemes."""
+    text = (ROOT / "docs/images/chain.svg").read_text(encoding="utf-8")
+    svg = {"svg": "http://www.w3.org/2000/svg"}
+    root = ElementTree.fromstring(text)
+    named = [root.find(f"svg:{name}", svg) for name in ("title", "desc")]
+    assert all(part is not None and part.text and part.attrib["id"] in root.attrib["aria-labelledby"] for part in named)
+    assert text.count("http") == 1 and "@import" not in text  # the namespace
+    words = {part.text for part in root.iterfind("svg:text", svg)}
+    assert words >= {"labels", "images", "StyleGAN", "directions", "evaluation", "character", "film", "page", "studio"}
+    assert "mermaid" not in (ROOT / "mkdocs.yml").read_text() + "".join(page.read_text() for page in PAGES)

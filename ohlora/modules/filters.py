@@ -304,8 +304,8 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
         worst = torch.argsort((scores - answers).abs(), descending=True)[:MISTAKES].tolist()
         rows = {}
         for chosen in (worst[first : first + COLUMNS] for first in range(0, len(worst), COLUMNS)):
-            told = ", ".join(f"{int(answers[k])} → {scores[k]:.3f}" for k in chosen)
-            rows[f"annotated → predicted: {told}"] = images.enlarge(np.stack([data[k]["image"] for k in chosen]), 128)
+            told = ", ".join(f"{int(answers[k])}: {scores[k]:.3f}" for k in chosen)
+            rows[f"annotation: prediction  {told}"] = images.enlarge(np.stack([data[k]["image"] for k in chosen]), 128)
         return {
             "roc": figures.roc_curve(curves, f"{self.attribute}, out of fold"),
             "worst_mistakes": figures.strips(rows),

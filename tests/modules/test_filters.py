@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import ImageFont
 
 from ohlora.datamodules.annotations import INNER, OUTER, TRAIN, AnnotatedImages, fold_roles
 from ohlora.errors import ConfigError, DataError
 from ohlora.formats import network_files
 from ohlora.modules.filters import FilterEnsemble
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
+from ohlora.utils import figures as drawn
 from ohlora.utils.files import read_rows
 from tests.conftest import assert_same, network_state
 from tests.toy_tables import brightness_table
@@ -49,8 +51,21 @@ def test_roles_divide_the_samples_and_keep_the_shares() -> None:
         fold_roles(np.array([1.0, 1.0] + [0.0] * 50), 5, 0.25, seed=0)
 
 
-def test_an_ensemble_learns_and_reports_out_of_fold(fit: Run, tmp_path: Path, labels: Path) -> None:
+def test_an_ensemble_learns_and_reports_out_of_fold(
+    fit: Run, tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+    plain = drawn.captioned
+
+    def captioned(picture: np.ndarray, lines: list[str]) -> np.ndarray:
+        captions.extend(lines)
+        return plain(picture, lines)
+
+    monkeypatch.setattr(drawn, "captioned", captioned)
     assert fit() == 0
+    font = ImageFont.load_default(14)
+    unknown = bytes(font.getmask("\uffff"))
+    assert captions and not [c for c in set("".join(captions)) if bytes(font.getmask(c)) == unknown]
     run = tmp_path / "stage" / "runs" / "0001"
     ensemble = network_files.load_attributes(tmp_path / "stage" / "gender.safetensors")
     assert isinstance(ensemble, AttributeEnsemble) and len(ensemble.members) == 3
