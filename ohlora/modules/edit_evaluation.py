@@ -105,10 +105,11 @@ class EditEvaluation(Stage[CountedLatents]):
             layers, or random ones where the judge is an ensemble.
         identity: Network that tells whether edits still show the same person, and had no part in the search; without
             it, identity is not judged, and no latent is known to be good.
-        identity_limit: Ends a slider where a frame keeps less of the unedited image's identity: a probability of the
-            same person, by default 0.9, or, of a network without calibration, a cosine similarity, which has no
-            default; it is also the least that a good latent's sliders keep. A network that its training found unfit
-            ends no slider.
+        identity_limit: What a good latent's sliders keep of the unedited image's identity, at least: a probability of
+            the same person, by default 0.9, or, of a network without calibration, a cosine similarity, which has no
+            default.
+        identity_ends_sliders: Whether a slider ends where a frame keeps less. Otherwise it goes on, and what is lost is
+            told. A network that its training found unfit ends no slider.
         parser: A face parser; scores are then also read off parsed maps.
         discriminator: Discriminator weights; its scores of edited and unedited images are then also compared.
         closer_count: How many latents parser and discriminator look at.
@@ -153,6 +154,7 @@ class EditEvaluation(Stage[CountedLatents]):
         features: FeatureNetwork | None = None,
         identity: IdentityFile | None = None,
         identity_limit: float | None = None,
+        identity_ends_sliders: bool = True,
         parser: str | None = None,
         discriminator: str | None = None,
         closer_count: int = 60,
@@ -188,6 +190,7 @@ class EditEvaluation(Stage[CountedLatents]):
         checks.between(-1, 1, identity_limit=identity_limit)
         self.slider_limits = Limits(growth_limit, leakage_limit, realism_limit)
         self.identity_file, self.identity_limit = identity, identity_limit
+        self.identity_ends_sliders = identity_ends_sliders
         self.reals, self.real_count, self.features_given = reals, real_count, features
         self.touch_up, self.guide_file = touch_up, guide
 
@@ -305,7 +308,7 @@ class EditEvaluation(Stage[CountedLatents]):
                 )
         self.identity_limit = limit
         # A network that is not fit is told of, and cuts no slider short that a better one might leave.
-        ends = limit if identity.unfit is None else -math.inf
+        ends = limit if self.identity_ends_sliders and identity.unfit is None else -math.inf
         self.slider_limits = replace(self.slider_limits, identity=ends)
         return identity
 

@@ -528,6 +528,14 @@ def test_identity_is_judged(
     area = np.mean((table[1:] + table[:-1]) / 2)
     assert float(statistics["mouth_change_area_mean"]) == pytest.approx(area, abs=2e-3)
     assert "mouth_identity_min" in read_rows(run / "edits.csv")[0]
+    # Sliders may also go on where identity is lost.
+    assert tested("--data.init_args.count", "12", output="on", identity_ends_sliders=False, **settings) == 0
+    on = read_rows(tmp_path / "on" / "test_result.csv")
+    assert any(float(a["mouth_range_low"]) < float(b["mouth_range_low"]) for a, b in zip(on, rows, strict=True))
+    assert all(
+        (min(float(row[f"{n}_identity_min"]) for n in EDITED) >= 0.9) == (row["same_person"] == "true") for row in on
+    )
+    assert "false" in {row["same_person"] for row in on}
     # One that is not fit for use is told of, and ends nothing.
     capsys.readouterr()
     network_files.save_network(network, tmp_path / "identity.safetensors", {"unfit": "its equal error rate is 50%"})
