@@ -359,10 +359,14 @@ def _mouth_v1(frame: Frame) -> float:
 
 
 def _lower_lid(mask: Mask) -> tuple[float, float]:
-    """Mean row and column of the lowest pixels in the middle half of the columns of a mask that is not empty."""
+    """Mean row and column of the lowest pixels in the middle half of the columns of a mask that is not empty.
+
+    Where nothing is in the middle, as of a mask in two parts, all columns count.
+    """
     columns = np.flatnonzero(mask.any(axis=0))
     margin = (columns[-1] - columns[0] + 1) // 4
     middle = columns[(columns >= columns[0] + margin) & (columns <= columns[-1] - margin)]
+    middle = middle if len(middle) else columns
     lowest = len(mask) - 1 - np.argmax(mask[::-1, middle], axis=0)
     return float(lowest.mean()), float(middle.mean())
 

@@ -260,6 +260,8 @@ def test_smile_where_it_is_undefined() -> None:
     assert measured(image, parsing, "smile") == 0  # no eyes
     parsing[90:94, 60:80], parsing[90:94, 140:160] = 4, 5
     assert measured(image, parsing, "smile") == pytest.approx(0, abs=1e-9)
+    parsing[90:94, 64:76] = 0  # an eye in two parts, with nothing in its middle
+    assert measured(image, parsing, "smile") == pytest.approx(0, abs=1e-9)
     parsing[parsing == 7] = 0
     parsing[150:154, 100:102] = 7
     assert measured(image, parsing, "smile") == 0  # too narrow
