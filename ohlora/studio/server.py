@@ -25,9 +25,7 @@ FOLDER = "ohlora-studio-"
 
 def parser() -> Parser:
     """Builds the parser of the command line."""
-    found = Parser(
-        prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser."
-    )
+    found = Parser(prog="ohlora studio", description="Label images, choose characters and steer them, in the browser.")
     found.add_argument(
         "--world", default="toy", help=f"{', '.join(SHIPPED)}, or the path of a world's file (default: toy)"
     )
@@ -37,12 +35,14 @@ def parser() -> Parser:
     found.add_argument(
         "--images",
         type=Path,
-        help="folder of the images to annotate (default: the images of generate_v1, or of generate_original)",
+        help="folder of the images to label (default: the images of generate_v1, or of generate_original)",
     )
     found.add_argument(
         "--annotations", type=Path, help="table of annotations (default: labels/labels_2k.csv below the artifacts)"
     )
-    found.add_argument("--attributes", nargs="+", metavar="NAME", help="attributes to annotate (default: the filters)")
+    found.add_argument(
+        "--attributes", nargs="+", metavar="NAME", help="attributes to label at first (default: the filters)"
+    )
     found.add_argument("--filters", nargs="*", type=Path, help="filter ensembles for the orders uncertain and disputed")
     found.add_argument("--test", type=Path, help="folder of the evaluation of edits to choose from")
     found.add_argument("--generator", type=Path, help="the generator that was tested")
@@ -84,7 +84,8 @@ def main(args: list[str] | None = None) -> None:
         raise ConfigError(
             f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
         )
-    from ohlora.studio.app import HEAD, STYLE, Settings, build, steerable
+    from ohlora.studio.app import HEAD, STYLE, build, steerable
+    from ohlora.studio.settings import Settings
 
     settings = Settings.of(given)
     remove_left_behind(Path(tempfile.gettempdir()))

@@ -120,48 +120,104 @@ def wait_for(page: Page, element: str, text: str) -> None:
     expect(page.locator(f"#{element}")).to_contain_text(text, timeout=20_000)
 
 
+def checked(page: Page, question: str) -> str:
+    """The answer that is marked, by its text."""
+    return " ".join(page.locator(f"#label-{question} label:has(input:checked)").all_inner_texts())
+
+
 def test_ten_annotations_survive_the_server(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
     server = serve()
-    page = opened(browser, server, "Annotate")
-    wait_for(page, "annotate-status", "000000.png")
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "000000.png")
+    wait_for(page, "label-gender", "gender: more female")
+    wait_for(page, "label-gender", "Enter accepts: yes")
     for k in range(10):
         if k % 3 == 0:
-            page.keyboard.press("1")  # gender
-            wait_for(page, "annotate-key-1", "gender: 0")
+            page.keyboard.press("2")  # no
+            wait_for(page, "label-status", "labelled in part")
+            assert checked(page, "gender") == "no [2]" and checked(page, "glass") == ""
         page.keyboard.press("Enter")
-        wait_for(page, "annotate-status", f"{k + 1} of 12 annotated")
+        wait_for(page, "label-status", f"{k + 1} of 12 labelled")
     table = artifacts / "toy" / "labels" / "labels_2k.csv"
     written = read_rows(table)
     assert len(written) == 10 and [row["gender"] for row in written] == list("0110110110")
     server.kill()
     assert read_rows(table) == written
     server.start()
-    page = opened(browser, server, "Annotate")
-    wait_for(page, "annotate-status", "10 of 12 annotated")
-    wait_for(page, "annotate-status", "000010.png")
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "10 of 12 labelled")
+    wait_for(page, "label-status", "000010.png")
     page.keyboard.press("u")
-    wait_for(page, "annotate-message", "nothing to undo in this tab")
+    wait_for(page, "label-message", "nothing to undo in this tab")
     page.keyboard.press("ArrowLeft")
-    wait_for(page, "annotate-status", "000009.png")
-    wait_for(page, "annotate-key-1", "gender: 0")
-    page.keyboard.press("4")  # glass; each key once the one before is answered: the browser's requests may overtake
-    wait_for(page, "annotate-key-4", "glass: 1")
+    wait_for(page, "label-status", "000009.png")
+    assert checked(page, "gender") == "no [2]"
+    page.keyboard.press("7")  # glass: yes
+    expect(page.locator("#label-glass label:has(input:checked)")).to_have_text("yes [7]")
     page.keyboard.press("u")
-    wait_for(page, "annotate-key-4", "glass: 0")
+    expect(page.locator("#label-glass label:has(input:checked)")).to_have_text("no [8]")
     page.keyboard.press("j")
-    wait_for(page, "annotate-status", "000010.png")
+    wait_for(page, "label-status", "000010.png")
     assert read_rows(table) == written
 
-    # A second tab writes the table; the first one may not overwrite it, and can continue after reloading.
-    second = opened(browser, server, "Annotate")
-    wait_for(second, "annotate-status", "10 of 12 annotated")
+    # A second tab writes the table; the first one notices, may not overwrite it, and can continue after reloading.
+    second = opened(browser, server, "Label")
+    wait_for(second, "label-status", "10 of 12 labelled")
     second.keyboard.press("Enter")
-    wait_for(second, "annotate-status", "11 of 12 annotated")
+    wait_for(second, "label-status", "11 of 12 labelled")
+    wait_for(page, "label-message", "labels_2k.csv was changed by another tab or program")
     page.keyboard.press("Enter")
-    wait_for(page, "annotate-message", "changed by another tab")
+    wait_for(page, "label-message", "this answer was not saved")
     assert len(read_rows(table)) == 11
-    page.locator("#annotate-reload").click()
-    wait_for(page, "annotate-status", "11 of 12 annotated")
+    page.locator("#label-reload").click()
+    wait_for(page, "label-status", "11 of 12 labelled")
+
+
+def test_scores_blind_answers_and_annotators(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
+    table = artifacts / "toy" / "labels" / "labels_2k.csv"
+    path = "../generate_v1/images/000000.png"
+    write_rows(table, [{"path": path, "gender": 1, "pose": -2.5}, {"path": path.replace("0.p", "1.p"), "pose": 1.5}])
+    page = opened(browser, serve("--attributes", "gender", "pose"), "Label")
+    wait_for(page, "label-status", "000001.png")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#label-pose input[type=range]")).to_have_value("-2.5")
+    assert checked(page, "gender") == "yes [1]"
+    page.get_by_label("Blind").check()
+    expect(page.locator("#label-gender label:has(input:checked)")).to_have_count(0)
+    wait_for(page, "label-pose", "−2.5 … 1.5 · not answered yet".replace("−", "-"))
+    before = table.read_bytes()
+    page.locator("h1").first.click()
+    page.keyboard.press("Enter")
+    wait_for(page, "label-message", "not answered yet: gender, pose")
+    assert table.read_bytes() == before
+
+    # Who labels is asked once: the browser remembers it.
+    page.get_by_label("Who labels?").fill("kim")
+    page.get_by_label("Who labels?").press("Enter")
+    wait_for(page, "label-status", "labelled by kim in this tab")
+    page.locator("h1").first.click()
+    page.keyboard.press("2")
+    wait_for(page, "label-status", "labelled in part")
+    page.locator("#label-pose input[type=range]").press("ArrowRight")
+    wait_for(page, "label-status", "· labelled ·")
+    page.locator("h1").first.click()
+    page.keyboard.press("Enter")
+    wait_for(page, "label-status", "000001.png")
+    assert [(row["annotator"], row["gender"], row["pose"]) for row in read_rows(table)] == [
+        ("", "1", "-2.5"),
+        ("kim", "0", "-0.46"),
+        ("", "", "1.5"),
+    ]
+    page.reload()
+    expect(page.get_by_label("Who labels?")).to_have_value("kim")
+    wait_for(page, "label-status", "1 of 12 labelled by kim")
+
+    # Any attribute of the world can be asked for.
+    page.get_by_label("Attributes to label").click()
+    page.get_by_role("option", name="age").click()
+    wait_for(page, "label-age", "age: older")
+    for name in ("label-gender", "label-pose", "label-age"):
+        assert page.locator(f"#{name}").is_visible()
 
 
 def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
@@ -292,15 +348,15 @@ def test_nothing_outside_the_artifacts_is_served(
     table = artifacts / "toy" / "labels" / "labels_2k.csv"
     names = {"gender": 1, "quality": 1, "age": 0, "glass": 0}
     write_rows(table, [{"path": "../../../secret.png", **names}])
-    page = opened(browser, server, "Annotate")
-    wait_for(page, "annotate-message", "there is no image ../../../secret.png among those to annotate")
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-empty", "there is no image ../../../secret.png among those to annotate")
 
 
 def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path: Path) -> None:
     server = Server(tmp_path)
     try:
-        page = opened(browser, server, "Annotate")
-        wait_for(page, "annotate-message", "python -m ohlora predict generate_original --world toy")
+        page = opened(browser, server, "Label")
+        wait_for(page, "label-empty", "python -m ohlora predict generate_original --world toy")
         page = opened(browser, server, "Choose")
         wait_for(page, "choose-message", "python -m ohlora test evaluate_v9 --world toy")
         page = opened(browser, server, "Steer")

@@ -22,7 +22,8 @@ from ohlora.characters import speech
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.errors import ConfigError, DataError, FormatError
-from ohlora.studio.app import Settings, steerable
+from ohlora.studio.app import steerable
+from ohlora.studio.settings import Settings
 from ohlora.studio.socket import ROUTE, is_own
 from ohlora.studio.steering import Presets, SteeringSession, settings_of
 from tests.toy_tables import report_of_latents
