@@ -85,9 +85,10 @@ def main(args: list[str] | None = None) -> None:
             f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
         )
     from ohlora.studio.app import HEAD, STYLE, build, steerable
+    from ohlora.studio.gallery import choosing
     from ohlora.studio.settings import Settings
 
-    settings = Settings.of(given)
+    settings, local = Settings.of(given), given.host == LOCAL
     remove_left_behind(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # images that were shown are removed at the end
@@ -107,7 +108,7 @@ def main(args: list[str] | None = None) -> None:
                 ),
                 footer_links=[],
                 ssr_mode=False,
-                app_kwargs={"routes": [steerable(settings).route(local=given.host == LOCAL)]},
+                app_kwargs={"routes": [choosing(settings, local), steerable(settings).route(local)]},
                 quiet=True,
                 prevent_thread_lock=True,
             )

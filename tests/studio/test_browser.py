@@ -52,14 +52,14 @@ class Server:
         environment = os.environ | {"OHLORA_ARTIFACTS": str(self.root), "OMP_NUM_THREADS": "1"}
         self.log = (self.root / "server.log").open("w")
         self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
-        for _ in range(600):
+        for _ in range(3000):
             try:
                 urllib.request.urlopen(self.address, timeout=5)
                 return
             except (urllib.error.URLError, ConnectionError):
                 assert self.process.poll() is None, (self.root / "server.log").read_text()
                 time.sleep(0.1)
-        raise AssertionError("the server did not answer within a minute")
+        raise AssertionError("the server did not answer within five minutes")
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -209,7 +209,8 @@ def test_scores_blind_answers_and_annotators(browser: Browser, serve: Callable[.
         ("", "", "1.5"),
     ]
     page.reload()
-    expect(page.get_by_label("Who labels?")).to_have_value("kim")
+    page.get_by_role("tab", name="Label").click()
+    expect(page.get_by_label("Who labels?")).to_have_value("kim", timeout=20_000)
     wait_for(page, "label-status", "1 of 12 labelled by kim")
 
     # Any attribute of the world can be asked for.
@@ -221,20 +222,97 @@ def test_scores_blind_answers_and_annotators(browser: Browser, serve: Callable[.
 
 
 def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
-    page = opened(browser, serve(), "Choose")
-    wait_for(page, "choose-status", "case 11 · not chosen yet · 1 of 3 that passed · 0 of 19")
+    server = serve()
+    page = opened(browser, server, "Choose")
+    wait_for(page, "choose-status", "case 11 · not chosen yet · 1 of 3 shown · 3 that passed · 0 of 19")
     page.keyboard.press("s")
-    wait_for(page, "choose-status", "case 13")
+    wait_for(page, "choose-status", "case 13 · not chosen yet · 2 of 3 shown")
     page.keyboard.press("r")
     wait_for(page, "choose-status", "case 10")
     page.keyboard.press("k")
-    wait_for(page, "choose-status", "case 10 · keep · 3 of 3 that passed · 2 of 19")
-    page.locator("#choose-table").get_by_text("13", exact=True).first.click()
-    wait_for(page, "choose-status", "case 13 · reject")
+    wait_for(page, "choose-status", "case 10 · keep · 3 of 3 shown · 3 that passed · 2 of 19")
+    page.keyboard.press("u")
+    wait_for(page, "choose-status", "case 10 · not chosen yet")
+    page.keyboard.press("k")
+    wait_for(page, "choose-status", "case 10 · keep")
+
+    # A heading sorts the table and the gallery, and Next follows that order.
+    cards = page.locator("#choose-gallery .card")
+    lines = page.locator("#choose-body tr")
+
+    def shown() -> list[str]:
+        order = cards.evaluate_all("(cards) => cards.map((card) => card.dataset.case)")
+        assert order == lines.evaluate_all("(lines) => lines.map((line) => line.dataset.case)")
+        return [str(number) for number in order]
+
+    assert shown() == ["11", "13", "10"]
+    heading = page.get_by_role("columnheader", name="eyes leakage")
+    heading.get_by_role("button").click()
+    assert shown() == ["11", "10", "13"] and heading.get_attribute("aria-sort") == "descending"
+    heading.get_by_role("button").click()
+    assert shown() == ["13", "10", "11"] and heading.get_attribute("aria-sort") == "ascending"
+    page.get_by_role("button", name="Show case 13").click()
+    wait_for(page, "choose-status", "case 13 · reject · 1 of 3 shown")
+    page.keyboard.press("ArrowRight")
+    wait_for(page, "choose-status", "case 10 · keep · 2 of 3 shown")
+
+    # Filters, by choice and by any figure.
+    page.get_by_label("Show", exact=True).select_option("reject")
+    assert shown() == ["13"]
+    page.get_by_label("Show", exact=True).select_option("")
+    page.get_by_role("button", name="Add a filter").click()
+    page.get_by_label("Figure to filter by").select_option("mouth_corr")
+    page.get_by_label("Limit").fill("0.95")
+    assert shown() == ["11"]
+    page.get_by_label("Comparison").select_option("at most")
+    assert shown() == ["13", "10"]
+    page.get_by_role("button", name="Remove").click()
+
+    # A film plays under the pointer.
+    card = page.locator(".card[data-case='11']")
+    face = "(card) => card.querySelector('canvas').toDataURL()"
+    before = card.evaluate(face)
+    card.locator(".face").hover()
+    page.wait_for_function("document.querySelector(\".card[data-case='11']\").dataset.frame > 1")
+    assert card.evaluate(face) != before
+    page.mouse.move(0, 0)
+    page.wait_for_function(
+        "(was) => document.querySelector(\".card[data-case='11'] canvas\").toDataURL() === was", arg=before
+    )
+
+    # Several at once, and back.
+    page.keyboard.press("a")
+    wait_for(page, "choose-status", "3 selected")
+    page.get_by_label("case 11").uncheck()
+    page.locator("h1").first.click()
+    page.keyboard.press("r")
+    wait_for(page, "choose-status", "1 of 19 wanted")
+    page.keyboard.press("u")
+    wait_for(page, "choose-status", "2 of 19 wanted")
+
+    page.get_by_role("button", name="Export").click()
+    wait_for(page, "choose-message", "2 characters for the tab Steer are in")
     toy = artifacts / "toy"
+    assert sorted(path.name for path in (toy / "characters").iterdir()) == [
+        "0010.safetensors",
+        "0011.safetensors",
+        "mina.safetensors",
+    ]
     words = ["--generator", str(toy / "finetune_v8" / "generator.safetensors")]
     assert ohlora(["export-character", "chosen", str(toy / "evaluate_v9"), str(toy / "chosen"), *words]) == 0
-    assert sorted(path.name for path in (toy / "chosen").iterdir()) == ["0010.safetensors", "0011.safetensors"]
+    for name in ("0010.safetensors", "0011.safetensors"):
+        assert (toy / "chosen" / name).read_bytes() == (toy / "characters" / name).read_bytes()
+
+    # A list that is changed on disk is noticed, and not overwritten.
+    write_rows(toy / "evaluate_v9" / "choices.csv", read_rows(toy / "evaluate_v9" / "choices.csv")[:1])
+    wait_for(page, "choose-message", "choices.csv was changed by another tab or program. Reload the list")
+    page.keyboard.press("s")
+    wait_for(page, "choose-message", "this answer was not saved")
+    page.get_by_role("button", name="Reload the list").click()
+    wait_for(page, "choose-status", "1 of 19 wanted")
+    for width in (390, 1024, 1920):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_function("document.documentElement.scrollWidth === innerWidth")
 
 
 PIXELS = """() => {
@@ -358,7 +436,8 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
         page = opened(browser, server, "Label")
         wait_for(page, "label-empty", "python -m ohlora predict generate_original --world toy")
         page = opened(browser, server, "Choose")
-        wait_for(page, "choose-message", "python -m ohlora test evaluate_v9 --world toy")
+        wait_for(page, "choose-empty", "python -m ohlora test evaluate_v9 --world toy")
+        wait_for(page, "choose-empty", "ohlora studio --demo")
         page = opened(browser, server, "Steer")
         wait_for(page, "steer-message", f"python -m ohlora export-character tested {tmp_path}/toy/touch_up best")
     finally:

@@ -23,7 +23,7 @@ from ohlora.formats import network_files
 from ohlora.formats.direction_files import save_directions
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession
-from ohlora.studio.choices import ChoiceSession
+from ohlora.studio.choices import STILLS, ChoiceSession
 from ohlora.studio.label import ensemble_scores, keys_of
 from ohlora.studio.settings import Settings
 from ohlora.studio.steering import SteeringSession
@@ -207,21 +207,53 @@ def test_tables_that_do_not_fit(row: dict[str, int], message: str, pictures: lis
 def test_choices_are_saved_at_once(tmp_path: Path, weights: tuple[Path, Path]) -> None:
     report = Report.load(report_of_latents(tmp_path / "tested", weights[0]), weights[0])
     tab, other = ChoiceSession(report), ChoiceSession(report)
-    assert tab.case == 11 and tab.picture().ndim == 3
-    tab.choose("star")
-    assert tab.case == 13 and [(row["case"], row["choice"]) for row in read_rows(tab.path)] == [("11", "star")]
-    tab.choose("reject")
-    assert tab.kept() == 1 and tab.report.chosen() == [11]
-    assert [row[:2] for row in tab.table()] == [[11, "star"], [13, "reject"], [10, ""]]
-    assert len(tab.header()) == len(tab.table()[0])
+    assert tab.cases == [11, 13, 10] and tab.picture(11).ndim == 3
+    tab.choose([11], "star")
+    assert [(row["case"], row["choice"]) for row in read_rows(tab.path)] == [("11", "star")]
+    tab.choose([13, 10], "reject")
+    assert tab.choices == {11: "star", 13: "reject", 10: "reject"} and tab.report.chosen() == [11]
+    tab.undo()
+    assert [(row["case"], row["choice"]) for row in read_rows(tab.path)] == [("11", "star")]
+    tab.choose([11], None)
+    assert tab.choices == {} and read_rows(tab.path) == []
+    tab.undo()
+    assert other.changed and not tab.changed and not tab.retested
     with pytest.raises(ConfigError, match=r"choices.csv was changed by another tab"):
-        other.choose("keep")
+        other.choose([13], "keep")
     other.reload()
-    other.show(10)
-    other.choose("keep")
-    assert [row["case"] for row in read_rows(tab.path)] == ["10", "11", "13"]
+    with pytest.raises(ConfigError, match="nothing to undo"):
+        other.undo()
+    other.choose([10], "keep")
+    assert [row["case"] for row in read_rows(tab.path)] == ["10", "11"]
     with pytest.raises(ConfigError, match="case 12 did not pass"):
-        tab.show(12)
+        tab.choose([12], "keep")
+
+
+def test_figures_and_films_of_candidates(tmp_path: Path, weights: tuple[Path, Path]) -> None:
+    folder = report_of_latents(tmp_path / "tested", weights[0])
+    tab = ChoiceSession(Report.load(folder, weights[0]))
+    assert [(row["case"], row["mouth_corr"], row["pose_leakage"]) for row in tab.table()] == [
+        (11, 0.97, 0.3),
+        (13, 0.93, 0.05),
+        (10, 0.93, 0.1),
+    ]
+    assert "passed" not in tab.columns() and "group_name" not in tab.columns()
+    assert tab.told()[:3] == ["eyes_corr", "eyes_slope", "eyes_leakage"]
+    character = tab.report.character(tab.place(13))
+    assert np.array_equal(tab.still(13), np.asarray(character.render()))
+    film = tab.film(13)
+    assert film.shape == (3 * STILLS, 16, 16, 3)
+    low, high = character.ranges["mouth"]
+    for frame, mouth in ((STILLS, low), (2 * STILLS - 1, high)):
+        assert np.array_equal(film[frame], np.asarray(character.render(mouth=mouth)))
+    tab.choose([13], "keep")
+    assert [path.name for path in tab.export(tmp_path / "characters")] == ["0013.safetensors"]
+    assert np.array_equal(
+        np.asarray(Character.load(tmp_path / "characters" / "0013.safetensors").render()), tab.still(13)
+    )
+    rows = read_rows(folder / "test_result.csv")
+    write_rows(folder / "test_result.csv", rows[:3])
+    assert tab.retested
 
 
 @pytest.mark.parametrize(
@@ -242,7 +274,7 @@ def test_a_list_that_cannot_be_used_is_not_overwritten(
     with pytest.raises(DataError, match=message):
         tab.reload()
     with pytest.raises(ConfigError, match="was changed by another tab"):
-        tab.choose("keep")
+        tab.choose([11], "keep")
     assert tab.path.read_bytes() == before
     with pytest.raises(DataError, match=message):
         report.chosen()
@@ -277,8 +309,8 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     report.character(0).save(tmp_path / "mina.safetensors")
     session = SteeringSession(Character.load(tmp_path / "mina.safetensors"))
     low, high = session.character.ranges["mouth"]
-    pictures = [session.image([0.0, mouth, 0.0])[0] for mouth in (low, high)]
-    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
+    (pictures,), taken = session.pictures([[0.0, mouth, 0.0] for mouth in (low, high)])
+    assert len(pictures) == 2 and (pictures[0] != pictures[1]).any() and taken > 0
     # A file of directions without the latent's group is refused; one with it is shown beside the character.
     with pytest.raises(ConfigError, match="the character's group is"):
         session.character.card["group"] = "x"  # type: ignore[index]
@@ -286,8 +318,8 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     session.character.card["group"] = "l"  # type: ignore[index]
     session.compare(folder / "directions.safetensors")
     asked = [session.character.ranges["eyes"][1] / 2, 0.0, 0.0]
-    own, beside, taken = session.image(asked)
-    assert beside is not None and (own != beside).any() and taken > 0
+    own, other = session.pictures([asked])[0]
+    assert (own != other).any() and session.captions == ["other directions"]
     eyes_only = Directions(("eyes",), torch.eye(8)[None, :1], torch.ones(1, 1), Groups((), ()), "svm")
     save_directions(eyes_only, tmp_path / "eyes.safetensors")
     with pytest.raises(
@@ -295,7 +327,7 @@ def test_a_character_is_steered_compared_and_saved(tmp_path: Path, weights: tupl
     ):
         session.compare(tmp_path / "eyes.safetensors")
     session.compare(None)
-    assert session.image(asked)[1] is None
+    assert len(session.pictures([asked])[0]) == 1 and session.captions == []
 
     # Idle motion follows the clock, whenever a frame is asked for, and is added to the sliders.
     times = [0.0]
