@@ -14,9 +14,11 @@ import gradio as gr
 
 from ohlora import pipeline, worlds
 from ohlora.characters.character import FORMAT as CHARACTER
+from ohlora.errors import MissingArtifactError
 from ohlora.formats import tensor_files
 from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.studio import overview
+from ohlora.studio.empty import missing
 from ohlora.studio.label import QUIET, WATCHED, label_tab
 from ohlora.studio.settings import Settings, inside
 from ohlora.studio.socket import Steerable
@@ -27,6 +29,17 @@ STYLE = Path(__file__).with_name("studio.css").read_text(encoding="utf-8")
 SCRIPTS = ("keys.js", "choose.js", "steer.js")
 HEAD = "".join(f"<script>{Path(__file__).with_name(name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS)
 """HTML for the head of the page: the scripts of the keyboard shortcuts and of the tabs Choose and Steer."""
+
+
+def theme() -> gr.themes.Default:
+    """The colours of the page, with enough contrast on light and dark screens."""
+    found = gr.themes.Default(
+        primary_hue="pink", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    strong = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
+    dark = {f"{name}_dark": value for name, value in strong.items()}
+    info = {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
+    return found.set(**strong, **dark, **info)
 
 
 def build(settings: Settings) -> gr.Blocks:
@@ -83,9 +96,13 @@ def steerable(settings: Settings) -> Steerable:
     def files() -> tuple[list[str], list[str], str]:
         (characters, damaged), (directions, _) = files_of(CHARACTER), files_of(DIRECTIONS)
         note = f"⚠️ these files cannot be read and are left out: {', '.join(damaged)}" if damaged else ""
-        if not characters:
-            wanted = settings.root / "characters" / "mina.safetensors"
-            note = f"⚠️ there is no character below {settings.root}; {pipeline.hint(wanted)}"
         return characters, directions, note
 
-    return Steerable(settings.root, files, partial(inside, settings.root))
+    def empty() -> str:
+        """HTML where there is no character."""
+        wanted = settings.root / "characters" / "mina.safetensors"
+        why = "A character is one face with its sliders. The tab Choose exports some, too."
+        error = MissingArtifactError(f"there is no character below {settings.root}")
+        return missing(wanted, "No character to steer", why, error, settings.world == "demo")
+
+    return Steerable(settings.root, files, empty, partial(inside, settings.root))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from html import escape
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from PIL import Image
 
 from ohlora import pipeline
 from ohlora.attributes import Attribute, vocabulary
@@ -21,7 +23,7 @@ from ohlora.rules import concept
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order, choices
 from ohlora.studio.empty import missing
 from ohlora.studio.settings import Settings, inside
-from ohlora.utils import images
+from ohlora.utils import images, pages
 
 BATCH = 64
 """Number of images that the filter ensembles score at once."""
@@ -132,9 +134,7 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
     empty = gr.HTML(elem_id="label-empty", visible=False)
     with gr.Row(visible=False) as work:
         with gr.Column(scale=3):
-            picture = gr.Image(
-                interactive=False, elem_classes="picture", elem_id="label-image", buttons=[], show_label=False
-            )
+            picture = gr.HTML(elem_id="label-image", elem_classes="picture")
         with gr.Column(scale=2):
             status = gr.Markdown(elem_id="label-status")
             questions = [_question(of) for of in every]
@@ -206,9 +206,9 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
             left = (count - done) / pace
             lines.append(f"{pace:.0f} per minute, {left:.0f} min left at this pace")
         try:
-            image, said = tab.picture(), note
+            image, said = _image(tab), note
         except OhloraError as error:
-            image, said = None, warning(error)
+            image, said = "", warning(error)
         fields = [asked(tab, of, keys) for of in every]
         return [tab, gr.HTML(visible=False), gr.Row(visible=True), image, "\n\n".join(lines), *fields, said]
 
@@ -218,7 +218,7 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
         except OhloraError as error:
             title, why = "No images to label", "Labels are answers about images; networks are trained on them."
             told = missing(settings.images, title, why, error, settings.world == "demo")
-            return [None, gr.HTML(told, visible=True), gr.Row(visible=False), None, "", *[gr.skip() for _ in every], ""]
+            return [None, gr.HTML(told, visible=True), gr.Row(visible=False), "", "", *[gr.skip() for _ in every], ""]
         tab.blind = hidden
         needs_name = ANNOTATOR in tab.file.columns and not annotator
         return view(tab, "Say below who labels." if needs_name else tab.note)
@@ -296,6 +296,12 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
 
 def _answered(name: str, tab: AnnotationSession, value: float) -> None:
     tab.answer(name, value)
+
+
+def _image(tab: AnnotationSession) -> str:
+    """HTML of the image that is shown; a DataError if it cannot be read."""
+    name = escape(tab.file.pictures[tab.index].name)
+    return f'<img alt="{name}" src="{pages.address(Image.fromarray(tab.picture()), lossless=True)}">'
 
 
 def warning(error: OhloraError) -> str:

@@ -33,14 +33,14 @@ def stages(world: World) -> str:
     rows = []
     for stage in found["stages"]:
         why = "".join(f"<div>⚠️ {escape(reason)}</div>" for reason in stage[handover.UNFIT])
-        sign = ("made, but not fit" if why else "made") if stage["done"] else ""
-        rows.append([f"<code>{escape(stage['name'])}</code>", escape(stage["about"]) + why, sign])
+        sign = ("made, not fit" if why else "made") if stage["done"] else "–"
+        rows.append([sign, f"<code>{escape(stage['name'])}</code>", escape(stage["about"]) + why])
     done = sum(stage["done"] for stage in found["stages"])
     checks = [[escape(c.about), f"{'≥' if c.at_least else '≤'} {c.limit:g}", escape(c.then)]
               for c in handover.CHECKS.values()]  # fmt: skip
     return (
         f"<h2>{escape(found['about'])}: {done} of {len(rows)} stages made</h2>{_next(found)}"
-        + _table("Stages", ["stage", "what it makes", "state"], rows)
+        + _table("Stages", ["state", "stage", "what it makes"], rows)
         + f"<details><summary>Checks where a stage hands over to the next</summary>"
         f"{_table('Checks', ['what is measured', 'limit', 'what to do where it fails'], checks)}</details>"
     )
@@ -116,11 +116,15 @@ def run(folder: Path) -> str:
     if once:
         table = _table("Figures", ["figure", "value"], [[escape(n), f"{value:.4g}"] for n, value in once.items()])
         parts.append(f"<details><summary>{len(once)} figures, measured once</summary>{table}</details>")
-    newest = {picture.stem.rpartition("-")[0]: picture for picture in sorted((folder / PICTURES).glob("*.png"))}
-    for name, picture in newest.items():
+    found = sorted((folder / PICTURES).glob("*-[0-9]*.png"))
+    pictures = []
+    for name, picture in {path.stem.rpartition("-")[0]: path for path in found}.items():
         small: Image.Image = images.as_rgb(images.decode(picture), "white")
         small.thumbnail((LARGEST, LARGEST))
-        parts.append(pages.figure(small, f"{name}, {picture.name}", quality=85))
+        seen = int(picture.stem.rpartition("-")[2])
+        pictures.append(pages.figure(small, f"{name}, after {seen:,} images" if seen else name, quality=85))
+    if pictures:
+        parts.append(f'<div class="pictures">{"".join(pictures)}</div>')
     return "".join(parts) if len(parts) > 1 else f"{parts[0]}<p>Nothing was measured yet.</p>"
 
 

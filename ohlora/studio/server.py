@@ -25,7 +25,7 @@ FOLDER = "ohlora-studio-"
 
 def parser() -> Parser:
     """Builds the parser of the command line."""
-    found = Parser(prog="ohlora studio", description="Label images, choose characters and steer them, in the browser.")
+    found = Parser(prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser.")
     found.add_argument(
         "--world", default="toy", help=f"{', '.join(SHIPPED)}, or the path of a world's file (default: toy)"
     )
@@ -77,14 +77,14 @@ def main(args: list[str] | None = None) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        import gradio
+        import gradio  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingArtifactError("the studio needs Gradio: pip install 'ohlora[studio]'") from error
     if given.host != LOCAL and not given.password:
         raise ConfigError(
             f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
         )
-    from ohlora.studio.app import HEAD, STYLE, build, steerable
+    from ohlora.studio.app import HEAD, STYLE, build, steerable, theme
     from ohlora.studio.gallery import choosing
     from ohlora.studio.settings import Settings
 
@@ -103,9 +103,7 @@ def main(args: list[str] | None = None) -> None:
                 allowed_paths=[],
                 head=HEAD,
                 css=STYLE,
-                theme=gradio.themes.Default(
-                    primary_hue="pink", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-                ),
+                theme=theme(),
                 footer_links=[],
                 ssr_mode=False,
                 app_kwargs={"routes": [choosing(settings, local), steerable(settings).route(local)]},

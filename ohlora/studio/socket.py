@@ -43,12 +43,14 @@ class Steerable:
 
     Attributes:
         root: Folder of the artifacts; names are relative to it.
-        files: Finds characters and directions, and says what is missing or left out.
+        files: Finds characters and directions, and says what is left out.
+        empty: HTML for the place of a character where there is none.
         inside: Returns a path that lies below the root, or raises a ConfigError.
     """
 
     root: Path
     files: Callable[[], tuple[list[str], list[str], str]]
+    empty: Callable[[], str]
     inside: Callable[[Path], Path]
 
     def route(self, local: bool) -> WebSocketRoute:
@@ -80,7 +82,9 @@ class _Connection(Connection):
         """What there is to steer."""
         self.seen = _written(self.files.root)
         characters, directions, note = self.files.files()
-        return {"what": what, "characters": characters, "directions": directions, "note": note}
+        empty = "" if characters else self.files.empty()
+        told = {"characters": characters, "directions": directions, "note": note, "empty": empty}
+        return {"what": what, **told}
 
     def received(self, data: bytes) -> dict[str, Any]:
         name, settings = settings_of(data)

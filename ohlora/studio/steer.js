@@ -5,6 +5,7 @@ customElements.define("ohlora-steer", class extends HTMLElement {
   connectedCallback() {
     if (this.childElementCount) return;
     this.innerHTML = `
+<div id="steer-empty"></div>
 <div class="steer">
 <div class="stage" id="steer-stage">
 <figure><canvas id="steer-picture" role="img" aria-label="The character"></canvas><figcaption hidden></figcaption></figure>
@@ -94,7 +95,9 @@ maxlength="40" required><button>Keep</button></form>
 
   // --- what the server says
 
-  on_listed({characters, directions, note}) {
+  on_listed({characters, directions, note, empty}) {
+    this.at("empty").innerHTML = empty;
+    this.querySelector(".steer").hidden = Boolean(empty);
     const compared = this.at("directions").value;
     this.at("character").replaceChildren(...characters.map((name) => new Option(name)));
     this.at("directions").replaceChildren(...["", ...directions].map((name) => new Option(name || "–", name)));

@@ -439,6 +439,9 @@ def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path
         wait_for(page, "choose-empty", "python -m ohlora test evaluate_v9 --world toy")
         wait_for(page, "choose-empty", "ohlora studio --demo")
         page = opened(browser, server, "Steer")
-        wait_for(page, "steer-message", f"python -m ohlora export-character tested {tmp_path}/toy/touch_up best")
+        wait_for(page, "steer-empty", f"python -m ohlora export-character tested {tmp_path}/toy/touch_up best")
+        for element in ("label", "choose", "steer"):
+            page.get_by_role("tab", name=element.title()).click()
+            wait_for(page, f"{element}-empty", "Or look at the demo")
     finally:
         server.kill()
