@@ -100,7 +100,7 @@ customElements.define("ohlora-choose", class extends HTMLElement {
   on_rows({rows, columns, told, kind, stills, sliders, choices}) {
     this.at("empty").replaceChildren();
     this.querySelector(".choose").hidden = false;
-    Object.assign(this, {columns, told, kind, stills, sliders, choices, films: {}, faces: {}, drawn: ""});
+    Object.assign(this, {columns, told, kind, stills, sliders, choices, films: {}, faces: {}, drawn: "", waiting: false});
     this.rows = rows.map((row, k) => ({rank: k + 1, ...row}));
     this.selected = new Set([...this.selected].filter((number) => rows.some((row) => row.case === number)));
     const names = ["rank", "case", "choice", ...columns];
@@ -135,13 +135,17 @@ customElements.define("ohlora-choose", class extends HTMLElement {
   }
 
   on_sheet({case: number, data}) {
-    if (number !== this.case) return;
+    this.waiting = false;
+    if (number !== this.case) return this.look();
     const sheet = this.at("sheet");
     Object.assign(sheet, {src: data, hidden: false, alt: `Case ${number} as it is, and along each slider`});
     this.at("caption").textContent = `Case ${number}`;
   }
 
-  on_message({note}) { this.say(note); }
+  on_message({note}) {
+    this.waiting = false;
+    this.say(note);
+  }
 
   // --- cards
 
@@ -321,9 +325,13 @@ customElements.define("ohlora-choose", class extends HTMLElement {
     this.look();
   }
 
-  /** Asks for the sheet of what is looked at, once. */
+  /** Asks for the sheet of what is looked at, once; those of what was passed by in the meantime are not drawn. */
   look() {
     if (this.case === undefined || this.drawn === this.case || this.offsetParent === null) return;
+    this.at("sheet").hidden = true;
+    this.at("caption").textContent = `Case ${this.case} is being drawn …`;
+    if (this.waiting) return;
+    this.waiting = true;
     this.drawn = this.case;
     this.tell("sheet", {case: this.case});
   }

@@ -114,10 +114,7 @@ class _Gallery(Connection):
         folder = self.settings.root / "characters"
         written = self.opened().export(folder)
         names = ", ".join(path.name for path in written)
-        return {
-            "what": "message",
-            "note": f"{len(written)} characters are in {folder}: {names}. The tab Steer shows them.",
-        }
+        return {"what": "message", "note": f"{len(written)} characters for the tab Steer are in {folder}: {names}"}
 
     @staticmethod
     def _row(pictures: np.ndarray, form: str) -> str:

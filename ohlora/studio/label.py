@@ -130,7 +130,6 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
     """Adds the tab's content to the page."""
     every = list(vocabulary())
     session = gr.State(None)
-    name_kept = gr.BrowserState("", storage_key="ohlora-annotator", secret="ohlora")
     empty = gr.HTML(elem_id="label-empty", visible=False)
     with gr.Row(visible=False) as work:
         with gr.Column(scale=3):
@@ -271,7 +270,9 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
         one = {"trigger_mode": often, "concurrency_limit": 1, "concurrency_id": "label"}
         event(handler, inputs, shown, **one, **QUIET)
 
-    page.load(lambda kept: kept, name_kept, who, **QUIET).then(started, [names, who, blind], shown, **QUIET)
+    # The browser remembers who labels.
+    remembered = page.load(None, None, who, js="() => localStorage.getItem('ohlora-annotator') ?? ''", **QUIET)
+    remembered.then(started, given, shown, **QUIET)
     for of, question in zip(every, questions, strict=True):
         answered = partial(_answered, of.name)
         if isinstance(question, gr.Radio):
@@ -289,7 +290,7 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
     on(names.input, rechosen)
     for event in (who.submit, who.blur):
         on(event, acted(named), who)
-        event(lambda name: name.strip(), who, name_kept, **QUIET)
+        event(None, who, None, js="(name) => localStorage.setItem('ohlora-annotator', name.trim())", **QUIET)
     order.input(arrange, [session, *given, order], shown, api_visibility="private")
     gr.Timer(WATCHED).tick(watched, session, message, **QUIET)
 

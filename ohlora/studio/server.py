@@ -25,7 +25,9 @@ FOLDER = "ohlora-studio-"
 
 def parser() -> Parser:
     """Builds the parser of the command line."""
-    found = Parser(prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser.")
+    found = Parser(
+        prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser."
+    )
     found.add_argument(
         "--world", default="toy", help=f"{', '.join(SHIPPED)}, or the path of a world's file (default: toy)"
     )

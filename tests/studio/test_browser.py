@@ -27,6 +27,7 @@ from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
 from scripts.chromium import launched
 from tests.browsers import MISSING
+from tests.films import decoded
 from tests.toy_tables import report_of_latents
 
 if MISSING:
@@ -257,9 +258,9 @@ def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Serve
     wait_for(page, "choose-status", "case 10 · keep · 2 of 3 shown")
 
     # Filters, by choice and by any figure.
-    page.get_by_label("Show", exact=True).select_option("reject")
+    page.locator("#choose-show").select_option("reject")
     assert shown() == ["13"]
-    page.get_by_label("Show", exact=True).select_option("")
+    page.locator("#choose-show").select_option("")
     page.get_by_role("button", name="Add a filter").click()
     page.get_by_label("Figure to filter by").select_option("mouth_corr")
     page.get_by_label("Limit").fill("0.95")
@@ -283,7 +284,7 @@ def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Serve
     # Several at once, and back.
     page.keyboard.press("a")
     wait_for(page, "choose-status", "3 selected")
-    page.get_by_label("case 11").uncheck()
+    page.get_by_label("case 11", exact=True).uncheck()
     page.locator("h1").first.click()
     page.keyboard.press("r")
     wait_for(page, "choose-status", "1 of 19 wanted")
@@ -369,6 +370,31 @@ def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server],
     wait_for(page, "steer-status", "mouth +0.66")
     page.keyboard.press("h")
     wait_for(page, "steer-message", "sheet-0001.png")
+
+    # Another character follows the same sliders; moves are recorded of both.
+    shutil.copy(
+        artifacts / "toy" / "characters" / "mina.safetensors", artifacts / "toy" / "characters" / "lee.safetensors"
+    )
+    page.get_by_text("Other characters side by side").click()
+    page.get_by_role("checkbox", name="characters/lee.safetensors").check()
+    expect(page.locator("#steer-stage figcaption")).to_have_text(["mina", "lee"])
+    both = "(id) => document.querySelector(id).toDataURL()"
+    page.wait_for_function(f"({both})('#steer-picture') === ({both})('#steer-picture-1')")
+    page.locator("#steer-form").select_option("webm")
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "Recording")
+    page.locator("#steer-1").press("PageDown")
+    wait_for(page, "steer-status", "mouth +0.06")
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "film-0001.webm")
+    film = decoded(artifacts / "toy" / "studio" / "film-0001.webm").frames
+    assert film.shape[1:] == (256, 512, 3) and np.abs(film[0].astype(int) - film[-1]).mean() > 1
+    page.get_by_role("checkbox", name="characters/lee.safetensors").uncheck()
+    expect(page.locator("#steer-stage figure")).to_have_count(1)
+    page.keyboard.press("u")
+    wait_for(page, "steer-status", "mouth +0.66")
 
     # At rest, the handles move on from the sliders.
     page.get_by_label("Idle motion").check()
