@@ -121,7 +121,8 @@ class ChoiceSession:
     def still(self, case: int) -> np.ndarray:
         """A latent as it is: H×W×3 uint8."""
         character = self.report.character(self.place(case))
-        return character.frames(np.zeros((1, len(character.attributes))))[0]
+        (picture,) = character.frames(np.zeros((1, len(character.attributes))))
+        return np.asarray(picture)
 
     def film(self, case: int) -> np.ndarray:
         """A latent's :data:`STILLS` of each slider, one after the other: N×H×W×3 uint8."""

@@ -72,10 +72,12 @@ class _Gallery(Connection):
             tab = self.session = ChoiceSession(Report.load(self.settings.test, self.settings.generator))
         except OhloraError as error:
             self.session = None
-            path = next((p for p in (self.settings.test / RESULTS, self.settings.generator) if not p.exists()), None)
+            absent = [path for path in (self.settings.test / RESULTS, self.settings.generator) if not path.exists()]
             title = "No candidates to choose from"
             why = "Candidates are the latents that passed the evaluation of edits, with the generator that made them."
-            told = missing(path or self.settings.test, title, why, error, self.settings.world == "demo")
+            told = missing(
+                absent[0] if absent else self.settings.test, title, why, error, self.settings.world == "demo"
+            )
             return {"what": "empty", "html": told}
         return {
             "what": "rows",

@@ -144,7 +144,7 @@ class SteeringSession:
             same = np.zeros((len(rows), len(character.attributes)))
             for k, name in enumerate(character.attributes):
                 same[:, k] = np.clip(rows[:, places[name]] if name in places else 0.0, *character.ranges[name])
-            shown.append(_sized(character.frames(same), own.shape[1:3]))
+            shown.append(_sized(character.frames(same), own.shape[1], own.shape[2]))
         return shown, taken
 
     def save(self, kind: Kind, strengths: Sequence[float], folder: Path, name: str = "") -> Path:
@@ -209,11 +209,11 @@ class SteeringSession:
             yield from np.concatenate(self.pictures(rows[start : start + BATCH])[0], axis=2)
 
 
-def _sized(pictures: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Pictures in a size, H×W, that may be theirs already."""
-    if pictures.shape[1:3] == size:
+def _sized(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pictures in a size that may be theirs already."""
+    if pictures.shape[1:3] == (height, width):
         return pictures
-    return np.stack([np.asarray(Image.fromarray(picture).resize(size[::-1])) for picture in pictures])
+    return np.stack([np.asarray(Image.fromarray(picture).resize((width, height))) for picture in pictures])
 
 
 def _reserved(folder: Path, stem: str, suffix: str) -> Path:
