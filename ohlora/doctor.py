@@ -64,7 +64,7 @@ def _wandb() -> str:
     return "no key: runs are logged offline, and say how to upload them; `wandb login` stores one"
 
 
-def _made(world: World) -> dict[str, Any]:
+def made(world: World) -> dict[str, Any]:
     """What of a world has been made, and its next stage: the command, or what it needs first and how to come by it."""
     left = [stage for stage in world.stages.values() if not world.done(stage)]
     found: dict[str, Any] = {"world": world.name, "about": world.about}
@@ -145,12 +145,12 @@ def main(args: list[str] | None = None) -> None:
         "Weights & Biases": [_wandb()],
         "Disk": [f"{root}: {free:.1f} GiB free; the recipe at 256×256 fills about 10 GiB, the toy world half of one"],
     }
-    made = [_made(pipeline.world(name)) for name in ([given.world] if given.world else SHIPPED)]
+    found = [made(pipeline.world(name)) for name in ([given.world] if given.world else SHIPPED)]
     if given.json:
-        print(json.dumps({**sections, "Made": made}, indent=2))
+        print(json.dumps({**sections, "Made": found}, indent=2))
         return
     if given.world:
         sections["Checks where a stage hands over to the next"] = list(map(str, handover.CHECKS.values()))
-    sections["Made"] = [line for one in made for line in _lines(one, briefly=not given.world)]
+    sections["Made"] = [line for one in found for line in _lines(one, briefly=not given.world)]
     for title, lines in sections.items():
         print(_shown(f"{title}\n" + "\n".join(f"  {line}" for line in lines)))

@@ -621,7 +621,7 @@ def render(given: argparse.Namespace) -> dict[str, float]:
         character = Character(generator, w, names, steps, dict.fromkeys(names, (-1.0, 1.0)))
         works: dict[str, Callable[[], object]] = {
             "render": partial(character.render, eyes=0.1, mouth=0.1, pose=0.1),
-            "studio": partial(SteeringSession(character).image, [0.1, 0.1, 0.1]),
+            "studio": partial(SteeringSession(character).pictures, [[0.1, 0.1, 0.1]]),
         }
         for name, work in works.items():
             work()

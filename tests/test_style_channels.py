@@ -231,22 +231,21 @@ def test_from_the_search_to_the_studio(chain: Chain, monkeypatch: pytest.MonkeyP
 
         # Steering, beside directions of another space.
         session = SteeringSession(wide)
-        shown, beside, _ = session.image([1.0, 0.0])
-        assert beside is None and same(shown, expected["eyes"])
+        ((shown,),) = session.pictures([[1.0, 0.0]])[0]
+        assert same(shown, expected["eyes"])
         torch.manual_seed(3)
         in_w = torch.randn(1, 2, generator.w_dim)
         save_directions(Directions.of_steps(EDITED, Codes(in_w, Space.W), Groups(), "made"), folder / "w.safetensors")
         session.compare(folder / "w.safetensors")
-        beside = session.image([1.0, 0.0])[1]
-        assert beside is not None and same(beside, chain.edited(case, in_w[0, 0], Space.W))
+        (beside,) = session.pictures([[1.0, 0.0]])[0][1]
+        assert same(beside, chain.edited(case, in_w[0, 0], Space.W))
 
     # A character steered by single channels, beside all channels, and one steered in W beside them.
     for character in (characters["single"], in_w_of(characters["single"])):
         session = SteeringSession(character)
         session.compare(folder / "channels" / "directions.safetensors")
-        beside = session.image([0.0, 1.0])[1]
+        (beside,) = session.pictures([[0.0, 1.0]])[0][1]
         step = found["channels"].steps.values[0, 1]
-        assert beside is not None
         assert same(beside, chain.edited(int(character.card["case"]), step))
 
 

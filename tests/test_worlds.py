@@ -198,8 +198,6 @@ def test_numbers_of_results_have_names_of_their_own(project: Path, capsys: pytes
         (("predict", "score_properties", "--model.init_args.variants", "{eyes: v1}"), "there is no score of eyes"),
         (("filter", "a.csv", "b.csv", "--keep", "age >= 0.5"), "--keep: unknown attribute 'age'; discs.yaml declares"),
         (("studio", "--attributes", "eyes"), "unknown attribute 'eyes'"),
-        (("studio", "--attributes", "size"), "size cannot be annotated"),
-        (("studio", "--attributes", "dark", "rings"), "annotate it alone"),
     ],
 )
 def test_an_unknown_attribute_is_one_line(

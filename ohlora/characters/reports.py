@@ -234,6 +234,15 @@ class Report:
             raise ConfigError(f"{self.folder / CHOICES} keeps none; keep some in the tab Choose of ohlora studio")
         return cases
 
+    def characters(self, folder: Path) -> dict[Path, Character]:
+        """What was :meth:`chosen`, as characters, by the files in a folder that they belong into.
+
+        Raises:
+            MissingArtifactError: If nothing was chosen yet.
+            ConfigError: If everything was rejected, or one makes no character.
+        """
+        return {folder / f"{case:04d}.safetensors": self.character(self.place_of(case)) for case in self.chosen()}
+
     def choices(self) -> dict[int, Choice]:
         """What was chosen by eye: case → choice; empty where nothing was yet.
 

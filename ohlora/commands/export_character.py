@@ -163,8 +163,7 @@ def main(args: list[str] | None = None) -> None:
         if given.kind == "tested":
             found = {given.target: report.character(report.place_of(given.case))}
         else:
-            cases = report.chosen()
-            found = {given.target / f"{c:04d}.safetensors": report.character(report.place_of(c)) for c in cases}
+            found = report.characters(given.target)
     from ohlora.characters import page
 
     for path, character in found.items():

@@ -357,10 +357,8 @@ def _next(world: NewWorld, table: Path | None, target: Path) -> Sequence[str]:
     """Commands to go on with."""
     found = []
     if table is None:
-        names = [attribute.name for attribute in world.attributes if not attribute.levels]
-        levelled = [attribute.name for attribute in world.attributes if attribute.levels]
+        names = " ".join(attribute.name for attribute in world.attributes)
         where = f"--images {target / 'images'} --annotations {target / 'labels.csv'}"
-        for some in ([names] if names else []) + [[name] for name in levelled]:
-            found.append(f"ohlora studio --world {world.file} {where} --attributes {' '.join(some)}")
+        found.append(f"ohlora studio --world {world.file} {where} --attributes {names}")
     first = [] if Path(".dvc").is_dir() or Path(".git").is_dir() else ["dvc init --no-scm"]
     return [*found, f"ohlora doctor --world {world.file}", *first, f"dvc repro --glob '{world.name}-*'"]

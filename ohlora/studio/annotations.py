@@ -1,44 +1,68 @@
-"""Annotating images with 0 or 1, or with levels: the table of the annotations, and the state of one browser tab."""
+"""Labelling images with 0 or 1, levels or scores: the table of the annotations, and the state of one browser tab."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ohlora.attributes import Attribute, vocabulary
 from ohlora.datamodules.images import MISSING, attribute_column, number_column
+from ohlora.datamodules.scores import ANNOTATOR
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import images
-from ohlora.utils.files import FORMS, content_stamp, located, read_rows, rewriting, shortened, write_rows
+from ohlora.utils.files import FORMS, Row, content_stamp, located, read_rows, rewriting, shortened, write_rows
 
 Order = Literal["file", "uncertain", "disputed"]
 """Order in which images are offered, see :meth:`AnnotationSession.arrange`."""
 
-Annotation = dict[str, int]
-"""Attribute → 0 or 1, or its level."""
+Annotation = dict[str, float]
+"""Attribute → 0 or 1, its level, or its score; attributes that are not answered are left out."""
+
+
+class Scale(NamedTuple):
+    """What a slider of scores covers, and the step between two of its positions."""
+
+    low: float
+    high: float
+    step: float
+
+
+FRESH = Scale(0, 100, 1)
+"""The scale of scores where the table has none yet, or only whole numbers within it."""
+
+
+def choices(of: Attribute) -> range | None:
+    """The answers that an attribute has: 0 and 1, or its levels; None for any number."""
+    if of.kind == "binary":
+        return range(2)
+    return range(of.levels + 1) if of.levels else None
 
 
 class AnnotationFile:
-    """The table of annotations that filters are trained on: one row per annotated image.
+    """The table of annotations that networks are trained on: one row per image, or per image and annotator.
 
     The whole table is written atomically after every annotation. A new table has the columns ``idx`` (if the images'
     names are numbers, each once), ``path`` (relative to the table) and one per attribute. An existing table keeps its
-    columns, so that tables of the original (``idx,gender,quality,age,glass``) can be continued.
+    columns, so that tables of the original (``idx,gender,quality,age,glass``) can be continued. Where several people
+    label, it has a column ``annotator``, as :class:`ohlora.datamodules.scores.ScoredImages` reads it; rows of others
+    are kept as they are.
 
     Args:
         path: The CSV file; it need not exist yet.
         pictures: The images, in the order in which they are offered.
         attributes: The attributes that are annotated.
-        highest: The highest annotation; the lowest is 0.
         folder: The folder of the images, to which the paths of an existing table may be relative, too.
+        annotator: Who labels; '' where nobody else does.
 
     Attributes:
-        annotations: Index of an image in ``pictures`` → its annotation.
+        annotations: Index of an image in ``pictures`` → its annotation by ``annotator``, which may lack attributes.
         columns: Columns of the table.
         seen: The table's content stamp when it was last read or written.
 
@@ -51,10 +75,10 @@ class AnnotationFile:
         path: Path,
         pictures: Sequence[Path],
         attributes: Sequence[str],
-        highest: int = 1,
         folder: Path | None = None,
+        annotator: str = "",
     ) -> None:
-        self.path, self.pictures, self.attributes, self.highest = path, list(pictures), tuple(attributes), highest
+        self.path, self.pictures, self.attributes, self.annotator = path, list(pictures), tuple(attributes), annotator
         self.folders = [path.parent, *([] if folder is None else [folder])]
         if path.suffix.lower() in FORMS:
             raise DataError(f"{path}: annotations are written as CSV; name another file in --annotations")
@@ -63,8 +87,17 @@ class AnnotationFile:
         if self._numbered():
             self.columns.insert(0, "idx")
         self.annotations: dict[int, Annotation] = {}
-        self._rows: dict[int, dict[str, str]] = {}  # as read, with the columns that are not annotated here
+        self._rows: dict[tuple[int, str], dict[str, str]] = {}
+        """Image and annotator → row as read, with the columns that are not annotated here."""
+        self._kept: set[tuple[int, str]] = set()
+        """Rows that stay without an annotation of the attributes."""
+        self._scales: dict[str, Scale] = {}
         self.reload()
+
+    @property
+    def changed(self) -> bool:
+        """Whether another tab or program has written the table since it was read."""
+        return content_stamp(self.path) != self.seen
 
     def reload(self) -> None:
         """Reads the table again.
@@ -76,11 +109,8 @@ class AnnotationFile:
             DataError: If the table cannot be used; the message names the header or row.
         """
         seen = content_stamp(self.path)
-        annotations: dict[int, Annotation] = {}
         rows = read_rows(self.path) if seen is not None else []
-        kept: dict[int, dict[str, str]] = {}
         header = list(rows[0]) if rows else self.columns
-        by_number = {}
         named = {name: attribute_column(self.path, header, name) or "" for name in self.attributes}
         missing = [name for name, there in named.items() if not there]
         number = number_column(self.path, header)
@@ -93,6 +123,7 @@ class AnnotationFile:
                 f"{self.path}: the header has {shortened(header, ', ')}; expected {', '.join(self.attributes)} and a "
                 "column that names the image (path or idx)"
             )
+        by_number = {}
         if "path" not in header:
             places = {picture: k for k, picture in enumerate(self.pictures)}
             by_number = {number: places[picture] for number, picture in images.by_number(self.pictures).items()}
@@ -101,6 +132,11 @@ class AnnotationFile:
                 f"{self.path} numbers its images in {number}, but the names of the images are not numbers, each once; "
                 f"remove the column {number}"
             )
+        annotations: dict[int, Annotation] = {}
+        found: dict[tuple[int, str], dict[str, str]] = {}
+        values: dict[str, list[float]] = {name: [] for name in self.attributes}
+        own = {*named.values(), "path", ANNOTATOR, str(number)}
+        kept = set()
         for row in rows:
             if "path" in header:
                 name = row["path"]
@@ -110,18 +146,24 @@ class AnnotationFile:
                 index = by_number.get(name.lstrip("0") or "0")
             if index is None:
                 raise DataError(f"{self.path}, {row}: there is no image {name} among those to annotate")
-            if index in kept:
-                raise DataError(f"{self.path}, {row}: image {name} is annotated twice")
-            kept[index] = row
-            if any(row.get(there, "").strip().lower() in MISSING for there in named.values()):
-                continue  # such as the rows of a table with other columns; they stay in it
-            if any(row[there] not in map(str, range(self.highest + 1)) for there in named.values()):
-                expected = "0 or 1" if self.highest == 1 else f"0 to {self.highest}"
-                raise DataError(f"{self.path}, {row}: expected {expected} for {', '.join(self.attributes)}")
-            annotations[index] = {a: int(row[there]) for a, there in named.items()}
-        self.seen, self.columns, self.annotations, self._rows = seen, header, annotations, kept
-        self._read = frozenset(annotations)
-        self._named = named
+            who = row.get(ANNOTATOR, "")
+            if (index, who) in found:
+                raise DataError(f"{self.path}, {row}: image {name} is annotated twice" + (f" by {who}" if who else ""))
+            found[index, who] = row
+            annotation = {a: value for a, there in named.items() if (value := self._value(row, a, there)) is not None}
+            for a, value in annotation.items():
+                values[a].append(value)
+            if not annotation or any(value for column, value in row.items() if column not in own):
+                kept.add((index, who))  # such as the rows of a table with other columns
+            if annotation and who == self.annotator:
+                annotations[index] = annotation
+        self.seen, self.columns, self.annotations = seen, header, annotations
+        self._rows, self._kept, self._named = found, kept, named
+        self._scales = {name: _scale(vocabulary()[name], known) for name, known in values.items()}
+
+    def scale(self, attribute: str) -> Scale:
+        """What a slider of an attribute covers: the values that the table had when it was read."""
+        return self._scales[attribute]
 
     def write(self, index: int, annotation: Annotation | None) -> None:
         """Sets or removes the annotation of an image, and writes the table.
@@ -131,15 +173,19 @@ class AnnotationFile:
             annotation: The annotation, or None to remove it.
 
         Raises:
-            ConfigError: If the table has changed since it was read; nothing is written then.
+            ConfigError: If the table has changed since it was read, or has annotators and it is not known who labels;
+                nothing is written then.
         """
+        if ANNOTATOR in self.columns and not self.annotator:
+            raise ConfigError(f"{self.path.name} says who labelled what; say who labels now, and answer again")
         with rewriting(self.path, self.seen):
             annotations = {k: known for k, known in self.annotations.items() if k != index}
-            if annotation is not None:
+            if annotation:
                 annotations[index] = dict(annotation)
-            unfinished = {k for k in self._rows if k not in self._read}
-            if there := sorted({*annotations, *unfinished}):
-                write_rows(self.path, [self._row(k, annotations.get(k, {})) for k in there])
+            mine = {(k, self.annotator) for k in annotations}
+            others = {key for key in self._rows if key[1] != self.annotator}
+            if there := sorted(mine | others | self._kept):
+                write_rows(self.path, [self._row(k, who, annotations.get(k, {})) for k, who in there])
             else:
                 self.path.unlink(missing_ok=True)
             self.annotations, self.seen = annotations, content_stamp(self.path)
@@ -148,14 +194,52 @@ class AnnotationFile:
         """Whether the names of the images are numbers, each once."""
         return len({int(p.stem) for p in self.pictures if p.stem.isdecimal()}) == len(self.pictures)
 
-    def _row(self, index: int, annotation: Annotation) -> dict[str, str]:
-        picture = self.pictures[index]
+    def _value(self, row: Row, attribute: str, column: str) -> float | None:
+        """What a row says of an attribute; None where that is missing."""
+        text = row.get(column, "")
+        if text.strip().lower() in MISSING:
+            return None
+        of = vocabulary()[attribute]
+        known = choices(of)
+        if known is not None and text in map(str, known):
+            return int(text)
+        try:
+            value = float(text) if known is None else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (of.kind == "ordinal" and value != round(value)):
+            expected = "a whole number" if of.kind == "ordinal" else "a number"
+            if known is not None:
+                expected = f"0 {'or' if known[-1] == 1 else 'to'} {known[-1]}"
+            raise DataError(f"{self.path}, {row}: {column} is {text!r}; expected {expected}, or nothing")
+        return value
+
+    def _row(self, index: int, who: str, annotation: Annotation) -> dict[str, str]:
+        picture, read = self.pictures[index], self._rows.get((index, who), {})
         row = {"path": Path(os.path.relpath(picture.resolve(), self.path.parent.resolve())).as_posix()}
         number = number_column(self.path, self.columns)
         if number is not None:
             row[number] = picture.stem.lstrip("0") or "0"
-        row |= self._rows.get(index, {}) | {self._named[name]: str(value) for name, value in annotation.items()}
-        return {column: row.get(column, "") for column in self.columns}
+        row |= read
+        columns = list(self.columns)
+        if self.annotator and ANNOTATOR not in columns:
+            columns.insert(columns.index("path") + 1 if "path" in columns else 0, ANNOTATOR)
+        row[ANNOTATOR] = who
+        if who == self.annotator:
+            row |= {
+                there: f"{annotation[name]:.6g}" if name in annotation else "" for name, there in self._named.items()
+            }
+        return {column: row.get(column, "") for column in columns}
+
+
+def _scale(of: Attribute, known: Sequence[float]) -> Scale:
+    """The scale of a slider by the values that there are, see :data:`FRESH`."""
+    if of.kind == "ordinal":
+        return Scale(min([0, *known]), max([9, *known]), 1)
+    if len(set(known)) < 2 or all(FRESH.low <= value <= FRESH.high and value == round(value) for value in known):
+        return FRESH
+    low, high = min(known), max(known)
+    return Scale(low, high, float(f"{(high - low) / 100:.1g}"))
 
 
 @dataclass
@@ -164,9 +248,10 @@ class AnnotationSession:
 
     Attributes:
         file: The table and its images.
-        defaults: The annotation that is proposed for an image that has none.
+        defaults: What is proposed for an image: attribute → 0 or 1, of those where something is.
         scores: Probabilities predicted by filter ensembles, N×K, NaN where no ensemble predicts the attribute; None
             until they are computed. The orders ``uncertain`` and ``disputed`` need them.
+        blind: Whether only answers that were given in this tab are shown: no proposal, prediction or earlier answer.
         order: Indices of images, in the order in which they are offered.
         position: Position in ``order`` of the image that is shown.
         kind: Which order it is.
@@ -176,11 +261,15 @@ class AnnotationSession:
     file: AnnotationFile
     defaults: Annotation
     scores: np.ndarray | None = None
+    blind: bool = False
     order: list[int] = field(default_factory=list)
     position: int = 0
     kind: Order = "file"
     note: str = ""
-    _undo: list[tuple[int, Annotation | None]] = field(default_factory=list)
+    _undo: list[tuple[int, str, Annotation | None, set[str]]] = field(default_factory=list)
+    """Image, the score that was changed, its annotation before, and what had been answered in this tab."""
+    _given: dict[int, set[str]] = field(default_factory=dict)
+    """Image → the attributes that were answered in this tab."""
     _times: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -194,9 +283,16 @@ class AnnotationSession:
         return self.order[self.position]
 
     @property
+    def answers(self) -> Annotation:
+        """The answers to the image that is shown; of a blind session, those that were given in this tab."""
+        known = self.file.annotations.get(self.index, {})
+        given = self._given.get(self.index, set())
+        return {name: value for name, value in known.items() if not self.blind or name in given}
+
+    @property
     def annotation(self) -> Annotation:
-        """The annotation of the image that is shown, or the one that is proposed."""
-        return self.file.annotations.get(self.index, self.defaults)
+        """The answers, and what is proposed where there is none; nothing is in a blind session."""
+        return self.answers if self.blind else {**self.defaults, **self.answers}
 
     def picture(self, size: int = 512) -> np.ndarray:
         """The image that is shown, enlarged to at most ``size`` pixels on its shorter side: H×W×3 uint8.
@@ -208,32 +304,44 @@ class AnnotationSession:
         shown = images.as_rgb(images.decode(self.file.pictures[self.index]), "white")
         return images.enlarge(np.asarray(shown), size)
 
-    def toggle(self, attribute: str) -> None:
-        """Changes one attribute of the annotation from 0 to 1 or from 1 to 0, and saves it.
+    def answer(self, attribute: str, value: float) -> None:
+        """Answers for one attribute of the image that is shown, and saves the answer.
+
+        Scores of one image in a row, as by a slider that is dragged, are undone together.
 
         Raises:
             ConfigError: If the table has changed since it was read.
             DataError: If the image cannot be read.
         """
-        self._save({**self.annotation, attribute: 1 - self.annotation[attribute]})
-
-    def grade(self, attribute: str, level: int) -> None:
-        """Sets an ordinal attribute of the annotation to a level, and saves it; errors as for :meth:`toggle`."""
-        self._save({**self.annotation, attribute: level})
+        self._save({attribute: value}, attribute if choices(vocabulary()[attribute]) is None else "")
 
     def confirm(self) -> None:
-        """Saves the annotation that is shown, and moves to the next image; errors as for :meth:`toggle`."""
-        self._save(self.annotation)
+        """Saves what is proposed where there is no answer, and moves to the next image; errors as for :meth:`answer`.
+
+        Raises:
+            ConfigError: If an attribute has neither an answer nor a proposal.
+        """
+        shown = self.annotation
+        if missing := [name for name in self.file.attributes if name not in shown]:
+            raise ConfigError(f"not answered yet: {', '.join(missing)}")
+        new = {name: value for name, value in shown.items() if name not in self.answers}
+        if new:
+            self._save(new, "")
         self.step(1)
 
     def step(self, by: int) -> None:
         """Moves ``by`` images ahead (or back, where negative) without saving, as far as there are images."""
         self.position = int(np.clip(self.position + by, 0, len(self.order) - 1))
 
+    def done(self, index: int) -> bool:
+        """Whether every attribute of an image is answered; of a blind session, in this tab."""
+        known = self._given.get(index, set()) if self.blind else self.file.annotations.get(index, {})
+        return all(name in known for name in self.file.attributes)
+
     def jump(self) -> None:
-        """Moves to the next image without annotation; after the last image, the search goes on at the first."""
+        """Moves to the next image that is not :meth:`done`; after the last image, the search goes on at the first."""
         ahead = [*range(self.position, len(self.order)), *range(self.position)]
-        self.position = next((k for k in ahead if self.order[k] not in self.file.annotations), self.position)
+        self.position = next((k for k in ahead if not self.done(self.order[k])), self.position)
 
     def undo(self) -> None:
         """Takes back the last change that was made in this tab, and shows its image.
@@ -243,19 +351,36 @@ class AnnotationSession:
         """
         if not self._undo:
             raise ConfigError("there is nothing to undo in this tab")
-        index, before = self._undo[-1]
+        index, _, before, given = self._undo[-1]
         self.file.write(index, before)
         self._undo.pop()
+        self._given[index] = given
         if index in self.order:
             self.position = self.order.index(index)
+
+    def labels_as(self, annotator: str) -> None:
+        """Says who labels from now on; what another one did cannot be undone.
+
+        Raises:
+            DataError: If the table cannot be used.
+        """
+        before = self.file.annotator
+        self.file.annotator = annotator
+        try:
+            self.file.reload()
+        except DataError:
+            self.file.annotator = before
+            raise
+        self._undo, self._given, self.position = [], {}, 0
+        self.jump()
 
     def arrange(self, kind: Order) -> None:
         """Changes the order in which images are offered.
 
         Args:
-            kind: ``file``: all images in the order of the files; ``uncertain``: images without annotation, first those
-                whose predictions are closest to 0.5; ``disputed``: images whose annotation the predictions contradict,
-                first those with the largest difference.
+            kind: ``file``: all images in the order of the files; ``uncertain``: images that are not :meth:`done`, first
+                those whose predictions are closest to 0.5; ``disputed``: images whose answers the predictions
+                contradict, first those with the largest difference.
 
         Raises:
             ConfigError: If the order needs scores and there are none, or it would contain no image.
@@ -266,10 +391,10 @@ class AnnotationSession:
             raise ConfigError("there are no filter ensembles yet; train them on a few hundred annotations first")
         elif kind == "uncertain":
             distance = np.nanmin(np.abs(self.scores - 0.5), axis=1)
-            order = [int(k) for k in np.argsort(distance, kind="stable") if int(k) not in self.file.annotations]
+            order = [int(k) for k in np.argsort(distance, kind="stable") if not self.done(int(k))]
         else:
             difference = {
-                k: float(np.nanmax(np.abs(self.scores[k] - [annotation[a] for a in self.file.attributes])))
+                k: float(np.nan_to_num(np.abs(self.scores[k] - self._row(annotation))).max())
                 for k, annotation in self.file.annotations.items()
             }
             order = sorted((k for k, d in difference.items() if d > 0.5), key=lambda k: -difference[k])
@@ -281,21 +406,27 @@ class AnnotationSession:
             self.jump()
 
     def predictions(self) -> Mapping[str, float]:
-        """Returns the probabilities that the ensembles predict for the image that is shown, by attribute."""
-        if self.scores is None:
+        """The probabilities that the ensembles predict for the image that is shown; none in a blind session."""
+        if self.scores is None or self.blind:
             return {}
         row = zip(self.file.attributes, self.scores[self.index].tolist(), strict=True)
         return {name: value for name, value in row if not np.isnan(value)}
 
     def pace(self) -> float | None:
-        """Returns the annotations per minute over the last twenty; None before the second."""
+        """Returns the images per minute over the last twenty; None before the second."""
         recent = self._times[-20:]
         return 60 * (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
 
-    def _save(self, annotation: Annotation) -> None:
-        images.decode(self.file.pictures[self.index])  # an image that cannot be shown must not be annotated
-        before = self.file.annotations.get(self.index)
-        self.file.write(self.index, annotation)
-        self._undo.append((self.index, before))
-        if before is None:
+    def _row(self, annotation: Annotation) -> list[float]:
+        return [annotation.get(name, math.nan) for name in self.file.attributes]
+
+    def _save(self, new: Annotation, score: str) -> None:
+        index = self.index
+        images.decode(self.file.pictures[index])  # an image that cannot be shown must not be annotated
+        before, given, done = self.file.annotations.get(index), self._given.get(index, set()), self.done(index)
+        self.file.write(index, {**(before or {}), **new})
+        self._given[index] = given | set(new)
+        if not score or not self._undo or self._undo[-1][:2] != (index, score):
+            self._undo.append((index, score, before, given))
+        if not done and self.done(index):
             self._times.append(time.monotonic())

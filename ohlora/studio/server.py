@@ -37,12 +37,14 @@ def parser() -> Parser:
     found.add_argument(
         "--images",
         type=Path,
-        help="folder of the images to annotate (default: the images of generate_v1, or of generate_original)",
+        help="folder of the images to label (default: the images of generate_v1, or of generate_original)",
     )
     found.add_argument(
         "--annotations", type=Path, help="table of annotations (default: labels/labels_2k.csv below the artifacts)"
     )
-    found.add_argument("--attributes", nargs="+", metavar="NAME", help="attributes to annotate (default: the filters)")
+    found.add_argument(
+        "--attributes", nargs="+", metavar="NAME", help="attributes to label at first (default: the filters)"
+    )
     found.add_argument("--filters", nargs="*", type=Path, help="filter ensembles for the orders uncertain and disputed")
     found.add_argument("--test", type=Path, help="folder of the evaluation of edits to choose from")
     found.add_argument("--generator", type=Path, help="the generator that was tested")
@@ -77,16 +79,18 @@ def main(args: list[str] | None = None) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        import gradio
+        import gradio  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingArtifactError("the studio needs Gradio: pip install 'ohlora[studio]'") from error
     if given.host != LOCAL and not given.password:
         raise ConfigError(
             f"--host {given.host} lets others connect; give a --password too (or {PASSWORD}), or leave out --host"
         )
-    from ohlora.studio.app import HEAD, STYLE, Settings, build, steerable
+    from ohlora.studio.app import HEAD, STYLE, build, steerable, theme
+    from ohlora.studio.gallery import choosing
+    from ohlora.studio.settings import Settings
 
-    settings = Settings.of(given)
+    settings, local = Settings.of(given), given.host == LOCAL
     remove_left_behind(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # images that were shown are removed at the end
@@ -101,12 +105,10 @@ def main(args: list[str] | None = None) -> None:
                 allowed_paths=[],
                 head=HEAD,
                 css=STYLE,
-                theme=gradio.themes.Default(
-                    primary_hue="pink", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-                ),
+                theme=theme(),
                 footer_links=[],
                 ssr_mode=False,
-                app_kwargs={"routes": [steerable(settings).route(local=given.host == LOCAL)]},
+                app_kwargs={"routes": [choosing(settings, local), steerable(settings).route(local)]},
                 quiet=True,
                 prevent_thread_lock=True,
             )

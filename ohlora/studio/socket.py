@@ -8,31 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import math
-import mimetypes
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from ohlora.characters.character import Character
 from ohlora.errors import DataError, OhloraError
-from ohlora.studio.steering import Presets, SteeringSession, settings_of
+from ohlora.studio.connection import Connection, route
+from ohlora.studio.steering import Film, Presets, SteeringSession, settings_of
 from ohlora.utils.files import is_readable_file
 
 ROUTE = "/steer/socket"
-REFUSED = 1008
-"""Code of a WebSocket that is closed by policy."""
 SAVED = "studio"
 """Folder below the root into which pictures are saved."""
-LOOPBACK = ("127.0.0.1", "localhost")
+TYPES = {
+    **{".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"},
+    **{".mp4": "video/mp4", ".webm": "video/webm"},
+}
+"""Ending of what is saved → its media type."""
 
 
 @dataclass(frozen=True)
@@ -41,116 +43,71 @@ class Steerable:
 
     Attributes:
         root: Folder of the artifacts; names are relative to it.
-        files: Finds characters and directions, and says what is missing or left out.
+        files: Finds characters and directions, and says what is left out.
+        empty: HTML for the place of a character where there is none.
         inside: Returns a path that lies below the root, or raises a ConfigError.
     """
 
     root: Path
     files: Callable[[], tuple[list[str], list[str], str]]
+    empty: Callable[[], str]
     inside: Callable[[Path], Path]
 
     def route(self, local: bool) -> WebSocketRoute:
-        """The route of the WebSocket.
-
-        Args:
-            local: Whether the server is reachable from this machine only; it then answers to its own names only.
-        """
-
-        async def steer(socket: WebSocket) -> None:
-            if not (is_own(socket.headers.get("host"), socket.headers.get("origin"), local) and is_known(socket)):
-                await socket.close(REFUSED)
-                return
-            await socket.accept()
-            try:
-                await _Connection(self, socket).run()
-            except WebSocketDisconnect:
-                return
-
-        return WebSocketRoute(ROUTE, steer)
+        """The route of the WebSocket; see :func:`ohlora.studio.connection.route`."""
+        return route(ROUTE, partial(_Connection, self), local)
 
 
-def is_own(host: str | None, origin: str | None, local: bool) -> bool:
-    """Whether a page of this server asks: no other site, and no name that was made to lead to this machine."""
-    if not host or not origin or urlsplit(origin).netloc != host:
-        return False
-    return not local or urlsplit(f"//{host}").hostname in LOOPBACK
-
-
-def is_known(socket: WebSocket) -> bool:
-    """Whether the visitor has entered the password, if there is one; Gradio's application keeps who has."""
-    app = socket.app
-    if app.auth is None:
-        return True
-    tokens = [socket.cookies.get(f"{name}-{app.cookie_id}") for name in ("access-token", "access-token-unsecure")]
-    return any(token in app.tokens for token in tokens if token)
-
-
-class _Connection:
+class _Connection(Connection):
     """What one browser tab has opened, and what it waits for."""
 
     def __init__(self, files: Steerable, socket: WebSocket) -> None:
-        self.files, self.socket = files, socket
+        super().__init__(socket)
+        self.files = files
         self.session: SteeringSession | None = None
         self.name = ""
         self.presets = Presets(files.root / SAVED / "presets.json")
         self.drawing: dict[str, Any] | None = None
         """The newest picture that was asked for; earlier ones are not drawn."""
-        self.asked: list[dict[str, Any] | bytes] = []
-        self.more = asyncio.Event()
+        self.seen: dict[Path, float] = {}
+        """The files that could hold something, and when they were written."""
 
-    async def run(self) -> None:
-        characters, directions, note = await asyncio.to_thread(self.files.files)
-        await self.socket.send_json({"what": "files", "characters": characters, "directions": directions, "note": note})
-        listener = asyncio.create_task(self.listen())
-        try:
-            while True:
-                waiting = asyncio.create_task(self.more.wait())
-                done, _ = await asyncio.wait({listener, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                if listener in done:
-                    waiting.cancel()
-                    return listener.result()
-                self.more.clear()
-                asked, self.asked = self.asked, []
-                for message in asked:
-                    for answer in await asyncio.to_thread(self.answers, message):
-                        await self.socket.send_json(answer)
-                drawing, self.drawing = self.drawing, None
-                if drawing is not None and self.session is not None:
-                    spoke = self.session.speech is not None
-                    picture = await asyncio.to_thread(self.picture, self.session, drawing)
-                    if picture:
-                        await self.socket.send_bytes(picture)
-                    if spoke and self.session.speech is None:
-                        await self.socket.send_json({"what": "speech", "on": False})
-        finally:
-            listener.cancel()
+    def first(self) -> list[dict[str, Any]]:
+        return [self.listed("files")]
 
-    async def listen(self) -> None:
-        while True:
-            message = await self.socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            if (data := message.get("bytes")) is not None:
-                self.asked.append(data)
-            else:
-                said = json.loads(message["text"])
-                if said["do"] == "draw":
-                    self.drawing = said
-                else:
-                    self.asked.append(said)
-            self.more.set()
+    def news(self) -> list[dict[str, Any]]:
+        return [self.listed("listed")] if _written(self.files.root) != self.seen else []
 
-    def answers(self, message: dict[str, Any] | bytes) -> list[dict[str, Any]]:
-        """Does what was asked for; what went wrong is an answer, too."""
-        try:
-            if isinstance(message, bytes):
-                name, settings = settings_of(message)
-                if not is_readable_file(self.files.inside(self.files.root / name)):
-                    raise DataError(f"the picture shows {name}, which is not below {self.files.root}")
-                return [{"what": "restored", "name": name, "settings": settings}]
-            return [getattr(self, f"do_{message.pop('do')}")(**message)]
-        except OhloraError as error:
-            return [{"what": "message", "note": f"⚠️ {error}"}]
+    def listed(self, what: str) -> dict[str, Any]:
+        """What there is to steer."""
+        self.seen = _written(self.files.root)
+        characters, directions, note = self.files.files()
+        empty = "" if characters else self.files.empty()
+        told = {"characters": characters, "directions": directions, "note": note, "empty": empty}
+        return {"what": what, **told}
+
+    def received(self, data: bytes) -> dict[str, Any]:
+        name, settings = settings_of(data)
+        if not is_readable_file(self.files.inside(self.files.root / name)):
+            raise DataError(f"the picture shows {name}, which is not below {self.files.root}")
+        return {"what": "restored", "name": name, "settings": settings}
+
+    def heard(self, message: dict[str, Any]) -> None:
+        if message["do"] == "draw":
+            self.drawing = message
+        else:
+            super().heard(message)
+
+    async def draw(self) -> None:
+        drawing, self.drawing = self.drawing, None
+        if drawing is None or self.session is None:
+            return
+        spoke = self.session.speech is not None
+        picture = await asyncio.to_thread(self.picture, self.session, drawing)
+        if picture:
+            await self.socket.send_bytes(picture)
+        if spoke and self.session.speech is None:
+            await self.socket.send_json({"what": "speech", "on": False})
 
     def picture(self, session: SteeringSession, asked: dict[str, Any]) -> bytes:
         """The message of a picture; nothing for the sliders of a character that was opened before."""
@@ -159,9 +116,9 @@ class _Connection:
             return b""
         values = [float(np.clip(value, *limits)) for value, limits in zip(asked["at"], ranges, strict=True)]
         strengths = session.strengths(values, asked["idle"])
-        own, other, taken = session.image(strengths)
-        shown = [own] if other is None else [own, other]
-        height, width = own.shape[:2]
+        drawn, taken = session.pictures([strengths])
+        shown = np.concatenate(drawn)
+        height, width = shown.shape[1:3]
         head = struct.pack("<5If", asked["number"], width, height, len(shown), len(strengths), taken)
         opaque = np.full((len(shown), height, width, 4), 255, np.uint8)
         opaque[..., :3] = shown
@@ -179,8 +136,8 @@ class _Connection:
             limits = {"low": math.ceil(100 * low) / 100, "high": math.floor(100 * high) / 100}
             sliders.append({"name": steered, "label": steered + meaning} | limits)
         note = f"A strength of 1 is {character.unit}." if character.unit else ""
-        presets = self.presets.of(name)
-        return {"what": "opened", "name": name, "sliders": sliders, "presets": presets, "note": note}
+        told = {"name": name, "sliders": sliders, "presets": self.presets.of(name), "note": note}
+        return {"what": "opened", **told, "captions": self.session.captions}
 
     def do_compare(self, name: str) -> dict[str, Any]:
         session = self.opened()
@@ -188,9 +145,26 @@ class _Connection:
             session.compare(self.files.inside(self.files.root / name) if name else None)
         except OhloraError as error:
             session.compare(None)
-            return {"what": "compared", "other": False, "note": f"⚠️ {error}"}
-        said = f"Right: {name} (mean step). Strengths are in its own unit, so edits may be larger or smaller."
-        return {"what": "compared", "other": bool(name), "note": said if name else ""}
+            return self.compared(f"⚠️ {error}")
+        said = (
+            f"Other directions: {name} (mean step). Strengths are in its own unit, so edits may be larger or smaller."
+        )
+        return self.compared(said if name else "")
+
+    def do_beside(self, names: Sequence[str]) -> dict[str, Any]:
+        found = {name: Character.load(self.files.inside(self.files.root / name)) for name in names}
+        session = self.opened()
+        session.beside = {Path(name).stem: character for name, character in found.items()}
+        lacking = {
+            name: [own for own in session.character.attributes if own not in character.attributes]
+            for name, character in session.beside.items()
+        }
+        said = [f"{name} has no {', '.join(without)}" for name, without in lacking.items() if without]
+        return self.compared("; ".join(said))
+
+    def compared(self, note: str) -> dict[str, Any]:
+        session = self.opened()
+        return {"what": "compared", "other": session.other is not None, "captions": session.captions, "note": note}
 
     def do_say(self, text: str) -> dict[str, Any]:
         self.opened().say(text)
@@ -205,11 +179,27 @@ class _Connection:
 
     def do_save(self, kind: str, at: Sequence[float]) -> dict[str, Any]:
         folder = self.files.inside(self.files.root / SAVED)
-        path = self.opened().save(kind, at, folder, self.name)  # type: ignore[arg-type]
-        data = f"data:{mimetypes.guess_type(path)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return self.saved(self.opened().save(kind, at, folder, self.name))  # type: ignore[arg-type]
+
+    def do_record(self, form: Film, moments: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
+        folder = self.files.inside(self.files.root / SAVED)
+        return self.saved(self.opened().record(moments, form, folder))
+
+    def saved(self, path: Path) -> dict[str, Any]:
+        kind = TYPES[path.suffix]
+        data = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         return {"what": "saved", "note": f"Saved {path}", "name": path.name, "data": data}
 
     def opened(self) -> SteeringSession:
         if self.session is None:
             raise DataError("no character is open")
         return self.session
+
+
+def _written(root: Path) -> dict[Path, float]:
+    """The tensor files below a folder, and when each was written."""
+    found = {}
+    for path in root.rglob("*.safetensors"):
+        with suppress(FileNotFoundError):
+            found[path] = path.stat().st_mtime
+    return found

@@ -5,15 +5,15 @@ customElements.define("ohlora-steer", class extends HTMLElement {
   connectedCallback() {
     if (this.childElementCount) return;
     this.innerHTML = `
+<div id="steer-empty"></div>
 <div class="steer">
 <div class="stage" id="steer-stage">
-<figure><canvas id="steer-picture" role="img" aria-label="The character"></canvas></figure>
-<figure hidden><canvas id="steer-other" role="img" aria-label="The same with other directions"></canvas>
-<figcaption>other directions</figcaption></figure>
+<figure><canvas id="steer-picture" role="img" aria-label="The character"></canvas><figcaption hidden></figcaption></figure>
 </div>
 <div class="controls">
 <label>Character <select id="steer-character"></select></label>
 <label>Compare with other directions <select id="steer-directions"></select></label>
+<details><summary>Other characters side by side</summary><div id="steer-beside"></div></details>
 <div id="steer-sliders"></div>
 <div class="row"><label class="inline"><input type="checkbox" id="steer-idle"> Idle motion</label>
 <button id="steer-key-0" type="button">Back to 0 [0]</button><button id="steer-key-u" type="button">Undo [u]</button></div>
@@ -24,17 +24,21 @@ maxlength="40" required><button>Keep</button></form>
 <div class="row" id="steer-presets"></div>
 <div class="row"><button id="steer-key-p" type="button">Save PNG [p]</button>
 <button id="steer-key-g" type="button">Save GIF [g]</button><button id="steer-key-h" type="button">Save sheet [h]</button></div>
+<div class="row"><button id="steer-key-v" type="button">Record [v]</button>
+<label class="inline">as <select id="steer-form"><option value="mp4">MP4</option><option value="webm">WebM</option>
+<option value="webp">WebP</option></select></label></div>
 <p id="steer-status"></p><p id="steer-message" role="status"></p>
 <p>A saved PNG that is dropped here brings its settings back; the address of this page holds them too.</p>
 </div></div>`;
     this.at = (name) => this.querySelector(`#steer-${name}`);
-    Object.assign(this, {sliders: [], rows: [], set: [], kept: [], past: [], wanted: null, sent: 0, shown: 0, held: -1});
+    Object.assign(this, {sliders: [], rows: [], set: [], kept: [], past: [], beside: [], moments: null, wanted: null, sent: 0, shown: 0, held: -1});
     this.at("character").addEventListener("change", () => this.open(this.at("character").value, {}));
     this.at("directions").addEventListener("change", () => this.tell("compare", {name: this.at("directions").value}));
     this.at("key-0").addEventListener("click", () => this.move(this.rest()));
     this.at("key-u").addEventListener("click", () => this.undo());
     for (const [key, kind] of [["p", "png"], ["g", "gif"], ["h", "sheet"]])
       this.at(`key-${key}`).addEventListener("click", () => this.tell("save", {kind, at: this.set}));
+    this.at("key-v").addEventListener("click", () => this.record());
     this.at("idle").addEventListener("change", () => this.draw());
     this.form("speech", (text) => this.tell("say", {text}));
     this.form("keep", (name) => this.tell("keep", {name, at: this.set}));
@@ -91,16 +95,30 @@ maxlength="40" required><button>Keep</button></form>
 
   // --- what the server says
 
-  on_files({characters, directions, note}) {
+  on_listed({characters, directions, note, empty}) {
+    this.at("empty").innerHTML = empty;
+    this.querySelector(".steer").hidden = Boolean(empty);
+    const compared = this.at("directions").value;
     this.at("character").replaceChildren(...characters.map((name) => new Option(name)));
     this.at("directions").replaceChildren(...["", ...directions].map((name) => new Option(name || "–", name)));
-    this.say(note);
-    const before = this.sliders.length ? {...this.named(), character: this.name} : this.wanted;
-    const first = before && characters.includes(before.character) ? before : {character: characters[0]};
-    if (first.character) this.open(first.character, first);
+    this.at("directions").value = directions.includes(compared) ? compared : "";
+    if (characters.includes(this.name)) {
+      this.at("character").value = this.name;
+      this.others();
+    }
+    if (note) this.say(note);
+    if (!this.sliders.length && !this.wanted && characters.length) this.open(characters[0], {});
   }
 
-  on_opened({name, sliders, presets, note}) {
+  on_files(said) {
+    const before = this.sliders.length ? {...this.named(), character: this.name} : this.wanted;
+    const there = before && said.characters.includes(before.character);
+    this.say("");
+    if (there) this.open(before.character, before);
+    this.on_listed(said);
+  }
+
+  on_opened({name, sliders, presets, note, captions}) {
     Object.assign(this, {name, sliders, past: [], speaking: false});
     this.at("character").value = name;
     this.at("directions").value = "";
@@ -109,6 +127,9 @@ maxlength="40" required><button>Keep</button></form>
     this.rows = sliders.map((slider, k) => this.row(slider, k));
     this.at("sliders").replaceChildren(...this.rows.map(({row}) => row));
     this.on_presets({presets});
+    this.stage(captions);
+    this.others();
+    if (this.beside.length) this.tell("beside", {names: this.beside});
     const settings = this.wanted && this.wanted.character === name ? this.wanted : {};
     this.wanted = null;
     this.kept = [...this.set];
@@ -127,12 +148,67 @@ maxlength="40" required><button>Keep</button></form>
     }));
   }
 
-  on_compared({other, note}) {
-    this.at("other").parentElement.hidden = !other;
+  on_compared({other, captions, note}) {
     if (!other) this.at("directions").value = "";
     this.say(note);
-    this.fit();
+    this.stage(captions);
     this.draw();
+  }
+
+  /** A canvas for the character and each picture beside it, all named where there are several. */
+  stage(captions) {
+    const [first] = this.at("stage").children, own = first.querySelector("figcaption");
+    Object.assign(own, {textContent: this.short(this.name), hidden: !captions.length});
+    this.at("stage").replaceChildren(first, ...captions.map((caption, k) => {
+      const figure = document.createElement("figure");
+      figure.innerHTML = `<canvas id="steer-picture-${k + 1}" role="img"></canvas><figcaption></figcaption>`;
+      figure.firstChild.ariaLabel = figure.lastChild.textContent = caption;
+      return figure;
+    }));
+    this.fit();
+  }
+
+  short(name) { return name.split("/").at(-1).replace(/\.safetensors$/, ""); }
+
+  /** The characters that can be shown beside the one that is steered. */
+  others() {
+    const names = [...this.at("character").options].map(({value}) => value).filter((name) => name !== this.name);
+    this.beside = this.beside.filter((name) => names.includes(name));
+    this.at("beside").replaceChildren(...names.map((name) => {
+      const label = document.createElement("label"), box = document.createElement("input");
+      label.className = "inline";
+      Object.assign(box, {type: "checkbox", checked: this.beside.includes(name)});
+      box.addEventListener("change", () => {
+        this.beside = box.checked ? [...this.beside, name] : this.beside.filter((other) => other !== name);
+        this.tell("beside", {names: this.beside});
+      });
+      label.append(box, ` ${name}`);
+      return label;
+    }));
+    if (!names.length) this.at("beside").textContent = "There is no other character; the tab Choose exports some.";
+  }
+
+  /** Begins a recording of what is shown, or ends it and has it saved. */
+  record() {
+    const button = this.at("key-v"), moments = this.moments;
+    if (!this.sliders.length) return;
+    this.moments = moments ? null : [];
+    button.textContent = moments ? "Record [v]" : "Stop [v]";
+    if (!moments) {
+      this.began = performance.now();
+      this.note(this.strengths ?? this.set);
+      return this.say("Recording what the sliders show …");
+    }
+    moments.push([(performance.now() - this.began) / 1000, this.strengths]);
+    this.say(`Saving ${moments.at(-1)[0].toFixed(1)} s …`);
+    this.tell("record", {form: this.at("form").value, moments});
+  }
+
+  /** Keeps what is shown now; what stood still before did so until now. */
+  note(strengths) {
+    const now = (performance.now() - this.began) / 1000, before = this.moments.at(-1);
+    if (before && now - before[0] > .1) this.moments.push([now - .05, before[1]]);
+    this.moments.push([now, strengths]);
   }
 
   on_restored({name, settings}) {
@@ -226,7 +302,8 @@ maxlength="40" required><button>Keep</button></form>
     const took = view.getFloat32(20, true), strengths = new Float32Array(data, 24, count);
     const start = 24 + 4 * count, size = 4 * width * height;
     for (let k = 0; k < pictures; k++) {
-      const canvas = this.at(k ? "other" : "picture");
+      const canvas = this.at(k ? `picture-${k}` : "picture");
+      if (!canvas) break; // it was taken away in the meantime
       if (canvas.width !== width || canvas.height !== height) {
         Object.assign(canvas, {width, height});
         this.fit();
@@ -235,6 +312,8 @@ maxlength="40" required><button>Keep</button></form>
         new ImageData(new Uint8ClampedArray(data, start + k * size, size), width, height), 0, 0);
     }
     this.shown = number;
+    this.strengths = [...strengths];
+    if (this.moments) this.note(this.strengths);
     this.label(strengths);
     this.at("status").textContent = `${this.sliders.map(({name}, k) => `${name} ${this.signed(strengths[k])}`).join(", ")} · the server took ${took.toFixed(0)} ms`;
     this.dispatchEvent(new CustomEvent("painted", {detail: number}));
@@ -256,14 +335,19 @@ maxlength="40" required><button>Keep</button></form>
   fit() {
     const ratio = window.devicePixelRatio || 1, stage = this.at("stage");
     if (!stage.clientWidth) return;
-    const shown = [...stage.querySelectorAll("figure:not([hidden]) canvas")];
+    const shown = [...stage.querySelectorAll("canvas")], count = shown.length, [first] = shown;
     const top = stage.getBoundingClientRect().top + window.scrollY, beside = stage.clientWidth < this.clientWidth - 100;
-    const wide = (stage.clientWidth - 16 * (shown.length - 1)) / shown.length;
     const high = beside ? Math.max(window.innerHeight - top - 24, 200) : window.innerHeight * .6;
-    for (const canvas of shown) {
-      const times = Math.max(1, Math.floor(Math.min(wide * ratio / canvas.width, high * ratio / canvas.height)));
-      canvas.style.width = `${Math.min(wide, times * canvas.width / ratio)}px`;
+    let best = {times: 0};
+    for (let columns = 1; columns <= count; columns++) {
+      const rows = Math.ceil(count / columns), wide = (stage.clientWidth - 16 * (columns - 1)) / columns;
+      const tall = high / rows - (count > 1 ? 40 : 0);
+      const times = Math.max(1, Math.floor(Math.min(wide * ratio / first.width, tall * ratio / first.height)));
+      if (times > best.times) best = {times, wide, columns};
     }
+    stage.style.gridTemplateColumns = `repeat(${best.columns}, auto)`;
+    for (const canvas of shown)
+      canvas.style.width = `${Math.min(best.wide, best.times * first.width / ratio)}px`;
   }
 });
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -30,8 +30,15 @@ SIZE = 384
 SETTINGS = "ohlora"
 """Key of the text in a saved PNG that says what it shows."""
 
+SHORTEST, LONGEST = 0.1, 120.0
+"""Seconds of a recording at least and at most."""
+BATCH = 16
+"""Frames of a recording that are drawn at once."""
+
 Kind = Literal["png", "gif", "sheet"]
 """What is saved: an image, an animation, or a sheet of all edits."""
+Film = Literal["mp4", "webm", "webp"]
+"""The form of a recording."""
 
 
 @dataclass
@@ -41,12 +48,14 @@ class SteeringSession:
     Attributes:
         character: The character that is steered.
         other: The same latent with other directions, for comparison, or None.
+        beside: Other characters by their names, which follow the same sliders as far as they have them.
         clock: Tells the time in seconds.
         speech: What is being said, or None.
     """
 
     character: Character
     other: Character | None = None
+    beside: Mapping[str, Character] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     speech: Speech | None = None
 
@@ -110,20 +119,33 @@ class SteeringSession:
             values = self.character.idle([passed], values, speech=self.speech)[0]
         return [float(value) for value in values]
 
-    def image(self, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
-        """Draws the character.
+    @property
+    def captions(self) -> list[str]:
+        """What stands below the pictures after the first."""
+        return [*([] if self.other is None else ["other directions"]), *self.beside]
+
+    def pictures(self, strengths: np.ndarray | Sequence[Sequence[float]]) -> tuple[list[np.ndarray], float]:
+        """Draws the character, and whatever is compared with it.
 
         Args:
-            strengths: One number per attribute, in the unit of the character.
+            strengths: N×P, a column per attribute, in the unit of the character.
 
         Returns:
-            The character's image (H×W×3 uint8), the image with the other directions or None, and the milliseconds that
-            the first image took.
+            N×H×W×3 uint8 each: the character, the same with other directions where there are some, and the characters
+            beside it, in the size of the first; and the milliseconds that the first took.
         """
+        rows = np.asarray(strengths, dtype=float)
         started = time.perf_counter()
-        picture = self.character.frames([strengths])[0]
+        own = self.character.frames(rows)
         taken = 1000 * (time.perf_counter() - started)
-        return picture, None if self.other is None else self.other.frames([strengths])[0], taken
+        shown = [own] if self.other is None else [own, self.other.frames(rows)]
+        for character in self.beside.values():
+            places = {name: k for k, name in enumerate(self.character.attributes)}
+            same = np.zeros((len(rows), len(character.attributes)))
+            for k, name in enumerate(character.attributes):
+                same[:, k] = np.clip(rows[:, places[name]] if name in places else 0.0, *character.ranges[name])
+            shown.append(_sized(character.frames(same), own.shape[1], own.shape[2]))
+        return shown, taken
 
     def save(self, kind: Kind, strengths: Sequence[float], folder: Path, name: str = "") -> Path:
         """Saves an image at given strengths (PNG), the character in motion (GIF), or a sheet of all its edits (PNG).
@@ -137,14 +159,9 @@ class SteeringSession:
         Returns:
             The path of the file. Files are numbered, and none is overwritten.
         """
-        suffix = "gif" if kind == "gif" else "png"
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{kind}-{'[0-9]' * 4}.{suffix}")]
-        for number in count(max(taken, default=0) + 1):
-            path = folder / f"{kind}-{number:04d}.{suffix}"
-            with suppress(FileExistsError):
-                path.touch(exist_ok=False)  # reserves the name against other tabs and servers
-                break
+        if kind not in get_args(Kind):
+            raise ConfigError(f"{kind!r} cannot be saved; expected {', '.join(get_args(Kind))}")
+        path = _reserved(folder, kind, "gif" if kind == "gif" else "png")
         if kind == "gif":
             animations.save(self.character.frames(self.character.shown(strengths)), path, motion.FRAMES_PER_SECOND)
         elif kind == "sheet":
@@ -154,6 +171,61 @@ class SteeringSession:
             picture = images.enlarge(self.character.frames([strengths])[0], SIZE)
             images.save_png(picture, path, {SETTINGS: json.dumps({"character": name, "strengths": settings})})
         return path
+
+    def record(self, moments: Sequence[tuple[float, Sequence[float]]], form: Film, folder: Path) -> Path:
+        """Saves moves as a film: the character, and what is compared with it, side by side.
+
+        Args:
+            moments: Time in seconds, rising, and the strengths that were shown, of each; in between, strengths go
+                straight from one to the next.
+            form: The form of the film, by its file's ending.
+            folder: Folder of the file; it is created where it does not exist. Files are numbered.
+
+        Raises:
+            ConfigError: If the moves take no time or too much, or the form is unknown or needs PyAV, which is missing.
+        """
+        if form not in get_args(Film):
+            raise ConfigError(f"a recording as {form!r} is not known; expected {', '.join(get_args(Film))}")
+        frames_per_second = motion.FRAMES_PER_SECOND
+        animations.check(f"film.{form}", frames_per_second)
+        times = np.array([moment for moment, _ in moments])
+        seconds = float(times[-1] - times[0]) if len(times) else 0.0
+        if not SHORTEST <= seconds <= LONGEST:
+            raise ConfigError(f"the moves take {seconds:.1f} s; expected {SHORTEST:g} to {LONGEST:g} s. Record again")
+        shown = times[0] + np.arange(round(seconds * frames_per_second)) / frames_per_second
+        moves = np.array([strengths for _, strengths in moments], dtype=float)
+        rows = np.stack([np.interp(shown, times, column) for column in moves.T], axis=1)
+        path = _reserved(folder, "film", form)
+        try:
+            animations.save(self._drawn(rows), path, frames_per_second)
+        except BaseException:
+            path.unlink()
+            raise
+        return path
+
+    def _drawn(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The frames of a film; few are held in memory."""
+        for start in range(0, len(rows), BATCH):
+            yield from np.concatenate(self.pictures(rows[start : start + BATCH])[0], axis=2)
+
+
+def _sized(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pictures in a size that may be theirs already."""
+    if pictures.shape[1:3] == (height, width):
+        return pictures
+    return np.stack([np.asarray(Image.fromarray(picture).resize((width, height))) for picture in pictures])
+
+
+def _reserved(folder: Path, stem: str, suffix: str) -> Path:
+    """An empty file with the next number, which no other tab or server can take any more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{stem}-{'[0-9]' * 4}.{suffix}")]
+    for number in count(max(taken, default=0) + 1):
+        path = folder / f"{stem}-{number:04d}.{suffix}"
+        with suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            break
+    return path
 
 
 def settings_of(picture: bytes) -> tuple[str, dict[str, float]]:

@@ -48,10 +48,21 @@ def figure(image: Image.Image, caption: str, kind: str = "", **encoding: Any) ->
         kind: Its class in the style sheet.
         encoding: Settings of PIL's WebP writer, such as ``quality`` or ``lossless``.
     """
-    file = io.BytesIO()
-    image.convert("RGB").save(file, "WEBP", **encoding)
-    data = base64.b64encode(file.getvalue()).decode()
+    data = address(image.convert("RGB"), **encoding)
     return (
-        f'<figure class="{kind}"><img alt="{escape(caption)}" src="data:image/webp;base64,{data}">'
+        f'<figure class="{kind}"><img alt="{escape(caption)}" src="{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def address(image: Image.Image, form: str = "WEBP", **encoding: Any) -> str:
+    """A picture as an address that holds it.
+
+    Args:
+        image: The picture.
+        form: PIL's name of the format.
+        encoding: Settings of PIL's writer.
+    """
+    file = io.BytesIO()
+    image.save(file, form, **encoding)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

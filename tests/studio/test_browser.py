@@ -27,6 +27,7 @@ from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
 from scripts.chromium import launched
 from tests.browsers import MISSING
+from tests.films import decoded
 from tests.toy_tables import report_of_latents
 
 if MISSING:
@@ -52,14 +53,14 @@ class Server:
         environment = os.environ | {"OHLORA_ARTIFACTS": str(self.root), "OMP_NUM_THREADS": "1"}
         self.log = (self.root / "server.log").open("w")
         self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
-        for _ in range(600):
+        for _ in range(3000):
             try:
                 urllib.request.urlopen(self.address, timeout=5)
                 return
             except (urllib.error.URLError, ConnectionError):
                 assert self.process.poll() is None, (self.root / "server.log").read_text()
                 time.sleep(0.1)
-        raise AssertionError("the server did not answer within a minute")
+        raise AssertionError("the server did not answer within five minutes")
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -120,65 +121,199 @@ def wait_for(page: Page, element: str, text: str) -> None:
     expect(page.locator(f"#{element}")).to_contain_text(text, timeout=20_000)
 
 
+def checked(page: Page, question: str) -> str:
+    """The answer that is marked, by its text."""
+    return " ".join(page.locator(f"#label-{question} label:has(input:checked)").all_inner_texts())
+
+
 def test_ten_annotations_survive_the_server(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
     server = serve()
-    page = opened(browser, server, "Annotate")
-    wait_for(page, "annotate-status", "000000.png")
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "000000.png")
+    wait_for(page, "label-gender", "gender: more female")
+    wait_for(page, "label-gender", "Enter accepts: yes")
     for k in range(10):
         if k % 3 == 0:
-            page.keyboard.press("1")  # gender
-            wait_for(page, "annotate-key-1", "gender: 0")
+            page.keyboard.press("2")  # no
+            wait_for(page, "label-status", "labelled in part")
+            assert checked(page, "gender") == "no [2]" and checked(page, "glass") == ""
         page.keyboard.press("Enter")
-        wait_for(page, "annotate-status", f"{k + 1} of 12 annotated")
+        wait_for(page, "label-status", f"{k + 1} of 12 labelled")
     table = artifacts / "toy" / "labels" / "labels_2k.csv"
     written = read_rows(table)
     assert len(written) == 10 and [row["gender"] for row in written] == list("0110110110")
     server.kill()
     assert read_rows(table) == written
     server.start()
-    page = opened(browser, server, "Annotate")
-    wait_for(page, "annotate-status", "10 of 12 annotated")
-    wait_for(page, "annotate-status", "000010.png")
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "10 of 12 labelled")
+    wait_for(page, "label-status", "000010.png")
     page.keyboard.press("u")
-    wait_for(page, "annotate-message", "nothing to undo in this tab")
+    wait_for(page, "label-message", "nothing to undo in this tab")
     page.keyboard.press("ArrowLeft")
-    wait_for(page, "annotate-status", "000009.png")
-    wait_for(page, "annotate-key-1", "gender: 0")
-    page.keyboard.press("4")  # glass; each key once the one before is answered: the browser's requests may overtake
-    wait_for(page, "annotate-key-4", "glass: 1")
+    wait_for(page, "label-status", "000009.png")
+    assert checked(page, "gender") == "no [2]"
+    page.keyboard.press("7")  # glass: yes
+    expect(page.locator("#label-glass label:has(input:checked)")).to_have_text("yes [7]")
     page.keyboard.press("u")
-    wait_for(page, "annotate-key-4", "glass: 0")
+    expect(page.locator("#label-glass label:has(input:checked)")).to_have_text("no [8]")
     page.keyboard.press("j")
-    wait_for(page, "annotate-status", "000010.png")
+    wait_for(page, "label-status", "000010.png")
     assert read_rows(table) == written
 
-    # A second tab writes the table; the first one may not overwrite it, and can continue after reloading.
-    second = opened(browser, server, "Annotate")
-    wait_for(second, "annotate-status", "10 of 12 annotated")
+    # A second tab writes the table; the first one notices, may not overwrite it, and can continue after reloading.
+    second = opened(browser, server, "Label")
+    wait_for(second, "label-status", "10 of 12 labelled")
     second.keyboard.press("Enter")
-    wait_for(second, "annotate-status", "11 of 12 annotated")
+    wait_for(second, "label-status", "11 of 12 labelled")
+    wait_for(page, "label-message", "labels_2k.csv was changed by another tab or program")
     page.keyboard.press("Enter")
-    wait_for(page, "annotate-message", "changed by another tab")
+    wait_for(page, "label-message", "this answer was not saved")
     assert len(read_rows(table)) == 11
-    page.locator("#annotate-reload").click()
-    wait_for(page, "annotate-status", "11 of 12 annotated")
+    page.locator("#label-reload").click()
+    wait_for(page, "label-status", "11 of 12 labelled")
+
+
+def test_scores_blind_answers_and_annotators(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
+    table = artifacts / "toy" / "labels" / "labels_2k.csv"
+    path = "../generate_v1/images/000000.png"
+    write_rows(table, [{"path": path, "gender": 1, "pose": -2.5}, {"path": path.replace("0.p", "1.p"), "pose": 1.5}])
+    page = opened(browser, serve("--attributes", "gender", "pose"), "Label")
+    wait_for(page, "label-status", "000001.png")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#label-pose input[type=range]")).to_have_value("-2.5")
+    assert checked(page, "gender") == "yes [1]"
+    page.get_by_label("Blind").check()
+    expect(page.locator("#label-gender label:has(input:checked)")).to_have_count(0)
+    wait_for(page, "label-pose", "−2.5 … 1.5 · not answered yet".replace("−", "-"))
+    before = table.read_bytes()
+    page.locator("h1").first.click()
+    page.keyboard.press("Enter")
+    wait_for(page, "label-message", "not answered yet: gender, pose")
+    assert table.read_bytes() == before
+
+    # Who labels is asked once: the browser remembers it.
+    page.get_by_label("Who labels?").fill("kim")
+    page.get_by_label("Who labels?").press("Enter")
+    wait_for(page, "label-status", "labelled by kim in this tab")
+    page.locator("h1").first.click()
+    page.keyboard.press("2")
+    wait_for(page, "label-status", "labelled in part")
+    page.locator("#label-pose input[type=range]").press("ArrowRight")
+    wait_for(page, "label-status", "· labelled ·")
+    page.locator("h1").first.click()
+    page.keyboard.press("Enter")
+    wait_for(page, "label-status", "000001.png")
+    assert [(row["annotator"], row["gender"], row["pose"]) for row in read_rows(table)] == [
+        ("", "1", "-2.5"),
+        ("kim", "0", "-0.46"),
+        ("", "", "1.5"),
+    ]
+    page.reload()
+    page.get_by_role("tab", name="Label").click()
+    expect(page.get_by_label("Who labels?")).to_have_value("kim", timeout=20_000)
+    wait_for(page, "label-status", "1 of 12 labelled by kim")
+
+    # Any attribute of the world can be asked for.
+    page.get_by_label("Attributes to label").click()
+    page.get_by_role("option", name="age").click()
+    wait_for(page, "label-age", "age: older")
+    for name in ("label-gender", "label-pose", "label-age"):
+        assert page.locator(f"#{name}").is_visible()
 
 
 def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
-    page = opened(browser, serve(), "Choose")
-    wait_for(page, "choose-status", "case 11 · not chosen yet · 1 of 3 that passed · 0 of 19")
+    server = serve()
+    page = opened(browser, server, "Choose")
+    wait_for(page, "choose-status", "case 11 · not chosen yet · 1 of 3 shown · 3 that passed · 0 of 19")
     page.keyboard.press("s")
-    wait_for(page, "choose-status", "case 13")
+    wait_for(page, "choose-status", "case 13 · not chosen yet · 2 of 3 shown")
     page.keyboard.press("r")
     wait_for(page, "choose-status", "case 10")
     page.keyboard.press("k")
-    wait_for(page, "choose-status", "case 10 · keep · 3 of 3 that passed · 2 of 19")
-    page.locator("#choose-table").get_by_text("13", exact=True).first.click()
-    wait_for(page, "choose-status", "case 13 · reject")
+    wait_for(page, "choose-status", "case 10 · keep · 3 of 3 shown · 3 that passed · 2 of 19")
+    page.keyboard.press("u")
+    wait_for(page, "choose-status", "case 10 · not chosen yet")
+    page.keyboard.press("k")
+    wait_for(page, "choose-status", "case 10 · keep")
+
+    # A heading sorts the table and the gallery, and Next follows that order.
+    cards = page.locator("#choose-gallery .card")
+    lines = page.locator("#choose-body tr")
+
+    def shown() -> list[str]:
+        order = cards.evaluate_all("(cards) => cards.map((card) => card.dataset.case)")
+        assert order == lines.evaluate_all("(lines) => lines.map((line) => line.dataset.case)")
+        return [str(number) for number in order]
+
+    assert shown() == ["11", "13", "10"]
+    heading = page.get_by_role("columnheader", name="eyes leakage")
+    heading.get_by_role("button").click()
+    assert shown() == ["11", "10", "13"] and heading.get_attribute("aria-sort") == "descending"
+    heading.get_by_role("button").click()
+    assert shown() == ["13", "10", "11"] and heading.get_attribute("aria-sort") == "ascending"
+    page.get_by_role("button", name="Show case 13").click()
+    wait_for(page, "choose-status", "case 13 · reject · 1 of 3 shown")
+    page.keyboard.press("ArrowRight")
+    wait_for(page, "choose-status", "case 10 · keep · 2 of 3 shown")
+
+    # Filters, by choice and by any figure.
+    page.locator("#choose-show").select_option("reject")
+    assert shown() == ["13"]
+    page.locator("#choose-show").select_option("")
+    page.get_by_role("button", name="Add a filter").click()
+    page.get_by_label("Figure to filter by").select_option("mouth_corr")
+    page.get_by_label("Limit").fill("0.95")
+    assert shown() == ["11"]
+    page.get_by_label("Comparison").select_option("at most")
+    assert shown() == ["13", "10"]
+    page.get_by_role("button", name="Remove").click()
+
+    # A film plays under the pointer.
+    card = page.locator(".card[data-case='11']")
+    face = "(card) => card.querySelector('canvas').toDataURL()"
+    before = card.evaluate(face)
+    card.locator(".face").hover()
+    page.wait_for_function("document.querySelector(\".card[data-case='11']\").dataset.frame > 1")
+    assert card.evaluate(face) != before
+    page.mouse.move(0, 0)
+    page.wait_for_function(
+        "(was) => document.querySelector(\".card[data-case='11'] canvas\").toDataURL() === was", arg=before
+    )
+
+    # Several at once, and back.
+    page.keyboard.press("a")
+    wait_for(page, "choose-status", "3 selected")
+    page.get_by_label("case 11", exact=True).uncheck()
+    page.locator("h1").first.click()
+    page.keyboard.press("r")
+    wait_for(page, "choose-status", "1 of 19 wanted")
+    page.keyboard.press("u")
+    wait_for(page, "choose-status", "2 of 19 wanted")
+
+    page.get_by_role("button", name="Export").click()
+    wait_for(page, "choose-message", "2 characters for the tab Steer are in")
     toy = artifacts / "toy"
+    assert sorted(path.name for path in (toy / "characters").iterdir()) == [
+        "0010.safetensors",
+        "0011.safetensors",
+        "mina.safetensors",
+    ]
     words = ["--generator", str(toy / "finetune_v8" / "generator.safetensors")]
     assert ohlora(["export-character", "chosen", str(toy / "evaluate_v9"), str(toy / "chosen"), *words]) == 0
-    assert sorted(path.name for path in (toy / "chosen").iterdir()) == ["0010.safetensors", "0011.safetensors"]
+    for name in ("0010.safetensors", "0011.safetensors"):
+        assert (toy / "chosen" / name).read_bytes() == (toy / "characters" / name).read_bytes()
+
+    # A list that is changed on disk is noticed, and not overwritten.
+    write_rows(toy / "evaluate_v9" / "choices.csv", read_rows(toy / "evaluate_v9" / "choices.csv")[:1])
+    wait_for(page, "choose-message", "choices.csv was changed by another tab or program. Reload the list")
+    page.keyboard.press("s")
+    wait_for(page, "choose-message", "this answer was not saved")
+    page.get_by_role("button", name="Reload the list").click()
+    wait_for(page, "choose-status", "1 of 19 wanted")
+    for width in (390, 1024, 1920):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_function("document.documentElement.scrollWidth === innerWidth")
 
 
 PIXELS = """() => {
@@ -236,6 +371,31 @@ def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server],
     page.keyboard.press("h")
     wait_for(page, "steer-message", "sheet-0001.png")
 
+    # Another character follows the same sliders; moves are recorded of both.
+    shutil.copy(
+        artifacts / "toy" / "characters" / "mina.safetensors", artifacts / "toy" / "characters" / "lee.safetensors"
+    )
+    page.get_by_text("Other characters side by side").click()
+    page.get_by_role("checkbox", name="characters/lee.safetensors").check()
+    expect(page.locator("#steer-stage figcaption")).to_have_text(["mina", "lee"])
+    both = "(id) => document.querySelector(id).toDataURL()"
+    page.wait_for_function(f"({both})('#steer-picture') === ({both})('#steer-picture-1')")
+    page.locator("#steer-form").select_option("webm")
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "Recording")
+    page.locator("#steer-1").press("PageDown")
+    wait_for(page, "steer-status", "mouth +0.06")
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "film-0001.webm")
+    film = decoded(artifacts / "toy" / "studio" / "film-0001.webm").frames
+    assert film.shape[1:] == (256, 512, 3) and np.abs(film[0].astype(int) - film[-1]).mean() > 1
+    page.get_by_role("checkbox", name="characters/lee.safetensors").uncheck()
+    expect(page.locator("#steer-stage figure")).to_have_count(1)
+    page.keyboard.press("u")
+    wait_for(page, "steer-status", "mouth +0.66")
+
     # At rest, the handles move on from the sliders.
     page.get_by_label("Idle motion").check()
     expect(page.locator("#steer-status")).not_to_contain_text("mouth +0.66", timeout=20_000)
@@ -292,18 +452,22 @@ def test_nothing_outside_the_artifacts_is_served(
     table = artifacts / "toy" / "labels" / "labels_2k.csv"
     names = {"gender": 1, "quality": 1, "age": 0, "glass": 0}
     write_rows(table, [{"path": "../../../secret.png", **names}])
-    page = opened(browser, server, "Annotate")
-    wait_for(page, "annotate-message", "there is no image ../../../secret.png among those to annotate")
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-empty", "there is no image ../../../secret.png among those to annotate")
 
 
 def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path: Path) -> None:
     server = Server(tmp_path)
     try:
-        page = opened(browser, server, "Annotate")
-        wait_for(page, "annotate-message", "python -m ohlora predict generate_original --world toy")
+        page = opened(browser, server, "Label")
+        wait_for(page, "label-empty", "python -m ohlora predict generate_original --world toy")
         page = opened(browser, server, "Choose")
-        wait_for(page, "choose-message", "python -m ohlora test evaluate_v9 --world toy")
+        wait_for(page, "choose-empty", "python -m ohlora test evaluate_v9 --world toy")
+        wait_for(page, "choose-empty", "ohlora studio --demo")
         page = opened(browser, server, "Steer")
-        wait_for(page, "steer-message", f"python -m ohlora export-character tested {tmp_path}/toy/touch_up best")
+        wait_for(page, "steer-empty", f"python -m ohlora export-character tested {tmp_path}/toy/touch_up best")
+        for element in ("label", "choose", "steer"):
+            page.get_by_role("tab", name=element.title()).click()
+            wait_for(page, f"{element}-empty", "Or look at the demo")
     finally:
         server.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient, WebSocketTestSession
@@ -21,10 +23,17 @@ from ohlora.attributes import Motion
 from ohlora.characters import speech
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
+from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, DataError, FormatError
-from ohlora.studio.app import Settings, steerable
-from ohlora.studio.socket import ROUTE, is_own
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.stylegan import Generator
+from ohlora.studio.app import steerable
+from ohlora.studio.connection import is_own
+from ohlora.studio.settings import Settings
+from ohlora.studio.socket import ROUTE, TYPES
 from ohlora.studio.steering import Presets, SteeringSession, settings_of
+from ohlora.utils import images
+from tests.films import decoded
 from tests.toy_tables import report_of_latents
 
 OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860"}
@@ -88,13 +97,13 @@ def asked(socket: WebSocketTestSession, do: str, **more: object) -> dict[str, ob
 
 def test_pictures_follow_the_newest_setting(client: TestClient, mina: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     character = Character.load(mina)
-    inner = SteeringSession.image
+    inner = SteeringSession.pictures
 
-    def slow(self: SteeringSession, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray | None, float]:
+    def slow(self: SteeringSession, strengths: Sequence[Sequence[float]]) -> tuple[list[np.ndarray], float]:
         time.sleep(0.05)
         return inner(self, strengths)
 
-    monkeypatch.setattr(SteeringSession, "image", slow)
+    monkeypatch.setattr(SteeringSession, "pictures", slow)
     with client.websocket_connect(ROUTE, headers=OWN) as socket:
         assert socket.receive_json()["characters"] == ["mina.safetensors"]
         assert asked(socket, "save", kind="png", at=[0, 0, 0])["note"] == "⚠️ no character is open"
@@ -130,6 +139,57 @@ def test_pictures_follow_the_newest_setting(client: TestClient, mina: Path, monk
         socket.receive_json()
         assert asked(socket, "open", name="mina.safetensors")["presets"] == kept["presets"]
         assert asked(socket, "forget", name="aside")["presets"] == {}
+
+
+def test_moves_are_recorded_of_all_characters_that_are_shown(client: TestClient, mina: Path, tmp_path: Path) -> None:
+    character = Character.load(mina)
+    # Another one, larger, without a pose, and with less room for its mouth.
+    torch.manual_seed(4)
+    large = Generator(resolution=32, channel_base=128, channel_max=8, z_dim=8, w_dim=8, mapping_layers=2, c_dim=0)
+    code = Codes(torch.randn(1, 8), Space.W)
+    steps = Steps(Codes(torch.randn(1, 2, 8), Space.W))
+    other = Character(large.eval(), code, ("mouth", "eyes"), steps, {"mouth": (-0.5, 0.5), "eyes": (-2.0, 2.0)})
+    other.save(tmp_path / "more" / "lee.safetensors")
+    moments = [[10.0, [0, 0, 0]], [10.5, [0, 2, 0]], [11.0, [0, 2, 1]]]
+    with client.websocket_connect(ROUTE, headers=OWN) as socket:
+        assert socket.receive_json()["characters"] == ["mina.safetensors", "more/lee.safetensors"]
+        assert asked(socket, "open", name="mina.safetensors")["captions"] == []
+        told = asked(socket, "beside", names=["more/lee.safetensors"])
+        assert told["captions"] == ["lee"] and told["note"] == "lee has no pose"
+        socket.send_text(json.dumps({"do": "draw", "number": 1, "at": [0.5, 2, 1], "idle": False}))
+        message = socket.receive_bytes()
+        _, width, height, count, _, _ = struct.unpack_from("<5If", message)
+        assert (width, height, count) == (16, 16, 2)
+        pixels = np.frombuffer(message, np.uint8, offset=36).reshape(2, 16, 16, 4)[..., :3]
+        followed = other.render(eyes=0.5, mouth=0.5).resize((16, 16))
+        assert np.array_equal(pixels[0], np.asarray(character.render(eyes=0.5, mouth=2, pose=1)))
+        assert np.array_equal(pixels[1], np.asarray(followed))
+
+        for form in ("webp", "mp4", "webm"):
+            saved = asked(socket, "record", form=form, moments=moments)
+            path = tmp_path / "studio" / f"film-0001.{form}"
+            assert saved["note"] == f"Saved {path}"
+            assert str(saved["data"]).startswith(f"data:{TYPES[path.suffix]};base64,")
+            film = decoded(path)
+            assert film.frames.shape == (20, 256, 512, 3) and film.seconds == pytest.approx(1, abs=0.06)
+            # A quarter of a second after the start, the mouth is half open.
+            expected = images.enlarge(np.asarray(character.render(mouth=1.0)), 256)
+            assert np.abs(film.frames[5][:, :256].astype(int) - expected).mean() < 6
+            assert np.abs(film.frames[0][:, :256].astype(int) - expected).mean() > 6
+        long = [[0, [0, 0, 0]], [500, [0, 0, 0]]]
+        for bad, said in (([], "take 0.0 s"), (long, "take 500.0 s; expected 0.1 to 120 s")):
+            assert said in str(asked(socket, "record", form="webp", moments=bad)["note"])
+        assert "expected mp4, webm, webp" in str(asked(socket, "record", form="../x.webp", moments=moments)["note"])
+        assert len(list((tmp_path / "studio").iterdir())) == 3
+
+
+def test_new_files_are_noticed(client: TestClient, mina: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ohlora.studio.connection.WATCHED", 0.05)
+    with client.websocket_connect(ROUTE, headers=OWN) as socket:
+        assert socket.receive_json()["what"] == "files"
+        shutil.copy(mina, mina.with_name("lee.safetensors"))
+        told = socket.receive_json()
+        assert told["what"] == "listed" and told["characters"] == ["lee.safetensors", "mina.safetensors"]
 
 
 def test_a_text_is_said_on_top_of_the_sliders(mina: Path) -> None:
