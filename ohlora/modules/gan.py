@@ -270,6 +270,16 @@ class GAN(Stage[ImageDataModule]):
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
         freeze_blocks(self.discriminator, frozen_blocks)
+        mapping = getattr(self.discriminator, "mapping", None)
+        if (
+            label_head == "projection"
+            and mapping is not None
+            and not any(p.requires_grad for p in mapping.parameters())
+        ):
+            raise ConfigError(
+                "label_head is projection, and trainable_discriminator leaves out mapping.*, through which labels "
+                "enter a StyleGAN2's: none could be learned. Add mapping.*, or leave label_head out"
+            )
         for name in self._sources:
             if not any(p.requires_grad for p in self.get_submodule(name).parameters()):
                 raise ConfigError(

@@ -157,6 +157,21 @@ def test_labels_train_with_either_head(head: str, tmp_path: Path, ohlora: Run) -
     assert (d.c_dim, d.label_head) == (2, head)
 
 
+def test_labels_that_could_not_be_learned_are_refused(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a StyleGAN2 they enter the projection head through the mapping, and nowhere else."""
+    words = ["--model.init_args.architecture.c_dim", "2", "--model.init_args.labels", "normal"]
+    words += ["--model.init_args.kimg", "0.016", "--model.init_args.label_head", "projection"]
+    epilogue = '["epilogue.*"]'
+    assert ohlora("fit", "pretrain", *FAMILY, *words, "--model.init_args.trainable_discriminator", epilogue) == 2
+    assert "leaves out mapping.*, through which labels enter a StyleGAN2's: none could be" in capsys.readouterr().err
+    both = '["epilogue.*", "mapping.*"]'
+    start = tmp_path / "stage" / "discriminator.safetensors"
+    assert ohlora("fit", "pretrain", *FAMILY, *words, "--model.init_args.trainable_discriminator", both) == 0
+    assert network_files.load_discriminator(start).label_head == "projection"
+
+
 def test_mixed_precision_trains(tmp_path: Path, ohlora: Run) -> None:
     words = ["--trainer.precision", "bf16-mixed", "--model.init_args.kimg", "0.016"]
     assert ohlora("fit", "pretrain", *FAMILY, *words) == 0
