@@ -311,8 +311,10 @@ class CLI(LightningCLI):
                 raise NothingToDo(f"{reason}: nothing to do")
         self._check_folders(command)
         free = self.trainer.world_size == 1 and not self.content  # Lightning, or the checkpoint, says it otherwise
-        if free and self.trainer.strategy.root_device.type == "cpu" and (measured := threads.choose()) is not None:
-            print(measured)
+        if free and self.trainer.strategy.root_device.type == "cpu":
+            measured = threads.choose()
+            if measured is not None and sys.stdout.isatty():  # a pipe gets results alone
+                print(measured)
         if getattr(rank_zero_only, "rank", 0) != 0:
             return
         if isinstance(stage, Stage) and stage.output is not None and command != "validate":

@@ -194,7 +194,7 @@ def test_help_shows_what_is_used(capsys: pytest.CaptureFixture[str], monkeypatch
         assert any("--trainer.max_epochs" in line for line in lines)
     assert main(["fit", "finetune_v8", "--world", "toy", "--model.init_args.r1_gamma", "7", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "kimg Length of training, in thousands of images [40]" in text
+    assert "kimg Length of training, in thousands of images [20]" in text
     assert "r1_gamma R1 enters the loss as γ/2 times the penalty [7]" in text and "manifest CSV" in text
 
 

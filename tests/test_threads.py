@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,13 +42,14 @@ def test_a_run_says_how_many_it_takes_and_goes_on_with_as_many(
     tmp_path: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch, ohlora: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(threads, "measured", lambda: {1: 1.0, 2: 3.0})
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # nothing is said to a pipe
     assert ohlora("fit", "identity", "--trainer.max_epochs", "1") == 0
     assert "1 of 2 threads: 2 are 0.3 times as fast as one here and now" in capsys.readouterr().out
     assert torch.get_num_threads() == 1
     torch.set_num_threads(2)
     threads.choose.cache_clear()
     assert ohlora("fit", "identity", "--trainer.max_epochs", "2", "--ckpt_path", "last") == 0
-    assert "threads" not in capsys.readouterr().out and torch.get_num_threads() == 1
+    assert "threads:" not in capsys.readouterr().out and torch.get_num_threads() == 1
     torch.set_num_threads(2)
     monkeypatch.setenv(threads.VARIABLE, "2")
     assert ohlora("fit", "identity", "--trainer.max_epochs", "3", "--ckpt_path", "last") == 0

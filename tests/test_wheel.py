@@ -18,8 +18,9 @@ def test_every_package_is_listed() -> None:
     assert {name for name in settings["packages"] if name not in settings["package-dir"]} >= there
     shipped = {".".join(("ohlora", *p.parent.relative_to(ROOT).parts)) for p in (ROOT / "configs").rglob("*.yaml")}
     assert shipped <= set(settings["packages"])
-    for path in (p.relative_to(ROOT) for ending in ("html", "js") for p in (ROOT / "ohlora").rglob(f"*.{ending}")):
-        assert path.name in settings["package-data"][".".join(path.parent.parts)], "the wheel leaves it out"
+    for path in (p for ending in ("html", "js", "css") for p in (ROOT / "ohlora").rglob(f"*.{ending}")):
+        patterns = settings["package-data"][".".join(path.parent.relative_to(ROOT).parts)]
+        assert any(path.match(pattern) for pattern in patterns), f"the wheel leaves {path} out"
 
 
 def test_an_installed_ohlora_runs_the_toy_recipe_from_an_empty_folder(python_with_wheel: str, tmp_path: Path) -> None:

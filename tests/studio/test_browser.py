@@ -196,8 +196,8 @@ def test_scores_blind_answers_and_annotators(browser: Browser, serve: Callable[.
     page.get_by_label("Who labels?").fill("kim")
     page.get_by_label("Who labels?").press("Enter")
     wait_for(page, "label-status", "labelled by kim in this tab")
-    page.wait_for_timeout(2000)  # Gradio draws the answers anew after the status
     page.locator("h1").first.click()
+    page.wait_for_timeout(2000)  # to leave the field sends the name again, and the answers are drawn anew
     page.keyboard.press("2")
     wait_for(page, "label-status", "labelled in part")
     page.locator("#label-pose input[type=range]").press("ArrowRight")
