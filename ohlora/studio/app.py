@@ -18,15 +18,16 @@ from ohlora.errors import MissingArtifactError
 from ohlora.formats import tensor_files
 from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.studio import overview
+from ohlora.studio.connection import WATCHED
 from ohlora.studio.empty import missing
-from ohlora.studio.label import QUIET, WATCHED, label_tab
+from ohlora.studio.label import QUIET, label_tab
 from ohlora.studio.settings import Settings, inside
 from ohlora.studio.socket import Steerable
 
 STYLE = Path(__file__).with_name("studio.css").read_text(encoding="utf-8")
 """CSS of the page."""
 
-SCRIPTS = ("keys.js", "choose.js", "steer.js")
+SCRIPTS = ("keys.js", "tab.js", "choose.js", "steer.js")
 HEAD = "".join(f"<script>{Path(__file__).with_name(name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS)
 """HTML for the head of the page: the scripts of the keyboard shortcuts and of the tabs Choose and Steer."""
 

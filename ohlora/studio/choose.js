@@ -1,7 +1,9 @@
 "use strict";
 // The tab Choose: a gallery of candidates, as an element of its own inside Gradio's page. What is shown, and in which
 // order, is decided here; ohlora/studio/gallery.py keeps the choices and makes the pictures.
-customElements.define("ohlora-choose", class extends HTMLElement {
+customElements.define("ohlora-choose", class extends StudioTab {
+  static tab = "choose";
+
   connectedCallback() {
     if (this.childElementCount) return;
     this.innerHTML = `
@@ -37,7 +39,6 @@ customElements.define("ohlora-choose", class extends HTMLElement {
 <div class="figures" tabindex="0" role="region" aria-label="Figures of the candidates"><table><thead><tr id="choose-head"></tr></thead>
 <tbody id="choose-body"></tbody></table></div>
 </div>`;
-    this.at = (name) => this.querySelector(`#choose-${name}`);
     Object.assign(this, {rows: [], choices: {}, filters: [], selected: new Set(), films: {}, faces: {}, cards: {}, playing: null});
     Object.assign(this, {sort: "rank", rising: true, shown: [], columns: [], drawn: ""});
     for (const button of this.querySelectorAll("[data-choice]"))
@@ -71,23 +72,6 @@ customElements.define("ohlora-choose", class extends HTMLElement {
     // The sheet of a candidate is asked for when the tab is looked at.
     new IntersectionObserver(() => this.look()).observe(this);
     this.connect();
-  }
-
-  connect() {
-    this.socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/choose/socket`);
-    this.socket.onmessage = ({data}) => {
-      const said = JSON.parse(data);
-      this[`on_${said.what}`](said);
-    };
-    this.socket.onclose = () => {
-      this.say("⚠️ the studio does not answer; the page goes on when it does");
-      setTimeout(() => this.connect(), 1000);
-    };
-  }
-
-  say(text) { this.at("message").textContent = text; }
-  tell(what, more) {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({do: what, ...more}));
   }
 
   // --- what the server says

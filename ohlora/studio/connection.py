@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,16 +15,16 @@ from urllib.parse import urlsplit
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ohlora.errors import OhloraError
+from ohlora.errors import DataError, OhloraError
 
 REFUSED = 1008
 """Code of a WebSocket that is closed by policy."""
 LOOPBACK = ("127.0.0.1", "localhost")
 WATCHED = 3.0
-"""Seconds without a question after which files are looked at again."""
+"""Seconds without a question after which files are looked at again, here and in the tabs without a WebSocket."""
 
 
-class Connection:
+class Connection(ABC):
     """What one browser tab has opened, and what it waits for.
 
     A subclass answers ``{"do": "open", …}`` by its method ``do_open``.
@@ -34,13 +35,13 @@ class Connection:
         self.asked: list[dict[str, Any] | bytes] = []
         self.more = asyncio.Event()
 
+    @abstractmethod
     def first(self) -> list[dict[str, Any]]:
         """What a tab is told when it connects."""
-        raise NotImplementedError
 
+    @abstractmethod
     def news(self) -> list[dict[str, Any]]:
         """What a tab is told of files that have changed; called while nothing is asked."""
-        raise NotImplementedError
 
     def answers(self, message: dict[str, Any] | bytes) -> list[dict[str, Any]]:
         """Does what was asked for; what went wrong is an answer, too."""
@@ -52,14 +53,14 @@ class Connection:
             return [{"what": "message", "note": f"⚠️ {error}"}]
 
     def received(self, data: bytes) -> dict[str, Any]:
-        """Answers to a file that was dropped on the tab."""
-        raise NotImplementedError
+        """Answers to a file that was dropped on the tab; a DataError where none is taken."""
+        raise DataError("this tab takes no files; drop a saved picture on the tab Steer")
 
     def heard(self, message: dict[str, Any]) -> None:
         """Takes a question that was just asked."""
         self.asked.append(message)
 
-    async def draw(self) -> None:
+    async def draw(self) -> None:  # noqa: B027 - only Steer draws
         """Sends pictures, once the questions are answered."""
 
     async def run(self) -> None:

@@ -21,6 +21,7 @@ from ohlora.networks.sampling import scored
 from ohlora.pipeline import require
 from ohlora.rules import concept
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order, choices
+from ohlora.studio.connection import WATCHED
 from ohlora.studio.empty import missing
 from ohlora.studio.settings import Settings, inside
 from ohlora.utils import images, pages
@@ -29,8 +30,6 @@ BATCH = 64
 """Number of images that the filter ensembles score at once."""
 KEYS = "1234567890qwertyiopasdfghklzxcvbnm"
 """Keys of the answers, given out in order; u and j have a meaning of their own."""
-WATCHED = 3
-"""Seconds after which the table is looked at again."""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Settings of events that show no progress and have no public API."""
 INVITATION = "Who labels? (only where several people do; asked once)"

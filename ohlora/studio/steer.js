@@ -1,7 +1,9 @@
 "use strict";
 // The tab Steer: an element of its own inside Gradio's page. Frames come over a WebSocket, as bytes for a canvas of
 // their size; ohlora/studio/socket.py is the other side.
-customElements.define("ohlora-steer", class extends HTMLElement {
+customElements.define("ohlora-steer", class extends StudioTab {
+  static tab = "steer";
+
   connectedCallback() {
     if (this.childElementCount) return;
     this.innerHTML = `
@@ -30,7 +32,6 @@ maxlength="40" required><button>Keep</button></form>
 <p id="steer-status"></p><p id="steer-message" role="status"></p>
 <p>A saved PNG that is dropped here brings its settings back; the address of this page holds them too.</p>
 </div></div>`;
-    this.at = (name) => this.querySelector(`#steer-${name}`);
     Object.assign(this, {sliders: [], rows: [], set: [], kept: [], past: [], beside: [], moments: null, wanted: null, sent: 0, shown: 0, held: -1});
     this.at("character").addEventListener("change", () => this.open(this.at("character").value, {}));
     this.at("directions").addEventListener("change", () => this.tell("compare", {name: this.at("directions").value}));
@@ -67,24 +68,6 @@ maxlength="40" required><button>Keep</button></form>
     });
   }
 
-  connect() {
-    this.socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/steer/socket`);
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onmessage = ({data}) => {
-      if (data instanceof ArrayBuffer) return this.paint(data);
-      const said = JSON.parse(data);
-      this[`on_${said.what}`](said);
-    };
-    this.socket.onclose = () => {
-      this.say("⚠️ the studio does not answer; the page goes on when it does");
-      setTimeout(() => this.connect(), 1000);
-    };
-  }
-
-  say(text) { this.at("message").textContent = text; }
-  tell(what, more) {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({do: what, ...more}));
-  }
   moving() { return this.sliders.length > 0 && (this.speaking || this.at("idle").checked); }
   rest() { return this.sliders.map(({low, high}) => Math.min(Math.max(0, low), high)); }
 
@@ -296,7 +279,7 @@ maxlength="40" required><button>Keep</button></form>
     this.tell("draw", {number: ++this.sent, at: this.set, idle: this.at("idle").checked});
   }
 
-  paint(data) {
+  on_bytes(data) {
     const view = new DataView(data);
     const [number, width, height, pictures, count] = [0, 4, 8, 12, 16].map((place) => view.getUint32(place, true));
     const took = view.getFloat32(20, true), strengths = new Float32Array(data, 24, count);
