@@ -270,16 +270,13 @@ class GAN(Stage[ImageDataModule]):
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
         freeze_blocks(self.discriminator, frozen_blocks)
-        mapping = getattr(self.discriminator, "mapping", None)
-        if (
-            label_head == "projection"
-            and mapping is not None
-            and not any(p.requires_grad for p in mapping.parameters())
-        ):
-            raise ConfigError(
-                "label_head is projection, and trainable_discriminator leaves out mapping.*, through which labels "
-                "enter a StyleGAN2's: none could be learned. Add mapping.*, or leave label_head out"
-            )
+        if label_head == "projection":
+            entry = self.discriminator.label_module
+            if not any(p.requires_grad for p in self.discriminator.get_submodule(entry).parameters()):
+                raise ConfigError(
+                    f"label_head is projection, and trainable_discriminator leaves out {entry}.*, through which labels "
+                    "enter it: none could be learned. Add it, or leave label_head out"
+                )
         for name in self._sources:
             if not any(p.requires_grad for p in self.get_submodule(name).parameters()):
                 raise ConfigError(

@@ -237,6 +237,7 @@ class Discriminator(nn.Module, ABC):
     Attributes:
         kind: The family's name in the registry.
         head_modules: Names of the modules that :meth:`head` uses; all others are the trunk.
+        label_module: Name of the module through which labels enter the projection head.
         resolution: Height and width R of the images.
         c_dim: Number K of label values; 0 for none.
         mbstd_group_size: Largest group of the minibatch standard deviation.
@@ -246,6 +247,7 @@ class Discriminator(nn.Module, ABC):
 
     kind: ClassVar[str]
     head_modules: ClassVar[tuple[str, ...]]
+    label_module: ClassVar[str]
     resolution: int
     c_dim: int
     mbstd_group_size: int

@@ -206,6 +206,7 @@ class Discriminator(generator.Discriminator):
 
     kind = "stylegan"
     head_modules = ("epilogue",)
+    label_module = "epilogue.embedding"
 
     def __init__(
         self,

@@ -281,6 +281,7 @@ class Discriminator(generator.Discriminator):
 
     kind = "stylegan2"
     head_modules = ("epilogue", "mapping")
+    label_module = "mapping"
 
     def __init__(
         self,
