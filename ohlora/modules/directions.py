@@ -23,7 +23,7 @@ from ohlora.evaluation.agreement import COMPARED, Agreement
 from ohlora.evaluation.scales import DataScale, scales_in
 from ohlora.formats import direction_files, network_files, sample_files
 from ohlora.modules.base import Stage
-from ohlora.networks.sampling import counted_latents, scores_of_codes
+from ohlora.networks.sampling import counted_latents, scores_by_name, scores_of_codes
 from ohlora.pipeline import require
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures
@@ -88,14 +88,17 @@ class DirectionSearch(Stage[Samples]):
             ConfigError: If a path is not set.
             MissingArtifactError: If there is no such file.
         """
-        needed = self.finder.needs & self.paths.keys()
         if self.judge is not None:
             require(self.judge)
-            needed = set(self.paths)
-        for name in sorted(needed):
+        for name in sorted(self._needed & self.paths.keys()):
             if self.paths[name] is None:
                 raise ConfigError(f"{type(self.finder).__name__} needs a {name}; set model.init_args.{name}")
             require(str(self.paths[name]))
+
+    @property
+    def _needed(self) -> set[str]:
+        """Parts of a source that are read: what the finder uses, and what is compared with the judge."""
+        return self.finder.needs | (set() if self.judge is None else set(self.paths))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """The whole search."""
@@ -126,19 +129,16 @@ class DirectionSearch(Stage[Samples]):
         reasons = [f"{name}: {mark}" for name, path in sorted(given.items()) for mark in network_files.marks(path)]
         failing: Sequence[str] = ()
         if self.judge is not None:
-            generator = source.generator or network_files.load_generator(given["generator"])
-            networks = [source.network or network_files.load_attributes(given["network"])]
-            networks.append(network_files.load_attributes(self.judge))
-            for network in (generator, *networks):
-                network.requires_grad_(False).to(self.device)
+            generator, network = source.networks
+            judge = network_files.load_attributes(self.judge).requires_grad_(False).to(self.device)
             codes = generator.map(*counted_latents(generator, self.seed, range(COMPARED), "agreement/"))
-            tables = scores_of_codes(generator, networks, codes, self.image_batch_size)
-            searched, judged = (
-                dict(zip(network.outputs, table.cpu().numpy().T, strict=True))
-                for network, table in zip(networks, tables, strict=True)
+            searched, judged = scores_of_codes(generator, [network, judge], codes, self.image_batch_size)
+            found = Agreement.of(
+                vocabulary().names("expression"),
+                scores_by_name(network, searched),
+                scores_by_name(judge, judged),
+                source.scales,
             )
-            scales = scales_in(network_files.read_metadata(given["network"]).get("provenance", {}))
-            found = Agreement.of(vocabulary().names("expression"), searched, judged, scales)
             reasons, failing = reasons + found.reasons, found.failing
         handover.warn(f"what {self.output / DIRECTIONS} is made of", reasons, *failing)
         return reasons
@@ -149,7 +149,7 @@ class DirectionSearch(Stage[Samples]):
         Raises:
             DataError: If samples and generator do not belong together.
         """
-        needs, medians = self.finder.needs, self.medians or self.data.medians
+        needs, medians = self._needed, self.medians or self.data.medians
         generator = network = None
         scales: Mapping[str, DataScale] = {}
         if "generator" in needs:

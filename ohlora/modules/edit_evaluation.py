@@ -51,7 +51,6 @@ from ohlora.networks.sampling import counted_latents, scores_of_codes
 from ohlora.rules import concept
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
-from ohlora.utils.files import content_stamp
 from ohlora.utils.progress import tracked
 from ohlora.utils.ranks import gathered
 
@@ -315,7 +314,7 @@ class EditEvaluation(Stage[CountedLatents]):
     def _use_guide(self, file: IdentityFile) -> Identity:
         """Loads the network that holds the person; a ConfigError if it has no gradients, or is the one that judges."""
         judging = self.identity_file
-        if judging is not None and content_stamp(file.file) == content_stamp(judging.file):
+        if judging is not None and network_files.fingerprint(judging.file) == network_files.fingerprint(file.file):
             raise ConfigError(
                 f"guide is {file.file} and identity {judging.file}, which are the same network; what guides cannot "
                 "judge: give another as guide, or leave it out"
@@ -326,8 +325,6 @@ class EditEvaluation(Stage[CountedLatents]):
                 f"guide is {file.file}, an ONNX file, which has no gradients; give a torch network with its class, or "
                 "leave guide out"
             )
-        if guide.unfit is not None:
-            print(f"guide {file.file} is not fit to judge: {guide.unfit}; it guides none the less")
         return guide
 
     def _read_reals(self, reals: ImageDataModule) -> None:
@@ -416,11 +413,9 @@ class EditEvaluation(Stage[CountedLatents]):
             searched: The search CNN's scores of N images, N × its outputs.
             judged: The judge's, likewise.
         """
-        seen, known = (
-            dict(zip(network.outputs, table.T, strict=True))
-            for network, table in ((self.network, searched), (self.judge, judged))
-        )
-        self._agreement = Agreement.of(self.edited, seen, known, self.search_scales)
+        by_search = dict(zip(self.network.outputs, searched.T, strict=True))
+        by_judge = dict(zip(self.judge.outputs, judged.T, strict=True))
+        self._agreement = Agreement.of(self.edited, by_search, by_judge, self.search_scales)
         self.unfit += self._agreement.reasons
 
     def _calibrate(self) -> None:
@@ -638,6 +633,9 @@ class EditEvaluation(Stage[CountedLatents]):
             assert self.identity_file is not None
             unfit = f"{self.identity_file.file} is not fit for use: {self.identity.unfit}"
             print(f"{unfit}; what it says of identity is told, and ends no slider")
+        if self.guide is not None and self.guide.unfit is not None:
+            assert self.guide_file is not None
+            print(f"guide {self.guide_file.file} is not fit to judge: {self.guide.unfit}; it guides none the less")
         unknown = [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]
         if unknown := [name for name in unknown if name != SAME_PERSON]:
             print(f"{', '.join(unknown)} cannot be known, so that no latent is known to be good; train the judge anew")

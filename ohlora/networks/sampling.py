@@ -82,8 +82,12 @@ def scores_of_codes(
 
 def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor) -> dict[str, np.ndarray]:
     """A network's outputs for N×3×R×R: attribute → N scores."""
-    scores = batched(network, images, next(network.parameters()).device).numpy()
-    return dict(zip(network.outputs, scores.T, strict=True))
+    return scores_by_name(network, batched(network, images, next(network.parameters()).device))
+
+
+def scores_by_name(network: AttributeCNN | AttributeEnsemble, scores: Tensor) -> dict[str, np.ndarray]:
+    """A network's outputs, N×K: attribute → N scores."""
+    return dict(zip(network.outputs, scores.cpu().numpy().T, strict=True))
 
 
 def score_gradients(
