@@ -43,3 +43,11 @@ def test_a_caption_is_not_cut_off() -> None:
 
     (whole, _), (found, shown) = ink(wide), ink(narrow)
     assert found == pytest.approx(whole, rel=0.01) and shown[:, -4:].min() == 255
+
+
+def test_bars_are_seen_beside_a_limit_that_is_far_from_them() -> None:
+    """Bins span what the axis shows: values that hardly differ would make a bar that is too thin to be drawn."""
+    values = np.linspace(0.998, 1.0, 1000)
+    shown = figures.histograms({"quality": values}, {"quality": 0.5}, {}, "score").astype(int)
+    blue = (shown[..., 2] - shown[..., 0] > 80).any(axis=0)
+    assert blue.sum() >= 3, "the bar is three pixels wide at least"

@@ -163,17 +163,18 @@ def histograms(
         limits: Name → where a vertical line stands, for those that have one.
         notes: Name → what its title says besides the mean, likewise.
         label: Label of the horizontal axes.
-        ends: What every horizontal axis reaches at least; None shows the values' own range.
+        ends: What every horizontal axis reaches at least; None shows the values' own range, and the line.
     """
     columns = min(4, len(values))
     rows = -(-len(values) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     for k, (name, numbers) in enumerate(values.items()):
         axes = figure.add_subplot(rows, columns, k + 1)
-        seen = [*(ends or ()), float(numbers.min()), float(numbers.max())]
+        line = [limits[name]] if name in limits else []
+        seen = [*(ends or ()), *line, float(numbers.min()), float(numbers.max())]
         axes.hist(numbers, bins=np.histogram_bin_edges(seen, 50).tolist())
-        if name in limits:
-            axes.axvline(limits[name], color="tab:red", linewidth=1)
+        for place in line:
+            axes.axvline(place, color="tab:red", linewidth=1)
         told = f"{name}: mean {numbers.mean():.3f}"
         axes.set(title=f"{told}, {notes[name]}" if name in notes else told, xlabel=label)
     return rendered(figure)
