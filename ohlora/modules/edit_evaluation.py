@@ -680,11 +680,10 @@ class EditEvaluation(Stage[CountedLatents]):
             tested = None if own is None else Steps.of_latents(own, self.start)
             codes = self._moved(latents.part(place), group[[place]], tested, self.strengths)
             kept = {n: f", identity {row[f'{n}_identity_min']:.2f}" for n in edited if f"{n}_identity_min" in row}
-            measured = [
+            title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
+            lines = [title] + [
                 f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}{kept.get(n, '')}" for n in edited
             ]
-            title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
-            lines = [title, *("   ".join(measured[k : k + 3]) for k in range(0, len(measured), 3))]
             sheet = self._sheet(self._pictures(codes.flat()), lines)
             images.save_png(sheet, self.output / "sheets" / f"{what}_case_{row['case']:04d}.png")
             about = {"sheet": sheet, "which": what, "case": row["case"], "group": row["group_name"]}
