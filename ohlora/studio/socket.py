@@ -10,6 +10,7 @@ import asyncio
 import base64
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,7 +155,10 @@ class _Connection(Connection):
     def do_beside(self, names: Sequence[str]) -> dict[str, Any]:
         found = {name: Character.load(self.files.inside(self.files.root / name)) for name in names}
         session = self.opened()
-        session.beside = {Path(name).stem: character for name, character in found.items()}
+        stems = Counter(Path(name).stem for name in found)
+        session.beside = {
+            name if stems[Path(name).stem] > 1 else Path(name).stem: character for name, character in found.items()
+        }
         lacking = {
             name: [own for own in session.character.attributes if own not in character.attributes]
             for name, character in session.beside.items()

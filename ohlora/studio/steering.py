@@ -139,8 +139,8 @@ class SteeringSession:
         own = self.character.frames(rows)
         taken = 1000 * (time.perf_counter() - started)
         shown = [own] if self.other is None else [own, self.other.frames(rows)]
+        places = {name: k for k, name in enumerate(self.character.attributes)}
         for character in self.beside.values():
-            places = {name: k for k, name in enumerate(self.character.attributes)}
             same = np.zeros((len(rows), len(character.attributes)))
             for k, name in enumerate(character.attributes):
                 same[:, k] = np.clip(rows[:, places[name]] if name in places else 0.0, *character.ranges[name])

@@ -150,10 +150,13 @@ def test_moves_are_recorded_of_all_characters_that_are_shown(client: TestClient,
     steps = Steps(Codes(torch.randn(1, 2, 8), Space.W))
     other = Character(large.eval(), code, ("mouth", "eyes"), steps, {"mouth": (-0.5, 0.5), "eyes": (-2.0, 2.0)})
     other.save(tmp_path / "more" / "lee.safetensors")
+    other.save(tmp_path / "most" / "lee.safetensors")
     moments = [[10.0, [0, 0, 0]], [10.5, [0, 2, 0]], [11.0, [0, 2, 1]]]
     with client.websocket_connect(ROUTE, headers=OWN) as socket:
-        assert socket.receive_json()["characters"] == ["mina.safetensors", "more/lee.safetensors"]
+        both = ["more/lee.safetensors", "most/lee.safetensors"]
+        assert socket.receive_json()["characters"] == ["mina.safetensors", *both]
         assert asked(socket, "open", name="mina.safetensors")["captions"] == []
+        assert asked(socket, "beside", names=both)["captions"] == both, "of one name, both are shown, and told apart"
         told = asked(socket, "beside", names=["more/lee.safetensors"])
         assert told["captions"] == ["lee"] and told["note"] == "lee has no pose"
         socket.send_text(json.dumps({"do": "draw", "number": 1, "at": [0.5, 2, 1], "idle": False}))
