@@ -1,4 +1,4 @@
-"""ohlora: from a StyleGAN and a few thousand annotations to a virtual character."""
+"""ohlora: from a StyleGAN and a few thousand labelled images to a virtual character."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ohlora.utils import signals
 USAGE = """\
 usage: ohlora [--help] [--version] [--traceback] COMMAND ...
 
-From a StyleGAN and a few thousand annotations to a virtual character.
+From a StyleGAN and a few thousand labelled images to a virtual character.
 
 {commands}
   ohlora fit finetune_v8 --world toy    trains a stage of the toy world

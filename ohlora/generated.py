@@ -113,7 +113,8 @@ def checks_table() -> str:
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, *rows)).replace("\n", "\n|---|---|---|\n", 1)
+    ruled = (header, ["---"] * len(header), *rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in ruled)
 
 
 TABLES: Mapping[str, Callable[[], str]] = {

@@ -45,7 +45,7 @@ def _stage(name: str, number: str, about: str, korean: str, command: str, *paths
 
 # fmt: off
 _DECLARED = (
-    _stage("drawn", "", "drawn faces with annotations", "주석이 달린 그린 얼굴", "draw-faces {drawn}", "",
+    _stage("drawn", "", "drawn faces with labels", "라벨이 달린 그린 얼굴", "draw-faces {drawn}", "",
            f"drawn/{DRAWN}"),
     _stage("drawn_judge", "", "other drawn faces, to train the judges", "판정 네트워크를 학습할 다른 그린 얼굴",
            "draw-faces {drawn_judge}", "", f"drawn_judge/{DRAWN}", options="--seed 2"),

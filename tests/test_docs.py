@@ -8,6 +8,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -150,6 +151,16 @@ def test_every_picture_is_there_and_described(page: Path) -> None:
     marked += [(tag.get("alt", ""), tag["src"]) for tag in tags]
     for said, target in marked:
         assert said and (page.parent / target).is_file(), f"{page.name}: {target}: {said!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_table_has_a_line_below_its_header_that_fits(page: Path) -> None:
+    """Otherwise the site shows its text, with all the bars, in place of a table."""
+    lines = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S).splitlines()
+    for before, line in pairwise(lines):
+        if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line):
+            header = re.sub(r"`[^`]*`", "", before).replace("\\|", "")
+            assert header.count("|") == line.count("|"), before
 
 
 def test_the_diagram_needs_nothing_else_and_describes_itself() -> None:

@@ -166,14 +166,17 @@ def test_what_is_there_is_said_and_shown(here: Path, capsys: pytest.CaptureFixtu
     mixed(here / "mine")
     words = ["new", "bots", "--images", "mine/images", "--labels", "mine/table.csv", "--device", "cpu"]
     assert main(words) == 2
-    assert "images are transparent in places; say what lies behind: --background white" in capsys.readouterr().err
+    assert (
+        "1 images are transparent in places; say what lies behind: --background white; "
+        "1 images are not square; say what becomes of them: --fit crop or pad\n"
+    ) in capsys.readouterr().err
     assert main([*words, "--background", "#102030"]) == 2
     assert "1 images are not square; say what becomes of them: --fit crop or pad" in capsys.readouterr().err
     assert not Path("bots.yaml").exists()
     assert main([*words, "--background", "#102030", "--fit", "pad", "--size", "32"]) == 0
     said = capsys.readouterr().out
     for part in (
-        "16 images in mine/images: 15 of 48×48, 1 of 48×30; 14 RGB, 1 RGBA, 1 L",
+        "16 images in mine/images: 15 of 48×48, 1 of 48×30; 14 RGB, 1 RGBA, 1 of grey levels",
         "1 transparent in places: 02.webp",
         "1 not square: wide.tif",
         "1 broken, left out: broken.jpg: unreadable (no known format)",
@@ -221,10 +224,12 @@ def test_what_is_there_is_said_and_shown(here: Path, capsys: pytest.CaptureFixtu
         (["bots"], "expected either --labels TABLE, or --annotate"),
         (["bots", "--labels", "none.csv"], "none.csv does not exist"),
         (["bots", "--labels", "table.csv", "--steer", "wings"], "--steer names wings; the table has long_hair, level"),
+        (["bots", "--labels", "table.csv", "--steer", "levle"], "; did you mean level?"),
+        (["bots", "--labels", "table.csv", "--generator", "none.pkl"], "none.pkl does not exist"),
         (["bots", "--labels", "table.csv", "--steer", "same"], "--steer names same; same: it is 1 in every row"),
         (["bots", "--labels", "table.csv", "--keep", "wings > 1"], "--keep 'wings > 1': expected for example"),
         (["bots", "--labels", "table.csv", "--size", "48"], "--size is 48; on a CPU expected one of 16, 32, 64"),
-        (["bots", "--annotate", "happy"], "nothing cannot be steered; expected scores or levels, such as --annotate"),
+        (["bots", "--annotate", "happy"], "nothing can be steered; expected scores or levels, such as --annotate"),
         (["bots", "--annotate", "size:12"], "--annotate size:12: expected the highest level after the colon"),
         (["bots", "--labels", "table.csv", "--background", "glass"], "--background is 'glass'; expected a colour"),
     ],

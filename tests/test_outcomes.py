@@ -116,8 +116,15 @@ def test_finish_makes_the_product_of_a_partial_run(
     before = kept(stage)
     assert main(["finish", str(run)]) == 0
     assert kept(stage) == before and "nothing to do" in capsys.readouterr().out
-    assert main(["finish", str(stage)]) == 2
-    assert "config.yaml does not exist; expected the folder of a run" in capsys.readouterr().err
+    for other, near in (
+        (stage, f"there is {run}"),
+        (run.with_name("0007"), f"there is {run}"),
+        (tmp_path / "finetune_v8" / "runs" / "0001", f"there is {run}"),
+        (run / "checkpoints", f"there is none below {run / 'checkpoints'}"),
+    ):
+        assert main(["finish", str(other)]) == 2
+        said = capsys.readouterr().err
+        assert f"{other}/config.yaml does not exist; expected the folder of a run, and {near}\n" in said
 
 
 def test_finish_takes_the_best_epoch(tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,7 +143,8 @@ def write(path: str | Path, character: Character, names: Sequence[str] = ()) -> 
     counts = ", ".join(f"{name} {len(nodes)}" for name, nodes in grid.nodes.items())
     said = f"{path.stat().st_size / 1e6:.1f} MB, {len(pictures):,} images of {width}×{height}, positions: {counts}"
     if grid.left_out:
-        said += f"; left out: {', '.join(grid.left_out)} (a page has at most {SLIDERS} sliders; choose by --sliders)"
+        why = "" if names else f" (a page has at most {SLIDERS} sliders; choose by --sliders)"
+        said += f"; left out: {', '.join(grid.left_out)}{why}"
     return said
 
 

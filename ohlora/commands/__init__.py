@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, Entry] = {
     "test": Entry("ohlora.commandline", "measure a stage on test data", STAGES),
     "predict": Entry("ohlora.commandline", "make or score images", STAGES),
     "finish": Entry("ohlora.commands.finish", "make the product of a training that was stopped early", IMAGES),
-    "draw-faces": Entry("ohlora.commands.draw_faces", "draw annotated faces", IMAGES),
+    "draw-faces": Entry("ohlora.commands.draw_faces", "draw faces whose attributes are known", IMAGES),
     "filter": Entry("ohlora.commands.filter", "keep the images whose scores pass rules", IMAGES),
     "merge": Entry("ohlora.commands.merge", "join attribute networks into one", IMAGES),
     "evaluate": Entry("ohlora.commands.evaluate", "measure how good a generator is, against real images", IMAGES),
@@ -52,7 +52,7 @@ COMMANDS: Mapping[str, Entry] = {
     "demo": Entry("ohlora.commands.demo", "run the chain at a small size; ends with a page", AROUND),
     "doctor": Entry("ohlora.doctor", "say what is installed, what has been made, and what to run next", AROUND),
     "pipeline": Entry("ohlora.generated", "list the stages of a world and their commands; write dvc.yaml", AROUND),
-    "studio": Entry("ohlora.studio.server", "annotate, choose and steer in the browser", AROUND),
+    "studio": Entry("ohlora.studio.server", "label images, choose and steer characters, in the browser", AROUND),
     "completion": Entry("ohlora.completion", "print what makes the Tab key of a shell complete commands", AROUND),
 }
 """Name → command, in the order in which they are listed."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError
+from ohlora.pipeline import require
 from ohlora.utils import checks
 from ohlora.utils.commands import arguments, command
 
@@ -132,6 +133,7 @@ def main(args: list[str] | None = None) -> None:
     checks.seeds(**{"--seed": given.seed})
     checks.at_least(0, **{"--sweep": given.sweep, "--idle": given.idle})
     checks.at_least(1, **{"--scale": given.scale})
+    require(given.character)
     from ohlora.utils import animations
 
     animations.check(given.target, given.fps)

@@ -1,4 +1,4 @@
-"""Draws faces with known attribute values into files; the toy world uses them in place of images annotated by hand.
+"""Draws faces with known attribute values into files; the toy world uses them in place of images labelled by hand.
 
 Writes ``images/000000.png`` …, ``masks/000000.png`` … (parsing maps: class ids 0…10), ``manifest.csv`` (index, path,
 mask, the true value of every attribute, and the physical values of the expressions: ``eye_opening``, ``mouth_opening``,

@@ -59,11 +59,10 @@ def chosen_images(source: Path, count: int, seed: int) -> tuple[list[Path], int]
         DataError: If there are no images, or the manifest cannot be used.
     """
     from ohlora.datamodules.images import check_columns, paths_of
-    from ohlora.pipeline import require
     from ohlora.utils import counted, images
     from ohlora.utils.files import read_rows
 
-    require(source, folder=not source.is_file())
+    pipeline.require(source, folder=not source.is_file())
     if source.is_dir():
         found, left_out = images.images_in(source)
         if left_out:
@@ -321,10 +320,16 @@ def main(args: list[str] | None = None) -> None:
         help=f"whose judge and expressions are meant: {', '.join(SHIPPED)}, or a world's file (default: {DEFAULT})",
     )
     given = parser.parse_args(args)
-    from ohlora.evaluation.manifolds import LEAST
-
-    checks.at_least(LEAST, count=given.count)
     checks.at_least(1, batch_size=given.batch_size)
     checks.seeds(seed=given.seed)
     pipeline.use(pipeline.world(given.world))
+    pipeline.require(given.generator)
+    pipeline.require(given.data, folder=not given.data.is_file())
+    if given.features != RANDOM:
+        pipeline.require(given.features or pipeline.path(JUDGE))
+    if given.scores is not None:
+        pipeline.require(given.scores)
+    from ohlora.evaluation.manifolds import LEAST
+
+    checks.at_least(LEAST, count=given.count)
     evaluate(given)

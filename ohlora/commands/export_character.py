@@ -150,12 +150,14 @@ def main(args: list[str] | None = None) -> None:
     sliders = given.sliders if "sliders" in given else None
     check_sliders(sliders, given.target)
     if given.kind == "saved":
+        require(given.character)
         from ohlora.characters.character import Character
 
         found = {given.target: Character.load(given.character)}
     elif given.kind == "original":
         found = {given.target: original(given.latents, given.groups, given.case, given.generator, given.directions)}
     else:
+        require(given.report, folder=True)
         from ohlora.characters.reports import Report
 
         report = Report.load(given.report, given.generator, given.directions)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError
+from ohlora.pipeline import require
 from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import replacing
 
@@ -25,6 +26,9 @@ def export(generator: Path, discriminator: Path | None, destination: Path) -> li
     Raises:
         ConfigError: If generator and discriminator are of different families.
     """
+    for source in (generator, discriminator):
+        if source is not None:
+            require(source)
     import torch
 
     from ohlora.formats import network_files

@@ -39,9 +39,9 @@ def passing(source: Path, rows: list[Row], rules: list[Rule]) -> np.ndarray:
 
 def filter_images(source: Path, target: Path, rules: list[Rule], from_index: int) -> None:
     """Writes the rows that pass, and prints what each rule costs."""
+    require(source)
     from ohlora.datamodules.images import image_numbers, paths_of
 
-    require(source)
     rows = read_rows(source)
     numbers = image_numbers(source, rows)
     if numbers is None:

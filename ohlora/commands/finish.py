@@ -12,6 +12,7 @@ from pathlib import Path
 from ohlora.errors import ConfigError, MissingArtifactError
 from ohlora.utils import mistakes
 from ohlora.utils.commands import arguments
+from ohlora.utils.files import shortened
 
 PLAIN = {
     "accelerator": "cpu",
@@ -41,11 +42,12 @@ def words_of(run: Path) -> list[str]:
     Raises:
         MissingArtifactError: If the folder is none of a training with a checkpoint.
     """
+    config = run / "config.yaml"
+    if not config.is_file():
+        raise MissingArtifactError(f"{config} does not exist; expected the folder of a run, and {_runs_near(run)}")
     from ohlora.tracking import checkpoints_in
 
-    config, found = run / "config.yaml", checkpoints_in(run)
-    if not config.is_file():
-        raise MissingArtifactError(f"{config} does not exist; expected the folder of a run, such as {run}/runs/0001")
+    found = checkpoints_in(run)
     if not found:
         raise MissingArtifactError(f"{run} has no checkpoint; only a training that has saved one can be finished")
     if run.resolve().parent.name != "runs":
@@ -53,6 +55,15 @@ def words_of(run: Path) -> list[str]:
     trainer = PLAIN | {"default_root_dir": str(run.parent.parent)}
     settings = [word for name, value in trainer.items() for word in (f"--trainer.{name}", value)]
     return ["fit", "--config", str(config), *settings, "--ckpt_path", str(found[-1])]
+
+
+def _runs_near(folder: Path) -> str:
+    """Which runs there are where a run was looked for, as the end of a sentence."""
+    nearest = next(place for place in (folder, *folder.parents) if place.is_dir())
+    for pattern in ("[0-9]*", "runs/[0-9]*", "*/runs/[0-9]*", "*/*/runs/[0-9]*"):
+        if found := sorted(str(config.parent) for config in nearest.glob(f"{pattern}/config.yaml")):
+            return f"there {'is' if len(found) == 1 else 'are'} {shortened(found, ', ')}"
+    return f"there is none below {nearest.absolute()}"
 
 
 def main(args: list[str] | None = None) -> int:

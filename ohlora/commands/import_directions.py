@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError
+from ohlora.pipeline import require
 from ohlora.utils.commands import arguments, command
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def main(args: list[str] | None = None) -> None:
         "--attributes", nargs="+", metavar="A", help="boundaries: their attributes (default: by the names of the files)"
     )
     given = parser.parse_args(args)
+    for source in given.sources:
+        require(source, folder=not source.is_file())
     of_boundaries = (given.generator, given.space, given.attributes)
     if not given.sources[0].is_file():
         if len(given.sources) > 1 or any(of_boundaries):

@@ -149,6 +149,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of the new label embedding (default: 0)")
     given = parser.parse_args(args)
     checks.seeds(seed=given.seed)
+    for source in given.sources:
+        pipeline.require(source)
     if given.add_labels is None:
         declared = pipeline.world(given.world).attributes
         given.add_labels = len(declared.names("label"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora.errors import ConfigError
+from ohlora.pipeline import require
 from ohlora.utils.commands import arguments, command
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN:
     Raises:
         ConfigError: If a file holds no attribute CNN, or two predict the same attribute.
     """
+    for source in sources:
+        require(source)
     from ohlora.formats import network_files
     from ohlora.networks.attribute_cnn import AttributeCNN, merge
 

@@ -61,7 +61,7 @@ def parser() -> Parser:
         "--annotate",
         nargs="+",
         metavar="NAME[:LEVELS]",
-        help="without a table: attributes to annotate in the studio first, 0 or 1, or levels 0…LEVELS",
+        help="without a table: attributes to label in the studio first, 0 or 1, or levels 0…LEVELS",
     )
     found.add_argument("--weights", metavar="COLUMN", help="how much each row counts in training (default: the same)")
     found.add_argument("--generator", type=Path, metavar="FILE", help="a StyleGAN to start from, instead of training")
@@ -88,6 +88,10 @@ def main(args: list[str] | None = None) -> None:
 
 def start(given: Namespace, made_by: str) -> None:
     """Looks at the data, and writes the world."""
+    pipeline.require(given.images, folder=not given.images.is_file())
+    for path in (given.labels, given.generator):
+        if path is not None:
+            pipeline.require(path)
     from ohlora.starting import page, prepared
     from ohlora.starting.files import NewWorld
     from ohlora.starting.sizes import advice, size_for
@@ -98,11 +102,9 @@ def start(given: Namespace, made_by: str) -> None:
     if folder.is_file():
         folder, packed = prepared.unpacked(folder, artifacts_root() / given.world / "unpacked")
         labels = labels or packed
-    pipeline.require(folder, folder=True)
-    if labels is not None:
-        pipeline.require(labels)
     found = survey(folder, labels)
     print("\n".join(found.lines()))
+    _insist(given, found)
     weights = _weights(given, found.table)
     attributes = _attributes(given, found.table)
     device = given.device or _device()
@@ -146,7 +148,7 @@ def _check(given: Namespace) -> None:
             f"WORLD is {given.world!r}; expected a name of letters, digits, _ and -, none of {', '.join(SHIPPED)}"
         )
     if (given.labels is None) == (given.annotate is None) and not given.images.is_file():
-        raise ConfigError("expected either --labels TABLE, or --annotate with attributes to annotate in the studio")
+        raise ConfigError("expected either --labels TABLE, or --annotate with what you want to label in the studio")
     if given.background is not None:
         from ohlora.utils.images import colour
 
@@ -237,10 +239,10 @@ def _attributes(given: Namespace, table: Table | None) -> list[Declared]:
     scores = [name for name, (_, kind, _) in found.items() if kind != "binary"]
     steered = [attribute_name(name) for name in given.steer] if given.steer else scores[:STEERED]
     if not steered or not set(steered) <= set(scores):
-        of = ", ".join(name for name in steered if name not in scores) or "nothing"
+        wrong = ", ".join(name for name in steered if name not in scores)
         raise ConfigError(
-            f"{of} cannot be steered; expected scores or levels, such as {', '.join(scores) or '--annotate size:4'}. "
-            "What is 0 or 1 can be a condition of the concept (--keep)"
+            f"{f'{wrong} cannot be' if wrong else 'nothing can be'} steered; expected scores or levels, such as "
+            f"{', '.join(scores) or '--annotate size:4'}. What is 0 or 1 can be a condition of the concept (--keep)"
         )
     return [
         Declared(name, column, kind, levels, name in steered, tuple(keep.get(name, ())))  # type: ignore[arg-type]
@@ -256,7 +258,6 @@ def _imported(given: Namespace) -> tuple[Mapping[str, str], bool, int | None]:
     from ohlora.formats import network_files
     from ohlora.starting.files import START
 
-    pipeline.require(given.generator)
     target = artifacts_root() / given.world / "original"
     if given.generator.suffix == ".safetensors":
         network_files.load_generator(given.generator)  # refuses what is none
@@ -289,17 +290,26 @@ def _resolution(given: Namespace, found: Survey, device: Device, imported: int |
     return int(chosen)
 
 
+def _insist(given: Namespace, found: Survey) -> None:
+    """Refuses in one line all that is not said about the images, where there is nobody to ask."""
+    missing = []
+    if given.background is None and found.transparent:
+        missing.append(
+            f"{len(found.transparent):,} images are transparent in places; say what lies behind: --background white"
+        )
+    if given.fit is None and found.oblong:
+        missing.append(f"{len(found.oblong):,} images are not square; say what becomes of them: --fit crop or pad")
+    if missing and (sys.stdin is None or not sys.stdin.isatty()):
+        raise ConfigError("; ".join(missing))
+
+
 def _background(given: Namespace, found: Survey) -> str | None:
     """The colour behind transparent images, asked for once where it is not given."""
     if given.background is not None or not found.transparent:
         return str(given.background) if given.background is not None else None
     from ohlora.utils.images import colour
 
-    answer = _asked(f"{len(found.transparent):,} images are transparent in places. Background colour? [white] ")
-    if answer is None:
-        raise ConfigError(
-            f"{len(found.transparent):,} images are transparent in places; say what lies behind: --background white"
-        )
+    answer = input(f"{len(found.transparent):,} images are transparent in places. Background colour? [white] ").strip()
     colour(answer or "white", "--background")
     return answer or "white"
 
@@ -309,15 +319,12 @@ def _fit(given: Namespace, found: Survey) -> Fit | None:
     if given.fit is not None or not found.oblong:
         fit: Fit | None = given.fit
         return fit
-    answer = _asked(f"{len(found.oblong):,} images are not square. Cut out the middle (crop), or pad them? [crop] ")
-    if answer is None or answer not in ("", "crop", "pad"):
-        raise ConfigError(f"{len(found.oblong):,} images are not square; say what becomes of them: --fit crop or pad")
+    answer = input(
+        f"{len(found.oblong):,} images are not square. Cut out the middle (crop), or pad them? [crop] "
+    ).strip()
+    if answer not in ("", "crop", "pad"):
+        raise ConfigError(f"the answer is {answer!r}; expected crop or pad")
     return "pad" if answer == "pad" else "crop"
-
-
-def _asked(question: str) -> str | None:
-    """An answer from the terminal; None where there is nobody to ask."""
-    return input(question).strip() if sys.stdin is not None and sys.stdin.isatty() else None
 
 
 def _write_pipeline(world: NewWorld) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ohlora import handover
+from ohlora.pipeline import require
 from ohlora.utils.commands import arguments, command
 from ohlora.utils.files import write_rows
 
@@ -66,6 +67,7 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("--count", type=int, metavar="N", default=20, help="candidates shown (default: 20)")
     given = parser.parse_args(args)
+    require(given.report, folder=True)
     from ohlora.characters.reports import Report
 
     select(Report.load(given.report, given.generator, given.directions), given.target, max(1, given.count))

@@ -47,7 +47,7 @@ def fold_roles(answers: np.ndarray, folds: int, inner_share: float, seed: int) -
     fewest = min(counts.get(0, 0), counts.get(1, 0))
     if folds < 2 or not 0 < inner_share < 1 or fewest < 2 * folds:
         raise ConfigError(
-            f"{counts.get(0, 0)} samples are annotated with 0 and {counts.get(1, 0)} with 1, folds is {folds} and "
+            f"{counts.get(0, 0)} samples are labelled 0 and {counts.get(1, 0)} are labelled 1, folds is {folds} and "
             f"inner_share {inner_share}; expected at least {2 * max(folds, 2)} of each, 2 or more folds, and a "
             "share between 0 and 1"
         )
@@ -113,7 +113,7 @@ class AnnotatedImages(EpochImages):
         require(source)
         rows = read_rows(source)
         if not rows:
-            raise DataError(f"{source} has no rows; expected one per annotated image below the header")
+            raise DataError(f"{source} has no rows; expected one per labelled image below the header")
         header = list(rows[0])
         value, number = attribute_column(source, header, self.attribute), number_column(source, header)
         if value is None or ("path" not in header and number is None):
@@ -139,7 +139,7 @@ class AnnotatedImages(EpochImages):
             if path is None or not is_readable_file(path):
                 bad.append(f"{row}: there is no image {row['path' if 'path' in header else str(number)]}")
             elif path in seen:
-                bad.append(f"{row}: image {row[str(number)]} is annotated twice")
+                bad.append(f"{row}: image {row[str(number)]} is labelled twice")
             elif row[value] not in ("0", "1"):
                 bad.append(f"{row}: {value} is {row[value]!r}, expected 0 or 1")
             else:

@@ -243,7 +243,7 @@ class FilterEnsemble(Epochs[AnnotatedImages]):
                 rank_zero_warn(
                     f"member {k} of {self.attribute} reached an inner loss of {loss:.4f} in {int(self.attempts[k])} "
                     f"attempts, above retry_limit {self.retry_limit}; its best weights are kept. Look at its "
-                    "annotations, or raise max_attempts or trainer.max_epochs"
+                    "labels, or raise max_attempts or trainer.max_epochs"
                 )
         pooled = self._pooled
         if not self.finishing:

@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ COMPARED = 20_000
 """Images among which near-duplicates are searched, at most; of more, a random choice."""
 MOST_LEVELS = 9
 """Highest level of a column of whole numbers that is taken for an ordinal."""
+MODES = {"1": "of black and white", "L": "of grey levels", "P": "with a palette"}
+"""Names of modes whose letters say nothing."""
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 """Words for 1 and 0, in small letters."""
 
@@ -103,7 +106,7 @@ class Table:
 
     @property
     def annotators(self) -> int:
-        """Number of people who annotated; 0 where the table does not say."""
+        """Number of people who labelled; 0 where the table does not say."""
         return len({row[ANNOTATOR] for row, _ in self.rows if ANNOTATOR in row})
 
 
@@ -160,7 +163,7 @@ class Survey:
         more = f", and {len(sizes) - 3:,} other sizes" if len(sizes) > 3 else ""
         found = [
             f"{len(self.pictures):,} images in {self.folder}: {', '.join(shown)}{more}; "
-            + ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
+            + ", ".join(f"{count:,} {MODES.get(mode, mode)}" for mode, count in modes.most_common())
         ]
         for what, some in (
             ("transparent in places", self.transparent),
@@ -185,7 +188,7 @@ class Survey:
     def _lines_of(self, table: Table) -> list[str]:
         found = [f"{table.path}: {len(table.rows):,} rows belong to an image, named by the column {table.named_by}"]
         if table.annotators:
-            found.append(f"{table.annotators} annotators; the values of an image are averaged")
+            found.append(f"{table.annotators} people labelled them; the values of an image are averaged")
         if table.rows_without_image:
             found.append(f"{len(table.rows_without_image):,} rows without image: {shortened(table.rows_without_image)}")
         if without := self.without_row:
@@ -380,7 +383,9 @@ def chosen_columns(
     if unknown:
         why = "; ".join(f"{name}: {table.ignored[name]}" for name in unknown if name in table.ignored)
         known = ", ".join(column.name for column in table.columns) or "none"
-        raise DataError(f"{what} names {', '.join(unknown)}; {why or f'the table has {known}'}")
+        near = [close[0] for name in unknown if (close := get_close_matches(name, by_name, 1))]
+        meant = f"; did you mean {', '.join(near)}?" if near and not why else ""
+        raise DataError(f"{what} names {', '.join(unknown)}; {why or f'the table has {known}'}{meant}")
     return [by_name[name] for name in names]
 
 

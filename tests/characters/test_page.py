@@ -94,7 +94,7 @@ def test_a_page_is_one_file_that_says_what_it_leaves_out(
     path = tmp_path / "two.HTML"
     assert ohlora(["export-character", "saved", str(mina), str(path), "--sliders", "hair", "pose"]) == 0
     said = capsys.readouterr().out
-    assert "625 images of 16×16, positions: hair 25, pose 25; left out: eyes, mouth, smile" in said
+    assert "625 images of 16×16, positions: hair 25, pose 25; left out: eyes, mouth, smile\n" in said
     assert "<kbd>1</kbd> … <kbd>2</kbd>" in path.read_text(encoding="utf-8")
 
 

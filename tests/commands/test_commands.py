@@ -27,6 +27,19 @@ for name in sys.argv[1:]:
         assert f"  ohlora {name}" in said.getvalue().partition("\\nexample")[2], name
 """
 
+EARLY = """
+import contextlib, io, sys
+from ohlora.__main__ import main
+generator, *lines = sys.argv[1:]
+for line in lines:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert main(line.replace("GENERATOR", generator).split()) == 2, line
+    assert " none" in said.getvalue() and "does not exist" in said.getvalue(), said.getvalue()
+    slow = [module for module in ("torch", "lightning", "wandb") if module in sys.modules]
+    assert not slow, (line, slow)
+"""
+
 
 def answers_without_torch(python: str, folder: Path) -> None:
     """Insists that each command that needs no configuration answers --help before anything heavy is imported."""
@@ -35,6 +48,28 @@ def answers_without_torch(python: str, folder: Path) -> None:
 
 def test_help_waits_for_nothing_heavy() -> None:
     answers_without_torch(sys.executable, ROOT)
+
+
+def test_a_missing_file_is_told_before_anything_heavy_is_imported() -> None:
+    lines = [
+        "evaluate none.safetensors --data .",
+        "evaluate GENERATOR --data none",
+        "evaluate GENERATOR --data . --features none.onnx",
+        "evaluate GENERATOR --data . --features random --scores none.safetensors",
+        "filter none.csv out.csv",
+        "merge none.safetensors out.safetensors",
+        "select none out",
+        "animate none.safetensors out.gif",
+        "export-weights none.safetensors out.pt",
+        "export-weights GENERATOR none.safetensors out.pt",
+        "export-character saved none.safetensors out.html",
+        "export-character tested none best out.html",
+        "import-weights none.pkl out",
+        "import-directions none out",
+        "finish none",
+    ]
+    generator = ROOT / "ohlora" / "weights" / "toy" / "generator.safetensors"
+    ran([sys.executable, "-c", EARLY, str(generator), *lines], ROOT)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

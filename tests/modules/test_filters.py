@@ -194,8 +194,8 @@ def test_labels_in_the_originals_format(tmp_path: Path) -> None:
     for part in (
         "row 4: gender is '7', expected 0 or 1",
         "row 6: there is no image 999",
-        "row 9: image 6 is annotated twice",
-        "row 42: image 3 is annotated twice",
+        "row 9: image 6 is labelled twice",
+        "row 42: image 3 is labelled twice",
     ):
         assert part in str(caught.value)
     with pytest.raises(DataError, match="expected a column age"):
