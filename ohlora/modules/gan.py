@@ -120,6 +120,9 @@ class GAN(Stage[ImageDataModule]):
             ``label`` gives one for each label of the world.
         label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
             one, which changes no score before the first step.
+        label_rate: Learning rate of the module through which labels enter the discriminator's projection head, over
+            that of the rest of the discriminator. A StyleGAN2's is a mapping whose stored weights are a hundred times
+            as large as others: it learns labels in short trainings at a rate of 100. 1 makes no difference.
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
@@ -165,6 +168,7 @@ class GAN(Stage[ImageDataModule]):
         "trainable_discriminator",
         "frozen_blocks",
         "label_head",
+        "label_rate",
         "add_labels",
         "grow_to",
         "matched_components",
@@ -190,6 +194,7 @@ class GAN(Stage[ImageDataModule]):
         grow_to: int | None = None,
         add_labels: int | Literal["label"] = 0,
         label_head: LabelHead | None = None,
+        label_rate: float = 1.0,
         mbstd_group_size: int | None = None,
         labels: Labels = "none",
         loss: Loss = "logistic",
@@ -225,7 +230,7 @@ class GAN(Stage[ImageDataModule]):
             max_generator_updates=max_generator_updates,
             mbstd_group_size=mbstd_group_size,
         )
-        checks.above(0, ema_kimg=ema_kimg)
+        checks.above(0, ema_kimg=ema_kimg, label_rate=label_rate)
         checks.at_least(
             0,
             r1_gamma=r1_gamma,
@@ -264,18 +269,24 @@ class GAN(Stage[ImageDataModule]):
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture, grow_to)
         self.configure_labels(len(vocabulary().names("label")) if add_labels == "label" else add_labels, label_head)
+        self.label_rate = label_rate
+        if label_rate != 1 and self.discriminator.label_head != "projection":
+            raise ConfigError(
+                f"label_rate is {label_rate}, and the discriminator has no projection head; leave it out, or set "
+                "label_head to projection"
+            )
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
         self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
         freeze_blocks(self.discriminator, frozen_blocks)
-        if label_head == "projection":
+        if label_head == "projection" or label_rate != 1:
             entry = self.discriminator.label_module
             if not any(p.requires_grad for p in self.discriminator.get_submodule(entry).parameters()):
                 raise ConfigError(
-                    f"label_head is projection, and trainable_discriminator leaves out {entry}.*, through which labels "
-                    "enter it: none could be learned. Add it, or leave label_head out"
+                    f"trainable_discriminator leaves out {entry}.*, through which labels enter the projection head: "
+                    "none could be learned. Add it, or leave label_head and label_rate out"
                 )
         for name in self._sources:
             if not any(p.requires_grad for p in self.get_submodule(name).parameters()):
@@ -379,14 +390,32 @@ class GAN(Stage[ImageDataModule]):
     def configure_optimizers(self) -> Any:
         """One optimizer per network over its trainable parameters; schedules step on the kimg clock."""
         generator, discriminator = (
-            factory([p for p in network.parameters() if p.requires_grad])
-            for factory, network in zip(self._optimizer_factories, (self.generator, self.discriminator), strict=True)
+            factory(groups)
+            for factory, groups in zip(
+                self._optimizer_factories,
+                ([p for p in self.generator.parameters() if p.requires_grad], self._discriminator_groups()),
+                strict=True,
+            )
         )
+        if self.label_rate != 1:
+            discriminator.param_groups[1]["lr"] *= self.label_rate
         if any(phase.name == "gradient penalty" for phase in self.phases):
             correct_for_lazy_regularization(discriminator, self.r1_interval)
         if any(phase.name == "path length" for phase in self.phases):
             correct_for_lazy_regularization(generator, self.path_length_interval)
         return self.scheduled([generator, discriminator], self._schedule)
+
+    def _discriminator_groups(self) -> list[Any]:
+        """The discriminator's trainable parameters; with a ``label_rate``, those of the label are a second group."""
+        trainable = {name: p for name, p in self.discriminator.named_parameters() if p.requires_grad}
+        if self.label_rate == 1:
+            return list(trainable.values())
+        entry = f"{self.discriminator.label_module}."
+        groups: list[dict[str, Any]] = [
+            {"params": [p for name, p in trainable.items() if name.startswith(entry) == labels]}
+            for labels in (False, True)
+        ]
+        return groups
 
     # --- one step
 
