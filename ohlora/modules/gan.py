@@ -147,8 +147,9 @@ class GAN(Stage[ImageDataModule]):
         score_matching: Weight of a further term of the generator's loss, by which scores of generated images come to be
             distributed as those of real ones (:class:`ohlora.networks.score_matching.ScoreMatching`); 0 leaves it out.
             It teaches small features that the attributes are about, such as eyes. Needs ``scored_by``.
-        scored_by: File of the property (or merged) CNN that scores attributes for ``score_matching``.
-        matched_components: Principal components of this CNN's hidden layers that are matched beside its scores.
+        scored_by: Files of the networks that score attributes for ``score_matching``: a property (or merged) CNN, and
+            in a fine-tune on a concept its filters too.
+        matched_components: Principal components of the CNN's hidden layers that are matched beside the scores.
         style_mixing: Probability that an image's style codes come from two latents.
         path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
             between the path lengths of half a batch and their running mean; 2 in StyleGAN2, 0 leaves it out.
@@ -207,7 +208,7 @@ class GAN(Stage[ImageDataModule]):
         max_generator_updates: int = 4,
         repeat_ratio: float = 2.0,
         score_matching: float = 0.0,
-        scored_by: str | None = None,
+        scored_by: Sequence[str] = (),
         matched_components: int = COMPONENTS,
         style_mixing: float = 0.0,
         path_length_weight: float = 0.0,
@@ -253,10 +254,10 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
-        if (score_matching > 0) != (scored_by is not None):
+        if (score_matching > 0) != bool(scored_by):
             raise ConfigError(
-                f"score_matching is {score_matching} and scored_by is {scored_by}; expected a weight above 0 and the "
-                "file of a property network, or neither"
+                f"score_matching is {score_matching} and scored_by is {list(scored_by)}; expected a weight above 0 and "
+                "files of networks that score attributes, or neither"
             )
         self.score_matching = score_matching
         self.loss, self.repeat_ratio = LOSSES[loss](), repeat_ratio
@@ -302,8 +303,10 @@ class GAN(Stage[ImageDataModule]):
                 "features are kept; set feature_cache to 0, let the trunk train, or leave augmentation out"
             )
         self.augmentation = augmentation
-        if scored_by is not None:
-            self.matching = ScoreMatching(network_files.load_attribute_cnn(scored_by), matched_components)
+        if scored_by:
+            self.matching = ScoreMatching(
+                [network_files.load_attributes(path) for path in scored_by], matched_components
+            )
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
         if r1_interval > 1 and self.gammas:
             self.phases.append(Phase("gradient penalty", "discriminator", self.penalty_phase, interval=r1_interval))

@@ -236,7 +236,7 @@ class NewWorld:
             "r2_gamma": self.size.gamma,
             "r1_interval": 1,
             "score_matching": 2.0,
-            "scored_by": _path(SEARCH),
+            "scored_by": [_path(SEARCH)],
             "max_generator_updates": 1,
             "ema_kimg": 2.2 if self.device == "cpu" else 10.0,
             "log_every": 1.0,
