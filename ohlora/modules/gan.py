@@ -147,6 +147,8 @@ class GAN(Stage[ImageDataModule]):
         score_matching: Weight of a further term of the generator's loss, by which scores of generated images come to be
             distributed as those of real ones (:class:`ohlora.networks.score_matching.ScoreMatching`); 0 leaves it out.
             It teaches small features that the attributes are about, such as eyes. Needs ``scored_by``.
+        score_matching_start: From how many kimg on. Before a generator makes pictures, it would learn patterns that
+            deceive the networks.
         scored_by: Files of the networks that score attributes for ``score_matching``: a property (or merged) CNN, and
             in a fine-tune on a concept its filters too.
         matched_components: Principal components of the CNN's hidden layers that are matched beside the scores.
@@ -208,6 +210,7 @@ class GAN(Stage[ImageDataModule]):
         max_generator_updates: int = 4,
         repeat_ratio: float = 2.0,
         score_matching: float = 0.0,
+        score_matching_start: float = 0.0,
         scored_by: Sequence[str] = (),
         matched_components: int = COMPONENTS,
         style_mixing: float = 0.0,
@@ -241,6 +244,7 @@ class GAN(Stage[ImageDataModule]):
             feature_cache=feature_cache,
             repeat_ratio=repeat_ratio,
             score_matching=score_matching,
+            score_matching_start=score_matching_start,
             matched_components=matched_components,
             ema_rampup=ema_rampup,
             log_every=log_every,
@@ -259,7 +263,7 @@ class GAN(Stage[ImageDataModule]):
                 f"score_matching is {score_matching} and scored_by is {list(scored_by)}; expected a weight above 0 and "
                 "files of networks that score attributes, or neither"
             )
-        self.score_matching = score_matching
+        self.score_matching, self.score_matching_start = score_matching, score_matching_start
         self.loss, self.repeat_ratio = LOSSES[loss](), repeat_ratio
         self.r1_interval = r1_interval
         self.gammas = {kind: gamma for kind, gamma in (("real", r1_gamma), ("fake", r2_gamma)) if gamma > 0}
@@ -588,7 +592,7 @@ class GAN(Stage[ImageDataModule]):
         fakes = self._fakes(stream, batch)
         scores = self.discriminator(self._augmented(fakes, batch, stream), batch.label)
         loss = self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
-        if self.score_matching > 0:
+        if self.score_matching > 0 and self.clock() >= 1000 * self.score_matching_start:
             loss = loss + self.score_matching * self._matching_term(fakes)
         return loss
 
