@@ -306,6 +306,7 @@ def test_an_archive_of_nvidias_tools(here: Path, capsys: pytest.CaptureFixture[s
     assert main(["new", "evil", "--images", "evil.zip"]) == 2
     assert "'../../evil.png' would lie outside" in capsys.readouterr().err
     Path("no.zip").write_bytes(b"PK")
+    Path("x.csv").write_text("path\n")
     assert main(["new", "no", "--images", "no.zip", "--labels", "x.csv"]) == 2
     assert "no.zip cannot be unpacked" in capsys.readouterr().err
 

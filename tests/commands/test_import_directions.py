@@ -73,7 +73,8 @@ def test_boundaries_in_z_take_their_mean_change_of_w(
         (["long_boundary.npy", "--space", "w", "G"], "is a direction of 9 numbers; expected 8"),
         (["w_boundary.npy", "--space", "w", "G"], "tells no attribute; say which with --attributes"),
         (["a_boundary.npy", "--space", "w", "G", "--attributes", "a", "b"], "1 boundaries for a, b; expected one each"),
-        (["none", "--space", "w"], "a folder of the original's is imported alone"),
+        ([".", "--space", "w"], "a folder of the original's is imported alone"),
+        (["none", "--space", "w"], "none does not exist"),
     ],
 )
 def test_what_does_not_fit(
