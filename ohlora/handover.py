@@ -66,6 +66,13 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             True,
             "train longer, or from more images, before searching directions",
         ),
+        "pictures": Check(
+            "generator: distance of its images from real ones for an untrained network, above the floor",
+            0.25,
+            False,
+            "look at its pictures: they are blurs, or patterns that only deceive the networks that score them; train "
+            "longer, and match scores later or not at all",
+        ),
         "agreement": Check(
             "search: correlation of search CNN and judge on generated images",
             0.7,
@@ -106,6 +113,11 @@ def failing(check: str, measured: Mapping[str, float], what: str) -> list[str]:
         for name, value in measured.items()
         if by.fails(value)
     ]
+
+
+def unlike(distance: float, floor: float) -> list[str]:
+    """Why a generator's images are too far from real ones, by the ``untrained_distance`` of both; empty if not."""
+    return failing("pictures", {"its images": distance - floor}, "their untrained distance, above its floor,")
 
 
 def marked(reasons: Iterable[str]) -> dict[str, str]:

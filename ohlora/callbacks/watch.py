@@ -40,6 +40,7 @@ BestBy = Literal[
     "recall",
     "density",
     "coverage",
+    "untrained_distance",
     "spread_mean",
     "spread_min",
 ]
@@ -73,8 +74,9 @@ class Watch(LooksAtGenerator):
     real images are those that the data holds out; where there are none, training images.
 
     Metrics, logged as ``watch/…``: Fréchet and kernel distance, precision, recall, density and coverage on the features
-    of a network, with their floors (``floor/…``; see :mod:`ohlora.evaluation.generators`). Where ``properties`` are
-    given, per attribute ``spread/…`` and ``reached/…``, and ``spread_mean`` and ``spread_min``. **Diversity**, the mean
+    of a network, and ``untrained_distance``, which no generator can deceive, with their floors (``floor/…``; see
+    :mod:`ohlora.evaluation.generators`). Where ``properties`` are given, per attribute ``spread/…`` and ``reached/…``,
+    and ``spread_mean`` and ``spread_min``. **Diversity**, the mean
     pairwise distance of the features, relative to the start, or in training from scratch to the real images. For a
     fine-tune ``spread_kept/…``, the standard deviation of each expression relative to the start. Where ``filters`` are
     given, or the world's concept has conditions on what ``properties`` predict, their mean scores and the **concept
@@ -206,12 +208,17 @@ class Watch(LooksAtGenerator):
             values = {name: rows[name][check] for name in self.expressions if name in rows}
             known = {name: value for name, value in values.items() if value is not None}
             reasons += handover.failing(check, known, what)
+        failing = ["spread"] if reasons else []
+        shown = self._latest.shown if self._latest is not None else {}
+        floor = shown.get("floor/untrained_distance")
+        if floor is not None and (unlike := handover.unlike(shown["untrained_distance"], floor)):
+            reasons, failing = [*reasons, *unlike], [*failing, "pictures"]
         mark(trainer, GENERATOR, reasons)
         best = run_folder(trainer) / BEST
         seen = network_files.read_metadata(best)["provenance"]["images_seen"] / 1000 if best.is_file() else math.inf
         start = [] if from_scratch else handover.failing("trained", {BEST: seen}, "kimg seen")
         mark(trainer, BEST, [*reasons, *start])
-        handover.warn(GENERATOR, reasons, *(["spread"] if reasons else []))
+        handover.warn(GENERATOR, reasons, *failing)
         handover.warn(BEST, start, *(["trained"] if start else []))
 
     def look(self, trainer: L.Trainer, stage: Averaging, now: int, final: bool) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ohlora import pipeline
+from ohlora import handover, pipeline
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import checks
 from ohlora.utils.commands import arguments, command
@@ -45,6 +45,7 @@ TITLES = {
     "recall": "recall",
     "density": "density",
     "coverage": "coverage",
+    "untrained_distance": "untrained distance",
 }
 
 
@@ -231,6 +232,8 @@ def evaluate(given: Namespace) -> None:
     rows = reals.table(seen)
     expressions = set(vocabulary().names("expression"))
     print(report(measures, reals, rows, expressions))
+    name = "untrained_distance"
+    handover.warn(given.generator, handover.unlike(measures[name], reals.floor[name]), "pictures")
     if len(paths) < 2 * given.count:
         print(f"{given.data} holds {available:,} images; with {2 * given.count:,} both would compare {given.count:,}")
     if not rows:

@@ -161,24 +161,35 @@ def mean_pairwise_distance(features: Tensor) -> float:
     return float(torch.cdist(features.double(), features.double()).sum() / (count * (count - 1)))
 
 
+def _given(features: Tensor) -> nn.Module:
+    """What torchmetrics takes for a network, where the features are there already."""
+    identity = nn.Identity()
+    identity.num_features = features.shape[1]  # type: ignore[assignment]
+    return identity
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """The Fréchet distance (Heusel et al., 2017) of two sets of features, N×F and M×F."""
+    # Only rank zero computes distances; synchronising with the other ranks would wait forever.
+    metric = FrechetInceptionDistance(_given(real), sync_on_compute=False)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    return float(metric.compute())
+
+
 def set_distances(real: Tensor, fake: Tensor) -> dict[str, float]:
     """Distances between two sets of images from their features N×F and M×F; both are 0 for equal distributions.
 
     Returns:
         ``frechet_distance`` (Heusel et al., 2017) and ``kernel_distance`` (Bińkowski et al., 2018).
     """
-    identity = nn.Identity()  # the features are given already
-    identity.num_features = real.shape[1]  # type: ignore[assignment]
-    # Only rank zero computes these distances; synchronising with the other ranks would wait forever.
-    frechet = FrechetInceptionDistance(identity, sync_on_compute=False)
     size = min(len(real), len(fake), SUBSET)
     subsets = 1 if size == len(real) == len(fake) else SUBSETS
     with warnings.catch_warnings():  # a few thousand features take little memory
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
-        kernel = KernelInceptionDistance(identity, subsets=subsets, subset_size=size, sync_on_compute=False)
-    for metric in (frechet, kernel):
-        metric.update(real, real=True)
-        metric.update(fake, real=False)
+        kernel = KernelInceptionDistance(_given(real), subsets=subsets, subset_size=size, sync_on_compute=False)
+    kernel.update(real, real=True)
+    kernel.update(fake, real=False)
     with counted.seeded(0):  # the kernel distance draws its subsets from torch's global generator
         kernel_distance, _ = kernel.compute()
-    return {"frechet_distance": float(frechet.compute()), "kernel_distance": float(kernel_distance)}
+    return {"frechet_distance": frechet_distance(real, fake), "kernel_distance": float(kernel_distance)}

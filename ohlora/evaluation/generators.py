@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ohlora.evaluation.features import Features, Penultimate, set_distances
+from ohlora.evaluation.features import Features, Penultimate, RandomFeatures, frechet_distance, set_distances
 from ohlora.evaluation.manifolds import LEAST, manifold_measures
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.utils import figures
@@ -28,6 +28,7 @@ MEASURES: Mapping[str, bool] = {
     "recall": True,
     "density": True,
     "coverage": True,
+    "untrained_distance": False,
 }
 """Measures of two sets of images → whether more is better."""
 RANGE = (5, 95)
@@ -40,10 +41,13 @@ class Observed:
 
     Attributes:
         features: N×F, on the CPU.
+        untrained: Features of a network with random weights, N×256, on the CPU: a generator can learn to deceive a
+            trained network, and networks that were trained alike are deceived alike; there is nothing to deceive here.
         scores: Attribute → N scores.
     """
 
     features: Tensor
+    untrained: Tensor
     scores: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -51,7 +55,8 @@ class Observed:
 
     def part(self, first: int, last: int) -> Observed:
         """Images ``first`` … ``last − 1``."""
-        return Observed(self.features[first:last], {name: values[first:last] for name, values in self.scores.items()})
+        scores = {name: values[first:last] for name, values in self.scores.items()}
+        return Observed(self.features[first:last], self.untrained[first:last], scores)
 
 
 class Observer(nn.Module):
@@ -90,9 +95,15 @@ class Observer(nn.Module):
     def observe(self, batches: Iterable[Tensor], device: torch.device) -> Observed:
         """What is seen in batches of images, N×3×H×H each."""
         self.to(device)
-        pairs = [tuple(part.cpu() for part in self(batch.to(device))) for batch in batches]
-        features, scores = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return Observed(features, dict(zip(self.outputs, scores.numpy().T, strict=True)))
+        untrained: RandomFeatures | None = None
+        seen: list[tuple[Tensor, ...]] = []
+        for batch in batches:
+            images = batch.to(device)
+            if untrained is None:
+                untrained = RandomFeatures(images.shape[2]).to(device)
+            seen.append(tuple(part.cpu() for part in (*self(images), untrained(images))))
+        features, scores, plain = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        return Observed(features, plain, dict(zip(self.outputs, scores.numpy().T, strict=True)))
 
 
 class Spread(NamedTuple):
@@ -130,9 +141,20 @@ def spread_summary(spreads: Mapping[str, Spread]) -> dict[str, float]:
     return {"spread_mean": fmean(near), "spread_min": min(near)} if near else {}
 
 
-def set_measures(real: Tensor, fake: Tensor) -> dict[str, float]:
-    """All of :data:`MEASURES` from the features of two sets, N×F each with N ≥ :data:`LEAST`."""
-    return {**set_distances(real, fake), **manifold_measures(real, fake)}
+def set_measures(real: Observed, fake: Observed) -> dict[str, float]:
+    """All of :data:`MEASURES` of two sets of N ≥ :data:`LEAST` images each.
+
+    ``untrained_distance`` is the Fréchet distance on features of a network with random weights over the variance of the
+    real images' ones, summed over the features: 1 is the distance of images that all look like the mean of the real
+    ones.
+    """
+    variance = float(real.untrained.double().var(dim=0).sum())
+    distance = frechet_distance(real.untrained, fake.untrained)
+    return {
+        **set_distances(real.features, fake.features),
+        **manifold_measures(real.features, fake.features),
+        "untrained_distance": distance / variance if variance > 0 else np.nan,
+    }
 
 
 class Reals:
@@ -156,7 +178,7 @@ class Reals:
         self.floor: dict[str, float] = {}
         self.floor_spread: dict[str, Spread] = {}
         if self.floor_count >= LEAST:
-            self.floor = set_measures(one.features, other.features)
+            self.floor = set_measures(one, other)
             self.floor_spread = self._spread(one, other)
 
     @property
@@ -167,7 +189,7 @@ class Reals:
     def measures(self, fakes: Observed) -> dict[str, float]:
         """All of :data:`MEASURES` of generated images; as many of both are compared."""
         count = min(self.count, len(fakes))
-        return set_measures(self.seen.features[:count], fakes.features[:count])
+        return set_measures(self.seen.part(0, count), fakes.part(0, count))
 
     def spread(self, fakes: Observed) -> dict[str, Spread]:
         """Attribute → its spread in generated images."""

@@ -16,7 +16,7 @@ from ohlora.attributes import recipe
 from ohlora.callbacks.watch import Look, Watch
 from ohlora.datamodules.drawn_faces import DrawnFaceDataset, DrawnFaces
 from ohlora.evaluation.features import Penultimate, mean_pairwise_distance, set_distances
-from ohlora.evaluation.generators import MEASURES, Observed, set_measures
+from ohlora.evaluation.generators import MEASURES, Observed, Observer, set_measures
 from ohlora.formats import network_files
 from ohlora.networks.attribute_cnn import attribute_cnn
 from ohlora.networks.sampling import counted_batches, joined
@@ -179,7 +179,7 @@ def test_training_from_scratch_is_compared_with_images_held_out(
     properties = watching(tmp_path)["trainer.callbacks.properties"]
     assert pretrain(ohlora, properties=properties, best="spread_min") == 0
     said = capsys.readouterr().out
-    assert "held out" not in said and "floor" not in said  # a floor is one of fine-tunes
+    assert "held out" not in said and "_floor" not in said  # those are for fine-tunes
     rows = course(tmp_path / "stage")
     assert [row["kimg"] for row in rows] == [0, 0.016, 0.032, 0.048]
     assert not any("spread_kept" in name for name in rows[0])
@@ -196,10 +196,19 @@ def test_training_from_scratch_is_compared_with_images_held_out(
     reals = images.to_float(np.stack([data.held_out[int(k)]["image"] for k in order]))
     generator = network_files.load_generator(tmp_path / "stage" / "generator.safetensors")
     made, _ = joined(counted_batches(generator, 0, range(24), 50))
-    real, fake = (Penultimate(network)(pictures).detach() for pictures in (reals, made))
-    assert rows[-1]["watch/recall"] == set_measures(real[:24], fake)["recall"]
-    assert rows[-1]["watch/floor/coverage"] == set_measures(real[:24], real[24:])["coverage"]
-    diversity = mean_pairwise_distance(fake) / mean_pairwise_distance(real[:24])
+    seen, fakes = (
+        Observer(Penultimate(network)).observe(torch.split(pictures, 50), torch.device("cpu"))
+        for pictures in (reals, made)
+    )
+    real, floor = seen.part(0, 24), set_measures(seen.part(0, 24), seen.part(24, 48))
+    for name, value in set_measures(real, fakes).items():
+        assert rows[-1][f"watch/{name}"] == pytest.approx(value, rel=1e-3), name
+        assert rows[-1][f"watch/floor/{name}"] == pytest.approx(floor[name], rel=1e-3), name
+    about = network_files.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]
+    excess = rows[-1]["watch/untrained_distance"] - rows[-1]["watch/floor/untrained_distance"]
+    assert f"their untrained distance, above its floor, is {excess:.3g}; expected at most 0.25" in about["unfit"]
+    assert "patterns that only deceive the networks" in said
+    diversity = mean_pairwise_distance(fakes.features) / mean_pairwise_distance(real.features)
     assert rows[-1]["watch/diversity"] == pytest.approx(diversity, rel=1e-4)
 
 

@@ -84,6 +84,9 @@ def test_a_generator_is_measured(
         first = np.asarray(grid)[2 * factor : 18 * factor : factor, 2 * factor : 18 * factor : factor]
         assert (first == images.to_uint8(made[:1])[0]).all()
     assert "30 images of each; the floor compares two halves of the real ones, 30 each" in said
+    far = found["measures"]["untrained_distance"]
+    excess = far["value"] - far["floor"]
+    assert f"its images: their untrained distance, above its floor, is {excess:.3g}; expected at most 0.25" in said
     assert "expression" in said and "coverage" in said and f"wrote {folder}" in said
 
 

@@ -26,7 +26,7 @@ from ohlora.utils.images import resized
 def observed(count: int, seed: int = 0, scale: float = 1.0) -> Observed:
     random = torch.Generator().manual_seed(seed)
     features = scale * torch.randn(count, 8, generator=random)
-    return Observed(features, {"eyes": features[:, 0].numpy(), "pose": features[:, 1].numpy()})
+    return Observed(features, 2 * features + 1, {"eyes": features[:, 0].numpy(), "pose": features[:, 1].numpy()})
 
 
 def test_the_spread_of_an_attribute() -> None:
@@ -52,7 +52,7 @@ def test_the_floor_compares_halves_of_the_size_of_the_comparison() -> None:
     seen = observed(60)
     reals = Reals(seen, 30)
     assert (reals.count, reals.floor_count) == (30, 30) and reals.floor.keys() == MEASURES.keys()
-    assert reals.floor == set_measures(seen.features[:30], seen.features[30:])
+    assert reals.floor == set_measures(seen.part(0, 30), seen.part(30, 60))
     assert reals.floor_spread["eyes"] == attribute_spread(seen.scores["eyes"][:30], seen.scores["eyes"][30:])
     same = reals.measures(seen)  # the first 30
     assert same["frechet_distance"] == pytest.approx(0, abs=1e-3) and same["coverage"] == 1.0
@@ -76,6 +76,16 @@ def test_narrow_sets_are_found_out() -> None:
     assert all(value.spread == pytest.approx(0.5, abs=0.1) for value in reals.spread(narrow).values())
 
 
+def test_what_deceives_a_trained_network_is_far_away_for_an_untrained_one() -> None:
+    real, fake = observed(400), observed(400, 1)
+    near = set_measures(real, fake)["untrained_distance"]
+    mean = real.untrained.mean(dim=0, keepdim=True).expand(400, -1)
+    same = set_measures(real, Observed(fake.features, mean, fake.scores))["untrained_distance"]
+    assert 0 <= near < 0.05 and same == pytest.approx(1, abs=0.01)  # as far as copies of the mean
+    constant = Observed(real.features, torch.ones(400, 8), real.scores)
+    assert math.isnan(set_measures(constant, fake)["untrained_distance"])
+
+
 def test_networks_look_at_images_in_batches() -> None:
     torch.manual_seed(0)
     judge = attribute_cnn(("eyes", "pose"), "small", 16)
@@ -92,3 +102,5 @@ def test_networks_look_at_images_in_batches() -> None:
     np.testing.assert_allclose(seen.scores["gender"], larger, rtol=1e-5, atol=1e-6)
     alone = Observer(RandomFeatures(16)).observe([images], torch.device("cpu"))
     assert alone.features.shape == (11, 256) and not alone.scores
+    for found in (seen, alone):
+        torch.testing.assert_close(found.untrained, RandomFeatures(16)(images))

@@ -488,6 +488,18 @@ def test_score_matching_needs_a_network_and_a_weight(weights: tuple[Path, Path],
         build(weights, **changes)
 
 
+def test_score_matching_begins_when_there_are_pictures(tmp_path: Path, ohlora: Run) -> None:
+    plain, short, whole = tmp_path / "plain", tmp_path / "short", tmp_path / "whole"
+    late = [*RECIPES["score matching"], "--model.init_args.score_matching_start", "0.016"]
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.016", stage_dir=plain) == 0
+    assert ohlora("fit", "pretrain", *late, "--model.init_args.kimg", "0.016", stage_dir=short) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(plain / f"{name}.safetensors"), network_state(short / f"{name}.safetensors"))
+    assert ohlora("fit", "pretrain", *late, "--model.init_args.log_every", "0.008", stage_dir=whole) == 0
+    found = [row["loss/score_matching"] for row in read_rows(whole / "runs" / "0001" / "metrics.csv")]
+    assert found[:2] == ["", ""] and all(float(value) > 0 for value in found[2:]) and len(found) > 3
+
+
 def test_score_matching_needs_more_than_one_image(weights: tuple[Path, Path]) -> None:
     scored_by = [str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")]
     with pytest.raises(ConfigError, match="score_matching compares the images of a batch; expected data"):
