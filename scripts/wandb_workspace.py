@@ -53,6 +53,7 @@ def sections_of(vocabulary: Vocabulary) -> dict[str, tuple[Panel, ...]]:
         "Quality": (
             Panel("Fréchet distance, and its floor", ("watch/frechet_distance", "watch/floor/frechet_distance")),
             Panel("kernel distance, and its floor", ("watch/kernel_distance", "watch/floor/kernel_distance")),
+            Panel("untrained distance, and its floor", ("watch/untrained_distance", "watch/floor/untrained_distance")),
             Panel("precision and density", ("watch/precision", "watch/density", "watch/floor/precision")),
             Panel(
                 "recall and coverage", tuple(f"watch/{f}{m}" for m in ("recall", "coverage") for f in ("", "floor/"))
