@@ -20,7 +20,8 @@ from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.studio import overview
 from ohlora.studio.connection import WATCHED
 from ohlora.studio.empty import missing
-from ohlora.studio.label import QUIET, label_tab
+from ohlora.studio.label import label_tab
+from ohlora.studio.pictures import QUIET
 from ohlora.studio.settings import Settings, inside
 from ohlora.studio.socket import Steerable
 
