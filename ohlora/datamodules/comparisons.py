@@ -102,8 +102,9 @@ class Ranking:
         if self.apart:
             sizes = ", ".join(map(str, self.apart[:10])) + (", …" if len(self.apart) > 10 else "")
             said.append(
-                f"⚠️ {sum(self.apart)} more images, in groups of {sizes}, are not connected with these by any comparison: "
-                "their scores would have another zero, so they get none. Compare one of each group with these"
+                f"⚠️ {sum(self.apart)} more images, in groups of {sizes}, are not connected with these by any "
+                "comparison: their scores would have another zero, so they get none. Compare one of each group with "
+                "one of these"
             )
         return said
 

@@ -60,7 +60,7 @@ def comparison_session(settings: Settings, attribute: str, annotator: str = "") 
     return tab
 
 
-def compare_panel(settings: Settings, chosen: gr.Radio, who: gr.Textbox) -> Panel:
+def compare_panel(settings: Settings, chosen: gr.Dropdown, who: gr.Textbox) -> Panel:
     """Adds the panel to the page.
 
     Args:

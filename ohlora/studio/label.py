@@ -119,20 +119,20 @@ def _question(of: Attribute) -> gr.Radio | gr.Slider:
 def label_tab(page: gr.Blocks, settings: Settings) -> None:
     """Adds the tab's content to the page: images by themselves, or two of them side by side."""
     scores = [of.name for of in vocabulary() if of.kind == "score"]
-    with gr.Row():
-        how = gr.Radio(
-            [("an image at a time", EACH), *((f"two images: {name}", name) for name in scores)],
-            value=EACH,
-            label="How to label",
-            info="Of two images, only which has more of a score is asked for",
-            elem_id="label-how",
-            scale=3,
-            visible=bool(scores),
-        )
-        who = gr.Textbox(label=INVITATION, max_lines=1, elem_id="label-annotator")
-    with gr.Column() as single:
+    how = gr.Dropdown(
+        [("Label an image at a time", EACH), *((f"Compare two images: {name}", name) for name in scores)],
+        value=EACH,
+        label="How to label",
+        show_label=False,
+        container=False,
+        visible=bool(scores),
+        elem_id="label-how",
+    )
+    single, comparing = gr.Column(), gr.Column(visible=False)
+    who = gr.Textbox(label=INVITATION, max_lines=1, elem_id="label-annotator")
+    with single:
         each = _each_panel(page, settings, who)
-    with gr.Column(visible=False) as comparing:
+    with comparing:
         pairs = compare_panel(settings, how, who)
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "label"}
     changed = how.input(
@@ -142,6 +142,7 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
         **one,
         **QUIET,
     )
+    how.input(None, None, None, js="() => document.activeElement.blur()", **QUIET)  # so that keys are answers
     for panel in (each, pairs):
         changed.then(panel.show, [how, *panel.inputs], panel.outputs, **one, **QUIET)
 
