@@ -24,10 +24,10 @@ from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.utils import images
-from ohlora.utils.files import read_rows, write_rows
+from ohlora.utils.files import read_rows, shipped, write_rows
 from scripts.chromium import launched
 from tests.browsers import MISSING
-from tests.films import decoded
+from tests.films import decoded, opacity
 from tests.toy_tables import report_of_latents
 
 if MISSING:
@@ -500,6 +500,48 @@ def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server],
             " return wide >= least && wide % 16 === 0; }",
             arg=least,
         )
+
+
+def test_the_background_is_transparent(
+    browser: Browser, serve: Callable[..., Server], artifacts: Path, drawn_mina: Path
+) -> None:
+    toy = artifacts / "toy"
+    shutil.copy(drawn_mina, toy / "characters" / "mina.safetensors")
+    server = serve()
+    page = opened(browser, server, "Steer")
+    wait_for(page, "steer-status", "mouth +0.00")
+    wait_for(page, "steer-uncut", "A transparent background is not offered: the background is found by a face parser")
+    wait_for(page, "steer-uncut", "python -m ohlora fit face_parser --world toy")
+    expect(page.get_by_label("Background transparent")).to_be_hidden()
+
+    (toy / "face_parser").mkdir()
+    shutil.copy(shipped("weights/toy/parser.safetensors"), toy / "face_parser" / "parser.safetensors")
+    page.reload()
+    page.get_by_role("tab", name="Steer").click()
+    wait_for(page, "steer-status", "mouth +0.00")
+    expect(page.locator("#steer-uncut")).to_be_hidden()
+    page.get_by_label("Background transparent").check()
+    wait_for(page, "steer-message", "An MP4 cannot be transparent: recordings are WebM now")
+    expect(page.locator("#steer-form")).to_have_value("webm")
+    expect(page.locator("#steer-form option").first).to_be_disabled()
+    page.wait_for_function(f"({PIXELS})()[3] === 0")
+    seen = np.reshape(page.evaluate(PIXELS), (64, 64, 4))
+    assert seen[0, -1, 3] == 0 and (seen[24:40, 24:40, 3] == 255).all()
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "Recording")
+    page.locator("#steer-0").press("PageUp")
+    wait_for(page, "steer-status", "mouth +0.20")
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "film-0001.webm")
+    alpha = opacity(toy / "studio" / "film-0001.webm")
+    assert alpha[:, :16, :16].max() < 5 and alpha[:, 96:160, 96:160].min() > 250
+    page.keyboard.press("g")
+    wait_for(page, "steer-message", ".gif has no transparency with soft edges; choose .webp or .webm")
+    page.get_by_label("Background transparent").uncheck()
+    page.wait_for_function(f"({PIXELS})()[3] === 255")
+    expect(page.locator("#steer-form option").first).to_be_enabled()
 
 
 DROP = """(coded) => {
