@@ -82,7 +82,7 @@ def test_what_was_not_compared_stays_without_a_value(compared: Path, capsys: pyt
     data = ScoredImages(16, [str(table)], ["gender", "pose"], val_share=0.5, flip=False, batch_size=2, seed=1)
     data.setup("fit")
     known = [np.isfinite(part.arrays["label"]).sum(axis=0) for part in (data.train_set, data.val_set)]
-    assert sum(known).tolist() == [COUNT, 3]  # type: ignore[union-attr]
+    assert sum(known).tolist() == [COUNT, 3]
 
 
 def test_scores_of_another_origin_are_not_replaced_by_themselves(

@@ -26,7 +26,7 @@ def parser() -> FaceParser:
 def disc(size: int = 64, radius: int = 20) -> np.ndarray:
     """A soft disc: 1 inside, 0 outside, a slope of four pixels between."""
     rows, columns = np.indices((size, size)) - size / 2
-    return np.clip((radius - np.hypot(rows, columns)) / 4 + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((radius - np.hypot(rows, columns)) / 4 + 0.5, 0, 1), np.float32)
 
 
 def test_specks_and_threads_go_and_small_holes_are_filled() -> None:

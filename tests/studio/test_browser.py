@@ -304,8 +304,8 @@ def test_two_images_are_compared(browser: Browser, serve: Callable[..., Server],
     for width in (390, 1024, 1920):
         page.set_viewport_size({"width": width, "height": 844})
         page.wait_for_function("document.documentElement.scrollWidth === innerWidth")
-        left, right = (box.bounding_box() for box in page.locator("#compare-pair img").all())
-        assert left is not None and right is not None and left["y"] == right["y"] and left["x"] < right["x"]
+        first, second = (box.bounding_box() for box in page.locator("#compare-pair img").all())
+        assert first is not None and second is not None and first["y"] == second["y"] and first["x"] < second["x"]
 
 
 def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
