@@ -386,6 +386,6 @@ def main(args: list[str] | None = None) -> None:
         demo.run()
         page = demo.page()
     character = demo.root / "characters" / "mina.safetensors"
-    print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a quarter and a tenth of the toy world's.")
+    print(f"\nDone in {time.monotonic() - started:.0f} s. The fine-tunes are a tenth and a fifth of the toy world's.")
     print(f"Open {page} in a browser; {character.with_suffix('.html')} steers the character. Or in Python:")
     print(f"  import ohlora\n  ohlora.Character.load('{character}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")

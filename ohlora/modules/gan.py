@@ -120,6 +120,9 @@ class GAN(Stage[ImageDataModule]):
             ``label`` gives one for each label of the world.
         label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
             one, which changes no score before the first step.
+        label_rate: Learning rate of the module through which labels enter the discriminator's projection head, over
+            that of the rest of the discriminator. A StyleGAN2's is a mapping whose stored weights are a hundred times
+            as large as others: it learns labels in short trainings at a rate of 100. 1 makes no difference.
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
@@ -144,8 +147,11 @@ class GAN(Stage[ImageDataModule]):
         score_matching: Weight of a further term of the generator's loss, by which scores of generated images come to be
             distributed as those of real ones (:class:`ohlora.networks.score_matching.ScoreMatching`); 0 leaves it out.
             It teaches small features that the attributes are about, such as eyes. Needs ``scored_by``.
-        scored_by: File of the property (or merged) CNN that scores attributes for ``score_matching``.
-        matched_components: Principal components of this CNN's hidden layers that are matched beside its scores.
+        score_matching_start: From how many kimg on. Before a generator makes pictures, it would learn patterns that
+            deceive the networks.
+        scored_by: Files of the networks that score attributes for ``score_matching``: a property (or merged) CNN, and
+            in a fine-tune on a concept its filters too.
+        matched_components: Principal components of the CNN's hidden layers that are matched beside the scores.
         style_mixing: Probability that an image's style codes come from two latents.
         path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
             between the path lengths of half a batch and their running mean; 2 in StyleGAN2, 0 leaves it out.
@@ -165,6 +171,7 @@ class GAN(Stage[ImageDataModule]):
         "trainable_discriminator",
         "frozen_blocks",
         "label_head",
+        "label_rate",
         "add_labels",
         "grow_to",
         "matched_components",
@@ -190,6 +197,7 @@ class GAN(Stage[ImageDataModule]):
         grow_to: int | None = None,
         add_labels: int | Literal["label"] = 0,
         label_head: LabelHead | None = None,
+        label_rate: float = 1.0,
         mbstd_group_size: int | None = None,
         labels: Labels = "none",
         loss: Loss = "logistic",
@@ -202,7 +210,8 @@ class GAN(Stage[ImageDataModule]):
         max_generator_updates: int = 4,
         repeat_ratio: float = 2.0,
         score_matching: float = 0.0,
-        scored_by: str | None = None,
+        score_matching_start: float = 0.0,
+        scored_by: Sequence[str] = (),
         matched_components: int = COMPONENTS,
         style_mixing: float = 0.0,
         path_length_weight: float = 0.0,
@@ -225,7 +234,7 @@ class GAN(Stage[ImageDataModule]):
             max_generator_updates=max_generator_updates,
             mbstd_group_size=mbstd_group_size,
         )
-        checks.above(0, ema_kimg=ema_kimg)
+        checks.above(0, ema_kimg=ema_kimg, label_rate=label_rate)
         checks.at_least(
             0,
             r1_gamma=r1_gamma,
@@ -235,6 +244,7 @@ class GAN(Stage[ImageDataModule]):
             feature_cache=feature_cache,
             repeat_ratio=repeat_ratio,
             score_matching=score_matching,
+            score_matching_start=score_matching_start,
             matched_components=matched_components,
             ema_rampup=ema_rampup,
             log_every=log_every,
@@ -248,12 +258,12 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
-        if (score_matching > 0) != (scored_by is not None):
+        if (score_matching > 0) != bool(scored_by):
             raise ConfigError(
-                f"score_matching is {score_matching} and scored_by is {scored_by}; expected a weight above 0 and the "
-                "file of a property network, or neither"
+                f"score_matching is {score_matching} and scored_by is {list(scored_by)}; expected a weight above 0 and "
+                "files of networks that score attributes, or neither"
             )
-        self.score_matching = score_matching
+        self.score_matching, self.score_matching_start = score_matching, score_matching_start
         self.loss, self.repeat_ratio = LOSSES[loss](), repeat_ratio
         self.r1_interval = r1_interval
         self.gammas = {kind: gamma for kind, gamma in (("real", r1_gamma), ("fake", r2_gamma)) if gamma > 0}
@@ -264,18 +274,24 @@ class GAN(Stage[ImageDataModule]):
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture, grow_to)
         self.configure_labels(len(vocabulary().names("label")) if add_labels == "label" else add_labels, label_head)
+        self.label_rate = label_rate
+        if label_rate != 1 and self.discriminator.label_head != "projection":
+            raise ConfigError(
+                f"label_rate is {label_rate}, and the discriminator has no projection head; leave it out, or set "
+                "label_head to projection"
+            )
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
         self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
         freeze_blocks(self.discriminator, frozen_blocks)
-        if label_head == "projection":
+        if label_head == "projection" or label_rate != 1:
             entry = self.discriminator.label_module
             if not any(p.requires_grad for p in self.discriminator.get_submodule(entry).parameters()):
                 raise ConfigError(
-                    f"label_head is projection, and trainable_discriminator leaves out {entry}.*, through which labels "
-                    "enter it: none could be learned. Add it, or leave label_head out"
+                    f"trainable_discriminator leaves out {entry}.*, through which labels enter the projection head: "
+                    "none could be learned. Add it, or leave label_head and label_rate out"
                 )
         for name in self._sources:
             if not any(p.requires_grad for p in self.get_submodule(name).parameters()):
@@ -291,8 +307,10 @@ class GAN(Stage[ImageDataModule]):
                 "features are kept; set feature_cache to 0, let the trunk train, or leave augmentation out"
             )
         self.augmentation = augmentation
-        if scored_by is not None:
-            self.matching = ScoreMatching(network_files.load_attribute_cnn(scored_by), matched_components)
+        if scored_by:
+            self.matching = ScoreMatching(
+                [network_files.load_attributes(path) for path in scored_by], matched_components
+            )
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
         if r1_interval > 1 and self.gammas:
             self.phases.append(Phase("gradient penalty", "discriminator", self.penalty_phase, interval=r1_interval))
@@ -379,14 +397,32 @@ class GAN(Stage[ImageDataModule]):
     def configure_optimizers(self) -> Any:
         """One optimizer per network over its trainable parameters; schedules step on the kimg clock."""
         generator, discriminator = (
-            factory([p for p in network.parameters() if p.requires_grad])
-            for factory, network in zip(self._optimizer_factories, (self.generator, self.discriminator), strict=True)
+            factory(groups)
+            for factory, groups in zip(
+                self._optimizer_factories,
+                ([p for p in self.generator.parameters() if p.requires_grad], self._discriminator_groups()),
+                strict=True,
+            )
         )
+        if self.label_rate != 1:
+            discriminator.param_groups[1]["lr"] *= self.label_rate
         if any(phase.name == "gradient penalty" for phase in self.phases):
             correct_for_lazy_regularization(discriminator, self.r1_interval)
         if any(phase.name == "path length" for phase in self.phases):
             correct_for_lazy_regularization(generator, self.path_length_interval)
         return self.scheduled([generator, discriminator], self._schedule)
+
+    def _discriminator_groups(self) -> list[Any]:
+        """The discriminator's trainable parameters; with a ``label_rate``, those of the label are a second group."""
+        trainable = {name: p for name, p in self.discriminator.named_parameters() if p.requires_grad}
+        if self.label_rate == 1:
+            return list(trainable.values())
+        entry = f"{self.discriminator.label_module}."
+        groups: list[dict[str, Any]] = [
+            {"params": [p for name, p in trainable.items() if name.startswith(entry) == labels]}
+            for labels in (False, True)
+        ]
+        return groups
 
     # --- one step
 
@@ -556,7 +592,7 @@ class GAN(Stage[ImageDataModule]):
         fakes = self._fakes(stream, batch)
         scores = self.discriminator(self._augmented(fakes, batch, stream), batch.label)
         loss = self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
-        if self.score_matching > 0:
+        if self.score_matching > 0 and self.clock() >= 1000 * self.score_matching_start:
             loss = loss + self.score_matching * self._matching_term(fakes)
         return loss
 

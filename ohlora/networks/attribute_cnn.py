@@ -186,9 +186,13 @@ class AttributeCNN(nn.Module):
 
     def read(self, features: Tensor) -> Tensor:
         """From what :meth:`features` returned, the scores N×K of :meth:`forward` in evaluation mode."""
+        return self._activated(self.read_logits(features))
+
+    def read_logits(self, features: Tensor) -> Tensor:
+        """Likewise the scores before any sigmoid, N×K."""
         parts = torch.split(features, [spec.hidden for spec in self.specs], dim=1)
         logits = [branch.score(part) for branch, part in zip(self.branches.values(), parts, strict=True)]  # type: ignore[operator]
-        return self._activated(torch.cat(logits, dim=1))
+        return torch.cat(logits, dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores, N×K.
@@ -233,6 +237,10 @@ class AttributeEnsemble(nn.Module):
     def each(self, images: Tensor) -> Tensor:
         """The outputs of every member: members×N×K."""
         return torch.stack([member(images) for member in self.members])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The mean of the members' scores before any sigmoid, N×K."""
+        return torch.stack([member.logits(images) for member in self.members]).mean(dim=0)  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.each(images).mean(dim=0)

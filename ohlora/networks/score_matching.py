@@ -2,18 +2,19 @@
 
 A discriminator sees an eye of five pixels as a small part of the image, and a generator can satisfy it with half-open
 eyes. A network that scores attributes sees nothing else. Its hidden layers also see what else varies in a face, so that
-a generator whose images agree with the data there shows more of it.
+a generator whose images agree with the data there shows more of it. Where the real images are those of a concept,
+filters say how far an image is from it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ohlora.networks.attribute_cnn import AttributeCNN
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.utils.images import resized
 
 COMPONENTS = 48
@@ -28,11 +29,13 @@ class ScoreMatching(nn.Module):
     Wasserstein distances are not (Bellemare et al., 2017): they would teach too little variety. What scores far outside
     the data, mostly an artefact, pulls no harder than what is a little outside. It is taken of all attributes together
     and, so that none is lost among the others, of each by itself. The same is done with the principal components of the
-    network's hidden layers over the real images, each in standard deviations: this is feature matching (Salimans et
-    al., 2016) of whole distributions in place of means.
+    networks' hidden layers over the real images, each in standard deviations: this is feature matching (Salimans et
+    al., 2016) of whole distributions in place of means. Probabilities are matched as logits, whose gradients do not
+    vanish where an image is far from what is wanted.
 
     Args:
-        network: Scores K attributes; images of another size are resized. Its weights are not trained.
+        networks: Score K attributes together; images of another size are resized. Their weights are not trained. Of an
+            ensemble, the mean logits of the members are matched, and no hidden layers.
         components: Principal components that are matched beside the scores, at most; 0 for the scores alone.
 
     Attributes:
@@ -45,11 +48,13 @@ class ScoreMatching(nn.Module):
     mean: Tensor
     axes: Tensor
 
-    def __init__(self, network: AttributeCNN, components: int = COMPONENTS) -> None:
+    def __init__(self, networks: Sequence[AttributeCNN | AttributeEnsemble], components: int = COMPONENTS) -> None:
         super().__init__()
-        self._network = (network.eval().requires_grad_(False),)  # not a part: no checkpoint needs to hold it
+        # In a tuple they are no parts: no checkpoint needs to hold them.
+        self._networks = tuple(network.eval().requires_grad_(False) for network in networks)
+        self.count = sum(len(network.outputs) for network in networks)
         self.components = components
-        for name, shape in {"real": (0, len(network.outputs)), "mean": (0,), "axes": (0, 0)}.items():
+        for name, shape in {"real": (0, self.count), "mean": (0,), "axes": (0, 0)}.items():
             self.register_buffer(name, torch.empty(shape))
         self._of_real: Tensor | None = None
 
@@ -59,17 +64,25 @@ class ScoreMatching(nn.Module):
         scores, hidden = map(torch.cat, zip(*map(self._seen, batches), strict=True))
         self.mean = hidden.mean(dim=0)
         _, sizes, axes = torch.linalg.svd(hidden - self.mean, full_matrices=False)
-        varied = int((sizes > sizes[0] * torch.finfo(sizes.dtype).eps * len(hidden)).sum())
+        varied = int((sizes > sizes[:1] * torch.finfo(sizes.dtype).eps * len(hidden)).sum())
         self.axes = axes[: min(self.components, varied)].T.contiguous()
         self.real = torch.cat([scores, (hidden - self.mean) @ self.axes], dim=1)
         self._of_real = None
 
     def _seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores N×K and hidden features N×H of images."""
-        network = self._network[0].to(images.device)
+        """Scores N×K, probabilities as logits, and hidden features N×H of images."""
+        scores: list[Tensor] = []
+        hidden: list[Tensor] = []
         with torch.autocast(images.device.type, enabled=False):
-            hidden = network.features(resized(images.float(), network.resolution))
-            return network.read(hidden), hidden
+            for network in self._networks:
+                network.to(images.device)
+                seen = resized(images.float(), network.resolution)
+                if isinstance(network, AttributeCNN):
+                    hidden.append(network.features(seen))
+                    scores.append(network.read_logits(hidden[-1]))
+                else:
+                    scores.append(network.logits(seen))
+        return torch.cat(scores, dim=1), torch.cat([images.new_zeros(len(images), 0), *hidden], dim=1)
 
     def _standardised(self, scores: Tensor) -> Tensor:
         """In standard deviations of the real images' scores, from their mean."""
@@ -108,9 +121,8 @@ class ScoreMatching(nn.Module):
 
     def _distances(self, rows: Tensor, others: Tensor) -> Tensor:
         """Mean distances of N rows to M others, of scores and of components: by each column, plus by all over √K."""
-        count = len(self._network[0].outputs)
         total = rows.new_zeros(())
-        sizes = [count, rows.shape[1] - count]
+        sizes = [self.count, rows.shape[1] - self.count]
         for apart in torch.split(rows[:, None] - others[None], sizes, dim=2):
             if size := apart.shape[2]:
                 # The root of 0 has no gradient; a row's distance to itself comes up.

@@ -24,6 +24,8 @@ START = "pretrain/generator.safetensors"
 END = "finetune_v8/generator.safetensors"
 LATENTS = 300
 """Latents whose edits are evaluated."""
+PICTURES = 0.6
+"""Share of a StyleGAN's training after which it makes pictures, so that their scores can be matched."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,14 @@ class NewWorld:
             "judge_cnn": {"inputs": learned},
         }
         if not self.generator:
-            found["pretrain"] = {"inputs": [IMAGES, SEARCH]}
+            found["pretrain"] = {"inputs": [IMAGES, SEARCH, JUDGE]}
         if self.has_concept:
             found["score_original"] = {"about": "scores of the images", "inputs": [IMAGES, SEARCH]}
             found["filter_original"] = {"about": "keep the images of the concept", "options": ""}
             discriminator = START.replace("generator", "discriminator")
             found["finetune_v8"] = {
                 "about": "fine-tune on the concept",
-                "inputs": ["filter_original/manifest.csv", IMAGES, START, discriminator, SEARCH],
+                "inputs": ["filter_original/manifest.csv", IMAGES, START, discriminator, SEARCH, JUDGE],
             }
         directions = "vectorfind_v9/directions.safetensors"
         found["vectorfind_v9"] = {"inputs": [END, SEARCH]}
@@ -214,29 +216,33 @@ class NewWorld:
         return found
 
     def _watch(self, kimg: float) -> list[dict[str, Any]]:
-        watch = {"properties": _path(SEARCH), "every_kimg": max(1.0, round(kimg / 10, 1)), "best": "frechet_distance"}
+        """Grids, and figures by the judge: what matches the search CNN's scores may deceive that network."""
+        watch = {"properties": _path(JUDGE), "every_kimg": max(1.0, round(kimg / 10, 1)), "best": "frechet_distance"}
         return [
             {"class_path": "ohlora.callbacks.grids.SampleGrid"},
             {"class_path": "ohlora.callbacks.watch.Watch", "init_args": watch},
         ]
 
-    def _optimizers(self, rate: float) -> dict[str, Any]:
-        adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": rate, "betas": [0.0, 0.99]}}
-        return {"generator_optimizer": adam, "discriminator_optimizer": dict(adam)}
+    def _optimizers(self, generator: float, discriminator: float) -> dict[str, Any]:
+        return {
+            f"{name}_optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": rate, "betas": [0.0, 0.99]}}
+            for name, rate in (("generator", generator), ("discriminator", discriminator))
+        }
 
     def _pretrain(self) -> dict[str, Any]:
         """A whole configuration: none ships for images of one's own."""
         model: dict[str, Any] = {
             "architecture": self.size.architecture,
             "kimg": self.kimg,
-            **self._optimizers(0.002),
+            **self._optimizers(0.002, 0.002),
             "labels": "none",
             "loss": "relativistic",
             "r1_gamma": self.size.gamma,
             "r2_gamma": self.size.gamma,
             "r1_interval": 1,
             "score_matching": 2.0,
-            "scored_by": _path(SEARCH),
+            "score_matching_start": round(PICTURES * self.kimg, 1),
+            "scored_by": [_path(SEARCH)],
             "max_generator_updates": 1,
             "ema_kimg": 2.2 if self.device == "cpu" else 10.0,
             "log_every": 1.0,
@@ -268,8 +274,11 @@ class NewWorld:
             "discriminator": _path(START.replace("generator", "discriminator")),
             "kimg": kimg,
             "labels": "normal" if self.takes_labels else "none",
-            **self._optimizers(0.002),
+            # On a CPU as in the toy world: mainly the mapping trains, whose weights are a hundred times as large.
+            **self._optimizers(0.01 if self.device == "cpu" else 0.0025, 0.002),
             "r1_gamma": 4.0,
+            "score_matching": 1.0,
+            "scored_by": [_path(SEARCH)],
             "ema_kimg": 2.2 if self.device == "cpu" else 10.0,
         }
         data = {

@@ -480,14 +480,28 @@ def test_the_shuffled_term_is_that_of_a_plain_reference(weights: tuple[Path, Pat
     torch.testing.assert_close(term, F.softplus(module.discriminator(x, others) - relative).mean())
 
 
-@pytest.mark.parametrize("changes", [{"score_matching": 1.0}, {"scored_by": "merged.safetensors"}])
+@pytest.mark.parametrize("changes", [{"score_matching": 1.0}, {"scored_by": ["merged.safetensors"]}])
 def test_score_matching_needs_a_network_and_a_weight(weights: tuple[Path, Path], changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="expected a weight above 0 and the file of a property network, or neither"):
+    with pytest.raises(
+        ConfigError, match="expected a weight above 0 and files of networks that score attributes, or neither"
+    ):
         build(weights, **changes)
 
 
+def test_score_matching_begins_when_there_are_pictures(tmp_path: Path, ohlora: Run) -> None:
+    plain, short, whole = tmp_path / "plain", tmp_path / "short", tmp_path / "whole"
+    late = [*RECIPES["score matching"], "--model.init_args.score_matching_start", "0.016"]
+    assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.016", stage_dir=plain) == 0
+    assert ohlora("fit", "pretrain", *late, "--model.init_args.kimg", "0.016", stage_dir=short) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(plain / f"{name}.safetensors"), network_state(short / f"{name}.safetensors"))
+    assert ohlora("fit", "pretrain", *late, "--model.init_args.log_every", "0.008", stage_dir=whole) == 0
+    found = [row["loss/score_matching"] for row in read_rows(whole / "runs" / "0001" / "metrics.csv")]
+    assert found[:2] == ["", ""] and all(float(value) > 0 for value in found[2:]) and len(found) > 3
+
+
 def test_score_matching_needs_more_than_one_image(weights: tuple[Path, Path]) -> None:
-    scored_by = str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")
+    scored_by = [str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")]
     with pytest.raises(ConfigError, match="score_matching compares the images of a batch; expected data"):
         fit(build(weights, score_matching=1.0, scored_by=scored_by, mbstd_group_size=1), batch_size=1)
 
@@ -573,7 +587,7 @@ RECIPES = {
     ),
     "score matching": (
         *("--model.init_args.score_matching", "0.01"),
-        *("--model.init_args.scored_by", str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")),
+        *("--model.init_args.scored_by", f"[{ROOT / 'ohlora' / 'weights' / 'toy' / 'merged.safetensors'}]"),
     ),
 }
 """Words that choose parts of training."""

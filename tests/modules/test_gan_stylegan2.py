@@ -165,11 +165,55 @@ def test_labels_that_could_not_be_learned_are_refused(
     words += ["--model.init_args.kimg", "0.016", "--model.init_args.label_head", "projection"]
     epilogue = '["epilogue.*"]'
     assert ohlora("fit", "pretrain", *FAMILY, *words, "--model.init_args.trainable_discriminator", epilogue) == 2
-    assert "leaves out mapping.*, through which labels enter it: none could be learned" in capsys.readouterr().err
+    assert (
+        "leaves out mapping.*, through which labels enter the projection head: none could be learned"
+        in capsys.readouterr().err
+    )
     both = '["epilogue.*", "mapping.*"]'
     start = tmp_path / "stage" / "discriminator.safetensors"
     assert ohlora("fit", "pretrain", *FAMILY, *words, "--model.init_args.trainable_discriminator", both) == 0
     assert network_files.load_discriminator(start).label_head == "projection"
+
+
+def test_labels_may_enter_at_a_rate_of_their_own(networks: tuple[Path, Path]) -> None:
+    def moved(rate: float) -> dict[str, float]:
+        def adam(parameters: Any) -> torch.optim.Optimizer:
+            return torch.optim.Adam(parameters, lr=0.001, betas=(0.0, 0.99))
+
+        labels = {"add_labels": 2, "labels": "normal", "label_head": "projection", "label_rate": rate}
+        module = build(networks, discriminator_optimizer=adam, **labels)
+        before = {name: p.detach().clone() for name, p in module.discriminator.named_parameters()}
+        fit(module)
+        after = module.discriminator.state_dict()
+        return {name: float((after[name] - p).abs().max()) for name, p in before.items()}
+
+    usual, fast = moved(1.0), moved(100.0)
+    assert {name.partition(".")[0] for name in usual} == {"from_rgb", "blocks", "epilogue", "mapping"}
+    for name, distance in fast.items():
+        assert distance == pytest.approx(usual[name] * (100 if name.startswith("mapping.") else 1), rel=1e-3), name
+
+
+def test_a_rate_of_labels_that_has_nothing_to_work_on_is_refused(networks: tuple[Path, Path]) -> None:
+    labels: dict[str, Any] = {"add_labels": 2, "labels": "normal", "label_rate": 100.0}
+    with pytest.raises(ConfigError, match=r"label_rate is 100\.0, and the discriminator has no projection head"):
+        build(networks, **labels)
+    with pytest.raises(ConfigError, match=r"leaves out mapping\.\*, through which labels enter the projection head"):
+        build(networks, **labels, label_head="projection", trainable_discriminator=["epilogue.*"])
+
+
+def test_a_run_resumes_with_the_rate_of_its_labels(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = ["--model.init_args.architecture.c_dim", "2", "--model.init_args.labels", "normal"]
+    words += ["--model.init_args.label_head", "projection", "--model.init_args.label_rate"]
+    assert ohlora("fit", "pretrain", *FAMILY, *words, "10", stage_dir=whole) == 0
+    assert ohlora("fit", "pretrain", *FAMILY, *words, "10", "--model.init_args.kimg", "0.016", stage_dir=parts) == 0
+    assert ohlora("fit", "pretrain", *FAMILY, *words, "20", "--ckpt_path", "last", stage_dir=parts) == 2
+    assert "label_rate is 10.0 in the checkpoint and 20.0 now" in capsys.readouterr().err
+    assert ohlora("fit", "pretrain", *FAMILY, *words, "10", "--ckpt_path", "last", stage_dir=parts) == 0
+    for name in ("generator", "discriminator"):
+        assert_same(network_state(whole / f"{name}.safetensors"), network_state(parts / f"{name}.safetensors"))
 
 
 def test_mixed_precision_trains(tmp_path: Path, ohlora: Run) -> None:

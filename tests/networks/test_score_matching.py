@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ohlora.networks.attribute_cnn import attribute_cnn
+from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.networks.score_matching import ScoreMatching
+from ohlora.utils.images import resized
 
 
 def matching(real: Tensor, scores: int = 2) -> ScoreMatching:
     """Compares with real images of which only scores, and perhaps components, are known."""
-    part = ScoreMatching(attribute_cnn(["eyes", "mouth", "pose"][:scores], "small", 16))
+    part = ScoreMatching([attribute_cnn(["eyes", "mouth", "pose"][:scores], "small", 16)])
     part.real = real
     return part
 
@@ -100,6 +101,28 @@ def test_images_of_another_size_are_scored() -> None:
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
     part.scores(images).sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None and images.grad.abs().sum() > 0
-    alone = ScoreMatching(attribute_cnn(["eyes", "mouth"], "small", 16), components=0)
+    alone = ScoreMatching([attribute_cnn(["eyes", "mouth"], "small", 16)], components=0)
     alone.look_at([reals])
     assert alone.real.shape == (60, 2) and alone.scores(reals).shape == (60, 2)
+
+
+def test_filters_are_matched_as_logits_beside_the_scores() -> None:
+    torch.manual_seed(0)
+    scores, gender = attribute_cnn(["eyes", "mouth"], "small", 16), attribute_cnn(["gender"], "small", 32)
+    filters = AttributeEnsemble.of([gender, attribute_cnn(["gender"], "small", 32)])
+    part, reals = ScoreMatching([scores, filters]), torch.rand(60, 3, 16, 16)
+    part.look_at([reals])
+    assert part.real.shape == (60, 3 + part.axes.shape[1]) and len(part.axes) == 2 * scores.specs[0].hidden
+    wanted = torch.stack([member.logits(resized(reals, 32)) for member in filters.eval().members]).mean(dim=0)  # type: ignore[operator]
+    torch.testing.assert_close(part.real[:, 2:3], wanted)
+    torch.testing.assert_close(part.real[:, :2], scores.eval()(reals))
+    with torch.no_grad():  # an image far from the concept, where a sigmoid is flat
+        for member in filters.members:
+            member.branches["gender"].score.bias.add_(-50)  # type: ignore[index, union-attr]
+    images = torch.rand(4, 3, 16, 16, requires_grad=True)
+    of_images = part.scores(images)
+    of_images[:, 2].sum().backward()  # type: ignore[no-untyped-call]
+    assert images.grad is not None and images.grad.abs().sum() > 1e-3
+    alone = ScoreMatching([filters])
+    alone.look_at([reals])
+    assert alone.real.shape == (60, 1) and alone.axes.shape == (0, 0)
