@@ -20,11 +20,15 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 from ohlora import attributes
 from ohlora.__main__ import main
+from ohlora.characters.character import Character
 from ohlora.datamodules.drawn_faces import DrawnFaces
+from ohlora.directions.edits import Steps
 from ohlora.formats import network_files
 from ohlora.modules.gan import GAN
+from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Discriminator, Generator
 from ohlora.utils import images
+from ohlora.utils.files import shipped
 
 CONF = Path(__file__).parent / "conf"
 ROOT = Path(__file__).parents[1]
@@ -98,6 +102,20 @@ def weights(tmp_path: Path) -> tuple[Path, Path]:
     network_files.save_network(g, paths[0])
     network_files.save_network(d, paths[1])
     return paths
+
+
+@pytest.fixture
+def drawn_mina(tmp_path: Path) -> Path:
+    """A character with a face, 64×64: the mean face of the toy StyleGAN, which an attribute changes a little."""
+    g = network_files.load_generator(shipped("weights/toy/generator.safetensors"))
+    torch.manual_seed(3)
+    code, steps = (
+        Codes(g.w_avg[None].clone(), Space.W),
+        Steps(Codes(0.1 * torch.randn(1, 1, g.w_avg.shape[0]), Space.W)),
+    )
+    path = tmp_path / "drawn" / "mina.safetensors"
+    Character(g, code, ("mouth",), steps, {"mouth": (-1.0, 1.0)}).save(path)
+    return path
 
 
 @pytest.fixture

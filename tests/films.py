@@ -54,3 +54,18 @@ def decoded(path: Path) -> Film:
             film.coding, film.sound_rate = file.streams.audio[0].codec_context.name, file.streams.audio[0].rate
             film.sound = np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], axis=1)
     return film
+
+
+def opacity(path: Path) -> np.ndarray:
+    """How opaque the pixels of a WebP or WebM are, N×H×W uint8; a test of a film is skipped where PyAV is missing."""
+    if path.suffix == ".webp":
+        with Image.open(path) as file:
+            return np.stack([np.asarray(shown.convert("RGBA"))[..., 3] for shown in ImageSequence.Iterator(file)])
+    av = pytest.importorskip("av")
+    found = []
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].metadata["alpha_mode"] == "1"
+        decoder = av.CodecContext.create("libvpx-vp9", "r")  # FFmpeg's own decoder leaves the opacity out
+        for packet in file.demux(video=0):
+            found += [frame.to_ndarray(format="rgba")[..., 3] for frame in decoder.decode(packet)]
+    return np.stack(found)

@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 
 from ohlora.errors import ConfigError
 from ohlora.utils import animations
-from tests.films import decoded
+from tests.films import decoded, opacity
 
 ALL = pytest.mark.parametrize("ending", animations.ENDINGS)
 
@@ -117,6 +117,28 @@ def test_what_cannot_be_written_is_refused(name: str, rate: float, said: str, tm
     with pytest.raises(ConfigError) as found:
         animations.save(moving(3), tmp_path / name, rate)
     assert said in str(found.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", animations.TRANSPARENT)
+def test_transparent_frames_keep_their_opacity(ending: str, tmp_path: Path) -> None:
+    frames = np.concatenate([moving(12), np.zeros((12, 16, 16, 1), np.uint8)], axis=3)
+    for number, frame in enumerate(frames):
+        frame[2:14, 2:14, 3] = 255
+        frame[6:10, 6:10, 3] = 20 * number
+    animations.save(iter(frames), tmp_path / f"a{ending}", 12, scale=5)
+    found = opacity(tmp_path / f"a{ending}")
+    assert found.shape == (12, 80, 80)
+    assert np.abs(found[:, 2::5, 2::5].astype(int) - frames[..., 3]).max() < 12
+    shown = decoded(tmp_path / f"a{ending}").frames[:, 2::5, 2::5].astype(int)
+    solid = frames[..., 3] == 255
+    assert np.abs(shown - frames[..., :3])[solid].mean() < 4
+
+
+@pytest.mark.parametrize("ending", [".gif", ".mp4"])
+def test_other_formats_refuse_transparent_frames(ending: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"\{ending} has no transparency with soft edges; choose .webp or .webm"):
+        animations.save(np.zeros((3, 16, 16, 4), np.uint8), tmp_path / f"a{ending}", 20)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

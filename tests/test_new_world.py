@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -314,11 +315,12 @@ def test_an_archive_of_nvidias_tools(here: Path, capsys: pytest.CaptureFixture[s
 def test_labels_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Doctor waits for the table, which the studio's session writes as it is read."""
     robots(here / "bots", 6)
-    words = ["--images", "bots/images", "--annotate", "happy", "Size:4", "--device", "cpu"]
+    words = ["--images", "bots/images", "--annotate", "happy", "Size:4", "charm:score", "--device", "cpu"]
     assert main(["new", "birds", *words]) == 0
     said = capsys.readouterr().out
     folder, table = Path("artifacts/birds/data/images"), Path("artifacts/birds/data/labels.csv")
-    assert f"ohlora studio --world birds.yaml --images {folder} --annotations {table} --attributes happy size\n" in said
+    given = f"--images {folder} --annotations {table} --attributes happy size charm\n"
+    assert f"ohlora studio --world birds.yaml {given}" in said
     assert main(["doctor", "--world", "birds.yaml"]) == 0
     assert f"{table} (label images: ohlora studio --world birds.yaml" in capsys.readouterr().out
     attributes.use(pipeline.world("birds.yaml").attributes)
@@ -328,6 +330,13 @@ def test_labels_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     levels.write(0, {"size": 3})
     levels.write(1, {"size": 1})
     assert [(row["happy"], row["size"]) for row in read_rows(table)] == [("1", "3"), ("", "1")]
+    # A score is made of comparisons.
+    compared = [{"path_a": f"images/{a}", "path_b": f"images/{b}", "attribute": "charm", "answer": "a"}
+                for a, b in pairwise(path.relative_to(folder) for path in pictures)]  # fmt: skip
+    write_rows(table.with_name("compared.csv"), compared)
+    assert main(["rank", str(table.with_name("compared.csv")), str(table), "--world", "birds.yaml"]) == 0
+    charm = {row["path"]: float(row["charm"]) for row in read_rows(table)}
+    assert sorted(charm.values(), reverse=True) == [charm[f"images/{p.relative_to(folder)}"] for p in pictures]
     assert next_of("birds.yaml", capsys)[:2] == ["fit", "property_cnn"]
 
 

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
     "finish": Entry("ohlora.commands.finish", "make the product of a training that was stopped early", IMAGES),
     "draw-faces": Entry("ohlora.commands.draw_faces", "draw faces whose attributes are known", IMAGES),
     "filter": Entry("ohlora.commands.filter", "keep the images whose scores pass rules", IMAGES),
+    "rank": Entry("ohlora.commands.rank", "make scores from comparisons of two images", IMAGES),
     "merge": Entry("ohlora.commands.merge", "join attribute networks into one", IMAGES),
     "evaluate": Entry("ohlora.commands.evaluate", "measure how good a generator is, against real images", IMAGES),
     "select": Entry("ohlora.commands.select", "rank the faces that follow their edits, and show them", CHARACTERS),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ohlora import pipeline
 from ohlora.errors import ConfigError
 from ohlora.pipeline import require
 from ohlora.utils import checks
 from ohlora.utils.commands import arguments, command
+from ohlora.worlds import DEFAULT, SHIPPED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Frames that are drawn at once."""
+TRANSPARENT = "transparent"
+"""What ``--background`` says where nothing is laid behind the face."""
 LONGEST = 36_000
 """Frames of an animation at most, half an hour at 20 per second: a slip of some digits would take days."""
 
@@ -76,6 +80,35 @@ def drawn(character: Character, strengths: np.ndarray) -> Iterator[np.ndarray]:
         yield from character.frames(strengths[start : start + BATCH])
 
 
+def without_background(background: str | None, world: str) -> Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]:
+    """What is done with the background of frames.
+
+    Args:
+        background: ``transparent``, a colour, or None to keep it.
+        world: The world whose face parser finds it.
+
+    Raises:
+        ConfigError: If there is no such colour or world.
+        MissingArtifactError: If the world has no face parser.
+    """
+    if background is None:
+        return lambda frames: frames
+    from ohlora.utils import images
+
+    colour = None if background == TRANSPARENT else images.colour(background, "--background")
+    of = pipeline.world(world)
+    pipeline.use(of)
+    from ohlora.faces import cutting
+
+    parser = cutting.parser_of(of)
+
+    def change(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        clear = cutting.steadied(cutting.cut_each(parser, frames))
+        return clear if colour is None else cutting.laid(clear, colour)
+
+    return change
+
+
 @command("ohlora animate")
 def main(args: list[str] | None = None) -> None:
     """Runs the command."""
@@ -86,6 +119,7 @@ def main(args: list[str] | None = None) -> None:
         "artifacts/toy/characters/mina.safetensors mina.gif",
         "artifacts/toy/characters/mina.safetensors mina.mp4 --speech-wav hello.wav",
         "artifacts/toy/characters/mina.safetensors mina.webp --speech-text 'Hello, I am Mina.' --at smile=1",
+        "artifacts/demo/characters/mina.safetensors mina.webm --background transparent --world demo",
     )
     parser.add_argument("character", type=Path, metavar="CHARACTER", help="a character file")
     parser.add_argument(
@@ -129,6 +163,17 @@ def main(args: list[str] | None = None) -> None:
         "--speech-text", metavar="TEXT", help="a text that the mouth speaks, without sound: Latin letters or Hangul"
     )
     parser.add_argument("--rate", type=float, metavar="R", help="letters per second of the text (default: 12)")
+    parser.add_argument(
+        "--background",
+        metavar="B",
+        help="cut the background out, by the world's face parser: transparent (.webp and .webm), or a colour on which "
+        "the face is laid, such as white or '#8090a0'",
+    )
+    parser.add_argument(
+        "--world",
+        default=DEFAULT,
+        help=f"whose face parser is meant: {', '.join(SHIPPED)}, or the path of a world's file (default: {DEFAULT})",
+    )
     given = parser.parse_args(args)
     checks.seeds(**{"--seed": given.seed})
     checks.at_least(0, **{"--sweep": given.sweep, "--idle": given.idle})
@@ -136,7 +181,8 @@ def main(args: list[str] | None = None) -> None:
     require(given.character)
     from ohlora.utils import animations
 
-    animations.check(given.target, given.fps)
+    animations.check(given.target, given.fps, given.background == TRANSPARENT)
+    change = without_background(given.background, given.world)
     speech = said(given)
     from ohlora.characters import motion
     from ohlora.characters.character import Character
@@ -163,7 +209,7 @@ def main(args: list[str] | None = None) -> None:
     rows = character.shown(strengths, given.fps, sweep, idle, given.seed, speech)
     sound = speech.sound.after(start) if speech is not None and speech.sound is not None else None
     with in_terminal():
-        animations.save(drawn(character, rows), given.target, given.fps, given.scale, sound)
+        animations.save(change(drawn(character, rows)), given.target, given.fps, given.scale, sound)
     told = [f"sweeps of {', '.join(character.attributes)}"] if start else []
     if speech is not None:
         silent = sound is None or given.target.suffix.lower() not in animations.CODECS

@@ -60,8 +60,9 @@ def parser() -> Parser:
     found.add_argument(
         "--annotate",
         nargs="+",
-        metavar="NAME[:LEVELS]",
-        help="without a table: attributes to label in the studio first, 0 or 1, or levels 0…LEVELS",
+        metavar="NAME[:LEVELS|:score]",
+        help="without a table: attributes to label in the studio first, 0 or 1, levels 0…LEVELS, or a score, by a "
+        "slider or by comparisons",
     )
     found.add_argument("--weights", metavar="COLUMN", help="how much each row counts in training (default: the same)")
     found.add_argument("--generator", type=Path, metavar="FILE", help="a StyleGAN to start from, instead of training")
@@ -208,11 +209,11 @@ def _attributes(given: Namespace, table: Table | None) -> list[Declared]:
             raise ConfigError("the archive holds no labels; give --labels TABLE, or --annotate")
         found = {}
         for word in given.annotate:
-            column, _, levels = word.partition(":")
-            if levels and not re.fullmatch("[2-9]", levels):
-                raise ConfigError(f"--annotate {word}: expected the highest level after the colon, 2 to 9")
-            name = attribute_name(column)
-            found[name] = (column, "ordinal" if levels else "binary", int(levels or 0))
+            column, _, said = word.partition(":")
+            if said not in ("", "score") and not re.fullmatch("[2-9]", said):
+                raise ConfigError(f"--annotate {word}: expected the highest level after the colon, 2 to 9, or score")
+            kind, levels = ("score", 0) if said == "score" else ("ordinal", int(said)) if said else ("binary", 0)
+            found[attribute_name(column)] = (column, kind, levels)
     else:
         columns = chosen_columns(table, given.attributes, "--attributes")
         wanted = {column.name for column in [*columns, *chosen_columns(table, given.steer or [], "--steer")]}

@@ -25,6 +25,7 @@ from ohlora.pipeline import require
 from ohlora.utils.files import read_json
 from ohlora.utils.images import resized, to_float
 
+BACKGROUND = CLASSES.index("background")
 BATCH = 50
 """Number of images that :func:`parsed` parses at once."""
 
@@ -65,6 +66,10 @@ class FaceParser(nn.Module):
         """Parses a batch of images."""
         raise NotImplementedError
 
+    def background(self, images: Tensor) -> Tensor:
+        """The probability that a pixel is background, N×H×W in [0, 1]."""
+        raise NotImplementedError
+
 
 class UNetParser(FaceParser):
     """Our U-Net as a parser; a FormatError, which calls the network by ``name``, if its classes are not ours."""
@@ -78,6 +83,10 @@ class UNetParser(FaceParser):
     def forward(self, images: Tensor) -> Tensor:
         """Parses a batch; H' and W' are H and W."""
         return self.network(images).argmax(dim=1).to(torch.uint8)  # type: ignore[no-any-return]
+
+    def background(self, images: Tensor) -> Tensor:
+        """The probability that a pixel is background."""
+        return self.network(images).softmax(dim=1)[:, BACKGROUND]  # type: ignore[no-any-return]
 
 
 class SegmentationParser(FaceParser):
@@ -118,13 +127,19 @@ class SegmentationParser(FaceParser):
 
     def forward(self, images: Tensor) -> Tensor:
         """Parses a batch; the checkpoint's coarse scores are interpolated, so that H' and W' are H and W."""
+        return sides_by_place(self.table[self._scores(images).argmax(dim=1)])
+
+    def background(self, images: Tensor) -> Tensor:
+        """The probability that a pixel is background: that of all its classes that we call so."""
+        return self._scores(images).softmax(dim=1)[:, self.table == BACKGROUND].sum(dim=1)
+
+    def _scores(self, images: Tensor) -> Tensor:
         # Images are prepared here because the image processor of transformers would need torchvision.
         pixels = (images + 1) / 2
         if self.size is not None:
             pixels = resized(pixels, *self.size)
         scores = self.model(pixel_values=(pixels - self.mean) / self.std).logits
-        scores = F.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
-        return sides_by_place(self.table[scores.argmax(dim=1)])
+        return F.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _load_segmentation(folder: Path) -> Any:

@@ -26,6 +26,10 @@ Annotation = dict[str, float]
 """Attribute → 0 or 1, its level, or its score; attributes that are not answered are left out."""
 
 
+COMPARISONS = "_comparisons"
+"""Ends the name of the column that says in how many comparisons an image was from which its score was made."""
+
+
 class Scale(NamedTuple):
     """What a slider of scores covers, and the step between two of its positions."""
 
@@ -189,6 +193,56 @@ class AnnotationFile:
             else:
                 self.path.unlink(missing_ok=True)
             self.annotations, self.seen = annotations, content_stamp(self.path)
+
+    def write_scores(
+        self, attribute: str, scores: Mapping[int, float], counts: Mapping[int, int], replace: bool = False
+    ) -> None:
+        """Sets the scores of an attribute that comparisons have made, and writes the table.
+
+        They are nobody's own where the table has annotators: everybody's comparisons are pooled. Scores of an earlier
+        ranking are replaced; images that are not in ``scores`` have none afterwards. How often an image was compared
+        stands beside its score, in the column ``<attribute>_comparisons``, by which a score of comparisons is known.
+
+        Args:
+            attribute: One of ``attributes``.
+            scores: Index of an image in ``pictures`` → score.
+            counts: Index of an image → in how many comparisons it was.
+            replace: Also replaces values that were not made of comparisons.
+
+        Raises:
+            ConfigError: If the table has changed since it was read, or without ``replace`` has values of the attribute
+                that comparisons did not make; nothing is written then.
+        """
+        column, count = self._named[attribute], attribute + COMPARISONS
+        others = [row for row in self._rows.values() if self._says(row, column) and not self._says(row, count)]
+        if others and not replace:
+            raise ConfigError(
+                f"{self.path} has {len(others):,} values of {attribute} that were not made of comparisons; move them "
+                "to another table, or replace them: ohlora rank … --replace"
+            )
+        with rewriting(self.path, self.seen):
+            if count not in self.columns:
+                self.columns.insert(self.columns.index(column) + 1, count)
+            keys = {*self._rows, *((index, "") for index in scores)}
+            rows = []
+            for index, who in sorted(keys):
+                row = self._row(index, who, self.annotations.get(index, {})) | {column: "", count: ""}
+                if who == "" and index in scores:
+                    row |= {column: f"{scores[index]:.6g}", count: str(counts[index])}
+                elif (index, who) in self._rows and not any(map(row.get, set(row) - self._own)):
+                    continue  # it held nothing but a score that is gone
+                rows.append(row)
+            write_rows(self.path, rows)
+            self.reload()
+
+    @staticmethod
+    def _says(row: Mapping[str, str], column: str) -> bool:
+        return row.get(column, "").strip().lower() not in MISSING
+
+    @property
+    def _own(self) -> set[str]:
+        """The columns that say which image a row is about, and whose."""
+        return {"path", ANNOTATOR, str(number_column(self.path, self.columns))}
 
     def _numbered(self) -> bool:
         """Whether the names of the images are numbers, each once."""

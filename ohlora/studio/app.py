@@ -15,12 +15,14 @@ import gradio as gr
 from ohlora import pipeline, worlds
 from ohlora.characters.character import FORMAT as CHARACTER
 from ohlora.errors import MissingArtifactError
+from ohlora.faces import cutting
 from ohlora.formats import tensor_files
 from ohlora.formats.direction_files import FORMAT as DIRECTIONS
 from ohlora.studio import overview
 from ohlora.studio.connection import WATCHED
 from ohlora.studio.empty import missing
-from ohlora.studio.label import QUIET, label_tab
+from ohlora.studio.label import label_tab
+from ohlora.studio.pictures import QUIET
 from ohlora.studio.settings import Settings, inside
 from ohlora.studio.socket import Steerable
 
@@ -106,4 +108,7 @@ def steerable(settings: Settings) -> Steerable:
         error = MissingArtifactError(f"there is no character below {settings.root}")
         return missing(wanted, "No character to steer", why, error, settings.world == "demo")
 
-    return Steerable(settings.root, files, empty, partial(inside, settings.root))
+    def parser() -> Path:
+        return cutting.require_parser(pipeline.world(settings.world))
+
+    return Steerable(settings.root, files, empty, partial(inside, settings.root), parser)

@@ -12,26 +12,24 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from ohlora import pipeline
 from ohlora.attributes import Attribute, vocabulary
 from ohlora.datamodules.scores import ANNOTATOR
-from ohlora.errors import ConfigError, MissingArtifactError, OhloraError
+from ohlora.errors import ConfigError, OhloraError
 from ohlora.formats import network_files
 from ohlora.networks.sampling import scored
-from ohlora.pipeline import require
 from ohlora.rules import concept
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order, choices
+from ohlora.studio.compare import EACH, Panel, compare_panel
 from ohlora.studio.connection import WATCHED
 from ohlora.studio.empty import missing
-from ohlora.studio.settings import Settings, inside
+from ohlora.studio.pictures import QUIET, pictures_to_label, warning
+from ohlora.studio.settings import Settings
 from ohlora.utils import images, pages
 
 BATCH = 64
 """Number of images that the filter ensembles score at once."""
 KEYS = "1234567890qwertyiopasdfghklzxcvbnm"
 """Keys of the answers, given out in order; u and j have a meaning of their own."""
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Settings of events that show no progress and have no public API."""
 INVITATION = "Who labels? (only where several people do; asked once)"
 
 
@@ -66,20 +64,13 @@ def annotation_session(settings: Settings, annotator: str = "") -> AnnotationSes
         MissingArtifactError: If there are no images.
         DataError: If the table of annotations cannot be used.
     """
-    require(settings.images, folder=True)
-    found, left_out = images.images_in(settings.images)
-    pictures = [inside(settings.root, path) for path in found]
-    without = images.left_out_as(left_out, settings.images)
-    if not pictures:
-        reason = f"left out: {without}" if without else pipeline.hint(settings.images)
-        raise MissingArtifactError(f"{settings.images} holds no images; {reason}")
-    left_out_note = f"{settings.images}: took {len(pictures):,} images, left out {without}" if without else ""
+    pictures, note = pictures_to_label(settings)
     rules = {rule.attribute: rule for rule in concept()}
     binary = [name for name in settings.attributes if vocabulary()[name].kind == "binary"]
     # What is proposed is the annotation of the concept, so that most images take a single key.
     fits = {name: float(bool(rules[name].holds(np.array(1.0)))) if name in rules else 0.0 for name in binary}
     file = AnnotationFile(settings.annotations, pictures, settings.attributes, settings.images, annotator)
-    return AnnotationSession(file, fits, note=left_out_note)
+    return AnnotationSession(file, fits, note=note)
 
 
 def ensemble_scores(
@@ -126,7 +117,38 @@ def _question(of: Attribute) -> gr.Radio | gr.Slider:
 
 
 def label_tab(page: gr.Blocks, settings: Settings) -> None:
-    """Adds the tab's content to the page."""
+    """Adds the tab's content to the page: images by themselves, or two of them side by side."""
+    scores = [of.name for of in vocabulary() if of.kind == "score"]
+    how = gr.Dropdown(
+        [("Label an image at a time", EACH), *((f"Compare two images: {name}", name) for name in scores)],
+        value=EACH,
+        label="How to label",
+        show_label=False,
+        container=False,
+        visible=bool(scores),
+        elem_id="label-how",
+    )
+    single, comparing = gr.Column(), gr.Column(visible=False)
+    who = gr.Textbox(label=INVITATION, max_lines=1, elem_id="label-annotator")
+    with single:
+        each = _each_panel(page, settings, who)
+    with comparing:
+        pairs = compare_panel(settings, how, who)
+    one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "label"}
+    changed = how.input(
+        lambda value: [gr.Column(visible=value == EACH), gr.Column(visible=value != EACH)],
+        how,
+        [single, comparing],
+        **one,
+        **QUIET,
+    )
+    how.input(None, None, None, js="() => document.activeElement.blur()", **QUIET)  # so that keys are answers
+    for panel in (each, pairs):
+        changed.then(panel.show, [how, *panel.inputs], panel.outputs, **one, **QUIET)
+
+
+def _each_panel(page: gr.Blocks, settings: Settings, who: gr.Textbox) -> Panel:
+    """Adds what labels an image at a time."""
     every = list(vocabulary())
     session = gr.State(None)
     empty = gr.HTML(elem_id="label-empty", visible=False)
@@ -156,7 +178,6 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
                 label="Attributes to label",
                 elem_id="label-attributes",
             )
-            who = gr.Textbox(label=INVITATION, max_lines=1, elem_id="label-annotator")
             order = gr.Radio(
                 ["file", "uncertain", "disputed"],
                 value="file",
@@ -293,6 +314,11 @@ def label_tab(page: gr.Blocks, settings: Settings) -> None:
     order.input(arrange, [session, *given, order], shown, api_visibility="private")
     gr.Timer(WATCHED).tick(watched, session, message, **QUIET)
 
+    def again(value: str, *inputs: Any) -> list[Any]:
+        return started(*inputs) if value == EACH else [gr.skip() for _ in shown]
+
+    return Panel(again, given, shown)
+
 
 def _answered(name: str, tab: AnnotationSession, value: float) -> None:
     tab.answer(name, value)
@@ -302,8 +328,3 @@ def _image(tab: AnnotationSession) -> str:
     """HTML of the image that is shown; a DataError if it cannot be read."""
     name = escape(tab.file.pictures[tab.index].name)
     return f'<img alt="{name}" src="{pages.address(Image.fromarray(tab.picture()), lossless=True)}">'
-
-
-def warning(error: OhloraError) -> str:
-    """How the page says what went wrong."""
-    return f"⚠️ {error}"

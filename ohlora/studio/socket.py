@@ -23,7 +23,8 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ohlora.characters.character import Character
-from ohlora.errors import DataError, OhloraError
+from ohlora.errors import DataError, MissingArtifactError, OhloraError
+from ohlora.faces.parsing import load_parser
 from ohlora.studio.connection import Connection, route
 from ohlora.studio.steering import Film, Presets, SteeringSession, settings_of
 from ohlora.utils.files import is_readable_file
@@ -47,12 +48,15 @@ class Steerable:
         files: Finds characters and directions, and says what is left out.
         empty: HTML for the place of a character where there is none.
         inside: Returns a path that lies below the root, or raises a ConfigError.
+        parser: Where the world's face parser is, which finds the background; raises a MissingArtifactError where there
+            is none.
     """
 
     root: Path
     files: Callable[[], tuple[list[str], list[str], str]]
     empty: Callable[[], str]
     inside: Callable[[Path], Path]
+    parser: Callable[[], Path]
 
     def route(self, local: bool) -> WebSocketRoute:
         """The route of the WebSocket; see :func:`ohlora.studio.connection.route`."""
@@ -119,17 +123,18 @@ class _Connection(Connection):
         strengths = session.strengths(values, asked["idle"])
         drawn, taken = session.pictures([strengths])
         shown = np.concatenate(drawn)
-        height, width = shown.shape[1:3]
+        height, width, channels = shown.shape[1:]
         head = struct.pack("<5If", asked["number"], width, height, len(shown), len(strengths), taken)
-        opaque = np.full((len(shown), height, width, 4), 255, np.uint8)
-        opaque[..., :3] = shown
-        return head + np.asarray(strengths, "<f4").tobytes() + opaque.tobytes()
+        pixels = np.full((len(shown), height, width, 4), 255, np.uint8)
+        pixels[..., :channels] = shown
+        return head + np.asarray(strengths, "<f4").tobytes() + pixels.tobytes()
 
     # --- what a tab asks for
 
     def do_open(self, name: str) -> dict[str, Any]:
         character = Character.load(self.files.inside(self.files.root / name))
-        self.session, self.name = SteeringSession(character), name
+        cuts = self.session.parser if self.session is not None else None
+        self.session, self.name = SteeringSession(character, parser=cuts), name
         sliders = []
         for steered in character.attributes:
             low, high = character.ranges[steered]
@@ -138,7 +143,24 @@ class _Connection(Connection):
             sliders.append({"name": steered, "label": steered + meaning} | limits)
         note = f"A strength of 1 is {character.unit}." if character.unit else ""
         told = {"name": name, "sliders": sliders, "presets": self.presets.of(name), "note": note}
-        return {"what": "opened", **told, "captions": self.session.captions}
+        return {"what": "opened", **told, "captions": self.session.captions, "uncut": self.uncut()}
+
+    def uncut(self) -> str:
+        """Why the background cannot be cut out; empty where it can."""
+        try:
+            self.files.parser()
+        except MissingArtifactError as error:
+            return str(error)
+        return ""
+
+    def do_cut(self, on: bool) -> dict[str, Any]:
+        session = self.opened()
+        session.parser = None
+        try:
+            session.parser = load_parser(self.files.parser()) if on else None
+        except OhloraError as error:
+            return {"what": "cut", "on": False, "note": f"⚠️ {error}"}
+        return {"what": "cut", "on": on, "note": ""}
 
     def do_compare(self, name: str) -> dict[str, Any]:
         session = self.opened()

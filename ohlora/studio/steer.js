@@ -28,7 +28,9 @@ maxlength="40" required><button>Keep</button></form>
 <button id="steer-key-g" type="button">Save GIF [g]</button><button id="steer-key-h" type="button">Save sheet [h]</button></div>
 <div class="row"><button id="steer-key-v" type="button">Record [v]</button>
 <label class="inline">as <select id="steer-form"><option value="mp4">MP4</option><option value="webm">WebM</option>
-<option value="webp">WebP</option></select></label></div>
+<option value="webp">WebP</option></select></label>
+<label class="inline"><input type="checkbox" id="steer-cut"> Background transparent</label></div>
+<p id="steer-uncut" hidden></p>
 <p id="steer-status"></p><p id="steer-message" role="status"></p>
 <p>A saved PNG that is dropped here brings its settings back; the address of this page holds them too.</p>
 </div></div>`;
@@ -41,6 +43,7 @@ maxlength="40" required><button>Keep</button></form>
       this.at(`key-${key}`).addEventListener("click", () => this.tell("save", {kind, at: this.set}));
     this.at("key-v").addEventListener("click", () => this.record());
     this.at("idle").addEventListener("change", () => this.draw());
+    this.at("cut").addEventListener("change", () => this.tell("cut", {on: this.at("cut").checked}));
     this.form("speech", (text) => this.tell("say", {text}));
     this.form("keep", (name) => this.tell("keep", {name, at: this.set}));
     this.addEventListener("dragover", (event) => event.preventDefault());
@@ -101,7 +104,7 @@ maxlength="40" required><button>Keep</button></form>
     this.on_listed(said);
   }
 
-  on_opened({name, sliders, presets, note, captions}) {
+  on_opened({name, sliders, presets, note, captions, uncut}) {
     Object.assign(this, {name, sliders, past: [], speaking: false});
     this.at("character").value = name;
     this.at("directions").value = "";
@@ -110,6 +113,9 @@ maxlength="40" required><button>Keep</button></form>
     this.rows = sliders.map((slider, k) => this.row(slider, k));
     this.at("sliders").replaceChildren(...this.rows.map(({row}) => row));
     this.on_presets({presets});
+    this.at("cut").parentElement.hidden = Boolean(uncut);
+    Object.assign(this.at("uncut"), {hidden: !uncut, textContent: `A transparent background is not offered: ${uncut}`});
+    if (this.at("cut").checked && !uncut) this.tell("cut", {on: true}); // the server may be a new one
     this.stage(captions);
     this.others();
     if (this.beside.length) this.tell("beside", {names: this.beside});
@@ -135,6 +141,19 @@ maxlength="40" required><button>Keep</button></form>
     if (!other) this.at("directions").value = "";
     this.say(note);
     this.stage(captions);
+    this.draw();
+  }
+
+  on_cut({on, note}) {
+    this.at("cut").checked = on;
+    this.at("stage").classList.toggle("clear", on);
+    const form = this.at("form"), [mp4] = form.options;
+    Object.assign(mp4, {disabled: on, textContent: on ? "MP4 (never transparent)" : "MP4"});
+    if (note) this.say(note);
+    if (on && form.value === "mp4") {
+      form.value = "webm";
+      this.say("An MP4 cannot be transparent: recordings are WebM now.");
+    }
     this.draw();
   }
 

@@ -20,6 +20,8 @@ from ohlora.characters.character import Character
 from ohlora.characters.speech import Speech
 from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, DataError
+from ohlora.faces import cutting
+from ohlora.faces.parsing import FaceParser
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes
 from ohlora.utils import animations, images
@@ -51,6 +53,7 @@ class SteeringSession:
         beside: Other characters by their names, which follow the same sliders as far as they have them.
         clock: Tells the time in seconds.
         speech: What is being said, or None.
+        parser: Cuts the background out of everything that is drawn; None keeps it.
     """
 
     character: Character
@@ -58,6 +61,7 @@ class SteeringSession:
     beside: Mapping[str, Character] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     speech: Speech | None = None
+    parser: FaceParser | None = None
 
     def __post_init__(self) -> None:
         self._opened = self.clock()
@@ -131,8 +135,9 @@ class SteeringSession:
             strengths: N×P, a column per attribute, in the unit of the character.
 
         Returns:
-            N×H×W×3 uint8 each: the character, the same with other directions where there are some, and the characters
-            beside it, in the size of the first; and the milliseconds that the first took.
+            N×H×W×3 uint8 each, or N×H×W×4 where the background is cut out: the character, the same with other
+            directions where there are some, and the characters beside it, in the size of the first; and the
+            milliseconds that the first took.
         """
         rows = np.asarray(strengths, dtype=float)
         started = time.perf_counter()
@@ -145,10 +150,15 @@ class SteeringSession:
             for k, name in enumerate(character.attributes):
                 same[:, k] = np.clip(rows[:, places[name]] if name in places else 0.0, *character.ranges[name])
             shown.append(_sized(character.frames(same), own.shape[1], own.shape[2]))
-        return shown, taken
+        return [self._cut(pictures) for pictures in shown], taken
+
+    def _cut(self, pictures: np.ndarray) -> np.ndarray:
+        return pictures if self.parser is None else cutting.cut(self.parser, pictures)
 
     def save(self, kind: Kind, strengths: Sequence[float], folder: Path, name: str = "") -> Path:
         """Saves an image at given strengths (PNG), the character in motion (GIF), or a sheet of all its edits (PNG).
+
+        An image is transparent where the background is cut out; a sheet keeps it.
 
         Args:
             kind: What is saved.
@@ -158,9 +168,14 @@ class SteeringSession:
 
         Returns:
             The path of the file. Files are numbered, and none is overwritten.
+
+        Raises:
+            ConfigError: If the kind is unknown, or a GIF is wanted while the background is cut out.
         """
         if kind not in get_args(Kind):
             raise ConfigError(f"{kind!r} cannot be saved; expected {', '.join(get_args(Kind))}")
+        if kind == "gif":
+            animations.check("GIF.gif", motion.FRAMES_PER_SECOND, self.parser is not None)
         path = _reserved(folder, kind, "gif" if kind == "gif" else "png")
         if kind == "gif":
             animations.save(self.character.frames(self.character.shown(strengths)), path, motion.FRAMES_PER_SECOND)
@@ -168,7 +183,7 @@ class SteeringSession:
             images.save_png(self.character.sheet(), path)
         else:
             settings = dict(zip(self.character.attributes, map(float, strengths), strict=True))
-            picture = images.enlarge(self.character.frames([strengths])[0], SIZE)
+            picture = images.enlarge(self._cut(self.character.frames([strengths]))[0], SIZE)
             images.save_png(picture, path, {SETTINGS: json.dumps({"character": name, "strengths": settings})})
         return path
 
@@ -182,12 +197,13 @@ class SteeringSession:
             folder: Folder of the file; it is created where it does not exist. Files are numbered.
 
         Raises:
-            ConfigError: If the moves take no time or too much, or the form is unknown or needs PyAV, which is missing.
+            ConfigError: If the moves take no time or too much, or the form is unknown, cannot be transparent while the
+                background is cut out, or needs PyAV, which is missing.
         """
         if form not in get_args(Film):
             raise ConfigError(f"a recording as {form!r} is not known; expected {', '.join(get_args(Film))}")
         frames_per_second = motion.FRAMES_PER_SECOND
-        animations.check(f"film.{form}", frames_per_second)
+        animations.check(f"film.{form}", frames_per_second, self.parser is not None)
         times = np.array([moment for moment, _ in moments])
         seconds = float(times[-1] - times[0]) if len(times) else 0.0
         if not SHORTEST <= seconds <= LONGEST:
@@ -197,7 +213,12 @@ class SteeringSession:
         rows = np.stack([np.interp(shown, times, column) for column in moves.T], axis=1)
         path = _reserved(folder, "film", form)
         try:
-            animations.save(self._drawn(rows), path, frames_per_second)
+            frames = self._drawn(rows)
+            animations.save(
+                frames if self.parser is None else cutting.steadied(frames),
+                path,
+                frames_per_second,
+            )
         except BaseException:
             path.unlink()
             raise

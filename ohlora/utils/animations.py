@@ -1,6 +1,7 @@
 """Animations as files: GIF, animated WebP, MP4 (H.264, AAC) and WebM (VP9, Opus), chosen by the file's ending.
 
-GIF and WebP repeat forever and are silent. MP4 and WebM are written by PyAV, the extra ``video``.
+GIF and WebP repeat forever and are silent. MP4 and WebM are written by PyAV, the extra ``video``. WebP and WebM can be
+transparent.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -41,9 +42,13 @@ CODECS = {
     ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "cpu-used": "4", "row-mt": "1"}, "libopus"),
 }
 """Ending → coding of the pictures with its options, and of the sound."""
+PIXELS = {3: ("rgb24", "yuv420p"), 4: ("rgba", "yuva420p")}
+"""Channels → how a frame's pixels are called, and those of a film; ``yuv420p`` is the one that all players know."""
 BT709 = 1
 """Number of BT.709, by which players turn H.264 and VP9 into colours, in the standards of these codings."""
 ENDINGS = (".gif", ".webp", *CODECS)
+TRANSPARENT = (".webp", ".webm")
+"""Formats whose pixels may be transparent in part."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +74,26 @@ class Sound:
         return Sound(np.concatenate([silence, self.samples]), self.rate)
 
 
-def check(path: str | Path, frames_per_second: float) -> None:
+def check(path: str | Path, frames_per_second: float, transparent: bool = False) -> None:
     """Insists, before any work, on a file that can be written.
 
     Args:
         path: The file.
         frames_per_second: 1 to 50 for a GIF, 1 to 100 for the others.
+        transparent: Whether pixels are transparent.
 
     Raises:
-        ConfigError: If the ending stands for no known format, the frame rate is not possible, or PyAV is missing.
+        ConfigError: If the ending stands for no known format, or one that cannot be transparent, the frame rate is not
+            possible, or PyAV is missing.
     """
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
         raise ConfigError(f"{path}: its ending is {ending or 'missing'}; expected one of {' '.join(ENDINGS)}")
+    if transparent and ending not in TRANSPARENT:
+        raise ConfigError(
+            f"{path}: {ending} has no transparency with soft edges; choose {' or '.join(TRANSPARENT)}, or a "
+            "background that is not transparent"
+        )
     highest = 100 / SHORTEST_GIF_DELAY if ending == ".gif" else 100
     if not 1 <= frames_per_second <= highest:
         raise ConfigError(f"{path}: {frames_per_second:g} frames per second; expected 1 to {highest:g} for {ending}")
@@ -102,8 +114,8 @@ def save(
     """Writes an animation, atomically.
 
     Args:
-        frames: H×W×3 uint8 each, all of one size, of even height and width; at least one. GIF and WebP need all of
-            them in memory.
+        frames: H×W×3 uint8 each, or H×W×4 with the opacity, all of one size, of even height and width; at least one.
+            GIF and WebP need all of them in memory.
         path: The file; its ending chooses the format.
         frames_per_second: See :func:`check`.
         scale: How many times each pixel is repeated in both directions; by default as often as fits into 256 pixels.
@@ -114,7 +126,10 @@ def save(
     """
     from ohlora.utils import images  # torch is not needed for checks
 
-    check(path, frames_per_second)
+    frames = iter(frames)
+    first = next(frames)
+    frames = chain([first], frames)
+    check(path, frames_per_second, first.shape[2] == 4)
     ending = Path(path).suffix.lower()
     large = (images.enlarge(frame, SIDE if scale is None else scale * min(frame.shape[:2])) for frame in frames)
     with replacing(path) as part:
@@ -164,7 +179,6 @@ def _save_video(
     told = {"movflags": "+faststart"} if ending == ".mp4" else {}
     with av.open(str(path), "w", format=ending.removeprefix("."), options=told) as file:
         film = cast("VideoStream", file.add_stream(coding, rate=rate, options=dict(options)))
-        film.pix_fmt = "yuv420p"  # the one that all players know
         context = film.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = av.video.reformatter.ColorRange.MPEG
@@ -177,7 +191,8 @@ def _save_video(
         for number, frame in enumerate(frames):
             if not number:
                 film.height, film.width = frame.shape[:2]
-            picture = av.VideoFrame.from_ndarray(frame, "rgb24").reformat(format="yuv420p", dst_colorspace="itu709")
+                form, film.pix_fmt = PIXELS[frame.shape[2]]
+            picture = av.VideoFrame.from_ndarray(frame, form).reformat(format=film.pix_fmt, dst_colorspace="itu709")
             picture.pts, picture.time_base = number, 1 / rate
             file.mux(film.encode(picture))
             if voice is not None and (heard := next(parts, None)) is not None:  # what is heard with this frame

@@ -54,7 +54,7 @@ def resized(images: Tensor, height: int, width: int | None = None) -> Tensor:
 
 
 def save_png(image: np.ndarray, path: str | Path, texts: Mapping[str, str] | None = None) -> None:
-    """Writes an H×W×3 or H×W uint8 array as PNG, atomically, with texts by keyword."""
+    """Writes an H×W×3, H×W×4 (with the opacity) or H×W uint8 array as PNG, atomically, with texts by keyword."""
     about = PngImagePlugin.PngInfo()
     for key, text in (texts or {}).items():
         about.add_itxt(key, text)
@@ -179,7 +179,7 @@ def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
 
 
 def enlarge(pictures: np.ndarray, shortest: int = 512) -> np.ndarray:
-    """Enlarges one picture (H×W×3) or several (N×H×W×3) by repeating pixels.
+    """Enlarges one picture (H×W×C) or several (N×H×W×C) by repeating pixels.
 
     The factor is the largest integer that keeps the shorter side within ``shortest`` pixels, and at least 1.
     """

@@ -30,7 +30,7 @@ from ohlora.utils.animations import ENDINGS
 from ohlora.utils.files import read_rows, write_rows
 from tests.characters.test_speech import save, tone
 from tests.conftest import tiny_networks
-from tests.films import Film, decoded
+from tests.films import Film, decoded, opacity
 from tests.toy_tables import report_of_latents
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "reference"
@@ -288,6 +288,11 @@ def test_a_recording_is_spoken_and_heard(
         (["a.gif", "--speech-wav", "a.wav"], "a.wav: no such file"),
         (["a.gif", "--speech-text", "Да"], "expected Latin letters or Hangul"),
         (["a.gif", "--speech-text", "hello hello", "--idle", "0.5"], "--idle is 0.5; the speech takes 0.8 s"),
+        (["a.gif", "--background", "transparent"], ".gif has no transparency with soft edges; choose .webp or .webm"),
+        (["a.mp4", "--background", "transparent"], ".mp4 has no transparency with soft edges; choose .webp or .webm"),
+        (["a.gif", "--background", "whit"], "--background is 'whit'; expected a colour such as white or '#8090a0'"),
+        (["a.webp", "--background", "transparent"], "face_parser/parser.safetensors does not exist; it is made by: "),
+        (["a.webp", "--background", "white", "--world", "none"], "there is no world none"),
     ],
 )
 def test_animations_that_are_refused(
@@ -296,6 +301,34 @@ def test_animations_that_are_refused(
     monkeypatch.chdir(mina.parent)
     assert ohlora(["animate", str(mina), *words]) == 2
     assert said in capsys.readouterr().err and [path.name for path in mina.parent.iterdir()] == [mina.name]
+
+
+@pytest.mark.parametrize("ending", [".webp", ".webm"])
+def test_the_background_is_cut_out(ending: str, drawn_mina: Path, tmp_path: Path) -> None:
+    words = ["animate", str(drawn_mina), str(tmp_path / f"mina{ending}"), "--sweep", "1", "--idle", "0", "--scale", "4"]
+    assert ohlora([*words, "--background", "transparent", "--world", "demo"]) == 0
+    alpha = opacity(tmp_path / f"mina{ending}")
+    assert alpha.shape == (20, 256, 256)
+    assert alpha[:, :16, :16].max() < 5 and alpha[:, :16, -16:].max() < 5, "corners are transparent"
+    assert alpha[:, 96:160, 96:160].min() > 250, "the face is opaque"
+    assert ((alpha > 20) & (alpha < 235)).any(axis=(1, 2)).all(), "edges are soft"
+    # No pixel comes and goes from frame to frame.
+    flicker = np.abs(alpha[2:].astype(int) - 2 * alpha[1:-1].astype(int) + alpha[:-2])
+    assert (flicker > 200).mean() < 0.001
+    frames, character = decoded(tmp_path / f"mina{ending}").frames, Character.load(drawn_mina)
+    rows = character.shown(None, 20, 1, 0)
+    face = np.abs(frames[:, 98:160:4, 98:160:4].astype(int) - character.frames(rows)[:, 24:40, 24:40])
+    assert face.mean() < 6
+
+
+@pytest.mark.parametrize("ending", [".gif", ".mp4"])
+def test_a_face_is_laid_on_a_colour(ending: str, drawn_mina: Path, tmp_path: Path) -> None:
+    words = ["animate", str(drawn_mina), str(tmp_path / f"mina{ending}"), "--sweep", "0.5", "--idle", "0"]
+    assert ohlora([*words, "--background", "#2040c0", "--world", "demo"]) == 0
+    frames = decoded(tmp_path / f"mina{ending}").frames.astype(int)
+    for corner in (frames[:, :16, :16], frames[:, :16, -16:]):
+        assert np.abs(corner - (0x20, 0x40, 0xC0)).max() < 16
+    assert np.abs(frames[:, 96:160, 96:160] - (0x20, 0x40, 0xC0)).mean() > 30
 
 
 def test_what_does_not_move_by_itself_only_sweeps(

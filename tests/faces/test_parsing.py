@@ -80,6 +80,8 @@ def test_our_network_parses(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 16, 16)
     maps = load_parser(tmp_path / "parser.safetensors")(images)
     assert maps.dtype == torch.uint8 and torch.equal(maps.long(), network.eval()(images).argmax(dim=1))
+    background = load_parser(tmp_path / "parser.safetensors").background(images)
+    torch.testing.assert_close(background, network(images).softmax(dim=1)[:, CLASSES.index("background")])
     with pytest.raises(ConfigError, match="expected no 'classes'"):
         load_parser(tmp_path / "parser.safetensors", {"skin": "skin"})
     with pytest.raises(MissingArtifactError, match="does not exist"):
@@ -99,6 +101,10 @@ def test_a_hugging_face_checkpoint_parses(segformer: tuple[Path, Any]) -> None:
     table = torch.tensor([CLASSES.index(name) for name in CELEBAMASK_CLASSES.values()], dtype=torch.uint8)
     assert maps.dtype == torch.uint8 and torch.equal(maps, sides_by_place(table[scores.argmax(dim=1)]))
     assert len(maps.unique()) > 2
+    # Clothes and hats are background, too.
+    names = list(CELEBAMASK_CLASSES)
+    behind = [names.index(name) for name in ("background", "cloth", "hat")]
+    torch.testing.assert_close(load_parser(folder).background(images), scores.softmax(dim=1)[:, behind].sum(dim=1))
 
 
 def test_every_class_of_a_checkpoint_needs_an_entry(segformer: tuple[Path, Any]) -> None:

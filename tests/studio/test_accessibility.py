@@ -49,5 +49,10 @@ def test_nothing_serious(browser: Browser, serve: Callable[..., Server], scheme:
         page.get_by_role("tab", name=tab).click()
         wait_for(page, element, text)
         found += [f"{tab}: {fault}" for fault in faults(page)]
+        if tab == "Label":
+            page.get_by_label("How to label").click()
+            page.get_by_role("option", name="Compare two images: pose").click()
+            wait_for(page, "compare-question", "Which is more")
+            found += [f"Label, two images: {fault}" for fault in faults(page)]
         page.close()
     assert not found, "\n".join(found)

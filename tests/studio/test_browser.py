@@ -24,10 +24,10 @@ from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.utils import images
-from ohlora.utils.files import read_rows, write_rows
+from ohlora.utils.files import read_rows, shipped, write_rows
 from scripts.chromium import launched
 from tests.browsers import MISSING
-from tests.films import decoded
+from tests.films import decoded, opacity
 from tests.toy_tables import report_of_latents
 
 if MISSING:
@@ -223,6 +223,91 @@ def test_scores_blind_answers_and_annotators(browser: Browser, serve: Callable[.
         assert page.locator(f"#{name}").is_visible()
 
 
+def test_two_images_are_compared(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
+    server, labels = serve(), artifacts / "toy" / "labels"
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "000000.png")
+    page.get_by_label("How to label").click()
+    page.get_by_role("option", name="Compare two images: pose").click()
+    wait_for(page, "compare-question", "Which is more: head turned to the image's right?")
+    expect(page.locator("#label-status")).to_be_hidden()
+
+    def shown() -> list[int]:
+        """The levels of grey of the two images."""
+        found: list[int] = page.locator("#compare-pair img").evaluate_all(
+            """(images) => Promise.all(images.map(async (image) => {
+              await image.decode();
+              const canvas = document.createElement("canvas").getContext("2d");
+              canvas.drawImage(image, 0, 0);
+              return canvas.getImageData(0, 0, 1, 1).data[0];
+            }))"""
+        )
+        return found
+
+    table = labels / "labels_2k_comparisons.csv"
+    for k in range(20):
+        left, right = shown()
+        page.keyboard.press("3" if k == 4 else "1" if left > right else "2")
+        wait_for(page, "compare-status", f"{k + 1} comparisons ·")
+        row = read_rows(table)[-1]
+        assert len(read_rows(table)) == k + 1
+        assert [int(Path(row[side]).stem) * 20 for side in ("path_a", "path_b")] == [left, right]
+        assert row["answer"] == ("equal" if k == 4 else "a" if left > right else "b")
+    wait_for(page, "compare-status", "12 of 12 images compared")
+    before = shown()
+    page.keyboard.press("1")
+    wait_for(page, "compare-status", "21 comparisons")
+    page.keyboard.press("u")
+    wait_for(page, "compare-status", "20 comparisons")
+    assert shown() == before and len(read_rows(table)) == 20
+
+    # It goes on where it stopped, after the server was killed.
+    server.kill()
+    server.start()
+    page = opened(browser, server, "Label")
+    wait_for(page, "label-status", "000000.png")
+    page.get_by_label("How to label").click()
+    page.get_by_role("option", name="Compare two images: pose").click()
+    wait_for(page, "compare-status", "20 comparisons · 12 of 12 images compared")
+    assert shown() == before
+    page.keyboard.press("u")
+    wait_for(page, "compare-message", "nothing to undo in this tab")
+    page.keyboard.press("m")
+    wait_for(page, "compare-message", "Written into labels_2k.csv as z-scores")
+    wait_for(page, "compare-message", "pose: 12 images by 20 comparisons")
+    scores = {int(row["idx"]): float(row["pose"]) for row in read_rows(labels / "labels_2k.csv")}
+    assert len(scores) == 12 and np.corrcoef([scores[k] for k in range(12)], range(12))[0, 1] > 0.9
+
+    # The question of a single image knows the score; another tab's comparison is noticed.
+    page.get_by_label("How to label").click()
+    page.get_by_role("option", name="Label an image at a time").click()
+    wait_for(page, "label-status", "000000.png")
+    expect(page.locator("#compare-question")).to_be_hidden()
+    page.get_by_label("How to label").click()
+    page.get_by_role("option", name="Compare two images: pose").click()
+    wait_for(page, "compare-status", "20 comparisons")
+    write_rows(table, read_rows(table)[:5])
+    wait_for(page, "compare-message", "labels_2k_comparisons.csv was changed by another tab or program")
+    page.keyboard.press("1")
+    wait_for(page, "compare-message", "this answer was not saved")
+    page.get_by_role("button", name="Reload the comparisons").click()
+    wait_for(page, "compare-status", "5 comparisons")
+
+    # Who compares is the same who labels.
+    page.get_by_label("Who labels?").fill("kim")
+    page.get_by_label("Who labels?").press("Enter")
+    wait_for(page, "compare-status", "5 comparisons, 0 by kim")
+    page.locator("h1").first.click()
+    page.keyboard.press("1")
+    wait_for(page, "compare-status", "6 comparisons, 1 by kim")
+    assert read_rows(table)[-1]["annotator"] == "kim"
+    for width in (390, 1024, 1920):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_function("document.documentElement.scrollWidth === innerWidth")
+        first, second = (box.bounding_box() for box in page.locator("#compare-pair img").all())
+        assert first is not None and second is not None and first["y"] == second["y"] and first["x"] < second["x"]
+
+
 def test_what_is_chosen_is_exported(browser: Browser, serve: Callable[..., Server], artifacts: Path) -> None:
     server = serve()
     page = opened(browser, server, "Choose")
@@ -415,6 +500,48 @@ def test_a_slider_moves_the_face(browser: Browser, serve: Callable[..., Server],
             " return wide >= least && wide % 16 === 0; }",
             arg=least,
         )
+
+
+def test_the_background_is_transparent(
+    browser: Browser, serve: Callable[..., Server], artifacts: Path, drawn_mina: Path
+) -> None:
+    toy = artifacts / "toy"
+    shutil.copy(drawn_mina, toy / "characters" / "mina.safetensors")
+    server = serve()
+    page = opened(browser, server, "Steer")
+    wait_for(page, "steer-status", "mouth +0.00")
+    wait_for(page, "steer-uncut", "A transparent background is not offered: the background is found by a face parser")
+    wait_for(page, "steer-uncut", "python -m ohlora fit face_parser --world toy")
+    expect(page.get_by_label("Background transparent")).to_be_hidden()
+
+    (toy / "face_parser").mkdir()
+    shutil.copy(shipped("weights/toy/parser.safetensors"), toy / "face_parser" / "parser.safetensors")
+    page.reload()
+    page.get_by_role("tab", name="Steer").click()
+    wait_for(page, "steer-status", "mouth +0.00")
+    expect(page.locator("#steer-uncut")).to_be_hidden()
+    page.get_by_label("Background transparent").check()
+    wait_for(page, "steer-message", "An MP4 cannot be transparent: recordings are WebM now")
+    expect(page.locator("#steer-form")).to_have_value("webm")
+    expect(page.locator("#steer-form option").first).to_be_disabled()
+    page.wait_for_function(f"({PIXELS})()[3] === 0")
+    seen = np.reshape(page.evaluate(PIXELS), (64, 64, 4))
+    assert seen[0, -1, 3] == 0 and (seen[24:40, 24:40, 3] == 255).all()
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "Recording")
+    page.locator("#steer-0").press("PageUp")
+    wait_for(page, "steer-status", "mouth +0.20")
+    page.locator("h1").first.click()
+    page.keyboard.press("v")
+    wait_for(page, "steer-message", "film-0001.webm")
+    alpha = opacity(toy / "studio" / "film-0001.webm")
+    assert alpha[:, :16, :16].max() < 5 and alpha[:, 96:160, 96:160].min() > 250
+    page.keyboard.press("g")
+    wait_for(page, "steer-message", ".gif has no transparency with soft edges; choose .webp or .webm")
+    page.get_by_label("Background transparent").uncheck()
+    page.wait_for_function(f"({PIXELS})()[3] === 255")
+    expect(page.locator("#steer-form option").first).to_be_enabled()
 
 
 DROP = """(coded) => {

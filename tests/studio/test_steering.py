@@ -33,7 +33,7 @@ from ohlora.studio.settings import Settings
 from ohlora.studio.socket import ROUTE, TYPES
 from ohlora.studio.steering import Presets, SteeringSession, settings_of
 from ohlora.utils import images
-from tests.films import decoded
+from tests.films import decoded, opacity
 from tests.toy_tables import report_of_latents
 
 OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860"}
@@ -50,8 +50,12 @@ def mina(tmp_path: Path, weights: tuple[Path, Path]) -> Path:
 @pytest.fixture
 def client(tmp_path: Path, mina: Path) -> TestClient:
     """A client of the studio's WebSocket alone."""
-    nothing = tmp_path / "nothing"
-    settings = Settings(tmp_path, "toy", nothing, nothing, (), (), nothing, nothing)
+    return client_of(tmp_path, "toy")
+
+
+def client_of(root: Path, world: str) -> TestClient:
+    nothing = root / "nothing"
+    settings = Settings(root, world, nothing, nothing, (), (), nothing, nothing)
     app = Starlette(routes=[steerable(settings).route(local=True)])
     app.auth, app.tokens, app.cookie_id = None, {"key": "ohlora"}, "id"  # type: ignore[attr-defined]  # as Gradio's
     return TestClient(app)
@@ -184,6 +188,58 @@ def test_moves_are_recorded_of_all_characters_that_are_shown(client: TestClient,
             assert said in str(asked(socket, "record", form="webp", moments=bad)["note"])
         assert "expected mp4, webm, webp" in str(asked(socket, "record", form="../x.webp", moments=moments)["note"])
         assert len(list((tmp_path / "studio").iterdir())) == 3
+
+
+def test_the_background_is_cut_out_of_all_that_is_drawn(drawn_mina: Path) -> None:
+    folder = drawn_mina.parent
+    character = Character.load(drawn_mina)
+    shutil.copy(drawn_mina, folder / "twin.safetensors")
+    with client_of(folder, "demo").websocket_connect(ROUTE, headers=OWN) as socket:
+        socket.receive_json()
+        assert asked(socket, "open", name="mina.safetensors")["uncut"] == ""
+
+        def drawn() -> np.ndarray:
+            socket.send_text(json.dumps({"do": "draw", "number": 1, "at": [0.5], "idle": False}))
+            message = socket.receive_bytes()
+            count = struct.unpack_from("<5If", message)[3]
+            return np.frombuffer(message, np.uint8, offset=28).reshape(count, 64, 64, 4)
+
+        assert (drawn()[..., 3] == 255).all()
+        assert asked(socket, "cut", on=True) == {"what": "cut", "on": True, "note": ""}
+        shown = drawn()[0]
+        assert shown[0, 0, 3] == shown[0, -1, 3] == 0 and (shown[24:40, 24:40, 3] == 255).all()
+        plain = character.frames([[0.5]])[0]
+        assert np.array_equal(shown[24:40, 24:40, :3], plain[24:40, 24:40])
+        asked(socket, "beside", names=["twin.safetensors"])
+        assert np.array_equal(*drawn())
+
+        asked(socket, "save", kind="png", at=[0.5])
+        with Image.open(folder / "studio" / "png-0001.png") as saved:
+            picture = np.asarray(saved)
+            assert settings_of((folder / "studio" / "png-0001.png").read_bytes())[1] == {"mouth": 0.5}
+        assert np.array_equal(picture[::6, ::6], shown)
+        assert ".gif has no transparency with soft edges" in str(asked(socket, "save", kind="gif", at=[0])["note"])
+        moments = [[0.0, [-1]], [1.0, [1]]]
+        for form in ("webp", "webm"):
+            asked(socket, "record", form=form, moments=moments)
+            alpha = opacity(folder / "studio" / f"film-0001.{form}")
+            assert alpha.shape == (20, 256, 512)
+            assert alpha[:, :16, [0, 240, 256, 496]].max() < 5 and alpha[:, 96:160, 96:160].min() > 250
+        assert ".mp4 has no transparency" in str(asked(socket, "record", form="mp4", moments=moments)["note"])
+        left = sorted(path.name for path in (folder / "studio").iterdir())
+        assert left == ["film-0001.webm", "film-0001.webp", "png-0001.png"]
+        asked(socket, "open", name="twin.safetensors")
+        assert drawn()[0, 0, 0, 3] == 0, "it stays for the next character"
+        assert asked(socket, "cut", on=False)["on"] is False and (drawn()[..., 3] == 255).all()
+
+
+def test_without_a_parser_the_background_stays(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with client.websocket_connect(ROUTE, headers=OWN) as socket:
+        socket.receive_json()
+        why = str(asked(socket, "open", name="mina.safetensors")["uncut"])
+        assert "face_parser/parser.safetensors does not exist; it is made by: python -m ohlora fit face_parser" in why
+        told = asked(socket, "cut", on=True)
+        assert told == {"what": "cut", "on": False, "note": f"⚠️ {why}"}
 
 
 def test_new_files_are_noticed(client: TestClient, mina: Path, monkeypatch: pytest.MonkeyPatch) -> None:
