@@ -86,7 +86,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             "look at these images; train the generator longer, or the networks on more data",
         ),
         "trained": Check(
-            "fine-tune: thousands of images that the best generator has seen",
+            "fine-tune: kimg that the best generator was trained for; 0 is the start",
             0.001,
             True,
             "nothing was gained over the start: look at the concept, at the learning rate, and at the floors of Watch",

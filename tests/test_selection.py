@@ -282,7 +282,7 @@ def test_images_without_a_row_are_counted_and_listed(image_folder: Path, tmp_pat
         ("index,img_no,gender\n0,7,0\n", "numbers its images in index and in img_no"),
         (f"idx,gender\n{'9' * 5000},1\n", "expected the image's number"),
         ("idx,gender\n1.0,1\n", "row 2: idx is '1.0'; expected the image's number"),
-        ("idx,gender\n\n1,1\n\n01,1\n", "row 5: image 01 is annotated twice"),
+        ("idx,gender\n\n1,1\n\n01,1\n", "row 5: image 01 is labelled twice"),
         ("idx,gender\n1,1\n77,0\n", "row 3: there is no image 77"),
         ("idx,gender\n1,1.0\n", "row 2: gender is '1.0', expected 0 or 1"),
         ("path,gender\nimages/001.png,1\nimages/../images/001.png,0\n", "row 3: images/../images/001.png was on row 2"),

@@ -284,7 +284,11 @@ class Demo:
             )
             for case, row in after.items()
         )
-        return f"Share of the data's range that is reached: {'; '.join(said)}."
+        passed = sum(row["passed"] == "true" for row in after.values())
+        limits = "limits of the evaluation, which ask for more than can be seen: a face need not pass to be played"
+        return (
+            f"Share of the data's range that is reached: {'; '.join(said)}. {passed} of {len(after)} pass all {limits}."
+        )
 
     def best(self) -> str:
         """Which candidate is first."""

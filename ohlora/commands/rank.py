@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("comparisons", type=Path, metavar="COMPARISONS.csv", help="comparisons, as the studio writes")
     parser.add_argument(
-        "table", type=Path, metavar="TABLE.csv", help="table of annotations to write the scores into, or a new one"
+        "table", type=Path, metavar="TABLE.csv", help="table of labels to write the scores into, or a new one"
     )
     parser.add_argument(
         "--attributes", nargs="+", metavar="NAME", help="attributes to rank by (default: all that were compared)"

@@ -1,1 +1,1 @@
-"""``ohlora studio``: annotate images, choose characters and steer them, in the browser."""
+"""``ohlora studio``: label images, choose characters and steer them, in the browser."""

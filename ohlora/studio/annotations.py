@@ -149,10 +149,10 @@ class AnnotationFile:
                 name = row[str(number)]
                 index = by_number.get(name.lstrip("0") or "0")
             if index is None:
-                raise DataError(f"{self.path}, {row}: there is no image {name} among those to annotate")
+                raise DataError(f"{self.path}, {row}: there is no image {name} among those to label")
             who = row.get(ANNOTATOR, "")
             if (index, who) in found:
-                raise DataError(f"{self.path}, {row}: image {name} is annotated twice" + (f" by {who}" if who else ""))
+                raise DataError(f"{self.path}, {row}: image {name} is labelled twice" + (f" by {who}" if who else ""))
             found[index, who] = row
             annotation = {a: value for a, there in named.items() if (value := self._value(row, a, there)) is not None}
             for a, value in annotation.items():
@@ -442,7 +442,7 @@ class AnnotationSession:
         if kind == "file":
             order = list(range(len(self.file.pictures)))
         elif self.scores is None:
-            raise ConfigError("there are no filter ensembles yet; train them on a few hundred annotations first")
+            raise ConfigError("there are no filter ensembles yet; train them on a few hundred labels first")
         elif kind == "uncertain":
             distance = np.nanmin(np.abs(self.scores - 0.5), axis=1)
             order = [int(k) for k in np.argsort(distance, kind="stable") if not self.done(int(k))]
@@ -453,8 +453,8 @@ class AnnotationSession:
             }
             order = sorted((k for k, d in difference.items() if d > 0.5), key=lambda k: -difference[k])
         if not order:
-            contradicted = "the ensembles contradict none of the annotations"
-            raise ConfigError("every image is annotated" if kind == "uncertain" else contradicted)
+            contradicted = "the ensembles contradict none of the labels"
+            raise ConfigError("every image is labelled" if kind == "uncertain" else contradicted)
         self.kind, self.order, self.position = kind, order, 0
         if kind == "file":
             self.jump()

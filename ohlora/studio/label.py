@@ -91,7 +91,7 @@ def ensemble_scores(
         DataError: If an image cannot be used.
     """
     if not settings.filters:
-        raise ConfigError("there are no filter ensembles yet; train them on a few hundred annotations first")
+        raise ConfigError("there are no filter ensembles yet; train them on a few hundred labels first")
     scores = np.full((len(pictures), len(settings.attributes)), np.nan)
     every = [network_files.load_attributes(path) for path in settings.filters]
     networks = [network for network in every if set(network.outputs) & set(settings.attributes)]

@@ -25,9 +25,7 @@ FOLDER = "ohlora-studio-"
 
 def parser() -> Parser:
     """Builds the parser of the command line."""
-    found = Parser(
-        prog="ohlora studio", description="Annotate images, choose characters and steer them, in the browser."
-    )
+    found = Parser(prog="ohlora studio", description="Label images, choose characters and steer them, in the browser.")
     found.add_argument(
         "--world", default="toy", help=f"{', '.join(SHIPPED)}, or the path of a world's file (default: toy)"
     )
@@ -40,7 +38,7 @@ def parser() -> Parser:
         help="folder of the images to label (default: the images of generate_v1, or of generate_original)",
     )
     found.add_argument(
-        "--annotations", type=Path, help="table of annotations (default: labels/labels_2k.csv below the artifacts)"
+        "--annotations", type=Path, help="table of labels (default: labels/labels_2k.csv below the artifacts)"
     )
     found.add_argument(
         "--attributes", nargs="+", metavar="NAME", help="attributes to label at first (default: the filters)"

@@ -584,7 +584,7 @@ def test_nothing_outside_the_artifacts_is_served(
     names = {"gender": 1, "quality": 1, "age": 0, "glass": 0}
     write_rows(table, [{"path": "../../../secret.png", **names}])
     page = opened(browser, server, "Label")
-    wait_for(page, "label-empty", "there is no image ../../../secret.png among those to annotate")
+    wait_for(page, "label-empty", "there is no image ../../../secret.png among those to label")
 
 
 def test_a_tab_without_artifacts_says_what_makes_them(browser: Browser, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_table_that_cannot_be_used_is_not_overwritten(pictures: list[Path], tm
     rows = [{"idx": k, "gender": 1, "glass": 0} for k in (0, 1, 1)]
     write_rows(table, rows)
     before = table.read_bytes()
-    with pytest.raises(DataError, match="row 4: image 1 is annotated twice"):
+    with pytest.raises(DataError, match="row 4: image 1 is labelled twice"):
         tab.file.reload()
     with pytest.raises(ConfigError, match="was changed by another tab"):
         tab.confirm()
@@ -459,5 +459,5 @@ def test_several_annotators_have_a_row_each(pictures: list[Path], tmp_path: Path
     again.labels_as("lee")
     again.answer("gender", 0)
     write_rows(table, [{**rows[1], "annotator": "kim"}, {**rows[1], "annotator": "kim"}])
-    with pytest.raises(DataError, match=r"row 3: image images/000000.png is annotated twice by kim"):
+    with pytest.raises(DataError, match=r"row 3: image images/000000.png is labelled twice by kim"):
         again.file.reload()
