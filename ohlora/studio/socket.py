@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
+import os
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +39,8 @@ TYPES = {
     **{".mp4": "video/mp4", ".webm": "video/webm"},
 }
 """Ending of what is saved → its media type."""
+SETTLED = 1_000_000_000
+"""Nanoseconds after which a folder's time tells of every change: file systems count in ticks."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +78,19 @@ class _Connection(Connection):
         self.presets = Presets(files.root / SAVED / "presets.json")
         self.drawing: dict[str, Any] | None = None
         """The newest picture that was asked for; earlier ones are not drawn."""
-        self.seen: dict[Path, float] = {}
+        self.tensors = TensorFiles(files.root)
+        self.seen: dict[Path, int] = {}
         """The files that could hold something, and when they were written."""
 
     def first(self) -> list[dict[str, Any]]:
         return [self.listed("files")]
 
     def news(self) -> list[dict[str, Any]]:
-        return [self.listed("listed")] if _written(self.files.root) != self.seen else []
+        return [self.listed("listed")] if self.tensors.written() != self.seen else []
 
     def listed(self, what: str) -> dict[str, Any]:
         """What there is to steer."""
-        self.seen = _written(self.files.root)
+        self.seen = self.tensors.written()
         characters, directions, note = self.files.files()
         empty = "" if characters else self.files.empty()
         told = {"characters": characters, "directions": directions, "note": note, "empty": empty}
@@ -222,10 +227,37 @@ class _Connection(Connection):
         return self.session
 
 
-def _written(root: Path) -> dict[Path, float]:
-    """The tensor files below a folder, and when each was written."""
-    found = {}
-    for path in root.rglob("*.safetensors"):
-        with suppress(FileNotFoundError):
-            found[path] = path.stat().st_mtime
-    return found
+class TensorFiles:
+    """The tensor files below a folder, and when each was written.
+
+    A folder is listed again only when its own time has changed, as it does when a file comes or goes: below a world's
+    root there are tens of thousands of images, and few folders.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._listed: dict[Path, tuple[int, list[Path], list[Path]]] = {}
+
+    def written(self) -> dict[Path, int]:
+        """Path → its time of modification, in nanoseconds."""
+        listed, found, waiting = dict(self._listed), {}, [self.root]
+        self._listed = {}
+        while waiting:
+            folder = waiting.pop()
+            with suppress(FileNotFoundError, NotADirectoryError):  # gone since its parent was listed
+                changed = folder.stat().st_mtime_ns
+                known = listed.get(folder)
+                if known is None or known[0] != changed or time.time_ns() - changed < SETTLED:
+                    with os.scandir(folder) as entries:
+                        inside = list(entries)
+                    folders = [Path(entry.path) for entry in inside if entry.is_dir(follow_symlinks=False)]
+                    known = changed, folders, [Path(e.path) for e in inside if e.name.endswith(".safetensors")]
+                self._listed[folder] = known
+                waiting += known[1]
+                for path in known[2]:
+                    with suppress(FileNotFoundError):
+                        found[path] = path.stat().st_mtime_ns
+        return found

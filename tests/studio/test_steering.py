@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from ohlora.networks.stylegan import Generator
 from ohlora.studio.app import steerable
 from ohlora.studio.connection import is_own
 from ohlora.studio.settings import Settings
-from ohlora.studio.socket import ROUTE, TYPES
+from ohlora.studio.socket import ROUTE, SETTLED, TYPES, TensorFiles
 from ohlora.studio.steering import Presets, SteeringSession, settings_of
 from ohlora.utils import images
 from tests.films import decoded, opacity
@@ -287,3 +289,36 @@ def test_pictures_of_others_have_no_settings() -> None:
     Image.new("RGB", (4, 4)).save(file, "PNG")
     with pytest.raises(DataError, match="no PNG that the studio saved"):
         settings_of(file.getvalue())
+
+
+def test_folders_are_listed_again_only_where_something_came_or_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/one.safetensors", "a/images/1.png", "b/c/two.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    long_ago = time.time_ns() - 10 * SETTLED
+    folders = [tmp_path, *(p for p in tmp_path.rglob("*") if p.is_dir())]
+    for folder in folders:
+        os.utime(folder, ns=(long_ago, long_ago))
+    listed: list[Path] = []
+    scandir = os.scandir
+
+    def noting(path: Path) -> Any:
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", noting)
+    files = TensorFiles(tmp_path)
+    first = files.written()
+    assert {path.name for path in first} == {"one.safetensors", "two.safetensors"} and len(listed) == len(folders)
+    listed.clear()
+    assert files.written() == first and not listed
+    os.utime(tmp_path / "a" / "one.safetensors", ns=(1, 1))  # written anew in its place
+    assert files.written() != first and not listed
+    (tmp_path / "b" / "c" / "three.safetensors").write_bytes(b"1")
+    assert "three.safetensors" in {path.name for path in files.written()} and listed == [tmp_path / "b" / "c"]
+    (tmp_path / "b" / "c" / "three.safetensors").unlink()
+    (tmp_path / "b" / "c" / "two.safetensors").unlink()
+    (tmp_path / "b" / "c").rmdir()
+    assert {path.name for path in files.written()} == {"one.safetensors"}
