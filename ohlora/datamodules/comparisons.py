@@ -96,6 +96,7 @@ class Ranking:
                 f"{share:.0%} of the {self.reproduced.decided} comparisons with a winner are reproduced; from "
                 f"{bradley_terry.ENOUGH} on, this is told of comparisons that are held out"
             )
+        said.append(f"a score is known to ±{np.median(self.errors):.2f} standard deviations (standard error, median)")
         for found in self.agreements:
             one, other = (name or "who gave no name" for name in found.people)
             said.append(f"{one} and {other} answered {found.share:.0%} of {found.pairs} pairs alike")

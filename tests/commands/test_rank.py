@@ -73,6 +73,7 @@ def test_what_was_not_compared_stays_without_a_value(compared: Path, capsys: pyt
     assert rank(compared) == 0
     said = capsys.readouterr().out
     assert "100% of the 1 comparisons with a winner are reproduced; from 50 on" in said
+    assert "a score is known to ±" in said and "nan" not in said
     assert "2 more images, in groups of 2, are not connected with these by any comparison" in said
     rows = read_rows(table)
     assert [row["pose"] != "" for row in rows] == [k < 3 for k in range(COUNT)]
