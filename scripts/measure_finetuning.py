@@ -37,7 +37,8 @@ SEED = 4242
 HEADLINES = {
     "concept_v1": "concept rate (all four at 0.5), v1",
     "concept_v8": "concept rate (all four at 0.5), v8",
-    "diversity": "diversity of v8 against v1",
+    "spread_v8": "least spread of an expression over the original's, v8",
+    "diversity": "diversity of v8 against the original",
     "label_r": "v1 with projection head",
 }
 """Metrics of the summary, see :func:`ohlora.utils.commands.measuring`."""
@@ -62,6 +63,11 @@ class Judge:
         scores = {name: values for ensemble in self.filters for name, values in scored(ensemble, pictures).items()}
         return scores, float(all_hold([Rule.parse(rule) for rule in TOY.concept], scores).mean())
 
+    def deviations(self, pictures: Tensor) -> dict[str, float]:
+        """Expression → standard deviation of its scores over images."""
+        scores = scored(self.network, pictures)
+        return {name: float(scores[name].std()) for name in TOY.names("expression")}
+
     def diversity(self, pictures: Tensor) -> float:
         """Computes the mean pairwise distance of the hidden features of images N×3×R×R."""
         return mean_pairwise_distance(batched(self.features, pictures, pictures.device))
@@ -78,7 +84,7 @@ def images_of(path: Path) -> tuple[Tensor, Tensor | None]:
 
 
 def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what: str, target: str) -> Row:
-    """Correlates the labels of eyes, mouth and pose with the scores of the images, mean of the three.
+    """Correlates the labels of the expressions with the scores of the images, and takes the mean.
 
     Raises:
         FormatError: If the generator has no labels.
@@ -91,7 +97,7 @@ def conditioning_row(judge: Judge, pictures: Tensor, labels: Tensor | None, what
     names = TOY.names("label")
     table = pearson(labels.numpy(), np.stack([scores[name] for name in names], axis=1))
     mean = float(np.mean([table[names.index(name), names.index(name)] for name in TOY.names("expression")]))
-    return f"{what}: label-to-property correlation, mean of eyes, mouth, pose", target, mean
+    return f"{what}: label-to-property correlation, mean of {', '.join(TOY.names('expression'))}", target, mean
 
 
 def measure(runs: Path) -> list[Row]:
@@ -105,13 +111,20 @@ def measure(runs: Path) -> list[Row]:
     }
     rows: list[Row] = []
     means: dict[str, dict[str, float]] = {}
-    for name, target in (("original", "about 0.43"), ("v1", ">= 0.72"), ("v8", ">= 0.95")):
+    targets = {"original": "about 0.43", "v1": ">= 0.72", "v1 projection": ">= 0.72", "v8": ">= 0.95"}
+    for name, target in targets.items():
         scores, rate = judge.concept(sets[name][0])
         means[name] = {attribute: float(values.mean()) for attribute, values in scores.items()}
         rows.append((f"concept rate (all four at 0.5), {name}", target, rate))
     rows += [(f"mean {name} of v8's images", "<= 0.02", means["v8"][name]) for name in ("age", "glass")]
-    diversity = judge.diversity(sets["v8"][0]) / judge.diversity(sets["v1"][0])
-    rows.append(("diversity of v8 against v1", ">= 0.85", diversity))
+    deviations = {name: judge.deviations(pictures) for name, (pictures, _) in sets.items()}
+    for name in ("v1", "v1 projection", "v8"):
+        spreads = {a: value / deviations["original"][a] for a, value in deviations[name].items()}
+        target = ">= 0.9" if name == "v8" else ""
+        rows += [(f"spread of {a} over the original's, {name}", target, value) for a, value in spreads.items()]
+        rows.append((f"least spread of an expression over the original's, {name}", target, min(spreads.values())))
+    diversity = judge.diversity(sets["v8"][0]) / judge.diversity(sets["original"][0])
+    rows.append(("diversity of v8 against the original", ">= 0.85", diversity))
     rows.append(conditioning_row(judge, *sets["v1 projection"], "v1 with projection head", ">= 0.7"))
     rows.append(conditioning_row(judge, *sets["v1"], "v1 with linear head", "none expected"))
     return rows

@@ -158,7 +158,7 @@ about: a world of one's own
 base: toy
 root: mine
 overlays: overlays
-names: {finetune_v1/generator.safetensors: ./v1.safetensors}
+names: {finetune_v1_projection/generator.safetensors: ./v1.safetensors}
 stages:
   finetune_v8:
   sample_v8:
