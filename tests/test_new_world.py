@@ -42,13 +42,6 @@ TINY: dict[str, list[str]] = {
     "pretrain": [
         *("--model.init_args.architecture.channel_base", "128", "--model.init_args.architecture.channel_max", "8"),
         *("--model.init_args.architecture.z_dim", "8", "--model.init_args.architecture.w_dim", "8"),
-        *("--trainer.callbacks", "ohlora.callbacks.watch.Watch", "--trainer.callbacks.count", "24"),
-        *("--trainer.callbacks.properties", "artifacts/bots/property_cnn/property.safetensors"),
-        *("--trainer.callbacks.best", "frechet_distance"),
-    ],
-    "finetune_v8": [
-        *("--trainer.callbacks", "ohlora.callbacks.watch.Watch", "--trainer.callbacks.count", "24"),
-        *("--trainer.callbacks.properties", "artifacts/bots/property_cnn/property.safetensors"),
     ],
     "vectorfind_v9": [
         *("--model.init_args.finder.init_args.latents", "4", "--model.init_args.finder.init_args.points", "2"),
@@ -102,6 +95,11 @@ def test_robots_from_images_and_a_table_to_a_character(here: Path, capsys: pytes
     robots(here / "robots", 120)
     words = ["--images", "robots/images", "--labels", "robots/labels.csv", "--steer", "Lamp", "turn", "mouth"]
     assert main(["new", "bots", *words, "--keep", "visor <= 0.5", "--device", "cpu", "--kimg", "0.4"]) == 0
+    for stage in ("pretrain", "finetune_v8"):  # as written, but for the number of images that are watched
+        overlay = here / "bots" / f"{stage}.yaml"
+        settings = yaml.safe_load(overlay.read_text("utf-8"))
+        settings["trainer"]["callbacks"][1]["init_args"]["count"] = 24
+        overlay.write_text(yaml.safe_dump(settings), "utf-8")
     done = []
     while command := next_of("bots.yaml", capsys):
         verb, stage = command[0], command[1]

@@ -288,7 +288,9 @@ class NewWorld:
         }
         found = self._stage(model, data)
         callbacks = self._watch(kimg)
-        del callbacks[1]["init_args"]["best"]  # the concept rate
+        watch = callbacks[1]["init_args"]
+        del watch["best"]  # the concept rate
+        watch |= {"filters": None, "recipe": None}  # those of the recipe, which this is laid over, are of faces
         found["trainer"]["callbacks"] = callbacks
         return found
 
