@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from ohlora import pipeline
 from ohlora.__main__ import main as ohlora
+from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
@@ -84,6 +85,18 @@ def test_what_was_not_compared_stays_without_a_value(compared: Path, capsys: pyt
     data.setup("fit")
     known = [np.isfinite(part.arrays["label"]).sum(axis=0) for part in (data.train_set, data.val_set)]
     assert sum(known).tolist() == [COUNT, 3]
+
+
+@pytest.mark.parametrize("annotator", ["", "kim"])
+def test_filters_learn_from_a_table_that_scores_were_written_into(compared: Path, annotator: str) -> None:
+    table = compared.with_name("labels.csv")
+    labelled = [{"path": f"images/{k:03d}.png", "gender": k % 2} for k in range(8)]
+    write_rows(table, [row | ({"annotator": annotator} if annotator else {}) for row in labelled])
+    assert rank(compared) == 0 and len(read_rows(table)) == (COUNT + 8 if annotator else COUNT)
+    pipeline.use(pipeline.world("toy"))
+    data = AnnotatedImages(16, str(table), "gender", folds=2, inner_share=0.5)
+    data.setup("fit")
+    assert data.train_set.numbers == [*range(8)] and len(data.train_set.left_out) == COUNT - 8
 
 
 def test_scores_of_another_origin_are_not_replaced_by_themselves(
