@@ -34,6 +34,8 @@ NORMALIZATION = "normalization.json"
 """Name of the file that holds a table's scale; it lies beside the table."""
 ANNOTATOR = "annotator"
 """Column that says who annotated; with it, a table may name an image in several rows."""
+COMPARISONS = "_comparisons"
+"""Ends the name of the column that says in how many comparisons an image was from which its score was made."""
 
 
 class ScoredImages(EpochImages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,49 @@ def test_scores_of_another_origin_are_not_replaced_by_themselves(
     assert table.read_bytes() == before
     assert rank(compared, "--replace") == 0
     assert len(read_rows(table)) == COUNT and "12.5" not in table.read_text()
+
+
+def test_other_rows_of_the_table_stay(compared: Path) -> None:
+    table = compared.with_name("labels.csv")
+    write_rows(table, [{"path": f"images/{k:03d}.png"} for k in range(3)])
+    write_rows(compared, [comparison(0, 1, "a")])
+    assert rank(compared) == 0
+    assert [(row["path"], row["pose"] != "") for row in read_rows(table)] == [
+        (f"images/{k:03d}.png", k < 2) for k in range(3)
+    ]
+    # A row that held a score only goes with it.
+    write_rows(compared, [comparison(0, 5, "a")])
+    assert rank(compared) == 0
+    assert [row["path"][-5:-4] for row in read_rows(table)] == ["0", "2", "5"]
+
+
+def test_all_attributes_are_written_or_none(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = compared.with_name("labels.csv")
+    write_rows(table, [{"path": "images/000.png", "eyes": 1.5}])
+    write_rows(compared, [comparison(0, 1, "a"), comparison(0, 1, "a", "eyes")])
+    before = table.read_bytes()
+    assert rank(compared) == 2
+    said = capsys.readouterr()
+    assert "has 1 values of eyes that were not made of comparisons" in said.err and "pose" not in said.out
+    assert table.read_bytes() == before
+    assert rank(compared, "--replace") == 0
+    assert list(read_rows(table)[0]) == ["path", "eyes", "eyes_comparisons", "pose", "pose_comparisons"]
+
+
+def test_images_that_are_not_there_are_refused(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(compared, [comparison(0, 1, "a"), comparison(0, 99, "a")])
+    assert rank(compared) == 2
+    assert (
+        f"comparisons.csv, row 3: there is no image images/099.png; looked in {compared.parent}: name the folder of "
+        "the images with --images"
+    ) in capsys.readouterr().err
+    other = compared.parent / "elsewhere"
+    (other / "images").mkdir(parents=True)
+    assert rank(compared, "--images", str(other)) == 2
+    assert f"looked in {compared.parent} and {other}: name" in capsys.readouterr().err
+    assert not compared.with_name("labels.csv").exists()
+    shutil.copy(compared.parent / "images" / "001.png", other / "images" / "099.png")
+    assert rank(compared, "--images", str(other)) == 0
 
 
 def test_annotators_are_pooled_and_told_apart(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,6 +183,23 @@ def test_scores_join_the_annotations(pictures: list[Path], tmp_path: Path) -> No
     assert any(row["pose"] == "3.5" for row in read_rows(labels))
 
 
+def test_a_score_by_hand_is_no_longer_one_of_comparisons(pictures: list[Path], tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    tab = comparing(pictures, labels)
+    by_brightness(tab, 12)
+    tab.scores_into(labels)
+    hand = AnnotationFile(labels, pictures, ["gender", "pose"])
+    hand.write(0, {**hand.annotations[0], "gender": 1})
+    assert all(row["pose_comparisons"] for row in read_rows(labels)), "the score of image 0 is as it was"
+    hand.write(3, {"pose": 0.75})
+    hand.write(5, {**hand.annotations[5], "gender": 1})
+    rows = read_rows(labels)
+    assert [k for k, row in enumerate(rows) if not row["pose_comparisons"]] == [3] and rows[3]["pose"] == "0.75"
+    with pytest.raises(ConfigError, match="has 1 values of pose that were not made of comparisons"):
+        tab.scores_into(labels)
+    assert read_rows(labels) == rows
+
+
 def test_images_that_are_compared_no_more_lose_their_scores(pictures: list[Path], tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     tab = comparing(pictures, labels)
