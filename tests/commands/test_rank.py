@@ -14,6 +14,7 @@ from ohlora import pipeline
 from ohlora.__main__ import main as ohlora
 from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.scores import ScoredImages
+from ohlora.errors import DataError
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
 
@@ -86,6 +87,25 @@ def test_what_was_not_compared_stays_without_a_value(compared: Path, capsys: pyt
     data.setup("fit")
     known = [np.isfinite(part.arrays["label"]).sum(axis=0) for part in (data.train_set, data.val_set)]
     assert sum(known).tolist() == [COUNT, 3]
+
+
+@pytest.mark.parametrize("annotator", ["", "kim"])
+def test_images_without_a_score_need_no_weight(compared: Path, annotator: str) -> None:
+    table = compared.with_name("labels.csv")
+    labelled = [{"path": f"images/{k:03d}.png", "gender": k % 2} for k in range(COUNT)]
+    write_rows(table, [row | ({"annotator": annotator} if annotator else {}) for row in labelled])
+    write_rows(compared, [comparison(k, k + 1, "b") for k in range(10)])
+    assert rank(compared) == 0
+    pipeline.use(pipeline.world("toy"))
+    data = ScoredImages(
+        16, [str(table)], ["pose"], val_share=0.2, flip=False, weights="pose_comparisons", batch_size=2, seed=1
+    )
+    data.setup("fit")
+    found = np.concatenate([part.arrays["weight"] for part in (data.train_set, data.val_set)])
+    assert len(found) == 11 and found.max() == pytest.approx(2 * found.min())
+    with pytest.raises(DataError, match=r"row .*: pose_comparisons is '', and the row has values to learn; expected"):
+        data = ScoredImages(16, [str(table)], ["gender"], flip=False, weights="pose_comparisons", batch_size=2)
+        data.setup("fit")
 
 
 @pytest.mark.parametrize("annotator", ["", "kim"])
