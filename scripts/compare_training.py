@@ -139,7 +139,7 @@ def settings_of(
         files = {name: str(start / f"{name}.safetensors") for name in ("generator", "discriminator")}
         model |= {"architecture": None, "grow_to": resolution, **files}
     model |= (
-        {"score_matching": MATCHING, "scored_by": [str(given.scored_by)]}
+        {"score_matching": MATCHING, "score_matching_start": 0.0, "scored_by": [str(given.scored_by)]}
         if said.matched
         else {
             "score_matching": 0.0,

@@ -107,25 +107,25 @@ def measure(runs: Path) -> list[Row]:
         "original": images_of(shipped("weights/toy/generator.safetensors")),
         "v1": images_of(runs / "finetune_v1" / "generator.safetensors"),
         "v8": images_of(runs / "finetune_v8" / "generator.safetensors"),
-        "v1 projection": images_of(runs / "finetune_v1_projection" / "generator.safetensors"),
+        "projection v1": images_of(runs / "finetune_v1_projection" / "generator.safetensors"),
     }
     rows: list[Row] = []
     means: dict[str, dict[str, float]] = {}
-    targets = {"original": "about 0.43", "v1": ">= 0.72", "v1 projection": ">= 0.72", "v8": ">= 0.95"}
+    targets = {"original": "about 0.43", "v1": ">= 0.72", "projection v1": ">= 0.72", "v8": ">= 0.95"}
     for name, target in targets.items():
         scores, rate = judge.concept(sets[name][0])
         means[name] = {attribute: float(values.mean()) for attribute, values in scores.items()}
         rows.append((f"concept rate (all four at 0.5), {name}", target, rate))
     rows += [(f"mean {name} of v8's images", "<= 0.02", means["v8"][name]) for name in ("age", "glass")]
     deviations = {name: judge.deviations(pictures) for name, (pictures, _) in sets.items()}
-    for name in ("v1", "v1 projection", "v8"):
+    for name in ("v1", "projection v1", "v8"):
         spreads = {a: value / deviations["original"][a] for a, value in deviations[name].items()}
         target = ">= 0.9" if name == "v8" else ""
         rows += [(f"spread of {a} over the original's, {name}", target, value) for a, value in spreads.items()]
         rows.append((f"least spread of an expression over the original's, {name}", target, min(spreads.values())))
     diversity = judge.diversity(sets["v8"][0]) / judge.diversity(sets["original"][0])
     rows.append(("diversity of v8 against the original", ">= 0.85", diversity))
-    rows.append(conditioning_row(judge, *sets["v1 projection"], "v1 with projection head", ">= 0.7"))
+    rows.append(conditioning_row(judge, *sets["projection v1"], "v1 with projection head", ">= 0.7"))
     rows.append(conditioning_row(judge, *sets["v1"], "v1 with linear head", "none expected"))
     return rows
 

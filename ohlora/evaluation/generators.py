@@ -148,13 +148,17 @@ def set_measures(real: Observed, fake: Observed) -> dict[str, float]:
     real images' ones, summed over the features: 1 is the distance of images that all look like the mean of the real
     ones.
     """
-    variance = float(real.untrained.double().var(dim=0).sum())
-    distance = frechet_distance(real.untrained, fake.untrained)
     return {
         **set_distances(real.features, fake.features),
         **manifold_measures(real.features, fake.features),
-        "untrained_distance": distance / variance if variance > 0 else np.nan,
+        "untrained_distance": untrained_distance(real, fake),
     }
+
+
+def untrained_distance(real: Observed, fake: Observed) -> float:
+    """See :func:`set_measures`; NaN where the real images do not vary."""
+    variance = float(real.untrained.double().var(dim=0).sum())
+    return frechet_distance(real.untrained, fake.untrained) / variance if variance > 0 else np.nan
 
 
 class Reals:
@@ -189,7 +193,11 @@ class Reals:
     def measures(self, fakes: Observed) -> dict[str, float]:
         """All of :data:`MEASURES` of generated images; as many of both are compared."""
         count = min(self.count, len(fakes))
-        return set_measures(self.seen.part(0, count), fakes.part(0, count))
+        found = set_measures(self.seen.part(0, count), fakes.part(0, count))
+        if LEAST <= self.floor_count < count:  # fewer images are farther apart: as few as for the floor
+            of_floor = self.seen.part(0, self.floor_count), fakes.part(0, self.floor_count)
+            found["untrained_distance"] = untrained_distance(*of_floor)
+        return found
 
     def spread(self, fakes: Observed) -> dict[str, Spread]:
         """Attribute → its spread in generated images."""

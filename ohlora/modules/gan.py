@@ -121,8 +121,9 @@ class GAN(Stage[ImageDataModule]):
         label_head: How the label enters the discriminator: None keeps the file's; ``projection`` converts a ``linear``
             one, which changes no score before the first step.
         label_rate: Learning rate of the module through which labels enter the discriminator's projection head, over
-            that of the rest of the discriminator. A StyleGAN2's is a mapping whose stored weights are a hundred times
-            as large as others: it learns labels in short trainings at a rate of 100. 1 makes no difference.
+            that of the rest of the discriminator. A StyleGAN2's is a mapping, the weights of whose layers are stored a
+            hundred times as large as others: it learns labels in short trainings at a rate of 100. 1 makes no
+            difference.
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
@@ -211,7 +212,7 @@ class GAN(Stage[ImageDataModule]):
         repeat_ratio: float = 2.0,
         score_matching: float = 0.0,
         score_matching_start: float = 0.0,
-        scored_by: Sequence[str] = (),
+        scored_by: Sequence[str] | None = None,
         matched_components: int = COMPONENTS,
         style_mixing: float = 0.0,
         path_length_weight: float = 0.0,
@@ -258,6 +259,7 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
+        scored_by = scored_by or []
         if (score_matching > 0) != bool(scored_by):
             raise ConfigError(
                 f"score_matching is {score_matching} and scored_by is {list(scored_by)}; expected a weight above 0 and "
@@ -658,6 +660,8 @@ class GAN(Stage[ImageDataModule]):
         exact = {"images_per_second": (self.clock() - self._logged_at) / max(self._seconds, 1e-9)}
         for network, optimizer in zip(self._sources, self.trainer.optimizers, strict=True):
             exact[f"learning_rate/{network}"] = optimizer.param_groups[0]["lr"]
+        if self.label_rate != 1:
+            exact["learning_rate/labels"] = optimizer.param_groups[1]["lr"]  # the discriminator's is the last
         exact["epoch"] = self.clock() / len(self.data.train_set)
         self.log_dict(losses, prog_bar=True)
         self.log_dict(metrics | {name: torch.tensor(value, dtype=torch.double) for name, value in exact.items()})
@@ -743,7 +747,12 @@ class GAN(Stage[ImageDataModule]):
         """Lets settings win over a checkpoint's, and ends at once when the whole budget has been seen already."""
         super().on_train_start()
         self._reset_metrics()
-        if self.score_matching > 0 and len(self.matching.real) == 0:
+        if self.score_matching > 0:
+            if self.score_matching_start >= self.kimg:
+                print(
+                    f"score_matching has no effect: it starts at {self.score_matching_start:g} kimg "
+                    f"(score_matching_start), and this training ends at {self.kimg:g}"
+                )
             reals = random_batches(self.data.train_set, SCORED_REALS, self.seed, "score matching", 50)
             self.matching.look_at(batch.to(self.device) for batch in reals)
         if self.finished:
@@ -785,16 +794,13 @@ class GAN(Stage[ImageDataModule]):
                     callback.on_train_epoch_end(self.trainer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for what has its size from the checkpoint: label table, and what real images look like."""
+        """Makes room for what has its size from the checkpoint: the label table."""
         state = checkpoint["state_dict"]
         for name in ("generator", "G_ema"):
             table = state.get(f"{name}.label_table")
             if table is None:
                 break  # of other networks
             getattr(self, name).label_table = torch.zeros_like(table)
-        for name, _ in self.matching.named_buffers() if self.score_matching > 0 else ():
-            if (kept := state.get(f"matching.{name}")) is not None:
-                setattr(self.matching, name, torch.zeros_like(kept))
         super().on_load_checkpoint(checkpoint)
 
     def _mean_over_ranks(self, value: Tensor) -> Tensor:

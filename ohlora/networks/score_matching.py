@@ -55,7 +55,7 @@ class ScoreMatching(nn.Module):
         self.count = sum(len(network.outputs) for network in networks)
         self.components = components
         for name, shape in {"real": (0, self.count), "mean": (0,), "axes": (0, 0)}.items():
-            self.register_buffer(name, torch.empty(shape))
+            self.register_buffer(name, torch.empty(shape), persistent=False)  # as the networks see the real images now
         self._of_real: Tensor | None = None
 
     @torch.no_grad()

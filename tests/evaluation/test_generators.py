@@ -18,6 +18,7 @@ from ohlora.evaluation.generators import (
     attribute_spread,
     set_measures,
     spread_summary,
+    untrained_distance,
 )
 from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.utils.images import resized
@@ -65,6 +66,15 @@ def test_the_floor_has_what_the_data_allows() -> None:
     few = Reals(observed(7), 20)
     assert few.enough and few.count == 7 and not few.floor and not few.floor_spread
     assert not Reals(observed(5), 20).enough
+
+
+def test_the_untrained_distance_has_no_more_images_than_its_floor() -> None:
+    """With fewer images sets of one distribution seem farther apart; so both have as many."""
+    reals, same = Reals(observed(120), 100), observed(100, 1)
+    assert (reals.count, reals.floor_count) == (100, 60)
+    expected = untrained_distance(reals.seen.part(0, 60), same.part(0, 60))
+    assert reals.measures(same)["untrained_distance"] == pytest.approx(expected)
+    assert reals.measures(same)["frechet_distance"] == pytest.approx(set_measures(reals.seen, same)["frechet_distance"])
 
 
 def test_narrow_sets_are_found_out() -> None:

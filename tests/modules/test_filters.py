@@ -47,7 +47,7 @@ def test_roles_divide_the_samples_and_keep_the_shares() -> None:
         assert [int(part.sum()) for part in parts] == [60, 20, 20]
         assert [round(float(labels[part].mean()), 2) for part in parts] == [0.3, 0.3, 0.3]
     assert (fold_roles(labels, 5, 0.25, seed=3) == roles).all() and (fold_roles(labels, 5, 0.25, 4) != roles).any()
-    with pytest.raises(ConfigError, match="2 with 1"):
+    with pytest.raises(ConfigError, match="2 are labelled 1"):
         fold_roles(np.array([1.0, 1.0] + [0.0] * 50), 5, 0.25, seed=0)
 
 

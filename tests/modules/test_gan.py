@@ -488,11 +488,14 @@ def test_score_matching_needs_a_network_and_a_weight(weights: tuple[Path, Path],
         build(weights, **changes)
 
 
-def test_score_matching_begins_when_there_are_pictures(tmp_path: Path, ohlora: Run) -> None:
+def test_score_matching_begins_when_there_are_pictures(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain, short, whole = tmp_path / "plain", tmp_path / "short", tmp_path / "whole"
     late = [*RECIPES["score matching"], "--model.init_args.score_matching_start", "0.016"]
     assert ohlora("fit", "pretrain", "--model.init_args.kimg", "0.016", stage_dir=plain) == 0
     assert ohlora("fit", "pretrain", *late, "--model.init_args.kimg", "0.016", stage_dir=short) == 0
+    assert "score_matching has no effect: it starts at 0.016 kimg" in capsys.readouterr().out
     for name in ("generator", "discriminator"):
         assert_same(network_state(plain / f"{name}.safetensors"), network_state(short / f"{name}.safetensors"))
     assert ohlora("fit", "pretrain", *late, "--model.init_args.log_every", "0.008", stage_dir=whole) == 0

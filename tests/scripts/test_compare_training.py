@@ -27,6 +27,8 @@ def test_each_recipe_is_trained_for_its_time_measured_and_kept(
     assert [row["recipe"] for row in rows] == names
     assert all(0 < float(row["kimg"]) < 10 and float(row["spread_eyes"]) > 0 for row in rows)
     assert load_generator(tmp_path / "out" / f"{names[0]}-0" / "32" / "generator.safetensors").resolution == 32
+    config = tmp_path / "out" / f"{names[0]}-0" / "32" / "runs" / "0001" / "config.yaml"
+    assert "score_matching_start: 0.0" in config.read_text()  # such a training ends before that of the toy world
     capsys.readouterr()
     assert not main([*words, "--seed", "0", "--recipes", *names])
     assert capsys.readouterr().out.count("already") == 2
