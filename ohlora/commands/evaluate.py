@@ -254,7 +254,9 @@ def evaluate(given: Namespace) -> None:
         "count": reals.count,
         "floor_count": reals.floor_count,
         "seed": given.seed,
-        "measures": {row["measure"]: {key: finite(row[key]) for key in ("value", "floor")} for row in table},
+        "measures": {
+            name: {"value": finite(value), "floor": finite(reals.floor[name])} for name, value in measures.items()
+        },
         "spread": {row["attribute"]: {k: v for k, v in row.items() if k != "attribute"} for row in rows},
         **spread_summary(reals.spread(seen)),
     }

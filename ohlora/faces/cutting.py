@@ -44,7 +44,7 @@ def require_parser(world: World) -> Path:
     """
     path = world.path(PARSER)
     try:
-        require(path, folder=os.path.isdir(path))  # Path.is_dir raises an OSError of its own
+        require(path, folder=os.path.isdir(path))  # noqa: PTH112  # Path.is_dir raises an OSError
     except MissingArtifactError as error:
         raise MissingArtifactError(
             f"the background is found by a face parser, and {error}; or name another in the world's file (names: "

@@ -331,7 +331,9 @@ def test_a_film_without_a_face_is_refused(
     parser = load_parser(shipped("weights/toy/parser.safetensors"))
     assert isinstance(parser, UNetParser)
     with torch.no_grad():
-        parser.network.head.bias[BACKGROUND] += 1000  # to this parser, everything is background
+        bias = parser.network.head.bias
+        assert bias is not None
+        bias[BACKGROUND] += 1000  # to this parser, everything is background
     network_files.save_network(parser.network, "artifacts/blind/face_parser/parser.safetensors")
     Path("blind.yaml").write_text("base: toy\nroot: blind\n")
     words = ["animate", str(drawn_mina), "mina.webp", "--sweep", "1", "--idle", "0", "--world", "blind.yaml"]
