@@ -216,6 +216,28 @@ def test_what_is_there_is_said_and_shown(here: Path, capsys: pytest.CaptureFixtu
     assert "dvc.yaml is about another world" in capsys.readouterr().out
 
 
+def test_how_often_an_image_was_compared_is_no_attribute(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed(here)
+    shutil.copytree("images", "square", ignore=shutil.ignore_patterns("wide*", "02.webp"))
+    rows = read_rows("table.csv")
+    counts = [{"Long hair_comparisons": k % 3 + 1 if row["Long hair"] != "NA" else ""} for k, row in enumerate(rows)]
+    write_rows(
+        "table.csv", [row | own | {"my_comparisons": k} for k, (row, own) in enumerate(zip(rows, counts, strict=True))]
+    )
+    words = ["new", "bots", "--images", "square", "--labels", "table.csv", "--device", "cpu"]
+    assert main([*words, "--weights", "Long hair_comparisons"]) == 0
+    said = capsys.readouterr().out
+    assert "  Long hair_comparisons: left out, it says how often an image was compared" in said
+    assert "  my_comparisons: ordinal" in said, "there is no column my"
+    assert "long_hair_comparisons" not in pipeline.world("bots.yaml").attributes
+    overlay = yaml.safe_load(Path("bots/property_cnn.yaml").read_text())
+    assert overlay["data"]["init_args"]["weights"] == "Long hair_comparisons"
+    kept = read_rows("artifacts/bots/data/labels.csv")
+    assert [row["Long hair_comparisons"] for row in kept][:5] == ["1", "2", "3", "1", ""]
+    assert main([*words, "--force", "--attributes", "Long hair_comparisons"]) == 2
+    assert "Long hair_comparisons: it says how often an image was compared" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

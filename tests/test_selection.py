@@ -295,6 +295,25 @@ def test_tables_of_annotations(image_folder: Path, text: str, message: str) -> N
     assert message in refused(labels(image_folder, text))
 
 
+@pytest.mark.parametrize("header", ["idx,gender,pose", "path,gender,pose"])
+def test_rows_without_a_label_are_left_out_and_listed(image_folder: Path, tmp_path: Path, header: str) -> None:
+    names = [f"images/{k:03d}.png" if header.startswith("path") else str(k) for k in range(12)]
+    lines = [f"{name},{k % 2 if k < 8 else ''},{k}" for k, name in enumerate(names)]
+    lines[10] = f"{names[10]}, NA ,0.5"
+    data = labels(image_folder, "\n".join([header, *lines]))
+    data.trainer = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True)  # type: ignore[assignment]
+    data.setup("fit")
+    assert [path.name for path in data.train_set.paths] == [f"{k:03d}.png" for k in range(8)]
+    assert data.train_set.labels is not None and data.train_set.labels[:, 0].tolist() == [0, 1] * 4
+    rows = read_rows(tmp_path / "skipped.csv")
+    expected = [(f"{k:03d}.png", "no value of gender") for k in range(8, 12)]
+    assert [(Path(row["path"]).name, row["reason"]) for row in rows] == expected
+    lines[11] = f"{names[11].replace('11', '77')},,1"
+    assert "row 13: there is no image" in refused(labels(image_folder, "\n".join([header, *lines])))
+    lines[:] = [f"{name},,1" for name in names]
+    assert "12 (no value of gender)" in refused(labels(image_folder, "\n".join([header, *lines])))
+
+
 def test_tables_of_images(image_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = image_folder.parent / "manifest.csv"
     for text, message in (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora import pipeline
-from ohlora.errors import ConfigError
+from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils import checks
 from ohlora.utils.commands import arguments, command
@@ -80,30 +80,50 @@ def drawn(character: Character, strengths: np.ndarray) -> Iterator[np.ndarray]:
         yield from character.frames(strengths[start : start + BATCH])
 
 
-def without_background(background: str | None, world: str) -> Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]:
+def with_a_face(frames: Iterator[np.ndarray], parser: Path) -> Iterator[np.ndarray]:
+    """Frames as they are, H×W×4 uint8.
+
+    Raises:
+        DataError: If no pixel of the first is opaque; names the face parser that cut it out.
+    """
+    for place, frame in enumerate(frames):
+        if not place and not (frame[..., 3] > 127).any():
+            raise DataError(
+                f"{parser}: to this face parser the whole first picture is background, but for specks; expected a "
+                "face. Name the world whose parser knows such pictures (--world), or keep the background (without "
+                "--background)"
+            )
+        yield frame
+
+
+def without_background(
+    background: str | None, world: str | None
+) -> Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]:
     """What is done with the background of frames.
 
     Args:
         background: ``transparent``, a colour, or None to keep it.
-        world: The world whose face parser finds it.
+        world: The world whose face parser finds it; by default the recipe's.
 
     Raises:
-        ConfigError: If there is no such colour or world.
+        ConfigError: If there is no such colour or world, or a world without a background to cut out.
         MissingArtifactError: If the world has no face parser.
     """
     if background is None:
+        if world is not None:
+            raise ConfigError(f"--world is {world}, which is for --background; give a background, or leave --world out")
         return lambda frames: frames
     from ohlora.utils import images
 
     colour = None if background == TRANSPARENT else images.colour(background, "--background")
-    of = pipeline.world(world)
+    of = pipeline.world(world or DEFAULT)
     pipeline.use(of)
     from ohlora.faces import cutting
 
-    parser = cutting.parser_of(of)
+    parser, file = cutting.parser_of(of), cutting.require_parser(of)
 
     def change(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        clear = cutting.steadied(cutting.cut_each(parser, frames))
+        clear = cutting.steadied(with_a_face(cutting.cut_each(parser, frames), file))
         return clear if colour is None else cutting.laid(clear, colour)
 
     return change
@@ -171,8 +191,8 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--world",
-        default=DEFAULT,
-        help=f"whose face parser is meant: {', '.join(SHIPPED)}, or the path of a world's file (default: {DEFAULT})",
+        help=f"whose face parser is meant by --background: {', '.join(SHIPPED)}, or the path of a world's file "
+        f"(default: {DEFAULT})",
     )
     given = parser.parse_args(args)
     checks.seeds(**{"--seed": given.seed})

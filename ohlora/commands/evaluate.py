@@ -8,6 +8,7 @@ real images), ``spread.csv`` and ``spread.png`` (how much of each attribute's va
 from __future__ import annotations
 
 import json
+import math
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -179,6 +180,11 @@ def report(measures: Mapping[str, float], reals: Reals, rows: list[dict[str, Any
     return "\n".join(lines)
 
 
+def finite(value: float) -> float | None:
+    """A number as JSON has it: without NaN and infinity, which are null."""
+    return value if math.isfinite(value) else None
+
+
 def device_named(name: str | None) -> torch.device:
     """The device of a name; by default the GPU, if there is one.
 
@@ -248,7 +254,9 @@ def evaluate(given: Namespace) -> None:
         "count": reals.count,
         "floor_count": reals.floor_count,
         "seed": given.seed,
-        "measures": {row["measure"]: {"value": row["value"], "floor": row["floor"]} for row in table},
+        "measures": {
+            name: {"value": finite(value), "floor": finite(reals.floor[name])} for name, value in measures.items()
+        },
         "spread": {row["attribute"]: {k: v for k, v in row.items() if k != "attribute"} for row in rows},
         **spread_summary(reals.spread(seen)),
     }

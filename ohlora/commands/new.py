@@ -113,7 +113,8 @@ def start(given: Namespace, made_by: str) -> None:
     size = size_for(_resolution(given, found, device, resolution), device)
     background, fit = _background(given, found), _fit(given, found)
     named = {attribute.column for attribute in attributes} | {weights}
-    columns = [] if found.table is None else [column for column in found.table.columns if column.column in named]
+    every = [] if found.table is None else [*found.table.columns, *found.table.counts]
+    columns = [column for column in every if column.column in named]
     made_by = made_by if given.background or not background else f"{made_by} --background {shlex.quote(background)}"
     made_by = made_by if given.fit or not fit else f"{made_by} --fit {fit}"
     table = prepared.prepare(found, target, size.resolution, fit, background, columns)

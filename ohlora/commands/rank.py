@@ -68,7 +68,7 @@ def main(args: list[str] | None = None) -> None:
     require(given.comparisons)
     pipeline.use(pipeline.world(given.world))
     from ohlora.datamodules.comparisons import comparable, ranking, read_comparisons
-    from ohlora.studio.comparisons import write_ranking
+    from ohlora.studio.comparisons import write_rankings
 
     for name in given.attributes or ():
         comparable(name, "--attributes: ")
@@ -78,8 +78,9 @@ def main(args: list[str] | None = None) -> None:
         raise DataError(f"{given.comparisons} holds no comparison; expected some to make scores from")
     rankings = [ranking(compared, name, given.prior) for name in names]
     folders = [] if given.images is None else [given.images]
+    compared_images = (path for found in rankings for path in found.paths)
+    pictures = list(dict.fromkeys([*pictures_of(given.table, given.images), *compared_images]))
+    write_rankings(rankings, given.table, pictures, folders, given.replace)
     for found in rankings:
-        pictures = list(dict.fromkeys([*pictures_of(given.table, given.images), *found.paths]))
-        write_ranking(found, given.table, pictures, folders, given.replace)
         print("\n  ".join(found.lines))
     print(f"{given.table}: z-scores of {', '.join(names)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from ohlora.attributes import vocabulary
 from ohlora.datamodules.epochs import EpochImages
 from ohlora.datamodules.images import (
+    MISSING,
     ImageFileDataset,
     attribute_column,
     image_numbers,
@@ -22,7 +24,7 @@ from ohlora.datamodules.images import (
 from ohlora.errors import ConfigError, DataError
 from ohlora.pipeline import require
 from ohlora.utils import images
-from ohlora.utils.files import is_readable_file, read_rows, shortened
+from ohlora.utils.files import is_readable_file, located, read_rows, shortened
 
 TRAIN, INNER, OUTER = 0, 1, 2
 """What a sample is to a member of an ensemble: learned from, stopped on, reported on."""
@@ -66,7 +68,8 @@ class AnnotatedImages(EpochImages):
 
     The annotations are a table (:func:`ohlora.utils.files.read_rows`). Ours has a column ``path``, relative to the
     table or to ``folder``. The original's numbers its images (``idx``, ``img_no`` or ``img_name``), which are found in
-    ``folder`` by the number in their file names.
+    ``folder`` by the number in their file names. Rows without a value (:data:`ohlora.datamodules.images.MISSING`) are
+    left out, such as those of images that only have a score.
 
     Args:
         resolution: Height and width that every image must have, in pixels.
@@ -123,16 +126,22 @@ class AnnotatedImages(EpochImages):
             )
         if "path" not in header and self.folder is None:
             raise DataError(f"{source} numbers its images; name the folder they are in with 'folder'")
-        numbers = image_numbers(source, rows, once="path" in header) or list(range(len(rows)))
+        image_numbers(source, rows, once="path" in header)
+        unlabelled = [row for row in rows if row[value].strip().lower() in MISSING]
+        rows = [row for row in rows if row[value].strip().lower() not in MISSING]
+        numbers = image_numbers(source, rows, once=False) or list(range(len(rows)))
         left_out: dict[Path, str] = {}
         if "path" in header:
             paths: list[Path | None] = [*paths_of(source, rows, folder=self.folder)]
+            folders = [source.parent, *([] if self.folder is None else [Path(self.folder)])]
+            others: list[Path | None] = [located(row["path"], folders) for row in unlabelled]
         else:
             require(str(self.folder), folder=True)
             found, left_out = images.images_in(str(self.folder))
             numbered = images.by_number(found)
             paths = [numbered.get(str(n)) for n in numbers]
-            left_out |= dict.fromkeys(sorted({*found} - {*paths}), f"no row in {source.name}")
+            others = [numbered.get(str(n)) for n in image_numbers(source, unlabelled, once=False) or ()]
+            left_out |= dict.fromkeys(sorted({*found} - {*paths, *others}), f"no row in {source.name}")
         bad: list[str] = []
         seen: set[Path] = set()
         for row, path in zip(rows, paths, strict=True):
@@ -144,6 +153,12 @@ class AnnotatedImages(EpochImages):
                 bad.append(f"{row}: {value} is {row[value]!r}, expected 0 or 1")
             else:
                 seen.add(path)
+        taken = {os.path.normpath(path) for path in seen}
+        for row, path in zip(unlabelled, others, strict=True):
+            if path is None or not is_readable_file(path):
+                bad.append(f"{row}: there is no image {row['path' if 'path' in header else str(number)]}")
+            elif os.path.normpath(path) not in taken:  # another annotator may have labelled it
+                left_out[path] = f"no value of {self.attribute}"
         if bad:
             raise DataError(f"{source}: {shortened(bad)}")
         answers = np.array([float(row[value]) for row in rows], np.float32)[:, None]

@@ -16,7 +16,7 @@ from ohlora.datamodules.scores import ANNOTATOR
 from ohlora.errors import DataError
 from ohlora.evaluation import bradley_terry
 from ohlora.evaluation.bradley_terry import PRIOR, Reproduced
-from ohlora.utils.files import Row, located, read_rows
+from ohlora.utils.files import Row, is_readable_file, located, read_rows, shortened
 
 Answer = Literal["a", "b", "equal"]
 """Which image has more of the attribute; ``equal`` also where that cannot be told."""
@@ -124,13 +124,25 @@ def read_comparisons(path: Path, folder: Path | None = None) -> list[Comparison]
         folder: Another folder to which paths may be relative: that of the images.
 
     Raises:
-        DataError: If there is no such table, or a row cannot be used; names the row.
+        DataError: If there is no such table, a row cannot be used, or an image is not there; names the row.
         ConfigError: If the world in use does not declare an attribute.
     """
     rows = read_rows(path)
     if rows:
         check_columns(path, rows, COLUMNS)
-    return [comparison(path, row, [path.parent, *([] if folder is None else [folder])]) for row in rows]
+    folders = [path.parent, *([] if folder is None else [folder])]
+    found = [comparison(path, row, folders) for row in rows]
+    there = {image: is_readable_file(image) for one in found for image in (one.a, one.b)}
+    absent = [
+        f"{row}: there is no image {row[column]}"
+        for row, one in zip(rows, found, strict=True)
+        for column, image in (("path_a", one.a), ("path_b", one.b))
+        if not there[image]
+    ]
+    if absent:
+        looked = " and ".join(map(str, folders))
+        raise DataError(f"{path}, {shortened(absent)}; looked in {looked}: name the folder of the images with --images")
+    return found
 
 
 def comparison(source: Path, row: Row, folders: Sequence[Path]) -> Comparison:

@@ -34,6 +34,8 @@ NORMALIZATION = "normalization.json"
 """Name of the file that holds a table's scale; it lies beside the table."""
 ANNOTATOR = "annotator"
 """Column that says who annotated; with it, a table may name an image in several rows."""
+COMPARISONS = "_comparisons"
+"""Ends the name of the column that says in how many comparisons an image was from which its score was made."""
 
 
 class ScoredImages(EpochImages):
@@ -55,7 +57,8 @@ class ScoredImages(EpochImages):
         val_share: Share of the images kept for validation.
         folder: Another folder to which the tables' paths may be relative: that of the images.
         raw: Whether scores are raw values, which become z-scores over all tables; the network keeps by what.
-        weights: Column of the tables that says how much an image counts in training, ≥ 0.
+        weights: Column of the tables that says how much an image counts in training, ≥ 0. Rows without any value need
+            none.
         **settings: See :class:`ohlora.datamodules.images.ImageFiles`. With ``flip``, raw scores of a mirrored image
             change sign or places where the world declares so, as the normalisation tells.
 
@@ -146,7 +149,7 @@ class ScoredImages(EpochImages):
         labels = numbers_in(manifest, rows, [c for c in columns if c is not None], missing=True)
         for k, name in enumerate(self.attributes):
             self._check_levels(manifest, rows, name, labels[:, k])
-        weights = self._weights_in(manifest, rows)
+        weights = self._weights_in(manifest, rows, np.isfinite(labels).any(axis=1))
         annotated = ANNOTATOR in rows[0]
         paths = paths_of(manifest, rows, once=not annotated, folder=self.folder)
         if annotated:
@@ -157,7 +160,7 @@ class ScoredImages(EpochImages):
                     self._agreements.setdefault(name, []).append(r)
             first = [places[0] for places in groups]
             labels = np.stack([_mean_known(labels[places]) for places in groups])
-            weights = np.array([weights[places].mean() for places in groups], np.float32)
+            weights = np.array([_mean_known(weights[places, None])[0] for places in groups], np.float32)
             rows, paths = [rows[k] for k in first], [paths[k] for k in first]
         known = np.flatnonzero(np.isfinite(labels).any(axis=1))
         left_out = {paths[k]: "no value of any attribute" for k in range(len(rows)) if k not in set(known.tolist())}
@@ -168,12 +171,18 @@ class ScoredImages(EpochImages):
             arrays["weight"] = weights[known]
         return self.files(manifest, paths, image_numbers(manifest, rows), left_out, **arrays), rows
 
-    def _weights_in(self, manifest: Path, rows: Sequence[Row]) -> np.ndarray:
-        """How much each row counts, N float32."""
+    def _weights_in(self, manifest: Path, rows: Sequence[Row], valued: np.ndarray) -> np.ndarray:
+        """How much each row counts, N float32; NaN where it has neither weight nor value (``valued``, N bool)."""
         if self.weights is None:
             return np.ones(len(rows), np.float32)
         check_columns(manifest, rows, [self.weights])
-        found = numbers_in(manifest, rows, [self.weights])[:, 0]
+        found = numbers_in(manifest, rows, [self.weights], missing=True)[:, 0]
+        if (lacking := valued & np.isnan(found)).any():
+            bad = rows[int(np.argmax(lacking))]
+            raise DataError(
+                f"{manifest}, {bad}: {self.weights} is {bad[self.weights]!r}, and the row has values to learn; "
+                "expected a weight of 0 or more"
+            )
         if (found < 0).any():
             bad = rows[int(np.argmax(found < 0))]
             raise DataError(f"{manifest}, {bad}: {self.weights} is {bad[self.weights]}; expected a weight of 0 or more")

@@ -5,6 +5,7 @@ What is background is what the parser's classes call so: skin and hair stay, clo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -39,10 +40,11 @@ def require_parser(world: World) -> Path:
 
     Raises:
         MissingArtifactError: If there is none; says how to come by it, or how a world names another.
+        DataError: If it may not be read.
     """
     path = world.path(PARSER)
     try:
-        require(path, folder=path.is_dir())
+        require(path, folder=os.path.isdir(path))  # noqa: PTH112  # Path.is_dir raises an OSError
     except MissingArtifactError as error:
         raise MissingArtifactError(
             f"the background is found by a face parser, and {error}; or name another in the world's file (names: "

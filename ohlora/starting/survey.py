@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ohlora.attributes import RESERVED, Kind
 from ohlora.datamodules.images import DECIMAL_COMMA, MISSING, NUMBERS, numbers_in
-from ohlora.datamodules.scores import ANNOTATOR
+from ohlora.datamodules.scores import ANNOTATOR, COMPARISONS
 from ohlora.errors import DataError
 from ohlora.utils import counted, images
 from ohlora.utils.files import Row, located, read_rows, shortened
@@ -93,6 +93,7 @@ class Table:
         rows: Its rows that belong to an image, with that image.
         columns: What can be attributes.
         ignored: Other columns → why they are none.
+        counts: Those of them that say how often an image was compared; they can be weights.
         rows_without_image: Rows whose image is not there, as messages name them.
         named_by: The column that names the images.
     """
@@ -101,6 +102,7 @@ class Table:
     rows: list[tuple[Row, Path]]
     columns: list[Column]
     ignored: Mapping[str, str]
+    counts: list[Column]
     rows_without_image: list[str]
     named_by: str
 
@@ -275,19 +277,24 @@ def _table(path: Path, folder: Path, pictures: Sequence[Path]) -> Table:
     absent = [f"{row} ({row[named_by]})" for row, place in zip(rows, places, strict=True) if place is None]
     columns: list[Column] = []
     ignored: dict[str, str] = {}
+    counts: list[Column] = []
     taken: dict[str, str] = {}
+    called = {attribute_name(header) for header in rows[0]}
     for header in rows[0]:
         if header in (named_by, ANNOTATOR, *NUMBERS):
             continue
         found = _column(path, [row for row, _ in joined], header)
         if isinstance(found, str):
             ignored[header] = found
+        elif header.endswith(COMPARISONS) and attribute_name(header.removesuffix(COMPARISONS)) in called:
+            ignored[header] = "it says how often an image was compared"
+            counts.append(found)
         elif found.name in taken:
             ignored[header] = f"{taken[found.name]!r} has the same name, {found.name}; rename one"
         else:
             taken[found.name] = header
             columns.append(found)
-    return Table(path, joined, columns, ignored, absent, named_by)
+    return Table(path, joined, columns, ignored, counts, absent, named_by)
 
 
 def _naming_column(
@@ -377,7 +384,7 @@ def chosen_columns(
     if names is None:
         return table.columns
     by_name: dict[str, Column] = {}
-    for column in table.columns:
+    for column in [*table.columns, *(table.counts if what == "--weights" else [])]:
         by_name |= {column.column: column, column.name: column}
     unknown = [name for name in names if name not in by_name]
     if unknown:

@@ -14,20 +14,16 @@ import numpy as np
 
 from ohlora.attributes import Attribute, vocabulary
 from ohlora.datamodules.images import MISSING, attribute_column, number_column
-from ohlora.datamodules.scores import ANNOTATOR
+from ohlora.datamodules.scores import ANNOTATOR, COMPARISONS
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import images
-from ohlora.utils.files import FORMS, Row, content_stamp, located, read_rows, rewriting, shortened, write_rows
+from ohlora.utils.files import FORMS, content_stamp, located, read_rows, rewriting, shortened, write_rows
 
 Order = Literal["file", "uncertain", "disputed"]
 """Order in which images are offered, see :meth:`AnnotationSession.arrange`."""
 
 Annotation = dict[str, float]
 """Attribute → 0 or 1, its level, or its score; attributes that are not answered are left out."""
-
-
-COMPARISONS = "_comparisons"
-"""Ends the name of the column that says in how many comparisons an image was from which its score was made."""
 
 
 class Scale(NamedTuple):
@@ -195,42 +191,47 @@ class AnnotationFile:
             self.annotations, self.seen = annotations, content_stamp(self.path)
 
     def write_scores(
-        self, attribute: str, scores: Mapping[int, float], counts: Mapping[int, int], replace: bool = False
+        self, scores: Mapping[str, Mapping[int, float]], counts: Mapping[str, Mapping[int, int]], replace: bool = False
     ) -> None:
-        """Sets the scores of an attribute that comparisons have made, and writes the table.
+        """Sets the scores that comparisons have made, of one or more attributes, and writes the table once.
 
         They are nobody's own where the table has annotators: everybody's comparisons are pooled. Scores of an earlier
-        ranking are replaced; images that are not in ``scores`` have none afterwards. How often an image was compared
-        stands beside its score, in the column ``<attribute>_comparisons``, by which a score of comparisons is known.
+        ranking are replaced; images that are not in an attribute's ``scores`` have none of it afterwards. How often an
+        image was compared stands beside its score, in the column ``<attribute>_comparisons``, by which a score of
+        comparisons is known.
 
         Args:
-            attribute: One of ``attributes``.
-            scores: Index of an image in ``pictures`` → score.
-            counts: Index of an image → in how many comparisons it was.
+            scores: Attribute, one of ``attributes`` → index of an image in ``pictures`` → score.
+            counts: The same attributes → index of an image → in how many comparisons it was.
             replace: Also replaces values that were not made of comparisons.
 
         Raises:
-            ConfigError: If the table has changed since it was read, or without ``replace`` has values of the attribute
+            ConfigError: If the table has changed since it was read, or without ``replace`` has values of an attribute
                 that comparisons did not make; nothing is written then.
         """
-        column, count = self._named[attribute], attribute + COMPARISONS
-        others = [row for row in self._rows.values() if self._says(row, column) and not self._says(row, count)]
-        if others and not replace:
-            raise ConfigError(
-                f"{self.path} has {len(others):,} values of {attribute} that were not made of comparisons; move them "
-                "to another table, or replace them: ohlora rank … --replace"
-            )
+        for name in scores:
+            column, count = self._named[name], name + COMPARISONS
+            others = [row for row in self._rows.values() if self._says(row, column) and not self._says(row, count)]
+            if others and not replace:
+                raise ConfigError(
+                    f"{self.path} has {len(others):,} values of {name} that were not made of comparisons; move them "
+                    "to another table, or replace them: ohlora rank … --replace"
+                )
         with rewriting(self.path, self.seen):
-            if count not in self.columns:
-                self.columns.insert(self.columns.index(column) + 1, count)
-            keys = {*self._rows, *((index, "") for index in scores)}
+            for name in scores:
+                if name + COMPARISONS not in self.columns:
+                    self.columns.insert(self.columns.index(self._named[name]) + 1, name + COMPARISONS)
+            scored = {(index, "") for own in scores.values() for index in own}
             rows = []
-            for index, who in sorted(keys):
-                row = self._row(index, who, self.annotations.get(index, {})) | {column: "", count: ""}
-                if who == "" and index in scores:
-                    row |= {column: f"{scores[index]:.6g}", count: str(counts[index])}
-                elif (index, who) in self._rows and not any(map(row.get, set(row) - self._own)):
-                    continue  # it held nothing but a score that is gone
+            for index, who in sorted({*self._rows, *scored}):
+                row, before = self._row(index, who, self.annotations.get(index, {})), self._rows.get((index, who), {})
+                for name, own in scores.items():
+                    given = who == "" and index in own
+                    row[self._named[name]] = f"{own[index]:.6g}" if given else ""
+                    row[name + COMPARISONS] = str(counts[name][index]) if given else ""
+                held = any(self._says(before, name + COMPARISONS) for name in scores)
+                if held and not any(map(row.get, set(row) - self._own)):
+                    continue  # it held nothing but scores that are gone
                 rows.append(row)
             write_rows(self.path, rows)
             self.reload()
@@ -248,7 +249,7 @@ class AnnotationFile:
         """Whether the names of the images are numbers, each once."""
         return len({int(p.stem) for p in self.pictures if p.stem.isdecimal()}) == len(self.pictures)
 
-    def _value(self, row: Row, attribute: str, column: str) -> float | None:
+    def _value(self, row: Mapping[str, str], attribute: str, column: str) -> float | None:
         """What a row says of an attribute; None where that is missing."""
         text = row.get(column, "")
         if text.strip().lower() in MISSING:
@@ -280,9 +281,10 @@ class AnnotationFile:
             columns.insert(columns.index("path") + 1 if "path" in columns else 0, ANNOTATOR)
         row[ANNOTATOR] = who
         if who == self.annotator:
-            row |= {
-                there: f"{annotation[name]:.6g}" if name in annotation else "" for name, there in self._named.items()
-            }
+            for name, there in self._named.items():
+                row[there] = f"{annotation[name]:.6g}" if name in annotation else ""
+                if annotation.get(name) != self._value(read, name, there):
+                    row[name + COMPARISONS] = ""  # it is a value by hand now
         return {column: row.get(column, "") for column in columns}
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from ohlora.attributes import vocabulary
 from ohlora.datamodules.comparisons import Answer
 from ohlora.errors import DataError, OhloraError
+from ohlora.studio.annotations import AnnotationFile
 from ohlora.studio.comparisons import ComparisonFile, ComparisonSession, table_of
 from ohlora.studio.connection import WATCHED
 from ohlora.studio.pictures import QUIET, pictures_to_label, warning
@@ -47,7 +48,7 @@ class Panel(NamedTuple):
 
 
 def comparison_session(settings: Settings, attribute: str, annotator: str = "") -> ComparisonSession:
-    """Creates the session of a browser tab.
+    """Creates the session of a browser tab; its note tells why scores could not be written, where they could not.
 
     Raises:
         MissingArtifactError: If there are no images.
@@ -56,7 +57,14 @@ def comparison_session(settings: Settings, attribute: str, annotator: str = "") 
     pictures, note = pictures_to_label(settings)
     file = ComparisonFile(table_of(settings.annotations), pictures, settings.images)
     tab = ComparisonSession(file, attribute, annotator)
-    tab.note = tab.note or note
+    notes = [tab.note or note]
+    try:
+        AnnotationFile(settings.annotations, pictures, [attribute], settings.images)
+    except OhloraError as error:
+        notes.append(
+            f"{warning(error)}. Until this is mended, comparisons are saved, but no scores can be made of them"
+        )
+    tab.note = "\n\n".join(filter(None, notes))
     return tab
 
 

@@ -318,25 +318,34 @@ class ComparisonSession:
             ConfigError: If the table has values of the attribute that comparisons did not make.
         """
         found = ranking(self.file.comparisons, self.attribute)
-        write_ranking(found, annotations, self.file.pictures, self.file.folders[1:])
+        write_rankings([found], annotations, self.file.pictures, self.file.folders[1:])
         return found
 
 
-def write_ranking(
-    found: Ranking, table: Path, pictures: Sequence[Path], folders: Sequence[Path] = (), replace: bool = False
+def write_rankings(
+    rankings: Sequence[Ranking],
+    table: Path,
+    pictures: Sequence[Path],
+    folders: Sequence[Path] = (),
+    replace: bool = False,
 ) -> None:
-    """Writes the scores of a ranking into a table of annotations; errors as for :class:`AnnotationFile`.
+    """Writes the scores of rankings into a table of annotations, all or none.
+
+    Errors are those of :class:`AnnotationFile` and :meth:`ohlora.studio.annotations.AnnotationFile.write_scores`.
 
     Args:
-        found: The ranking.
+        rankings: The rankings, each of another attribute.
         table: The table; it need not exist yet.
-        pictures: The images that the table may name; those of the ranking are among them.
+        pictures: The images that the table may name; those of the rankings are among them.
         folders: A folder of images to which the table's paths may be relative, too; at most one.
         replace: See :meth:`ohlora.studio.annotations.AnnotationFile.write_scores`.
     """
-    file = AnnotationFile(table, pictures, [found.attribute], folders[0] if folders else None)
+    file = AnnotationFile(table, pictures, [found.attribute for found in rankings], folders[0] if folders else None)
     places = {picture.resolve(): k for k, picture in enumerate(pictures)}
-    own = [places[path] for path in found.paths]
-    scores = dict(zip(own, found.scores.tolist(), strict=True))
-    counts = dict(zip(own, found.counts.tolist(), strict=True))
-    file.write_scores(found.attribute, scores, counts, replace)
+    scores: dict[str, dict[int, float]] = {}
+    counts: dict[str, dict[int, int]] = {}
+    for found in rankings:
+        own = [places[path] for path in found.paths]
+        scores[found.attribute] = dict(zip(own, found.scores.tolist(), strict=True))
+        counts[found.attribute] = dict(zip(own, found.counts.tolist(), strict=True))
+    file.write_scores(scores, counts, replace)

@@ -25,7 +25,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ohlora.characters.character import Character
-from ohlora.errors import DataError, MissingArtifactError, OhloraError
+from ohlora.errors import DataError, OhloraError
 from ohlora.faces.parsing import load_parser
 from ohlora.studio.connection import Connection, route
 from ohlora.studio.steering import Film, Presets, SteeringSession, settings_of
@@ -52,8 +52,8 @@ class Steerable:
         files: Finds characters and directions, and says what is left out.
         empty: HTML for the place of a character where there is none.
         inside: Returns a path that lies below the root, or raises a ConfigError.
-        parser: Where the world's face parser is, which finds the background; raises a MissingArtifactError where there
-            is none.
+        parser: Where the world's face parser is, which finds the background; raises an OhloraError where
+            there is none.
     """
 
     root: Path
@@ -154,7 +154,7 @@ class _Connection(Connection):
         """Why the background cannot be cut out; empty where it can."""
         try:
             self.files.parser()
-        except MissingArtifactError as error:
+        except OhloraError as error:  # of whatever kind: only this box needs the parser
             return str(error)
         return ""
 
@@ -247,7 +247,8 @@ class TensorFiles:
         self._listed = {}
         while waiting:
             folder = waiting.pop()
-            with suppress(FileNotFoundError, NotADirectoryError):  # gone since its parent was listed
+            # Gone since its parent was listed, or not to be read by this user: the other folders still count.
+            with suppress(OSError):
                 changed = folder.stat().st_mtime_ns
                 known = listed.get(folder)
                 if known is None or known[0] != changed or time.time_ns() - changed < SETTLED:
@@ -258,6 +259,6 @@ class TensorFiles:
                 self._listed[folder] = known
                 waiting += known[1]
                 for path in known[2]:
-                    with suppress(FileNotFoundError):
+                    with suppress(OSError):
                         found[path] = path.stat().st_mtime_ns
         return found

@@ -21,13 +21,14 @@ from ohlora.characters.character import Character
 from ohlora.characters.reports import Report
 from ohlora.directions.edits import Steps
 from ohlora.errors import ConfigError, DataError
+from ohlora.faces.parsing import BACKGROUND, UNetParser, load_parser
 from ohlora.formats import network_files, tensor_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.stylegan import Generator
 from ohlora.utils import images
 from ohlora.utils.animations import ENDINGS
-from ohlora.utils.files import read_rows, write_rows
+from ohlora.utils.files import read_rows, shipped, write_rows
 from tests.characters.test_speech import save, tone
 from tests.conftest import tiny_networks
 from tests.films import Film, decoded, opacity
@@ -293,6 +294,7 @@ def test_a_recording_is_spoken_and_heard(
         (["a.gif", "--background", "whit"], "--background is 'whit'; expected a colour such as white or '#8090a0'"),
         (["a.webp", "--background", "transparent"], "face_parser/parser.safetensors does not exist; it is made by: "),
         (["a.webp", "--background", "white", "--world", "none"], "there is no world none"),
+        (["a.webp", "--world", "demo"], "--world is demo, which is for --background; give a background, or leave"),
     ],
 )
 def test_animations_that_are_refused(
@@ -319,6 +321,29 @@ def test_the_background_is_cut_out(ending: str, drawn_mina: Path, tmp_path: Path
     rows = character.shown(None, 20, 1, 0)
     face = np.abs(frames[:, 98:160:4, 98:160:4].astype(int) - character.frames(rows)[:, 24:40, 24:40])
     assert face.mean() < 6
+
+
+@pytest.mark.parametrize("background", ["transparent", "white"])
+def test_a_film_without_a_face_is_refused(
+    background: str, drawn_mina: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(drawn_mina.parent)
+    parser = load_parser(shipped("weights/toy/parser.safetensors"))
+    assert isinstance(parser, UNetParser)
+    with torch.no_grad():
+        bias = parser.network.head.bias
+        assert bias is not None
+        bias[BACKGROUND] += 1000  # to this parser, everything is background
+    network_files.save_network(parser.network, "artifacts/blind/face_parser/parser.safetensors")
+    Path("blind.yaml").write_text("base: toy\nroot: blind\n")
+    words = ["animate", str(drawn_mina), "mina.webp", "--sweep", "1", "--idle", "0", "--world", "blind.yaml"]
+    assert ohlora([*words, "--background", background]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "artifacts/blind/face_parser/parser.safetensors: to this face parser the whole first picture is background"
+        in said
+    )
+    assert not Path("mina.webp").exists()
 
 
 @pytest.mark.parametrize("ending", [".gif", ".mp4"])

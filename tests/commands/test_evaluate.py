@@ -163,6 +163,20 @@ def test_what_cannot_be_measured(
     assert not list((tmp_path / "evaluation").glob("*"))
 
 
+def test_what_has_no_value_is_null(evaluate: Evaluate, drawn: Path, tmp_path: Path) -> None:
+    paths = sorted((drawn / "images").iterdir())
+    for path in paths[1:]:
+        path.write_bytes(paths[0].read_bytes())  # all real images are equal
+
+    def refused(name: str) -> float:
+        raise AssertionError(f"measures.json holds {name}")
+
+    assert evaluate("--count", "30") == 0
+    text = (tmp_path / "evaluation" / "measures.json").read_text()
+    found = json.loads(text, parse_constant=refused)["measures"]
+    assert found["untrained_distance"] == {"value": None, "floor": None} and found["frechet_distance"]["value"] > 0
+
+
 def test_too_few_images(evaluate: Evaluate, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in sorted((drawn / "images").iterdir())[11:]:
         path.unlink()

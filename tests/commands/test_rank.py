@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from scipy.stats import spearmanr
 
 from ohlora import pipeline
 from ohlora.__main__ import main as ohlora
+from ohlora.datamodules.annotations import AnnotatedImages
 from ohlora.datamodules.scores import ScoredImages
+from ohlora.errors import DataError
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
 
@@ -86,6 +89,37 @@ def test_what_was_not_compared_stays_without_a_value(compared: Path, capsys: pyt
     assert sum(known).tolist() == [COUNT, 3]
 
 
+@pytest.mark.parametrize("annotator", ["", "kim"])
+def test_images_without_a_score_need_no_weight(compared: Path, annotator: str) -> None:
+    table = compared.with_name("labels.csv")
+    labelled = [{"path": f"images/{k:03d}.png", "gender": k % 2} for k in range(COUNT)]
+    write_rows(table, [row | ({"annotator": annotator} if annotator else {}) for row in labelled])
+    write_rows(compared, [comparison(k, k + 1, "b") for k in range(10)])
+    assert rank(compared) == 0
+    pipeline.use(pipeline.world("toy"))
+    data = ScoredImages(
+        16, [str(table)], ["pose"], val_share=0.2, flip=False, weights="pose_comparisons", batch_size=2, seed=1
+    )
+    data.setup("fit")
+    found = np.concatenate([part.arrays["weight"] for part in (data.train_set, data.val_set)])
+    assert len(found) == 11 and found.max() == pytest.approx(2 * found.min())
+    with pytest.raises(DataError, match=r"row .*: pose_comparisons is '', and the row has values to learn; expected"):
+        data = ScoredImages(16, [str(table)], ["gender"], flip=False, weights="pose_comparisons", batch_size=2)
+        data.setup("fit")
+
+
+@pytest.mark.parametrize("annotator", ["", "kim"])
+def test_filters_learn_from_a_table_that_scores_were_written_into(compared: Path, annotator: str) -> None:
+    table = compared.with_name("labels.csv")
+    labelled = [{"path": f"images/{k:03d}.png", "gender": k % 2} for k in range(8)]
+    write_rows(table, [row | ({"annotator": annotator} if annotator else {}) for row in labelled])
+    assert rank(compared) == 0 and len(read_rows(table)) == (COUNT + 8 if annotator else COUNT)
+    pipeline.use(pipeline.world("toy"))
+    data = AnnotatedImages(16, str(table), "gender", folds=2, inner_share=0.5)
+    data.setup("fit")
+    assert data.train_set.numbers == [*range(8)] and len(data.train_set.left_out) == COUNT - 8
+
+
 def test_scores_of_another_origin_are_not_replaced_by_themselves(
     compared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +131,49 @@ def test_scores_of_another_origin_are_not_replaced_by_themselves(
     assert table.read_bytes() == before
     assert rank(compared, "--replace") == 0
     assert len(read_rows(table)) == COUNT and "12.5" not in table.read_text()
+
+
+def test_other_rows_of_the_table_stay(compared: Path) -> None:
+    table = compared.with_name("labels.csv")
+    write_rows(table, [{"path": f"images/{k:03d}.png"} for k in range(3)])
+    write_rows(compared, [comparison(0, 1, "a")])
+    assert rank(compared) == 0
+    assert [(row["path"], row["pose"] != "") for row in read_rows(table)] == [
+        (f"images/{k:03d}.png", k < 2) for k in range(3)
+    ]
+    # A row that held a score only goes with it.
+    write_rows(compared, [comparison(0, 5, "a")])
+    assert rank(compared) == 0
+    assert [row["path"][-5:-4] for row in read_rows(table)] == ["0", "2", "5"]
+
+
+def test_all_attributes_are_written_or_none(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = compared.with_name("labels.csv")
+    write_rows(table, [{"path": "images/000.png", "eyes": 1.5}])
+    write_rows(compared, [comparison(0, 1, "a"), comparison(0, 1, "a", "eyes")])
+    before = table.read_bytes()
+    assert rank(compared) == 2
+    said = capsys.readouterr()
+    assert "has 1 values of eyes that were not made of comparisons" in said.err and "pose" not in said.out
+    assert table.read_bytes() == before
+    assert rank(compared, "--replace") == 0
+    assert list(read_rows(table)[0]) == ["path", "eyes", "eyes_comparisons", "pose", "pose_comparisons"]
+
+
+def test_images_that_are_not_there_are_refused(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(compared, [comparison(0, 1, "a"), comparison(0, 99, "a")])
+    assert rank(compared) == 2
+    assert (
+        f"comparisons.csv, row 3: there is no image images/099.png; looked in {compared.parent}: name the folder of "
+        "the images with --images"
+    ) in capsys.readouterr().err
+    other = compared.parent / "elsewhere"
+    (other / "images").mkdir(parents=True)
+    assert rank(compared, "--images", str(other)) == 2
+    assert f"looked in {compared.parent} and {other}: name" in capsys.readouterr().err
+    assert not compared.with_name("labels.csv").exists()
+    shutil.copy(compared.parent / "images" / "001.png", other / "images" / "099.png")
+    assert rank(compared, "--images", str(other)) == 0
 
 
 def test_annotators_are_pooled_and_told_apart(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:

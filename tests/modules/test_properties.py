@@ -352,6 +352,7 @@ def test_a_table_of_ones_own_is_read(own_table: Path) -> None:
         ("000.png;kim;;NA;", "000.png;kim;;NA;2", "bright is 2"),
         ("000.png;lee;;", "000.png;lee;0,5;", "with a point before its decimals: 0.5, not 0,5"),
         (";1\n001.png;kim", ";-1\n001.png;kim", "row 3: sure is -1; expected a weight of 0 or more"),
+        (";1\n001.png;kim", ";NA\n001.png;kim", "row 3: sure is 'NA', and the row has values to learn; expected a we"),
     ],
 )
 def test_a_mistake_in_a_table_of_ones_own_is_named(own_table: Path, old: str, new: str, said: str) -> None:

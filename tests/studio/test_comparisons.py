@@ -12,7 +12,9 @@ from ohlora import pipeline
 from ohlora.datamodules.scores import ScoredImages
 from ohlora.errors import ConfigError, DataError
 from ohlora.studio.annotations import AnnotationFile
+from ohlora.studio.compare import comparison_session
 from ohlora.studio.comparisons import ENOUGH, START, ComparisonFile, ComparisonSession, next_pair, table_of
+from ohlora.studio.settings import Settings
 from ohlora.utils import images
 from ohlora.utils.files import read_rows, write_rows
 
@@ -183,6 +185,23 @@ def test_scores_join_the_annotations(pictures: list[Path], tmp_path: Path) -> No
     assert any(row["pose"] == "3.5" for row in read_rows(labels))
 
 
+def test_a_score_by_hand_is_no_longer_one_of_comparisons(pictures: list[Path], tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    tab = comparing(pictures, labels)
+    by_brightness(tab, 12)
+    tab.scores_into(labels)
+    hand = AnnotationFile(labels, pictures, ["gender", "pose"])
+    hand.write(0, {**hand.annotations[0], "gender": 1})
+    assert all(row["pose_comparisons"] for row in read_rows(labels)), "the score of image 0 is as it was"
+    hand.write(3, {"pose": 0.75})
+    hand.write(5, {**hand.annotations[5], "gender": 1})
+    rows = read_rows(labels)
+    assert [k for k, row in enumerate(rows) if not row["pose_comparisons"]] == [3] and rows[3]["pose"] == "0.75"
+    with pytest.raises(ConfigError, match="has 1 values of pose that were not made of comparisons"):
+        tab.scores_into(labels)
+    assert read_rows(labels) == rows
+
+
 def test_images_that_are_compared_no_more_lose_their_scores(pictures: list[Path], tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     tab = comparing(pictures, labels)
@@ -210,6 +229,22 @@ def test_an_image_that_cannot_be_read_is_left_out(pictures: list[Path], tmp_path
         picture.write_bytes(b"no image")
     with pytest.raises(DataError, match="images can be read; expected two to compare"):
         comparing(pictures, tmp_path / "other.csv")
+
+
+def test_a_table_that_cannot_hold_scores_is_told_of_at_the_start(pictures: list[Path], tmp_path: Path) -> None:
+    labels, nothing = tmp_path / "labels.csv", tmp_path / "nothing"
+    settings = Settings(tmp_path, "toy", pictures[0].parent, labels, (), (), nothing, nothing)
+    assert comparison_session(settings, "pose").note == ""
+    labels.write_text("idx,gender,quality\n3,1,0\n")  # as the original's tables
+    tab = comparison_session(settings, "pose")
+    said = "the header has idx, gender, quality; expected pose and a column that names the image"
+    assert said in tab.note and "no scores can be made" in tab.note and tab.pair is not None
+    by_brightness(tab, 3)
+    with pytest.raises(DataError, match=said):
+        tab.scores_into(labels)
+    assert labels.read_text() == "idx,gender,quality\n3,1,0\n"
+    (pictures[0].parent / "notes.txt").touch()
+    assert "left out 1 (another suffix" in comparison_session(settings, "pose").note
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,20 @@ def test_without_a_parser_the_background_stays(client: TestClient, monkeypatch: 
         assert told == {"what": "cut", "on": False, "note": f"⚠️ {why}"}
 
 
+def test_a_parser_that_cannot_be_read_keeps_no_character_from_opening(
+    tmp_path: Path, mina: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
+    (tmp_path / "long").mkdir()
+    world = tmp_path / "long.yaml"
+    world.write_text(f"base: toy\nroot: long\nnames: {{face_parser/parser.safetensors: {'x' * 300}.safetensors}}\n")
+    with client_of(tmp_path, str(world)).websocket_connect(ROUTE, headers=OWN) as socket:
+        socket.receive_json()
+        opened = asked(socket, "open", name="mina.safetensors")
+        assert opened["what"] == "opened" and "cannot be read: File name too long" in str(opened["uncut"])
+        assert "cannot be read" in str(asked(socket, "cut", on=True)["note"])
+
+
 def test_new_files_are_noticed(client: TestClient, mina: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ohlora.studio.connection.WATCHED", 0.05)
     with client.websocket_connect(ROUTE, headers=OWN) as socket:
@@ -322,3 +336,18 @@ def test_folders_are_listed_again_only_where_something_came_or_went(
     (tmp_path / "b" / "c" / "two.safetensors").unlink()
     (tmp_path / "b" / "c").rmdir()
     assert {path.name for path in files.written()} == {"one.safetensors"}
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "shut", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.safetensors").touch()
+    scandir = os.scandir
+
+    def refusing(path: Path) -> Any:  # as the system does; the superuser, who may run this, reads any folder
+        if path == tmp_path / "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert {path.name for path in TensorFiles(tmp_path).written()} == {"a.safetensors", "z.safetensors"}
