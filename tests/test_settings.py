@@ -194,7 +194,7 @@ def test_help_shows_what_is_used(capsys: pytest.CaptureFixture[str], monkeypatch
         assert any("--trainer.max_epochs" in line for line in lines)
     assert main(["fit", "finetune_v8", "--world", "toy", "--model.init_args.r1_gamma", "7", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "kimg Length of training, in thousands of images [20]" in text
+    assert "kimg Length of training, in thousands of images [5]" in text
     assert "r1_gamma R1 enters the loss as γ/2 times the penalty [7]" in text and "manifest CSV" in text
 
 
@@ -213,7 +213,10 @@ COMPLETED = [
     (["fi"], {"fit", "filter", "finish"}),
     (["fit", "finetune_v8", "--world", "t"], {"toy"}),
     (["fit", "finetune_v"], {"finetune_v1", "finetune_v1_projection", "finetune_v8"}),
-    (["fit", "finetune_v8", "--model.init_args.la"], {"--model.init_args.labels", "--model.init_args.label_head"}),
+    (
+        ["fit", "finetune_v8", "--model.init_args.la"],
+        {"--model.init_args.labels", "--model.init_args.label_head", "--model.init_args.label_rate"},
+    ),
     (["fit", "finetune_v8", "--model.init_args.labels", "n"], {"none", "normal"}),
     (["fit", "finetune_v8", "--trainer.max_"], {"--trainer.max_epochs", "--trainer.max_time"}),
     (["filter", "--k"], {"--keep"}),
