@@ -14,6 +14,7 @@ from ohlora.characters.reports import RESULTS, STATISTICS
 from ohlora.commands import demo, demo_page
 from ohlora.formats import network_files
 from ohlora.utils.files import read_rows, write_rows
+from tests.conftest import tiny_networks
 
 
 @pytest.fixture
@@ -129,6 +130,17 @@ def test_the_demo_can_go_elsewhere(ran: list[list[str]], tmp_path: Path, capsys:
     assert refused() == 2 and (tmp_path / "demo" / "filter_original").is_dir(), "the next call is not changed"
 
 
+def test_half_a_fine_tune_is_not_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps are of 16 images, so that it stops a little after the half."""
+    monkeypatch.setenv("OHLORA_ARTIFACTS", str(tmp_path))
+    half, whole = (step for step in demo.Demo().steps() if step.stage == "finetune_v8")
+    for seen, made in ((1504, (True, False)), (3008, (True, True))):
+        for name, network in zip(("generator", "discriminator"), tiny_networks(), strict=True):
+            path = tmp_path / "demo" / "finetune_v8" / f"{name}.safetensors"
+            network_files.save_network(network, path, {"images_seen": seen})
+        assert (demo.Demo().done(half), demo.Demo().done(whole)) == made
+
+
 def test_the_page_shows_who_follows_best_and_worst(tmp_path: Path) -> None:
     write_rows(tmp_path / STATISTICS, [{"latents": 3, "eyes_passed_ratio": 1, "mouth_passed_ratio": 1}])
     corr = {0: (0.99, 0.95), 3: (0.98, 0.98), 35: (0.99, 0.9), 40: (0.99, 0.89)}
@@ -167,7 +179,7 @@ def test_the_demo_leaves_a_page_and_a_character(
     assert all(command in page for command in ("ohlora filter ", "--ckpt_path last", "ohlora animate "))
     assert len(read_rows(tmp_path / "demo" / "generate_original" / "manifest.csv")) == 1000
     made = network_files.read_metadata(tmp_path / "demo" / "finetune_v8" / "generator.safetensors")
-    assert made["provenance"]["images_seen"] == 4000
+    assert made["provenance"]["images_seen"] == 3008
     face = Character.load(tmp_path / "demo" / "characters" / "mina.safetensors")
     assert face.render(mouth=0.5).size == (64, 64)
     # Resumed once, in the same run.
