@@ -91,7 +91,7 @@ def test_components_are_matched_like_scores(real: Tensor) -> None:
 
 def test_images_of_another_size_are_scored() -> None:
     part = matching(torch.empty(0, 2))
-    assert set(part.state_dict()) == {"real", "mean", "axes"}
+    assert not part.state_dict()  # looked at anew at each start
     reals = torch.rand(60, 3, 16, 16)
     part.look_at(torch.split(reals, 25))
     assert part.real.shape == (60, 2 + part.axes.shape[1]) and 8 < part.axes.shape[1] <= 48
