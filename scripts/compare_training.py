@@ -138,14 +138,8 @@ def settings_of(
     else:
         files = {name: str(start / f"{name}.safetensors") for name in ("generator", "discriminator")}
         model |= {"architecture": None, "grow_to": resolution, **files}
-    model |= (
-        {"score_matching": MATCHING, "score_matching_start": 0.0, "scored_by": [str(given.scored_by)]}
-        if said.matched
-        else {
-            "score_matching": 0.0,
-            "scored_by": [],
-        }
-    )
+    weight, scored_by = (MATCHING, [str(given.scored_by)]) if said.matched else (0.0, [])
+    model |= {"score_matching": weight, "score_matching_start": 0.0, "scored_by": scored_by}
     if said.augmentation:
         model["augmentation"] = {"class_path": f"ohlora.networks.augmentation.{AUGMENTATIONS[said.augmentation]}"}
     stop = {

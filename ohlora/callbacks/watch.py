@@ -76,14 +76,13 @@ class Watch(LooksAtGenerator):
     Metrics, logged as ``watch/…``: Fréchet and kernel distance, precision, recall, density and coverage on the features
     of a network, and ``untrained_distance``, which no generator can deceive, with their floors (``floor/…``; see
     :mod:`ohlora.evaluation.generators`). Where ``properties`` are given, per attribute ``spread/…`` and ``reached/…``,
-    and ``spread_mean`` and ``spread_min``. **Diversity**, the mean
-    pairwise distance of the features, relative to the start, or in training from scratch to the real images. For a
-    fine-tune ``spread_kept/…``, the standard deviation of each expression relative to the start. Where ``filters`` are
-    given, or the world's concept has conditions on what ``properties`` predict, their mean scores and the **concept
-    rate**, the share of images that pass all rules (those of the concept, as the world declares them, and the
-    recipe's). For a generator with labels that are attributes, the correlation of each
-    label with the measured attribute and its leakage, the mean absolute correlation with the others. Heat maps show how
-    all measured attributes go together, and labels and attributes.
+    and ``spread_mean`` and ``spread_min``. **Diversity**, the mean pairwise distance of the features, relative to the
+    start, or in training from scratch to the real images. For a fine-tune ``spread_kept/…``, the standard deviation of
+    each expression relative to the start. Where ``filters`` are given, or the world's concept has conditions on what
+    ``properties`` predict, their mean scores and the **concept rate**, the share of images that pass all rules (those
+    of the concept, as the world declares them, and the recipe's). For a generator with labels that are attributes, the
+    correlation of each label with the measured attribute and its leakage, the mean absolute correlation with the
+    others. Heat maps show how all measured attributes go together, and labels and attributes.
 
     ``concept_and_spread`` is the concept rate times the least share that is left of diversity and of the spread of an
     expression, at most 1: a single number, by which trainings can be compared.

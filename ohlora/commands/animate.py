@@ -86,14 +86,14 @@ def with_a_face(frames: Iterator[np.ndarray], parser: Path) -> Iterator[np.ndarr
     Raises:
         DataError: If no pixel of the first is opaque; names the face parser that cut it out.
     """
-    for place, frame in enumerate(frames):
-        if not place and not (frame[..., 3] > 127).any():
-            raise DataError(
-                f"{parser}: to this face parser the whole first picture is background, but for specks; expected a "
-                "face. Name the world whose parser knows such pictures (--world), or keep the background (without "
-                "--background)"
-            )
-        yield frame
+    first = next(frames)
+    if not (first[..., 3] > 127).any():
+        raise DataError(
+            f"{parser}: to this face parser the whole first picture is background, but for specks; expected a face. "
+            "Name the world whose parser knows such pictures (--world), or keep the background (without --background)"
+        )
+    yield first
+    yield from frames
 
 
 def without_background(
@@ -119,8 +119,10 @@ def without_background(
     of = pipeline.world(world or DEFAULT)
     pipeline.use(of)
     from ohlora.faces import cutting
+    from ohlora.faces.parsing import load_parser
 
-    parser, file = cutting.parser_of(of), cutting.require_parser(of)
+    file = cutting.require_parser(of)
+    parser = load_parser(file)
 
     def change(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         clear = cutting.steadied(with_a_face(cutting.cut_each(parser, frames), file))

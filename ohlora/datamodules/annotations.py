@@ -13,10 +13,10 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from ohlora.attributes import vocabulary
 from ohlora.datamodules.epochs import EpochImages
 from ohlora.datamodules.images import (
-    MISSING,
     ImageFileDataset,
     attribute_column,
     image_numbers,
+    is_missing,
     number_column,
     paths_of,
     refuse_turning,
@@ -127,8 +127,8 @@ class AnnotatedImages(EpochImages):
         if "path" not in header and self.folder is None:
             raise DataError(f"{source} numbers its images; name the folder they are in with 'folder'")
         image_numbers(source, rows, once="path" in header)
-        unlabelled = [row for row in rows if row[value].strip().lower() in MISSING]
-        rows = [row for row in rows if row[value].strip().lower() not in MISSING]
+        unlabelled = [row for row in rows if is_missing(row[value])]
+        rows = [row for row in rows if not is_missing(row[value])]
         numbers = image_numbers(source, rows, once=False) or list(range(len(rows)))
         left_out: dict[Path, str] = {}
         if "path" in header:

@@ -349,6 +349,11 @@ DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 """A number as tables must not have it."""
 
 
+def is_missing(text: str) -> bool:
+    """Whether a cell of a table says nothing, in one of the ways of :data:`MISSING`."""
+    return text.strip().lower() in MISSING
+
+
 def numbers_in(
     source: Path,
     rows: Sequence[Row],
@@ -376,7 +381,7 @@ def numbers_in(
     with np.errstate(over="ignore"):
         values = exact.astype(dtype)
     texts = [(k, j, rows[k][columns[j]]) for k, j in np.argwhere(~np.isfinite(values))]
-    wrong = [(k, j, text) for k, j, text in texts if not (missing and text.strip().lower() in MISSING)]
+    wrong = [(k, j, text) for k, j, text in texts if not (missing and is_missing(text))]
     if wrong:
         bad = [f"{rows[k]}: {columns[j]} is {text!r}" for k, j, text in wrong]
         expected = "a finite number" + (" or nothing" if missing else "")

@@ -141,17 +141,18 @@ def spread_summary(spreads: Mapping[str, Spread]) -> dict[str, float]:
     return {"spread_mean": fmean(near), "spread_min": min(near)} if near else {}
 
 
-def set_measures(real: Observed, fake: Observed) -> dict[str, float]:
+def set_measures(real: Observed, fake: Observed, few: int | None = None) -> dict[str, float]:
     """All of :data:`MEASURES` of two sets of N ≥ :data:`LEAST` images each.
 
     ``untrained_distance`` is the Fréchet distance on features of a network with random weights over the variance of the
     real images' ones, summed over the features: 1 is the distance of images that all look like the mean of the real
-    ones.
+    ones. It is taken of the first ``few`` images, by default of all.
     """
+    few = len(real) if few is None else few
     return {
         **set_distances(real.features, fake.features),
         **manifold_measures(real.features, fake.features),
-        "untrained_distance": untrained_distance(real, fake),
+        "untrained_distance": untrained_distance(real.part(0, few), fake.part(0, few)),
     }
 
 
@@ -193,11 +194,9 @@ class Reals:
     def measures(self, fakes: Observed) -> dict[str, float]:
         """All of :data:`MEASURES` of generated images; as many of both are compared."""
         count = min(self.count, len(fakes))
-        found = set_measures(self.seen.part(0, count), fakes.part(0, count))
-        if LEAST <= self.floor_count < count:  # fewer images are farther apart: as few as for the floor
-            of_floor = self.seen.part(0, self.floor_count), fakes.part(0, self.floor_count)
-            found["untrained_distance"] = untrained_distance(*of_floor)
-        return found
+        # Fewer images are farther apart: as few as for the floor, if there is one.
+        few = min(count, self.floor_count) if self.floor else count
+        return set_measures(self.seen.part(0, count), fakes.part(0, count), few)
 
     def spread(self, fakes: Observed) -> dict[str, Spread]:
         """Attribute → its spread in generated images."""

@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 
 from ohlora.errors import MissingArtifactError
-from ohlora.faces.parsing import BATCH, FaceParser, load_parser
+from ohlora.faces.parsing import BATCH, FaceParser
 from ohlora.pipeline import require
 from ohlora.utils.images import to_float
 from ohlora.worlds import World
@@ -28,11 +28,6 @@ SPECK, HOLE = 1 / 64, 1 / 200
 """Width of what is thin enough to be a mistake, in widths of the picture; area of a hole that is, in its area."""
 WEIGHTS = (0.25, 0.5, 0.25)
 """Weights of the frame before, of a frame and of the one after it, by which edges are steadied."""
-
-
-def parser_of(world: World) -> FaceParser:
-    """Loads the face parser of a world, errors as for :func:`require_parser` and :func:`load_parser`."""
-    return load_parser(require_parser(world))
 
 
 def require_parser(world: World) -> Path:

@@ -7,6 +7,7 @@ CelebAMask-HQ.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,16 @@ def sides_by_place(maps: Tensor) -> Tensor:
     return sorted_maps
 
 
-class FaceParser(nn.Module):
+class FaceParser(nn.Module, ABC):
     """Base class: images N×3×H×W in [−1, 1] → N×H'×W' uint8, ids into :data:`ohlora.faces.classes.CLASSES`."""
 
+    @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Parses a batch of images."""
-        raise NotImplementedError
 
+    @abstractmethod
     def background(self, images: Tensor) -> Tensor:
         """The probability that a pixel is background, N×H×W in [0, 1]."""
-        raise NotImplementedError
 
 
 class UNetParser(FaceParser):

@@ -398,14 +398,9 @@ class GAN(Stage[ImageDataModule]):
 
     def configure_optimizers(self) -> Any:
         """One optimizer per network over its trainable parameters; schedules step on the kimg clock."""
-        generator, discriminator = (
-            factory(groups)
-            for factory, groups in zip(
-                self._optimizer_factories,
-                ([p for p in self.generator.parameters() if p.requires_grad], self._discriminator_groups()),
-                strict=True,
-            )
-        )
+        of_generator, of_discriminator = self._optimizer_factories
+        generator = of_generator([p for p in self.generator.parameters() if p.requires_grad])
+        discriminator = of_discriminator(self._discriminator_groups())
         if self.label_rate != 1:
             discriminator.param_groups[1]["lr"] *= self.label_rate
         if any(phase.name == "gradient penalty" for phase in self.phases):

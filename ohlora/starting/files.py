@@ -223,18 +223,17 @@ class NewWorld:
             {"class_path": "ohlora.callbacks.watch.Watch", "init_args": watch},
         ]
 
-    def _optimizers(self, generator: float, discriminator: float) -> dict[str, Any]:
-        return {
-            f"{name}_optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": rate, "betas": [0.0, 0.99]}}
-            for name, rate in (("generator", generator), ("discriminator", discriminator))
-        }
+    def _optimizers(self) -> dict[str, Any]:
+        """Larger rates have spoilt the colours of a StyleGAN that was trained for an hour."""
+        adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.002, "betas": [0.0, 0.99]}}
+        return {"generator_optimizer": adam, "discriminator_optimizer": dict(adam)}
 
     def _pretrain(self) -> dict[str, Any]:
         """A whole configuration: none ships for images of one's own."""
         model: dict[str, Any] = {
             "architecture": self.size.architecture,
             "kimg": self.kimg,
-            **self._optimizers(0.002, 0.002),
+            **self._optimizers(),
             "labels": "none",
             "loss": "relativistic",
             "r1_gamma": self.size.gamma,
@@ -274,7 +273,7 @@ class NewWorld:
             "discriminator": _path(START.replace("generator", "discriminator")),
             "kimg": kimg,
             "labels": "normal" if self.takes_labels else "none",
-            **self._optimizers(0.002, 0.002),  # larger ones have spoilt the colours of a StyleGAN trained for an hour
+            **self._optimizers(),
             "r1_gamma": 4.0,
             "score_matching": 1.0,
             "scored_by": [_path(SEARCH)],

@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from ohlora.attributes import RESERVED, Kind
-from ohlora.datamodules.images import DECIMAL_COMMA, MISSING, NUMBERS, numbers_in
+from ohlora.datamodules.images import DECIMAL_COMMA, NUMBERS, is_missing, numbers_in
 from ohlora.datamodules.scores import ANNOTATOR, COMPARISONS
 from ohlora.errors import DataError
 from ohlora.utils import counted, images
@@ -332,7 +332,7 @@ def _column(path: Path, rows: Sequence[Row], header: str) -> Column | str:
     """A column as an attribute; or why it is none."""
     name = attribute_name(header)
     texts = [YES_NO.get(row[header].strip().lower(), row[header]) for row in rows]
-    given = [text for text in texts if text.strip().lower() not in MISSING]
+    given = [text for text in texts if not is_missing(text)]
     if not given:
         return "it is empty"
     texts_only = [text for text in given if not _is_number(text)]
@@ -402,5 +402,5 @@ def as_written(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
     for column in columns:
         text = row[column.column].strip()
         text = YES_NO.get(text.lower(), text)
-        found[column.column] = "" if text.lower() in MISSING else text
+        found[column.column] = "" if is_missing(text) else text
     return found

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ohlora.attributes import Attribute, vocabulary
-from ohlora.datamodules.images import MISSING, attribute_column, number_column
+from ohlora.datamodules.images import attribute_column, is_missing, number_column
 from ohlora.datamodules.scores import ANNOTATOR, COMPARISONS
 from ohlora.errors import ConfigError, DataError
 from ohlora.utils import images
@@ -43,6 +43,12 @@ def choices(of: Attribute) -> range | None:
     if of.kind == "binary":
         return range(2)
     return range(of.levels + 1) if of.levels else None
+
+
+def per_minute(times: Sequence[float]) -> float | None:
+    """How many answers a minute are given, by when the last twenty were, in seconds; None before the second."""
+    recent = times[-20:]
+    return 60 * (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
 
 
 class AnnotationFile:
@@ -238,7 +244,7 @@ class AnnotationFile:
 
     @staticmethod
     def _says(row: Mapping[str, str], column: str) -> bool:
-        return row.get(column, "").strip().lower() not in MISSING
+        return not is_missing(row.get(column, ""))
 
     @property
     def _own(self) -> set[str]:
@@ -252,7 +258,7 @@ class AnnotationFile:
     def _value(self, row: Mapping[str, str], attribute: str, column: str) -> float | None:
         """What a row says of an attribute; None where that is missing."""
         text = row.get(column, "")
-        if text.strip().lower() in MISSING:
+        if is_missing(text):
             return None
         of = vocabulary()[attribute]
         known = choices(of)
@@ -470,8 +476,7 @@ class AnnotationSession:
 
     def pace(self) -> float | None:
         """Returns the images per minute over the last twenty; None before the second."""
-        recent = self._times[-20:]
-        return 60 * (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
+        return per_minute(self._times)
 
     def _row(self, annotation: Annotation) -> list[float]:
         return [annotation.get(name, math.nan) for name in self.file.attributes]

@@ -14,8 +14,8 @@ from ohlora.datamodules.comparisons import Answer
 from ohlora.errors import DataError, OhloraError
 from ohlora.studio.annotations import AnnotationFile
 from ohlora.studio.comparisons import ComparisonFile, ComparisonSession, table_of
-from ohlora.studio.connection import WATCHED
-from ohlora.studio.pictures import QUIET, pictures_to_label, warning
+from ohlora.studio.connection import WATCHED, warning
+from ohlora.studio.pictures import QUIET, pictures_to_label
 from ohlora.studio.settings import Settings
 from ohlora.utils import pages
 

@@ -24,7 +24,7 @@ from ohlora.datamodules.images import check_columns
 from ohlora.datamodules.scores import ANNOTATOR
 from ohlora.errors import ConfigError, DataError
 from ohlora.evaluation import bradley_terry
-from ohlora.studio.annotations import AnnotationFile
+from ohlora.studio.annotations import AnnotationFile, per_minute
 from ohlora.utils import images
 from ohlora.utils.files import FORMS, Row, content_stamp, read_rows, rewriting, write_rows
 
@@ -220,10 +220,16 @@ class ComparisonSession:
         """How many comparisons in this attribute are of who compares now."""
         return sum(one.annotator == self.annotator for one in self.own)
 
+    @property
+    def _pairs(self) -> np.ndarray:
+        """The images of each of :attr:`own`, by index: N×2 int."""
+        places = self.file.places
+        return np.array([(places[one.a], places[one.b]) for one in self.own], int).reshape(-1, 2)
+
     def go_on(self) -> None:
         """Moves to the next pair of images that can be read; a DataError where there are no two of them."""
         own = self.own
-        pairs = np.array([(self.file.places[one.a], self.file.places[one.b]) for one in own], int).reshape(-1, 2)
+        pairs = self._pairs
         outcomes = np.array([OUTCOMES[one.answer] for one in own])
         mine = np.array([one.annotator == self.annotator for one in own], dtype=bool)
         while True:
@@ -299,16 +305,13 @@ class ComparisonSession:
 
     def pace(self) -> float | None:
         """Returns the comparisons per minute over the last twenty; None before the second."""
-        recent = self._times[-20:]
-        return 60 * (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
+        return per_minute(self._times)
 
     @property
     def apart(self) -> int:
         """How many groups of images that were compared no comparison connects."""
-        own = self.own
-        paths = {path: k for k, path in enumerate(dict.fromkeys(path for one in own for path in (one.a, one.b)))}
-        pairs = np.array([(paths[one.a], paths[one.b]) for one in own], int).reshape(-1, 2)
-        return len(set(bradley_terry.groups(len(paths), pairs).tolist())) if own else 0
+        pairs = self._pairs
+        return len(np.unique(bradley_terry.groups(len(self.file.pictures), pairs)[pairs]))
 
     def scores_into(self, annotations: Path) -> Ranking:
         """Makes scores of all comparisons in this attribute, and writes them into a table of annotations.

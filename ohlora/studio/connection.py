@@ -24,6 +24,11 @@ WATCHED = 3.0
 """Seconds without a question after which files are looked at again, here and in the tabs without a WebSocket."""
 
 
+def warning(error: OhloraError) -> str:
+    """How the page says what went wrong."""
+    return f"⚠️ {error}"
+
+
 class Connection(ABC):
     """What one browser tab has opened, and what it waits for.
 
@@ -50,7 +55,7 @@ class Connection(ABC):
                 return [self.received(message)]
             return [getattr(self, f"do_{message.pop('do')}")(**message)]
         except OhloraError as error:
-            return [{"what": "message", "note": f"⚠️ {error}"}]
+            return [{"what": "message", "note": warning(error)}]
 
     def received(self, data: bytes) -> dict[str, Any]:
         """Answers to a file that was dropped on the tab; a DataError where none is taken."""

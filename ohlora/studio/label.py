@@ -20,9 +20,9 @@ from ohlora.networks.sampling import scored
 from ohlora.rules import concept
 from ohlora.studio.annotations import AnnotationFile, AnnotationSession, Order, choices
 from ohlora.studio.compare import EACH, Panel, compare_panel
-from ohlora.studio.connection import WATCHED
+from ohlora.studio.connection import WATCHED, warning
 from ohlora.studio.empty import missing
-from ohlora.studio.pictures import QUIET, pictures_to_label, warning
+from ohlora.studio.pictures import QUIET, pictures_to_label
 from ohlora.studio.settings import Settings
 from ohlora.utils import images, pages
 

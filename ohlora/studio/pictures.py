@@ -1,4 +1,4 @@
-"""What both ways of labelling have in common: the images, and how the page says what went wrong."""
+"""What both ways of labelling have in common: the images, and how events are shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ohlora import pipeline
-from ohlora.errors import MissingArtifactError, OhloraError
+from ohlora.errors import MissingArtifactError
 from ohlora.pipeline import require
 from ohlora.studio.settings import Settings, inside
 from ohlora.utils import images
@@ -30,8 +30,3 @@ def pictures_to_label(settings: Settings) -> tuple[list[Path], str]:
         reason = f"left out: {without}" if without else pipeline.hint(settings.images)
         raise MissingArtifactError(f"{settings.images} holds no images; {reason}")
     return pictures, f"{settings.images}: took {len(pictures):,} images, left out {without}" if without else ""
-
-
-def warning(error: OhloraError) -> str:
-    """How the page says what went wrong."""
-    return f"⚠️ {error}"

@@ -27,7 +27,7 @@ from starlette.websockets import WebSocket
 from ohlora.characters.character import Character
 from ohlora.errors import DataError, OhloraError
 from ohlora.faces.parsing import load_parser
-from ohlora.studio.connection import Connection, route
+from ohlora.studio.connection import Connection, route, warning
 from ohlora.studio.steering import Film, Presets, SteeringSession, settings_of
 from ohlora.utils.files import is_readable_file
 
@@ -164,7 +164,7 @@ class _Connection(Connection):
         try:
             session.parser = load_parser(self.files.parser()) if on else None
         except OhloraError as error:
-            return {"what": "cut", "on": False, "note": f"⚠️ {error}"}
+            return {"what": "cut", "on": False, "note": warning(error)}
         return {"what": "cut", "on": on, "note": ""}
 
     def do_compare(self, name: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class _Connection(Connection):
             session.compare(self.files.inside(self.files.root / name) if name else None)
         except OhloraError as error:
             session.compare(None)
-            return self.compared(f"⚠️ {error}")
+            return self.compared(warning(error))
         said = (
             f"Other directions: {name} (mean step). Strengths are in its own unit, so edits may be larger or smaller."
         )
