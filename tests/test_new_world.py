@@ -394,6 +394,21 @@ def test_the_table_of_sizes() -> None:
     assert sizes.epochs_for(100) == 60 and sizes.epochs_for(50_000) == 8
 
 
+@pytest.mark.parametrize(("kimg", "augmented"), [("1.2", False), ("1.3", True)])
+def test_images_are_augmented_where_they_are_seen_often(
+    here: Path, capsys: pytest.CaptureFixture[str], kimg: str, augmented: bool
+) -> None:
+    """A hundred times; what is written says what is printed."""
+    robots(here / "robots", 12)
+    words = ["--images", "robots/images", "--labels", "robots/labels.csv", "--device", "cpu", "--kimg", kimg]
+    assert main(["new", "bots", *words, "--keep", "visor <= 0.5"]) == 0
+    said = "with ADA" if augmented else "without augmentation"
+    assert f"is trained for {kimg} kimg in batches of 8, {said}: about 0.0 hours" in capsys.readouterr().out
+    model = yaml.safe_load(Path("bots/pretrain.yaml").read_text())["model"]["init_args"]
+    assert ("augmentation" in model) == augmented and model["use_noise"] is False
+    assert yaml.safe_load(Path("bots/finetune_v8.yaml").read_text())["model"]["init_args"]["use_noise"] is False
+
+
 # --- checks
 
 

@@ -355,9 +355,10 @@ def _costs(world: NewWorld) -> list[str]:
     took = f"about {hours:.1f} hours of one CPU core, as measured" if hours else "not measured here; the log tells"
     tuned = f" The fine-tune takes a quarter of it ({world.kimg / 4:g} kimg)." if world.has_concept else ""
     channels = f"{min(size.channel_max, size.channel_base // size.resolution)}…{size.channel_max} channels"
+    augmented = "with ADA" if world.augments else "without augmentation"
     found.append(
-        f"the StyleGAN ({channels}) is trained for {world.kimg:g} kimg in batches of {size.batch_size}: {took}.{tuned} "
-        "Networks and search take minutes to an hour more"
+        f"the StyleGAN ({channels}) is trained for {world.kimg:g} kimg in batches of {size.batch_size}, {augmented}: "
+        f"{took}.{tuned} Networks and search take minutes to an hour more"
     )
     return found
 

@@ -153,6 +153,8 @@ class GAN(Stage[ImageDataModule]):
         scored_by: Files of the networks that score attributes for ``score_matching``: a property (or merged) CNN, and
             in a fine-tune on a concept its filters too.
         matched_components: Principal components of the CNN's hidden layers that are matched beside the scores.
+        use_noise: Whether layers get random noise. Without, its strengths are 0 and stay so: a young generator that may
+            use noise makes edges of it, and has to unlearn that later.
         style_mixing: Probability that an image's style codes come from two latents.
         path_length_weight: Weight of the path-length regularisation (Karras et al., 2020): the squared difference
             between the path lengths of half a batch and their running mean; 2 in StyleGAN2, 0 leaves it out.
@@ -214,6 +216,7 @@ class GAN(Stage[ImageDataModule]):
         score_matching_start: float = 0.0,
         scored_by: Sequence[str] | None = None,
         matched_components: int = COMPONENTS,
+        use_noise: bool = True,
         style_mixing: float = 0.0,
         path_length_weight: float = 0.0,
         path_length_interval: int = 4,
@@ -284,8 +287,11 @@ class GAN(Stage[ImageDataModule]):
             )
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
-        self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.generator, trainable_generator, "trainable_generator")
+        self.use_noise = use_noise
+        if not use_noise:
+            self.generator.leave_out_noise()
+        self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
         select_trainable(self.discriminator, trainable_discriminator, "trainable_discriminator")
         freeze_blocks(self.discriminator, frozen_blocks)
         if label_head == "projection" or label_rate != 1:
@@ -573,8 +579,7 @@ class GAN(Stage[ImageDataModule]):
         codes = self._codes("path", part).in_space(Space.W_BY_LAYER, self.generator.num_ws)
         if not codes.values.requires_grad:  # where the mapping is frozen
             codes = Codes(codes.values.clone().requires_grad_(), codes.space)
-        noise = counted.generators(self.seed, "path/noise", indices)
-        images = self.generator.synthesize(codes, "random", noise)
+        images = self._synthesize(codes, "path", indices)
         directions = counted.normal(self.seed, "path/directions", indices, images[0].numel()).to(images)
         lengths = path_lengths(images, codes.values, directions.view_as(images))
         mean = self._mean_over_ranks(lengths.detach().mean())
@@ -613,8 +618,12 @@ class GAN(Stage[ImageDataModule]):
 
     def _fakes(self, stream: str, batch: Batch) -> Tensor:
         """Fakes for a batch; latents, mixing and noise are counted by the images' global indices."""
-        noise = counted.generators(self.seed, f"{stream}/noise", batch.indices)
-        return self.generator.synthesize(self._codes(stream, batch), "random", noise)
+        return self._synthesize(self._codes(stream, batch), stream, batch.indices)
+
+    def _synthesize(self, codes: Codes, stream: str, indices: list[int]) -> Tensor:
+        if not self.use_noise:
+            return self.generator.synthesize(codes, "none")
+        return self.generator.synthesize(codes, "random", counted.generators(self.seed, f"{stream}/noise", indices))
 
     def _codes(self, stream: str, batch: Batch) -> Codes:
         """The fakes' style codes, mixed where that is set; keeps their mean for ``w_avg``."""

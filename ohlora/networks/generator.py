@@ -84,6 +84,16 @@ class Generator(nn.Module, ABC):
     def noise_buffers(self) -> list[Tensor]:
         """The stored noise images, each 1×1×H×W, in the order of the layers; empty for a family without noise."""
 
+    def noise_strengths(self) -> list[nn.Parameter]:
+        """What the noise images are multiplied by, in their order: a number each, or one per feature map."""
+        return []
+
+    def leave_out_noise(self) -> None:
+        """Sets the strengths of the noise to 0, and keeps them from training."""
+        with torch.no_grad():
+            for strength in self.noise_strengths():
+                strength.zero_().requires_grad_(False)
+
     # --- codes
 
     @property

@@ -181,6 +181,9 @@ class Generator(generator.Generator):
     def noise_buffers(self) -> list[Tensor]:
         return [layer.noise for layer in self.synthesis.style_layers()]
 
+    def noise_strengths(self) -> list[nn.Parameter]:
+        return [layer.noise_weight for layer in self.synthesis.style_layers()]
+
     def compute_styles(self, w: Tensor) -> Tensor:
         layers = self.synthesis.style_layers()
         return torch.cat([layer.affine(of_layer) for layer, of_layer in zip(layers, w.unbind(1), strict=True)], dim=1)

@@ -217,7 +217,13 @@ class Generator(generator.Generator):
             convolutions += isinstance(layer, StyleLayer)
 
     def noise_buffers(self) -> list[Tensor]:
-        return [layer.noise for layer in self.synthesis.layers() if isinstance(layer, StyleLayer)]
+        return [layer.noise for layer in self._noisy_layers()]
+
+    def noise_strengths(self) -> list[nn.Parameter]:
+        return [layer.noise_strength for layer in self._noisy_layers()]
+
+    def _noisy_layers(self) -> list[StyleLayer]:
+        return [layer for layer in self.synthesis.layers() if isinstance(layer, StyleLayer)]
 
     def compute_styles(self, w: Tensor) -> Tensor:
         layers = self.synthesis.layers()

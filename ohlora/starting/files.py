@@ -11,7 +11,7 @@ import yaml
 
 from ohlora.attributes import Kind
 from ohlora.pipeline import STAGES
-from ohlora.starting.sizes import FEW, Device, Size, epochs_for
+from ohlora.starting.sizes import PASSES, RATES, Device, Size, epochs_for
 from ohlora.utils.files import replacing
 
 GRID = [-1.0, -0.5, 0.0, 0.5, 1.0]
@@ -24,8 +24,12 @@ START = "pretrain/generator.safetensors"
 END = "finetune_v8/generator.safetensors"
 LATENTS = 300
 """Latents whose edits are evaluated."""
-PICTURES = 0.6
+PICTURES = 0.4
 """Share of a StyleGAN's training after which it makes pictures, so that their scores can be matched."""
+FINETUNE_RATE = 0.002
+"""Learning rate of the fine-tune. Larger ones have spoilt the colours of a StyleGAN that was trained for an hour."""
+LAST_RATE = 0.2
+"""Share of its learning rate that the training of a StyleGAN ends with."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,11 @@ class NewWorld:
     def steered(self) -> list[str]:
         """What a character is steered by."""
         return [attribute.name for attribute in self.attributes if attribute.steered]
+
+    @property
+    def augments(self) -> bool:
+        """Whether the images of the StyleGAN's training are augmented."""
+        return self.kimg * 1000 / self.count > PASSES
 
     @property
     def has_concept(self) -> bool:
@@ -223,9 +232,8 @@ class NewWorld:
             {"class_path": "ohlora.callbacks.watch.Watch", "init_args": watch},
         ]
 
-    def _optimizers(self) -> dict[str, Any]:
-        """Larger rates have spoilt the colours of a StyleGAN that was trained for an hour."""
-        adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.002, "betas": [0.0, 0.99]}}
+    def _optimizers(self, rate: float) -> dict[str, Any]:
+        adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": rate, "betas": [0.0, 0.99]}}
         return {"generator_optimizer": adam, "discriminator_optimizer": dict(adam)}
 
     def _pretrain(self) -> dict[str, Any]:
@@ -233,7 +241,11 @@ class NewWorld:
         model: dict[str, Any] = {
             "architecture": self.size.architecture,
             "kimg": self.kimg,
-            **self._optimizers(),
+            **self._optimizers(RATES[self.device]),
+            "schedule": {
+                "class_path": "torch.optim.lr_scheduler.LinearLR",
+                "init_args": {"start_factor": 1.0, "end_factor": LAST_RATE, "total_iters": max(1, round(self.kimg))},
+            },
             "labels": "none",
             "loss": "relativistic",
             "r1_gamma": self.size.gamma,
@@ -243,10 +255,12 @@ class NewWorld:
             "score_matching_start": round(PICTURES * self.kimg, 1),
             "scored_by": [_path(SEARCH)],
             "max_generator_updates": 1,
-            "ema_kimg": 2.2 if self.device == "cpu" else 10.0,
+            "use_noise": False,
+            "ema_kimg": 5.0 if self.device == "cpu" else 10.0,
+            "ema_rampup": 0.05,
             "log_every": 1.0,
         }
-        if self.count <= FEW:
+        if self.augments:
             model["augmentation"] = {"class_path": "ohlora.networks.augmentation.ADA", "init_args": {"flip": False}}
         data = {
             "resolution": self.size.resolution,
@@ -273,10 +287,11 @@ class NewWorld:
             "discriminator": _path(START.replace("generator", "discriminator")),
             "kimg": kimg,
             "labels": "normal" if self.takes_labels else "none",
-            **self._optimizers(),
+            **self._optimizers(FINETUNE_RATE),
             "r1_gamma": 4.0,
             "score_matching": 1.0,
             "scored_by": [_path(SEARCH)],
+            "use_noise": bool(self.generator),
             "ema_kimg": 2.2 if self.device == "cpu" else 10.0,
         }
         data = {

@@ -59,11 +59,11 @@ class Size:
 
 SIZES: Mapping[Device, tuple[Size, ...]] = {
     "cpu": (
-        Size(16, 64, 2, 512, 32, 16, 1.0, 100),
-        Size(32, 64, 4, 1024, 64, 16, 1.0, 200),
-        Size(64, 64, 4, 1024, 64, 16, 1.0, 200, 26.7),
-        Size(128, 64, 4, 2048, 64, 16, 1.0, 200),
-        Size(256, 64, 4, 4096, 64, 16, 2.0, 200),
+        Size(16, 64, 2, 512, 32, 8, 1.0, 60, 11.5),
+        Size(32, 64, 4, 1024, 64, 8, 1.0, 120, 32),
+        Size(64, 64, 4, 1024, 64, 8, 1.0, 120, 43),
+        Size(128, 64, 4, 2048, 64, 8, 1.0, 120, 140),
+        Size(256, 64, 4, 4096, 64, 8, 2.0, 120, 690),
     ),
     "gpu": (
         Size(16, 64, 2, 512, 32, 32, 1.0, 500),
@@ -76,8 +76,12 @@ SIZES: Mapping[Device, tuple[Size, ...]] = {
     ),
 }
 """The sizes by device, rising. Those for a GPU were not run here: channels and γ are StyleGAN2-ADA's, or smaller."""
-FEW = 10_000
-"""Up to so many images, real images and fakes are augmented: a discriminator would learn fewer by heart."""
+RATES: Mapping[Device, float] = {"cpu": 0.005, "gpu": 0.0025}
+"""Learning rates of a StyleGAN from random weights. That for a CPU goes with small batches; the other is
+StyleGAN2-ADA's."""
+PASSES = 100
+"""Where every image is seen more often than this, real images and fakes are augmented: a discriminator would learn them
+by heart."""
 LEAST = 500
 """Fewer images than this are hardly enough for a StyleGAN."""
 LEARNED = 40_000

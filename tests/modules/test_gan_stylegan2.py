@@ -117,6 +117,29 @@ def test_the_first_blocks_can_be_frozen(networks: tuple[Path, Path]) -> None:
         build(networks, frozen_blocks=4)
 
 
+@pytest.mark.parametrize("family", ["stylegan", "stylegan2"])
+def test_noise_can_be_left_out(family: str, request: pytest.FixtureRequest) -> None:
+    """Also where the networks of the file have used it; no strength trains, and none is left."""
+    files = request.getfixturevalue("weights" if family == "stylegan" else "networks")
+    generator = network_files.load_generator(files[0])
+    with torch.no_grad():
+        for strength in generator.noise_strengths():
+            strength.fill_(0.5)
+    assert generator.noise_strengths()
+    network_files.save_network(generator, files[0])
+    z = torch.randn(4, generator.z_dim)
+    trains = build(files)
+    fit(trains)
+    assert any(not torch.equal(p, torch.full_like(p, 0.5)) for p in trains.generator.noise_strengths())
+    module = build(files, use_noise=False)
+    assert not torch.equal(module.generator(z), generator(z))
+    assert torch.equal(module.generator(z), generator(z, noise_mode="none"))
+    fit(module)
+    for network in (module.generator, module.G_ema):
+        assert not any(p.any() for p in network.noise_strengths())
+        assert torch.equal(network(z, noise_mode="random"), network(z))
+
+
 def test_the_average_is_short_while_training_is_young(networks: tuple[Path, Path]) -> None:
     module = build(networks, ema_kimg=0.1, ema_rampup=0.5)
     fit(module)  # one step of 8 images: the half-life is 4 of them
