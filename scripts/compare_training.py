@@ -139,7 +139,7 @@ def settings_of(
     batch_size, rate = STEPS[said.plain]
     model: dict[str, Any] = {"kimg": 100_000, "seed": given.seed, "loss": said.loss, **penalties}
     model |= {f"{name}_optimizer": {"init_args": {"lr": rate}} for name in ("generator", "discriminator")}
-    model["use_noise"] = said.plain
+    model |= {"schedule": None, "use_noise": said.plain}
     if start is None:
         sizes = {"resolution": resolution, "channel_base": said.width, "channel_max": said.width // 16}
         model["architecture"] = {"kind": said.family, **sizes}
