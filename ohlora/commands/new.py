@@ -353,7 +353,7 @@ def _costs(world: NewWorld) -> list[str]:
         return [*found, "the generator is imported; networks and search take minutes to an hour"]
     hours = size.hours(world.kimg)
     took = f"about {hours:.1f} hours of one CPU core, as measured" if hours else "not measured here; the log tells"
-    tuned = f" The fine-tune takes a quarter of it ({world.kimg / 4:g} kimg)." if world.has_concept else ""
+    tuned = f" The fine-tune takes {world.finetune_kimg:g} kimg." if world.has_concept else ""
     channels = f"{min(size.channel_max, size.channel_base // size.resolution)}…{size.channel_max} channels"
     augmented = "with ADA" if world.augments else "without augmentation"
     found.append(

@@ -112,6 +112,11 @@ class NewWorld:
         return self.kimg * 1000 / self.count > PASSES
 
     @property
+    def finetune_kimg(self) -> float:
+        """Length of the fine-tune: a tenth of the StyleGAN's."""
+        return round(self.kimg / 10, 2)
+
+    @property
     def has_concept(self) -> bool:
         """Whether a fine-tune narrows the generator."""
         return any(attribute.keep for attribute in self.attributes)
@@ -281,7 +286,7 @@ class NewWorld:
         }
 
     def _finetune(self) -> dict[str, Any]:
-        kimg = round(self.kimg / 4, 1)
+        kimg = self.finetune_kimg
         model = {
             "generator": _path(START),
             "discriminator": _path(START.replace("generator", "discriminator")),
