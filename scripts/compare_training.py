@@ -11,11 +11,11 @@ Usage::
         --recipes stylegan2-relativistic-1024-ada
 
 A recipe is named family-loss-width; the width is the number of channels times the resolution (``channel_base``), of
-which a layer has at most a sixteenth. Behind it may stand ``-grown``, which trains at 16×16 and 32×32 first, for a
-third of the time each, ``-matched``, which adds score matching by the network of ``--scored-by``, and ``-diffaugment``
-or ``-ada``, which augments. Steps are many and short: batches of 8, a learning rate of 0.005, no noise in the layers.
-``-plain`` takes batches of 16, 0.002 and noise, as StyleGAN2 does. Without names, six are trained: two families, two
-losses, and the doubled width.
+which a layer has at most a sixteenth. Behind it may stand, in this order: ``-plain``, which takes batches of 16, a
+learning rate of 0.002 and noise, as StyleGAN2 does (otherwise it is 8, 0.005 and none); ``-grown``, which trains at
+16×16 and 32×32 first, for a third of the time each; ``-matched``, which adds score matching by the network of
+``--scored-by`` from the first step; and ``-diffaugment`` or ``-ada``, which augments. Without names, six are trained:
+two families, two losses, and the doubled width.
 
 Each is ``ohlora fit pretrain --world toy`` with other settings on 64×64 images, stopped when its process has used its
 processor time on one thread; ``ohlora finish`` writes its average, and ``ohlora evaluate`` measures it. A row per

@@ -102,7 +102,7 @@ def test_a_world_is_started_and_an_attribute_added(project: Path) -> None:
     page = ROOT / "docs" / "your_own_world.md"
     for name, text in titled(page):
         (project / name).write_text(text)
-    run_page(page.name, project, r"dvc |ohlora (studio|new birds)")
+    run_page(page.name, project, r"dvc |ohlora (studio|new flock)")
     declared = pipeline.world(str(project / "bots.yaml")).attributes
     assert declared.names("expression") == ("lamp", "turn", "mouth") and declared.concept == ("visor <= 0.5",)
     assert (project / "artifacts" / "bots" / "data" / "index.html").is_file()

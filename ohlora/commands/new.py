@@ -37,7 +37,7 @@ def parser() -> Parser:
     found = arguments(
         "new",
         "Starts a world of your own from images and a table about them.",
-        "robots --images robots/images --labels robots/labels.csv --steer lamp turn mouth --keep 'visor <= 0.5'",
+        "bots --images robots/images --labels robots/labels.csv --steer lamp turn mouth --keep 'visor <= 0.5'",
         "birds --images birds.zip --annotate singing size:4 --size 128 --fit crop",
         "faces --images photos --labels table.csv --generator network.pkl",
     )
