@@ -68,8 +68,8 @@ PENALTIES: dict[str, dict[str, Any]] = {
 """Loss → the gradient penalties at 64×64; at lower resolutions, they are larger as the images are smaller."""
 MATCHING = 2.0
 """Weight of score matching."""
-STEPS = {False: (8, 0.005), True: (16, 0.002)}
-"""Whether a recipe is plain → its batch size and its learning rate."""
+STEPS, PLAIN_STEPS = (8, 0.005), (16, 0.002)
+"""Batch size and learning rate."""
 AUGMENTATIONS = {"diffaugment": "DiffAugment", "ada": "ADA"}
 """Suffix of a recipe → class in :mod:`ohlora.networks.augmentation`."""
 
@@ -136,7 +136,7 @@ def settings_of(
         name: value * RESOLUTION / resolution if name.endswith("gamma") else value
         for name, value in PENALTIES[said.loss].items()
     }
-    batch_size, rate = STEPS[said.plain]
+    batch_size, rate = PLAIN_STEPS if said.plain else STEPS
     model: dict[str, Any] = {"kimg": 100_000, "seed": given.seed, "loss": said.loss, **penalties}
     model |= {f"{name}_optimizer": {"init_args": {"lr": rate}} for name in ("generator", "discriminator")}
     model |= {"schedule": None, "use_noise": said.plain}

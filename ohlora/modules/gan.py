@@ -178,6 +178,7 @@ class GAN(Stage[ImageDataModule]):
         "add_labels",
         "grow_to",
         "matched_components",
+        "use_noise",
     )
     products = ("discriminator.safetensors", "generator.safetensors")
     steps: Tensor
@@ -288,7 +289,6 @@ class GAN(Stage[ImageDataModule]):
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
         select_trainable(self.generator, trainable_generator, "trainable_generator")
-        self.use_noise = use_noise
         if not use_noise:
             self.generator.leave_out_noise()
         self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
@@ -579,7 +579,8 @@ class GAN(Stage[ImageDataModule]):
         codes = self._codes("path", part).in_space(Space.W_BY_LAYER, self.generator.num_ws)
         if not codes.values.requires_grad:  # where the mapping is frozen
             codes = Codes(codes.values.clone().requires_grad_(), codes.space)
-        images = self._synthesize(codes, "path", indices)
+        noise = counted.generators(self.seed, "path/noise", indices)
+        images = self.generator.synthesize(codes, "random", noise)
         directions = counted.normal(self.seed, "path/directions", indices, images[0].numel()).to(images)
         lengths = path_lengths(images, codes.values, directions.view_as(images))
         mean = self._mean_over_ranks(lengths.detach().mean())
@@ -618,12 +619,8 @@ class GAN(Stage[ImageDataModule]):
 
     def _fakes(self, stream: str, batch: Batch) -> Tensor:
         """Fakes for a batch; latents, mixing and noise are counted by the images' global indices."""
-        return self._synthesize(self._codes(stream, batch), stream, batch.indices)
-
-    def _synthesize(self, codes: Codes, stream: str, indices: list[int]) -> Tensor:
-        if not self.use_noise:
-            return self.generator.synthesize(codes, "none")
-        return self.generator.synthesize(codes, "random", counted.generators(self.seed, f"{stream}/noise", indices))
+        noise = counted.generators(self.seed, f"{stream}/noise", batch.indices)
+        return self.generator.synthesize(self._codes(stream, batch), "random", noise)
 
     def _codes(self, stream: str, batch: Batch) -> Codes:
         """The fakes' style codes, mixed where that is set; keeps their mean for ``w_avg``."""

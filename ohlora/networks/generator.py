@@ -91,7 +91,7 @@ class Generator(nn.Module, ABC):
     def leave_out_noise(self) -> None:
         """Sets the strengths of the noise to 0, and keeps them from training."""
         with torch.no_grad():
-            for strength in self.noise_strengths():
+            for _, strength in zip(self.noise_buffers(), self.noise_strengths(), strict=True):
                 strength.zero_().requires_grad_(False)
 
     # --- codes

@@ -140,6 +140,18 @@ def test_noise_can_be_left_out(family: str, request: pytest.FixtureRequest) -> N
         assert torch.equal(network(z, noise_mode="random"), network(z))
 
 
+def test_a_run_does_not_change_whether_there_is_noise(
+    tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resumed without noise, a generator that has learned to use it would keep it, whether its strengths train or not."""
+    trains = ["--model.init_args.trainable_generator", '["mapping.*"]']
+    words = ["fit", "pretrain", *FAMILY, *trains]
+    assert ohlora(*words, "--model.init_args.kimg", "0.024") == 0
+    capsys.readouterr()
+    assert ohlora(*words, "--model.init_args.use_noise", "false", "--ckpt_path", "last") == 2
+    assert "use_noise is True in the checkpoint and False now" in capsys.readouterr().err
+
+
 def test_the_average_is_short_while_training_is_young(networks: tuple[Path, Path]) -> None:
     module = build(networks, ema_kimg=0.1, ema_rampup=0.5)
     fit(module)  # one step of 8 images: the half-life is 4 of them
