@@ -143,7 +143,7 @@ def test_noise_can_be_left_out(family: str, request: pytest.FixtureRequest) -> N
 def test_a_run_does_not_change_whether_there_is_noise(
     tmp_path: Path, ohlora: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Resumed without noise, a generator that has learned to use it would keep it, whether its strengths train or not."""
+    """Resumed without, a generator that has learned to use noise would keep it, though its strengths did not train."""
     trains = ["--model.init_args.trainable_generator", '["mapping.*"]']
     words = ["fit", "pretrain", *FAMILY, *trains]
     assert ohlora(*words, "--model.init_args.kimg", "0.024") == 0
