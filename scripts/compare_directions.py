@@ -96,6 +96,15 @@ def cells(config: DictConfig) -> list[tuple[str, int | None, int]]:
     return [cell for cell in found if cell[0] not in unseeded or cell[2] == config.seeds[0]]
 
 
+def images_per_latent(finder: str, settings: Mapping[str, Any]) -> int:
+    """Images with gradients that edits of a single latent take, where they are its own."""
+    if finder.endswith(".Local"):
+        return int(settings.get("points", 8) * settings.get("local_rounds", 2))
+    if finder.endswith(".Paths"):
+        return int(2 * settings.get("nodes", 6) * len(vocabulary().names("expression")))
+    return 0
+
+
 def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Row:
     """Searches and evaluates one cell."""
     method = OmegaConf.to_container(config.methods[name])
@@ -111,12 +120,14 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
         if method["budget"] == "gradients":
             settings |= {"latents": budget}
-            per_latent = settings.get("points", 8) * settings.get("local_rounds", 2) if "Local" in str(method) else 0
+            per_latent = images_per_latent(method["finder"]["class_path"], settings)
         else:
             data, per_sample = sampled(config, seed)
             used = int(budget or 1000)
             seconds = per_sample * used
             search |= {"data.init_args.folder": data, "data.init_args.count": used}
+        if method.get("guided", False):
+            search["model.init_args.guide"] = evaluation["guide"] = {"file": config.guide}
         search["model.init_args.finder"] = {"class_path": method["finder"]["class_path"], "init_args": settings}
         seconds += run("fit", config.recipe, search)
         used += load_directions(folder / DIRECTIONS).provenance.get("images", 0)

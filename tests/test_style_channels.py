@@ -287,21 +287,24 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     attributes.use(pipeline.world("toy").attributes)
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), cnn)
     attributes.use(None)
-    network_files.save_network(tiny_identity(), tmp_path / "identity.safetensors")
+    for seed, name in enumerate(("identity", "guide")):
+        network_files.save_network(tiny_identity(seed), tmp_path / f"{name}.safetensors")
     networks = {"generator": str(weights[0]), "network": str(cnn)}
     judged = {"judge": str(cnn), "reals": None, "identity": {"file": str(tmp_path / "identity.safetensors")}}
-    for name, given in (("search", networks), ("evaluation", networks | judged)):
+    made = {"sampling": networks, "search": networks | {"judge": str(cnn)}, "evaluation": networks | judged}
+    for name, given in made.items():
         OmegaConf.save(OmegaConf.create({"model": {"init_args": given}}), tmp_path / f"{name}.yaml")
     config = OmegaConf.load(ROOT / "configs" / "toy" / "compare_directions.yaml")
-    methods = {name: config.methods[name] for name in ("single_channel", "channels")}
+    methods = {name: config.methods[name] for name in ("single_channel", "channels", "paths_guided")}
     small = {"single_channel": {"candidates": 2, "verified": 2}, "channels": {"covariance_count": 50}}
+    small["paths_guided"] = {"covariance_count": 50, "nodes": 2, "identity_axes": 2}
     for name, method in methods.items():
         method.finder.init_args = {**method.finder.get("init_args", {}), **small[name]}
     config.methods = methods
-    config.root = str(tmp_path / "compared")
+    config.root, config.guide = str(tmp_path / "compared"), str(tmp_path / "guide.safetensors")
     config.recipe = [*config.recipe, str(CONF / "directions.yaml"), str(tmp_path / "search.yaml")]
     config.evaluation = [*config.evaluation, str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")]
-    config.sampling = [str(CONF / "sample.yaml"), str(tmp_path / "search.yaml")]
+    config.sampling = [str(CONF / "sample.yaml"), str(tmp_path / "sampling.yaml")]
     config.latents, config.calibrate, config.seeds, config.samples, config.gradients = 4, 2, [0], [100], [4]
     config.parser = config.discriminator = None
     OmegaConf.save(config, tmp_path / "config.yaml")
@@ -309,9 +312,10 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     assert compare_directions.main([*words, "--figure", str(tmp_path / "figure.png")]) == 0
     rows = read_rows(tmp_path / "table.csv")
     verified = 2 * 4 * 2 * 5
-    assert [(row["method"], row["images"]) for row in rows] == [
-        ("single_channel", str(100 + verified)),
-        ("channels", "12"),
+    assert [(row["method"], row["images"], row["images_per_latent"]) for row in rows] == [
+        ("single_channel", str(100 + verified), "0"),
+        ("channels", "12", "0"),
+        ("paths_guided", "12", "16"),
     ]
     cell = json.loads((tmp_path / "compared" / "cells" / "channels-4-0.json").read_text())
     change = cell["change_and_identity"]

@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 
-from ohlora.directions.covariance import covariance_solved, held_names
+from ohlora.directions.covariance import covariance_solved
 from ohlora.directions.edits import Directions, added
 from ohlora.directions.finder import Notes, Source, check_variety
+from ohlora.directions.held import held_names, seen
 from ohlora.directions.jacobian import strengths_of_round
 from ohlora.directions.stylespace import StyleSpaceFinder
 from ohlora.errors import ConfigError
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import score_gradients
+from ohlora.utils import checks
 
 
 class Channels(StyleSpaceFinder):
@@ -28,24 +30,36 @@ class Channels(StyleSpaceFinder):
         latents: Latents whose gradients are taken.
         rounds: How often they are taken.
         hold: What the directions must not change; by default all that is measured.
+        identity_axes: See :class:`ohlora.directions.jacobian.Jacobian`.
         common: See :class:`ohlora.directions.stylespace.StyleSpaceFinder`.
     """
 
-    def __init__(self, latents: int = 300, rounds: int = 3, hold: Sequence[str] | None = None, **common: Any) -> None:
+    holds_identity = True
+
+    def __init__(
+        self,
+        latents: int = 300,
+        rounds: int = 3,
+        hold: Sequence[str] | None = None,
+        identity_axes: int = 16,
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
         if latents < 2 or rounds < 1:
             raise ConfigError(f"latents is {latents} and rounds {rounds}; expected at least 2 and 1")
-        self.latents, self.rounds, self.hold = latents, rounds, hold
+        checks.at_least(1, identity_axes=identity_axes)
+        self.latents, self.rounds, self.hold, self.identity_axes = latents, rounds, hold, identity_axes
 
     def find(self, source: Source, notes: Notes) -> Directions:
         """See :meth:`ohlora.directions.finder.Finder.find`."""
-        generator, network = source.networks
+        generator, scoring = source.networks
+        start = self.codes(generator, "search", self.latents)
+        network = seen(source, start, self.identity_axes)
         held = held_names(self.targets, self.hold, network.outputs)
         places, targets = [network.outputs.index(name) for name in held], range(len(self.targets))
         _, variance = self.moments(generator)
-        start = self.codes(generator, "search", self.latents)
         scores, found = score_gradients(generator, network, start, places, source.batch_size)
-        notes.add_scores(network.outputs, scores.cpu().numpy())
+        notes.add_scores(scoring.outputs, scores[:, : len(scoring.outputs)].cpu().numpy())
         check_variety(scores[:, places])
         mean = found.double().mean(dim=0)
         total = torch.zeros_like(mean)

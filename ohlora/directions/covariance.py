@@ -33,19 +33,6 @@ def covariance_of(rows: Tensor, chunk: int = 10_000) -> Tensor:
     return products / len(rows)
 
 
-def held_names(targets: Sequence[str], hold: Sequence[str] | None, outputs: Sequence[str]) -> list[str]:
-    """Which of the measured ``outputs`` enter the solution: targets, then what is held; None holds all outputs.
-
-    Raises:
-        ConfigError: If one is not measured.
-    """
-    wanted = list(dict.fromkeys([*targets, *(outputs if hold is None else hold)]))
-    unknown = [name for name in wanted if name not in outputs]
-    if unknown:
-        raise ConfigError(f"there is no score for {', '.join(unknown)}; there are {', '.join(outputs)}")
-    return wanted
-
-
 def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
     """Steps that change one attribute each by one z-score and hold all others.
 

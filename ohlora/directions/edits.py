@@ -24,6 +24,8 @@ UNITS: Mapping[str, str] = {
     "vector": "one unit of length of the code",
 }
 """What one unit of strength is, as files call it."""
+GUIDE = "guide"
+"""What the provenance of directions calls the fingerprint of the network that held the person."""
 FULL_GRID = 50
 """Edits of the largest full grid by default: as many as the original makes of its three attributes."""
 
@@ -166,7 +168,7 @@ class LocalBasis:
     """What edits at single latents start from; see :class:`ohlora.directions.local.LocalEdits`.
 
     Attributes:
-        outputs: The search CNN's outputs whose gradients are here, K names.
+        outputs: What the gradients are of, K names: the search CNN's outputs, then axes of the guide's embeddings.
         gradients: Mean gradients by layer, K×L×D, in units of strength per unit of w.
         covariance: Of w, D×D.
         scales: One unit of strength in the network's scores, (K,): 1, and in earlier files the scores' standard
@@ -177,6 +179,7 @@ class LocalBasis:
         low: Lowest strength of each target in a round, (P,).
         high: Highest likewise.
         seed: Of the points.
+        axes: Axes of the guide's embeddings that are held, E×A; None without a guide.
     """
 
     outputs: tuple[str, ...]
@@ -189,6 +192,7 @@ class LocalBasis:
     low: Tensor
     high: Tensor
     seed: int
+    axes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ class PathBasis:
     """What paths of single latents start from; see :class:`ohlora.directions.paths.PathEdits`.
 
     Attributes:
-        outputs: The search CNN's outputs that are moved or held, K names.
+        outputs: What is moved or held, K names: the search CNN's outputs, then axes of the guide's embeddings.
         covariance: Of w, D×D.
         low: Lower end of the data's range of each target, in z-scores, (P,).
         high: Upper end likewise.
@@ -205,6 +209,7 @@ class PathBasis:
         jitter: By how much codes are moved at random before gradients are taken, in standard deviations of w.
         memory: Weight of the gradients of earlier nodes, 0…1.
         seed: Of the jitter.
+        axes: Axes of the guide's embeddings that are held, E×A; None without a guide.
     """
 
     outputs: tuple[str, ...]
@@ -216,6 +221,7 @@ class PathBasis:
     jitter: float
     memory: float
     seed: int
+    axes: Tensor | None = None
 
 
 @dataclass(frozen=True)

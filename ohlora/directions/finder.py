@@ -19,6 +19,7 @@ from ohlora.attributes import vocabulary
 from ohlora.directions.edits import Directions, Grid
 from ohlora.directions.groups import Groups
 from ohlora.errors import ConfigError, DataError
+from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.scales import DataScale
 from ohlora.evaluation.scores import score_correlations
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -59,6 +60,7 @@ class Source:
         grid: Attribute → strengths that edits are later used at; of others, those that the world declares.
         batch_size: Images made at once.
         scales: What the network's z-scores are in the data, of the attributes of which it tells.
+        guide: Recognises people, frozen: finders with :attr:`Finder.holds_identity` then hold the person.
     """
 
     samples: SampleSet | None = None
@@ -68,6 +70,7 @@ class Source:
     grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
     batch_size: int = 100
     scales: Mapping[str, DataScale] = field(default_factory=dict)
+    guide: Identity | None = None
 
     @property
     def networks(self) -> tuple[Generator, AttributeCNN | AttributeEnsemble]:
@@ -129,6 +132,7 @@ class Finder(ABC):
 
     uses_samples: ClassVar[bool] = False
     grouped_by_default: ClassVar[bool] = False
+    holds_identity: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from ohlora.directions import layers
-from ohlora.directions.covariance import covariance_of, covariance_solved, covariance_solved_by_layer, held_names
+from ohlora.directions.covariance import covariance_of, covariance_solved, covariance_solved_by_layer
 from ohlora.directions.edits import Directions, LocalBasis, PathBasis, added
 from ohlora.directions.finder import Finder, Notes, Source, check_variety
 from ohlora.directions.groups import Groups
+from ohlora.directions.held import ScoresAndIdentity, held_names, seen
 from ohlora.errors import ConfigError, DataError
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
-from ohlora.networks.sampling import counted_latents, score_gradients
-from ohlora.utils import counted
+from ohlora.networks.sampling import Scorer, counted_latents, score_gradients
+from ohlora.utils import checks, counted
 
 
 class Jacobian(Finder):
@@ -34,8 +35,12 @@ class Jacobian(Finder):
         rounds: How often they are taken.
         covariance_count: Latents for the covariance of w; no images.
         hold: What the directions must not change; by default all that is measured.
+        identity_axes: With a guide, the directions also hold the place of an image along so many principal axes of the
+            guide's embeddings, so that they show the same person.
         common: See :class:`ohlora.directions.finder.Finder`.
     """
+
+    holds_identity = True
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Jacobian(Finder):
         rounds: int = 3,
         covariance_count: int = 20000,
         hold: Sequence[str] | None = None,
+        identity_axes: int = 16,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -51,15 +57,19 @@ class Jacobian(Finder):
                 f"latents is {latents}, rounds {rounds} and covariance_count {covariance_count}; expected at least 1, "
                 "1 and 2"
             )
+        checks.at_least(1, identity_axes=identity_axes)
         self.latents, self.rounds, self.covariance_count, self.hold = latents, rounds, covariance_count, hold
+        self.identity_axes = identity_axes
 
     def find(self, source: Source, notes: Notes) -> Directions:
         """See :meth:`ohlora.directions.finder.Finder.find`."""
-        generator, network = source.networks
+        generator, _ = source.networks
+        start = Codes(self._codes(generator, "search", self.latents), Space.W)
+        network = seen(source, start, self.identity_axes)
         held = held_names(self.targets, self.hold, network.outputs)
         groups, targets = self.groups(source), range(len(self.targets))
         covariance = covariance_of(self._codes(generator, "covariance", self.covariance_count))
-        gradients = self._gradients(source, groups, held, covariance, notes)
+        gradients = self._gradients(source, network, start, groups, held, covariance, notes)
         self._show(gradients, covariance, held, notes)
 
         def steps_of(chosen: layers.Range | None) -> Tensor:
@@ -73,14 +83,23 @@ class Jacobian(Finder):
             steps, acting = layers.arranged(self, steps_of, groups, source, notes)
         provenance: dict[str, Any] = {"latents": self.latents, "rounds": self.rounds, "held": held, "seed": self.seed}
         provenance |= {"images": self.latents * self.rounds, "layers": acting}
-        basis = self.basis(held, gradients.cpu(), covariance.cpu(), source)
+        axes = network.axes.cpu() if isinstance(network, ScoresAndIdentity) else None
+        basis = self.basis(held, gradients.cpu(), covariance.cpu(), axes, source)
         steps = Codes(steps.values.cpu(), steps.space)
         return Directions.of_steps(self.targets, steps, groups, self.name, provenance, basis)
 
     def basis(
-        self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source
+        self, held: list[str], gradients: Tensor, covariance: Tensor, axes: Tensor | None, source: Source
     ) -> LocalBasis | PathBasis | None:
-        """What edits at single latents start from; None for a finder that makes none."""
+        """What edits at single latents start from; None for a finder that makes none.
+
+        Args:
+            held: Names of the K outputs that are moved or held.
+            gradients: Their mean gradients, G×K×L×D.
+            covariance: Of w, D×D.
+            axes: Axes of the guide's embeddings that are held, E×A; None without a guide.
+            source: What was searched in.
+        """
         return None
 
     @torch.no_grad()
@@ -89,14 +108,22 @@ class Jacobian(Finder):
         latents = (counted_latents(generator, self.seed, part.tolist(), f"{stream}/") for part in parts)
         return torch.cat([generator.map(*part).values for part in latents])
 
-    def _gradients(self, source: Source, groups: Groups, held: list[str], covariance: Tensor, notes: Notes) -> Tensor:
-        """Mean gradients of the scores, G×K×L×D."""
-        generator, network = source.networks
+    def _gradients(
+        self,
+        source: Source,
+        network: Scorer,
+        start: Codes,
+        groups: Groups,
+        held: list[str],
+        covariance: Tensor,
+        notes: Notes,
+    ) -> Tensor:
+        """Mean gradients of what is held, from the search's latents: G×K×L×D."""
+        generator, scoring = source.networks
         places = [network.outputs.index(name) for name in held]
-        start = Codes(self._codes(generator, "search", self.latents), Space.W)
         codes = start.in_space(Space.W_BY_LAYER, generator.num_ws)
         scores, found = score_gradients(generator, network, codes, places, source.batch_size)
-        notes.add_scores(network.outputs, scores.cpu().numpy())
+        notes.add_scores(scoring.outputs, scores[:, : len(scoring.outputs)].cpu().numpy())
         group = torch.from_numpy(groups.assign(network.outputs, scores.cpu().numpy())).to(found.device)
         weights = torch.nn.functional.one_hot(group, len(groups.names)).double()
         counts = weights.sum(dim=0)

@@ -15,9 +15,9 @@ from ohlora.directions.finder import Source
 from ohlora.directions.jacobian import Jacobian
 from ohlora.errors import ConfigError
 from ohlora.evaluation.scales import DataScale
-from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import Scorer
 
 Basis = TypeVar("Basis", LocalBasis, PathBasis)
 UNKNOWN = DataScale(-1.96, 1.96)
@@ -58,7 +58,9 @@ class OwnFinder(Jacobian):
         self.layers = "each"
 
     @abstractmethod
-    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> LocalBasis | PathBasis:
+    def basis(
+        self, held: list[str], gradients: Tensor, covariance: Tensor, axes: Tensor | None, source: Source
+    ) -> LocalBasis | PathBasis:
         """What the edits start from."""
 
 
@@ -70,14 +72,14 @@ class OwnEdits(ABC, Generic[Basis]):
         attributes: What is edited.
         basis: What they start from.
         generator: Makes the images.
-        network: The search CNN.
+        network: Sees what the basis' outputs name: the search CNN, with the guide where the person is held.
         batch_size: Images made at once.
     """
 
     attributes: tuple[str, ...]
     basis: Basis
     generator: Generator
-    network: AttributeCNN | AttributeEnsemble
+    network: Scorer
     batch_size: int = 50
 
     @property

@@ -44,11 +44,13 @@ class Paths(OwnFinder):
         checks.between(0, 1, memory=memory)
         self.nodes, self.damping, self.jitter, self.memory = nodes, damping, jitter, memory
 
-    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> PathBasis:
+    def basis(
+        self, held: list[str], gradients: Tensor, covariance: Tensor, axes: Tensor | None, source: Source
+    ) -> PathBasis:
         """See :class:`ohlora.directions.edits.PathBasis`."""
         low, high = data_range([source.scales.get(name) for name in self.targets])
         return PathBasis(
-            tuple(held), covariance, low, high, self.nodes, self.damping, self.jitter, self.memory, self.seed
+            tuple(held), covariance, low, high, self.nodes, self.damping, self.jitter, self.memory, self.seed, axes
         )
 
 
@@ -74,6 +76,8 @@ class PathEdits(OwnEdits[PathBasis]):
         going = torch.ones(len(x), dtype=torch.bool, device=device)
         sign = torch.tensor([-1.0, 1.0], dtype=torch.double, device=device).repeat(count * size)
         spread = torch.linalg.cholesky(b.covariance + 1e-9 * torch.eye(shape[1]).to(b.covariance)) * b.jitter
+        # All paths of a latent begin at the same image, so that their first gradients can be averaged.
+        begin = counted.normal(b.seed, "paths/begin", range(2 * size), shape[1]).to(spread) @ spread.T
         moving = counted.normal(b.seed, "paths/jitter", range(b.nodes), shape[1]).to(spread) @ spread.T
         known: Tensor | None = None
         shifts, strengths = [torch.zeros_like(x)], [torch.zeros(len(x), dtype=torch.double, device=device)]
@@ -94,9 +98,15 @@ class PathEdits(OwnEdits[PathBasis]):
             if k < b.nodes:
                 wanted = first.clone()
                 wanted[rows, own] += (k + 1) * part
-                near = Codes(x + moving[k].to(x), Space.W_BY_LAYER)
+                jitter = moving[k].to(x) if k else begin.to(x).repeat(count, 1)[:, None]
+                near = Codes(x + jitter, Space.W_BY_LAYER)
                 _, found = score_gradients(self.generator, self.network, near, places, self.batch_size)
-                known = found.double() if known is None else torch.lerp(found.double(), known, b.memory)
+                found = found.double()
+                if known is None:
+                    mean = found.reshape(count, 2 * size, *found.shape[1:]).mean(dim=1)
+                    known = mean.repeat_interleave(2 * size, dim=0)
+                else:
+                    known = torch.lerp(found, known, b.memory)
                 x = x + self._step(known, wanted - scores, covariance).to(kind)
         by_node = torch.stack(shifts, dim=1).reshape(count, size, 2, b.nodes + 1, *shape)
         at = torch.stack(strengths, dim=1).reshape(count, size, 2, b.nodes + 1)

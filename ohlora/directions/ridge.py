@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ohlora.directions.covariance import covariance_of, covariance_solved, held_names, ridge_gradients
+from ohlora.directions.covariance import covariance_of, covariance_solved, ridge_gradients
 from ohlora.directions.finder import Row
+from ohlora.directions.held import held_names
 from ohlora.directions.sampled import Part, SampleFinder
 from ohlora.errors import ConfigError
 

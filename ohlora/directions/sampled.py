@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ohlora.directions import layers
-from ohlora.directions.covariance import covariance_of, held_names
+from ohlora.directions.covariance import covariance_of
 from ohlora.directions.edits import Directions, added
 from ohlora.directions.finder import Finder, Notes, Row, Source
 from ohlora.directions.groups import UNGROUPED
+from ohlora.directions.held import held_names
 from ohlora.errors import ConfigError, DataError
 from ohlora.networks.codes import Codes
 from ohlora.networks.sampling import scores_of_codes

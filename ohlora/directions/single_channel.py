@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.directions.covariance import held_names
 from ohlora.directions.edits import Directions
 from ohlora.directions.finder import Notes, Row, Source
+from ohlora.directions.held import held_names
 from ohlora.directions.sampled import extremes
 from ohlora.directions.stylespace import CHUNK, StyleSpaceFinder
 from ohlora.errors import ConfigError, DataError

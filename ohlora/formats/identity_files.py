@@ -76,6 +76,23 @@ class IdentityFile(FeatureNetwork):
         return Identity(features, Calibration(self.scale, -self.scale * self.threshold))
 
 
+def guide_of(file: IdentityFile) -> Identity:
+    """A network that holds the person in a search, frozen.
+
+    Raises:
+        ConfigError: If it has no gradients; also as :meth:`IdentityFile.identity`.
+    """
+    guide = file.identity().requires_grad_(False)
+    if not guide.differentiable:
+        raise ConfigError(
+            f"guide is {file.file}, an ONNX file, which has no gradients; give a torch network with its class, or "
+            "leave guide out"
+        )
+    if guide.unfit is not None:
+        print(f"guide {file.file} is not fit to judge: {guide.unfit}; it guides none the less")
+    return guide
+
+
 def _fitted(identity: Identity, source: Path) -> tuple[float, float]:
     """Scale and bias by a table of pairs."""
     require(source)

@@ -16,12 +16,13 @@ from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import keep_model
 from ohlora.characters.reports import DIRECTIONS
 from ohlora.datamodules.samples import Samples
-from ohlora.directions.edits import Directions
+from ohlora.directions.edits import GUIDE, Directions
 from ohlora.directions.finder import Finder, Notes, Source
 from ohlora.errors import ConfigError, DataError
 from ohlora.evaluation.agreement import COMPARED, Agreement
 from ohlora.evaluation.scales import DataScale, scales_in
 from ohlora.formats import direction_files, network_files, sample_files
+from ohlora.formats.identity_files import IdentityFile, guide_of
 from ohlora.modules.base import Stage
 from ohlora.networks.sampling import counted_latents, scores_by_name, scores_of_codes
 from ohlora.pipeline import require
@@ -43,6 +44,8 @@ class DirectionSearch(Stage[Samples]):
         network: The search CNN, likewise.
         judge: A CNN that had no part in the search. With it, the two are first compared on images of the generator, and
             what is found where they disagree is marked; see :mod:`ohlora.handover`.
+        guide: Network that recognises people, so that the directions also hold the person, and the finder takes it into
+            account; it must have gradients, and cannot judge edits later.
         seed: Of these images.
         medians: The medians that group, as sampling wrote them; by default those beside the samples.
         grid: Strengths at which edits are used later, attribute → levels; by default those that the world
@@ -61,6 +64,7 @@ class DirectionSearch(Stage[Samples]):
         generator: str | None = None,
         network: str | None = None,
         judge: str | None = None,
+        guide: IdentityFile | None = None,
         seed: int = 0,
         medians: str | None = None,
         grid: dict[str, list[float]] | None = None,
@@ -69,7 +73,12 @@ class DirectionSearch(Stage[Samples]):
         super().__init__()
         checks.at_least(1, image_batch_size=image_batch_size)
         checks.seeds(seed=seed)
-        self.output, self.finder, self.medians = Path(output), finder, medians
+        if guide is not None and not finder.holds_identity:
+            raise ConfigError(
+                f"{type(finder).__name__} takes no gradients and cannot hold the person; leave model.init_args.guide "
+                "out, or set it to null"
+            )
+        self.output, self.finder, self.medians, self.guide = Path(output), finder, medians, guide
         self.paths, self.judge, self.seed = {"generator": generator, "network": network}, judge, seed
         self.levels: Mapping[str, Sequence[float]] = grid or {}
         self.image_batch_size = image_batch_size
@@ -88,8 +97,9 @@ class DirectionSearch(Stage[Samples]):
             ConfigError: If a path is not set.
             MissingArtifactError: If there is no such file.
         """
-        if self.judge is not None:
-            require(self.judge)
+        for path in (self.judge, None if self.guide is None else self.guide.file):
+            if path is not None:
+                require(path)
         for name in sorted(self._needed & self.paths.keys()):
             if self.paths[name] is None:
                 raise ConfigError(f"{type(self.finder).__name__} needs a {name}; set model.init_args.{name}")
@@ -109,7 +119,8 @@ class DirectionSearch(Stage[Samples]):
         notes, source = Notes(), self._source()
         unfit = self._unfit(source)
         found = self.finder.find(source, notes)
-        found = replace(found, provenance=dict(found.provenance) | handover.marked(unfit))
+        guided = {} if self.guide is None else {GUIDE: network_files.fingerprint(self.guide.file)}
+        found = replace(found, provenance=dict(found.provenance) | guided | handover.marked(unfit))
         reason = self.partial()
         path = (self.output if reason is None else run_folder(self.trainer)) / DIRECTIONS
         direction_files.save_directions(found, path)
@@ -175,6 +186,7 @@ class DirectionSearch(Stage[Samples]):
             self.levels,
             self.image_batch_size,
             scales,
+            None if self.guide is None else guide_of(self.guide).to(self.device),
         )
 
 

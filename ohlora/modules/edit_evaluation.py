@@ -20,8 +20,20 @@ from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.base import ImageDataModule, random_batches
 from ohlora.datamodules.latents import Latents as CountedLatents
 from ohlora.datamodules.latents import RankedLatents, pieces
-from ohlora.directions.edits import FULL_GRID, Directions, Edits, Grid, Latents, LocalBasis, PathBasis, Steps, moved
+from ohlora.directions.edits import (
+    FULL_GRID,
+    GUIDE,
+    Directions,
+    Edits,
+    Grid,
+    Latents,
+    LocalBasis,
+    PathBasis,
+    Steps,
+    moved,
+)
 from ohlora.directions.groups import Groups
+from ohlora.directions.held import ScoresAndIdentity
 from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.directions.own import OwnEdits
@@ -41,13 +53,13 @@ from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import direction_files, network_files
 from ohlora.formats.feature_files import FeatureNetwork
-from ohlora.formats.identity_files import IdentityFile
+from ohlora.formats.identity_files import IdentityFile, guide_of
 from ohlora.modules.base import Stage
 from ohlora.modules.sliders import Slid, SliderTest, physical_column
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
-from ohlora.networks.sampling import counted_latents, scores_of_codes
+from ohlora.networks.sampling import Scorer, counted_latents, scores_of_codes
 from ohlora.rules import concept
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
@@ -116,7 +128,8 @@ class EditEvaluation(Stage[CountedLatents]):
         touch_up: Trains the edits of each latent against the search CNN before they are judged; without it they stay as
             they were found. It takes a minute per latent, so it is for a few that were chosen
             (:class:`ohlora.datamodules.latents.RankedLatents`).
-        guide: Network that recognises people and holds the person while edits are touched up; not the one that judges.
+        guide: Network that recognises people, by which directions may hold the person, and which holds it while edits
+            are touched up; not the one that judges.
         image_batch_size: Images made and judged at once.
     """
 
@@ -167,8 +180,6 @@ class EditEvaluation(Stage[CountedLatents]):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
         if touch_up is not None and directions is None:
             raise ConfigError("touch_up trains what directions add to codes, and labels have none; leave one out")
-        if guide is not None and touch_up is None:
-            raise ConfigError("guide holds the person while edits are touched up; set touch_up, or leave guide out")
         checks.seeds(seed=seed)
         checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
         checks.at_least(2, slider_frames=slider_frames, joint_count=joint_count)
@@ -211,6 +222,8 @@ class EditEvaluation(Stage[CountedLatents]):
             load = network_files.load_generator if name == "generator" else network_files.load_attributes
             setattr(self, name, load(path).requires_grad_(False).to(self.device))
         self.search_scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
+        self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
+        self.guide = None if self.guide_file is None else self._use_guide(self.guide_file)
         if self.directions_path is not None:
             self._use_directions(self.directions_path)
         else:
@@ -225,6 +238,9 @@ class EditEvaluation(Stage[CountedLatents]):
                 raise ConfigError(f"the generator has no label for {', '.join(unlabelled)}")
             self.edited, self.groups = self.labels, Groups()
             self.edits = LabelEdits(self.edited, self.generator, labels)
+        holding = isinstance(self.edits, OwnEdits) and self.edits.basis.axes is not None
+        if self.guide_file is not None and self.touch_up is None and not holding:
+            print(f"guide {self.guide_file.file} is not used: these edits do not ask for one")
         outputs = self.judge.outputs
         unseen = [name for name in self.edited if name not in outputs]
         if unseen:
@@ -234,8 +250,6 @@ class EditEvaluation(Stage[CountedLatents]):
         self.strengths = self.grid.strengths(self.edited).to(self.device)
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
-        self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
-        self.guide = None if self.guide_file is None else self._use_guide(self.guide_file)
         self.sliders = self._slider_test()
         self.rules = [rule for rule in concept() if rule.attribute in outputs]
         self.conditions = self._conditions()
@@ -312,20 +326,14 @@ class EditEvaluation(Stage[CountedLatents]):
         return identity
 
     def _use_guide(self, file: IdentityFile) -> Identity:
-        """Loads the network that holds the person; a ConfigError if it has no gradients, or is the one that judges."""
+        """Loads the network that holds the person; a ConfigError if it cannot guide, or is the one that judges."""
         judging = self.identity_file
         if judging is not None and network_files.fingerprint(judging.file) == network_files.fingerprint(file.file):
             raise ConfigError(
                 f"guide is {file.file} and identity {judging.file}, which are the same network; what guides cannot "
                 "judge: give another as guide, or leave it out"
             )
-        guide = file.identity().requires_grad_(False).to(self.device)
-        if not guide.differentiable:
-            raise ConfigError(
-                f"guide is {file.file}, an ONNX file, which has no gradients; give a torch network with its class, or "
-                "leave guide out"
-            )
-        return guide
+        return guide_of(file).to(self.device)
 
     def _read_reals(self, reals: ImageDataModule) -> None:
         """Finds the real images; a ConfigError if they are of another size than the generator's."""
@@ -378,8 +386,29 @@ class EditEvaluation(Stage[CountedLatents]):
         self.start = Space.S if found.space is Space.S else Space.W
         self.edited, self.groups, self.edits = found.attributes, found.groups, found
         if found.basis is not None:
-            making = self.generator, self.network, self.image_batch_size
+            making = self.generator, self._to_hold(path, found), self.image_batch_size
             self.edits = OWN_EDITS[type(found.basis)](self.edited, found.basis, *making)
+
+    def _to_hold(self, path: str, found: Directions) -> Scorer:
+        """What latents' own edits hold: scores and, where the directions ask for it, the person.
+
+        Raises:
+            ConfigError: If the guide of the search is missing, or another one is given.
+        """
+        assert found.basis is not None
+        if found.basis.axes is None:
+            return self.network
+        known = str(found.provenance.get(GUIDE, ""))
+        if self.guide is None or self.guide_file is None:
+            raise ConfigError(
+                f"{path} holds the person, as a network sees it; set model.init_args.guide to the one of its search"
+            )
+        if not network_files.is_fingerprint(known, self.guide_file.file):
+            raise ConfigError(
+                f"{path} holds the person as another network than {self.guide_file.file} sees it; set "
+                "model.init_args.guide to the one of its search"
+            )
+        return ScoresAndIdentity(self.network, self.guide, found.basis.axes.to(self.device))
 
     def on_test_start(self) -> None:
         """Looks at real and unedited images, then calibrates if asked to."""
@@ -633,9 +662,6 @@ class EditEvaluation(Stage[CountedLatents]):
             assert self.identity_file is not None
             unfit = f"{self.identity_file.file} is not fit for use: {self.identity.unfit}"
             print(f"{unfit}; what it says of identity is told, and ends no slider")
-        if self.guide is not None and self.guide.unfit is not None:
-            assert self.guide_file is not None
-            print(f"guide {self.guide_file.file} is not fit to judge: {self.guide.unfit}; it guides none the less")
         unknown = [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]
         if unknown := [name for name in unknown if name != SAME_PERSON]:
             print(f"{', '.join(unknown)} cannot be known, so that no latent is known to be good; train the judge anew")

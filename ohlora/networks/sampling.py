@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,19 @@ from ohlora.utils.progress import tracked
 
 BATCH = 100
 """Images that a network sees at once."""
+
+
+class Scorer(Protocol):
+    """Whatever sees K numbers in images, such as an attribute CNN."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the K numbers."""
+        ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """N×K of images N×3×H×W in [−1, 1]."""
+        ...
 
 
 @torch.inference_mode()
@@ -92,7 +106,7 @@ def scores_by_name(network: AttributeCNN | AttributeEnsemble, scores: Tensor) ->
 
 def score_gradients(
     generator: Generator,
-    network: AttributeCNN | AttributeEnsemble,
+    network: Scorer,
     codes: Codes,
     outputs: Sequence[int],
     batch_size: int = BATCH,

@@ -37,7 +37,7 @@ class Bent(Reader):
 def edits(network: Reader, nodes: int = 4, low: float = -1.5, high: float = 1.5, damping: float = 0.0) -> PathEdits:
     ends = (torch.full((2,), low), torch.full((2,), high))
     basis = PathBasis(NAMES, torch.eye(4, dtype=torch.double), *ends, nodes, damping, 0.0, 0.0, 0)
-    return PathEdits(NAMES[:2], basis, Pixels(), network)  # type: ignore[arg-type]
+    return PathEdits(NAMES[:2], basis, Pixels(), network)
 
 
 def codes(*rows: list[float]) -> Codes:
@@ -110,7 +110,7 @@ def test_the_finder_goes_to_the_ends_of_the_data(tmp_path: Path) -> None:
     assert (read.basis.outputs, read.basis.nodes, read.basis.damping) == (NAMES, 3, 0.1)
     assert (read.basis.jitter, read.basis.memory, read.basis.seed) == (0.15, 0.5, 0)
     latents = Latents(torch.zeros(2, 4), None, codes([0.0] * 4, [0.1] * 4))
-    made = PathEdits(read.attributes, read.basis, Pixels(), network)  # type: ignore[arg-type]
+    made = PathEdits(read.attributes, read.basis, Pixels(), network)
     assert made.codes(latents, torch.zeros(2, dtype=torch.long), torch.zeros(5, 2)).batch == (2, 5)
 
 

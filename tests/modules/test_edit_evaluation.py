@@ -588,8 +588,8 @@ def test_a_guide_holds_the_person_and_cannot_judge(
     assert tested(*given, guide=json.dumps({"file": str(file)})) == 2
     assert "which are the same network; what guides cannot judge" in capsys.readouterr().err
     network_files.save_network(recogniser(100.0, -95.0), file, {"unfit": "its equal error rate is 7%"})
-    assert tested("--data.init_args.count", "2", guide=json.dumps({"file": str(file)})) == 2
-    assert "guide holds the person while edits are touched up; set touch_up" in capsys.readouterr().err
+    assert tested("--data.init_args.count", "2", guide=json.dumps({"file": str(file)})) == 0
+    assert f"guide {file} is not used: these edits do not ask for one" in capsys.readouterr().out
     assert tested(*given, guide=json.dumps({"file": str(file)})) == 0
     assert f"guide {file} is not fit to judge: its equal error rate is 7%; it guides none the less" in (
         capsys.readouterr().out
@@ -601,6 +601,45 @@ def test_a_guide_holds_the_person_and_cannot_judge(
     onnx = str(write_network(tmp_path / "pooling.onnx", ("N", 3, 16, 16)))
     assert tested(*given, guide=json.dumps({"file": onnx})) == 2
     assert f"guide is {onnx}, an ONNX file, which has no gradients" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["local.Local", "paths.Paths"])
+def test_directions_that_hold_the_person_ask_for_their_guide(
+    kind: str, tmp_path: Path, weights: tuple[Path, Path], tested: Run, ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, other = tmp_path / "guide.safetensors", tmp_path / "other.safetensors"
+    for path, scale in ((file, 100.0), (other, 50.0)):
+        network_files.save_network(recogniser(scale, -scale), path)
+    some = {"latents": 10, "rounds": 1, "covariance_count": 50, "identity_axes": 4, "targets": EDITED, "group_by": []}
+    settings = {"output": tmp_path / "search", "generator": weights[0], "network": tmp_path / "merged.safetensors"}
+
+    def search(guide: Path, path: str = kind) -> int:
+        finder = {"class_path": f"ohlora.directions.{path}", "init_args": some if path == kind else {}}
+        given = settings | {"finder": json.dumps(finder), "guide": json.dumps({"file": str(guide)})}
+        said = options({f"model.init_args.{key}": value for key, value in given.items()})
+        return ohlora("fit", "directions", *said, stage_dir=tmp_path / "stage")
+
+    assert search(file, "ridge.Ridge") == 2
+    assert "Ridge takes no gradients and cannot hold the person; leave model.init_args.guide out" in (
+        capsys.readouterr().err
+    )
+    assert search(tmp_path / "none.safetensors") == 2
+    assert "none.safetensors" in capsys.readouterr().err
+    assert search(file) == 0
+    directions = tmp_path / "search" / "directions.safetensors"
+    found = load_directions(directions)
+    assert found.basis is not None and found.basis.axes is not None and found.basis.axes.shape[1] == 4
+    assert found.basis.outputs[-4:] == tuple(f"identity axis {k}" for k in range(1, 5))
+    count = ("--data.init_args.count", "2")
+    assert tested(*count, directions=directions) == 2
+    assert "holds the person, as a network sees it; set model.init_args.guide to the one of its search" in (
+        capsys.readouterr().err
+    )
+    assert tested(*count, directions=directions, guide=json.dumps({"file": str(other)})) == 2
+    assert f"holds the person as another network than {other} sees it" in capsys.readouterr().err
+    assert tested(*count, directions=directions, guide=json.dumps({"file": str(file)})) == 0
+    assert "is not used" not in capsys.readouterr().out
+    assert "steps" in load_file(tmp_path / "found" / "latents.safetensors")
 
 
 def test_touched_up_style_channels_are_kept_as_such(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
