@@ -152,7 +152,8 @@ _DECLARED = (
     _stage("measure_attributes", "", "accuracy of filters, parser and CNNs", "필터, 파서, CNN의 정확도",
            "scripts/measure_attributes.py",
            f"{ENSEMBLES} {JUDGES} face_parser/parser.safetensors merged/merged.safetensors judge_cnn/judge.safetensors "
-           "original/generator.safetensors", "results/attributes.json ./docs/results/attributes.csv"),
+           "judge_identity/identity.safetensors original/generator.safetensors",
+           "results/attributes.json ./docs/results/attributes.csv"),
     _stage("measure_finetuning", "", "quality of the fine-tunes", "파인튜닝의 품질", "scripts/measure_finetuning.py",
            f"{JUDGES} judge_cnn/judge.safetensors original/generator.safetensors finetune_v1/generator.safetensors "
            f"finetune_v1_projection/generator.safetensors {V8}",

@@ -16,12 +16,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ohlora import pipeline
 from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import network_files
+from ohlora.networks.identity import IdentityNetwork
 from ohlora.networks.sampling import counted_batches, joined, scored
 from ohlora.toy import drawing
 from ohlora.toy.accuracy import correlations, intersections_over_unions
@@ -36,6 +38,8 @@ GENERATED = 2000
 """Number of generated images."""
 BATCH = 100
 """Number of images generated at once."""
+PEOPLE = 200
+"""Number of people who are drawn along each expression."""
 
 HEADLINES = {
     "filters_auroc": "filter, pooled out-of-fold AUROC",
@@ -105,6 +109,25 @@ def measured_scores(parser: FaceParser, pictures: np.ndarray) -> dict[str, np.nd
     return {name: np.array([row[name] for row in rows]) for name in scores.names}
 
 
+def identity_rows(network: IdentityNetwork) -> list[Row]:
+    """Measures how often a judge of identity takes perfect edits for the same person.
+
+    Faces that fit the concept are drawn along each expression, from end to end of what drawings show, with all else as
+    it is. This is the most that edits of a generator can be expected to reach.
+    """
+    least: dict[str, list[float]] = {}
+    for name in pipeline.world("toy").attributes.names("expression"):
+        for index in range(PEOPLE):
+            truth = drawing.sample_truth(77, index, {"gender": 1.0, "quality": 1.0, "age": 0.0, "glass": 0.0})
+            turned = [truth, *(truth.replace(**{name: value}) for value in np.linspace(-1.96, 1.96, 9))]
+            embedded = network(images.to_float(np.stack([drawing.draw(of, 64).image for of in turned])))
+            least.setdefault(name, []).append(float(network.calibration(embedded @ embedded[0]).min()))
+    what = "judge of identity, drawings of a person along {}: share whose least probability is 0.9 or more"
+    kept_by = {name: np.array(values) >= 0.9 for name, values in least.items()}
+    kept_by["all expressions"] = np.logical_and.reduce([*kept_by.values()])
+    return [(what.format(name), 0.9, float(kept.mean())) for name, kept in kept_by.items()]
+
+
 def measure(runs: Path) -> list[Row]:
     """Measures all rows of the table from the folder of the stages."""
     drawn, masks, truths = held_out_faces()
@@ -127,7 +150,9 @@ def measure(runs: Path) -> list[Row]:
     rows += correlation_rows(search.outputs, searched, judged, what, (0.97, 0.92))
     measured = measured_scores(parser, images.to_uint8(generated))
     what = "judge CNN against scores of parsed maps on generated images, {name}: Pearson"
-    return rows + correlation_rows(search.outputs, judged, measured, what, (0.9, 0.9))
+    rows += correlation_rows(search.outputs, judged, measured, what, (0.9, 0.9))
+    with torch.inference_mode():
+        return rows + identity_rows(network_files.load_identity(runs / "judge_identity" / "identity.safetensors"))
 
 
 main = measuring("attributes", "Measures the accuracy of the toy world's attribute networks.", measure, HEADLINES)

@@ -70,6 +70,14 @@ FURTHER = {
         *("test", "evaluate_v9", "--trainer.default_root_dir", "layers", "--model.init_args.output", "layers"),
         *("--model.init_args.directions", "layers/directions.safetensors"),
     ),
+    "steps of latents' own without a guide": (
+        *("fit", "vectorfind_v9", "--trainer.default_root_dir", "local", "--model.init_args.output", "local"),
+        *("--model.init_args.finder.class_path", "ohlora.directions.local.Local", "--model.init_args.guide", "null"),
+    ),
+    "evaluation of these steps": (
+        *("test", "evaluate_v9", "--trainer.default_root_dir", "local", "--model.init_args.output", "local"),
+        *("--model.init_args.directions", "local/directions.safetensors"),
+    ),
     "evaluation of labels": (
         *("test", "evaluate_v8", "--trainer.default_root_dir", "labels", "--model.init_args.output", "labels"),
         *("--model.init_args.directions", "null", "--model.init_args.labels", "[eyes, mouth, pose]"),

@@ -52,7 +52,10 @@ def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[i
     scale = torch.linalg.diagonal(gram).clamp(min=1e-300).sqrt()
     correlation = gram / scale[..., None] / scale[..., None, :]
     if bool((torch.linalg.eigvalsh(correlation)[..., 0] < 1e-9).any()):
-        raise ConfigError("the attributes' gradients depend on each other; set the finder's hold to fewer attributes")
+        raise ConfigError(
+            "the attributes' gradients depend on each other; set the finder's hold to fewer attributes, or, "
+            "with a guide, identity_axes to fewer"
+        )
     steps: Tensor = torch.linalg.solve(gram, patterns)
     return steps[..., list(targets), :]
 

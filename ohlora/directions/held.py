@@ -13,6 +13,8 @@ from ohlora.evaluation.identity import Identity
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 
+LEAST_SIZE = 1e-4
+"""Axes along which embeddings differ by less than this share of the largest difference are rounding errors."""
 AXIS = "identity axis "
 """What places along axes of a guide's embeddings are called, before their numbers from 1; no attribute has spaces."""
 
@@ -61,13 +63,13 @@ def seen(source: Source, start: Codes, axes: int) -> AttributeCNN | AttributeEns
     with torch.no_grad():
         parts = start.split(source.batch_size)
         embedded = torch.cat([source.guide.embed(generator.synthesize(part).clamp(-1, 1)) for part in parts])
-    most = min(len(embedded) - 1, embedded.shape[1])
+    _, sizes, rows = torch.linalg.svd(embedded - embedded.mean(dim=0), full_matrices=False)
+    most = int((sizes > sizes[0] * LEAST_SIZE).sum())
     if axes > most:
         raise ConfigError(
             f"identity_axes is {axes}, and embeddings of {len(embedded)} images with {embedded.shape[1]} numbers each "
-            f"have at most {most} principal axes; set the finder's identity_axes to fewer, or take more latents"
+            f"differ along {most} axes; set the finder's identity_axes to fewer, or take more latents"
         )
-    _, _, rows = torch.linalg.svd(embedded - embedded.mean(dim=0), full_matrices=False)
     return ScoresAndIdentity(network, source.guide, rows[:axes].mT.contiguous()).to(embedded.device)
 
 

@@ -88,9 +88,13 @@ def guide_of(file: IdentityFile) -> Identity:
             f"guide is {file.file}, an ONNX file, which has no gradients; give a torch network with its class, or "
             "leave guide out"
         )
+    return guide
+
+
+def tell_unfit(file: IdentityFile, guide: Identity) -> None:
+    """Says so where the training of a guide found it unfit."""
     if guide.unfit is not None:
         print(f"guide {file.file} is not fit to judge: {guide.unfit}; it guides none the less")
-    return guide
 
 
 def _fitted(identity: Identity, source: Path) -> tuple[float, float]:

@@ -20,9 +20,10 @@ from ohlora.directions.edits import GUIDE, Directions
 from ohlora.directions.finder import Finder, Notes, Source
 from ohlora.errors import ConfigError, DataError
 from ohlora.evaluation.agreement import COMPARED, Agreement
+from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.scales import DataScale, scales_in
 from ohlora.formats import direction_files, network_files, sample_files
-from ohlora.formats.identity_files import IdentityFile, guide_of
+from ohlora.formats.identity_files import IdentityFile, guide_of, tell_unfit
 from ohlora.modules.base import Stage
 from ohlora.networks.sampling import counted_latents, scores_by_name, scores_of_codes
 from ohlora.pipeline import require
@@ -75,8 +76,7 @@ class DirectionSearch(Stage[Samples]):
         checks.seeds(seed=seed)
         if guide is not None and not finder.holds_identity:
             raise ConfigError(
-                f"{type(finder).__name__} takes no gradients and cannot hold the person; leave model.init_args.guide "
-                "out, or set it to null"
+                f"{type(finder).__name__} cannot hold the person; leave model.init_args.guide out, or set it to null"
             )
         self.output, self.finder, self.medians, self.guide = Path(output), finder, medians, guide
         self.paths, self.judge, self.seed = {"generator": generator, "network": network}, judge, seed
@@ -186,8 +186,16 @@ class DirectionSearch(Stage[Samples]):
             self.levels,
             self.image_batch_size,
             scales,
-            None if self.guide is None else guide_of(self.guide).to(self.device),
+            self._guide(),
         )
+
+    def _guide(self) -> Identity | None:
+        """The network that holds the person, if there is one."""
+        if self.guide is None:
+            return None
+        found = guide_of(self.guide)
+        tell_unfit(self.guide, found)
+        return found.to(self.device)
 
 
 def cosines(found: Directions) -> tuple[dict[str, np.ndarray], dict[str, list[dict[str, Any]]]]:

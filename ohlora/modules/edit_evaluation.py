@@ -53,7 +53,7 @@ from ohlora.faces.measuring import Scores
 from ohlora.faces.parsing import FaceParser, load_parser, parsed
 from ohlora.formats import direction_files, network_files
 from ohlora.formats.feature_files import FeatureNetwork
-from ohlora.formats.identity_files import IdentityFile, guide_of
+from ohlora.formats.identity_files import IdentityFile, guide_of, tell_unfit
 from ohlora.modules.base import Stage
 from ohlora.modules.sliders import Slid, SliderTest, physical_column
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -238,9 +238,6 @@ class EditEvaluation(Stage[CountedLatents]):
                 raise ConfigError(f"the generator has no label for {', '.join(unlabelled)}")
             self.edited, self.groups = self.labels, Groups()
             self.edits = LabelEdits(self.edited, self.generator, labels)
-        holding = isinstance(self.edits, OwnEdits) and self.edits.basis.axes is not None
-        if self.guide_file is not None and self.touch_up is None and not holding:
-            print(f"guide {self.guide_file.file} is not used: these edits do not ask for one")
         outputs = self.judge.outputs
         unseen = [name for name in self.edited if name not in outputs]
         if unseen:
@@ -379,6 +376,12 @@ class EditEvaluation(Stage[CountedLatents]):
 
     def _use_directions(self, path: str) -> None:
         found = direction_files.load_directions(path)
+        known, judging = found.provenance.get(GUIDE), self.identity_file
+        if known is not None and judging is not None and network_files.is_fingerprint(known, judging.file):
+            raise ConfigError(
+                f"{judging.file}, which is to judge whether it is the same person, guided the search of {path}; set "
+                "model.init_args.identity to another network"
+            )
         try:
             self.generator.in_space(found.steps.flat(), found.space)
         except ValueError as error:
@@ -398,12 +401,13 @@ class EditEvaluation(Stage[CountedLatents]):
         assert found.basis is not None
         if found.basis.axes is None:
             return self.network
-        known = str(found.provenance.get(GUIDE, ""))
         if self.guide is None or self.guide_file is None:
             raise ConfigError(
                 f"{path} holds the person, as a network sees it; set model.init_args.guide to the one of its search"
             )
-        if not network_files.is_fingerprint(known, self.guide_file.file):
+        width = self.guide.embed(torch.zeros(1, 3, *[self.generator.resolution] * 2, device=self.device)).shape[1]
+        known = found.provenance.get(GUIDE)
+        if not network_files.is_fingerprint(known, self.guide_file.file) or width != len(found.basis.axes):
             raise ConfigError(
                 f"{path} holds the person as another network than {self.guide_file.file} sees it; set "
                 "model.init_args.guide to the one of its search"
@@ -662,6 +666,12 @@ class EditEvaluation(Stage[CountedLatents]):
             assert self.identity_file is not None
             unfit = f"{self.identity_file.file} is not fit for use: {self.identity.unfit}"
             print(f"{unfit}; what it says of identity is told, and ends no slider")
+        if self.guide_file is not None and self.guide is not None:
+            holding = isinstance(self.edits, OwnEdits) and self.edits.basis.axes is not None
+            if self.touch_up is None and not holding:
+                print(f"guide {self.guide_file.file} was not used: these edits do not ask for one")
+            else:
+                tell_unfit(self.guide_file, self.guide)
         unknown = [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]
         if unknown := [name for name in unknown if name != SAME_PERSON]:
             print(f"{', '.join(unknown)} cannot be known, so that no latent is known to be good; train the judge anew")

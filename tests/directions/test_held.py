@@ -96,7 +96,9 @@ def test_axes_are_those_along_which_people_differ_most() -> None:
 
 
 def test_more_axes_than_there_are() -> None:
-    with pytest.raises(ConfigError, match="identity_axes is 3, and embeddings of 20 images with 2 numbers each have"):
+    with pytest.raises(
+        ConfigError, match="identity_axes is 3, and embeddings of 20 images with 2 numbers each differ along 2"
+    ):
         Jacobian(targets=NAMES, latents=20, identity_axes=3, covariance_count=50).find(source(True), Notes())
     with pytest.raises(ConfigError, match="identity_axes is 0"):
         Channels(targets=NAMES, identity_axes=0)

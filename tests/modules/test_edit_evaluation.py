@@ -589,7 +589,7 @@ def test_a_guide_holds_the_person_and_cannot_judge(
     assert "which are the same network; what guides cannot judge" in capsys.readouterr().err
     network_files.save_network(recogniser(100.0, -95.0), file, {"unfit": "its equal error rate is 7%"})
     assert tested("--data.init_args.count", "2", guide=json.dumps({"file": str(file)})) == 0
-    assert f"guide {file} is not used: these edits do not ask for one" in capsys.readouterr().out
+    assert f"guide {file} was not used: these edits do not ask for one" in capsys.readouterr().out
     assert tested(*given, guide=json.dumps({"file": str(file)})) == 0
     assert f"guide {file} is not fit to judge: its equal error rate is 7%; it guides none the less" in (
         capsys.readouterr().out
@@ -609,7 +609,7 @@ def test_directions_that_hold_the_person_ask_for_their_guide(
 ) -> None:
     file, other = tmp_path / "guide.safetensors", tmp_path / "other.safetensors"
     for path, scale in ((file, 100.0), (other, 50.0)):
-        network_files.save_network(recogniser(scale, -scale), path)
+        network_files.save_network(recogniser(scale, 9 - scale), path)
     some = {"latents": 10, "rounds": 1, "covariance_count": 50, "identity_axes": 4, "targets": EDITED, "group_by": []}
     settings = {"output": tmp_path / "search", "generator": weights[0], "network": tmp_path / "merged.safetensors"}
 
@@ -620,9 +620,7 @@ def test_directions_that_hold_the_person_ask_for_their_guide(
         return ohlora("fit", "directions", *said, stage_dir=tmp_path / "stage")
 
     assert search(file, "ridge.Ridge") == 2
-    assert "Ridge takes no gradients and cannot hold the person; leave model.init_args.guide out" in (
-        capsys.readouterr().err
-    )
+    assert "Ridge cannot hold the person; leave model.init_args.guide out" in (capsys.readouterr().err)
     assert search(tmp_path / "none.safetensors") == 2
     assert "none.safetensors" in capsys.readouterr().err
     assert search(file) == 0
@@ -637,8 +635,11 @@ def test_directions_that_hold_the_person_ask_for_their_guide(
     )
     assert tested(*count, directions=directions, guide=json.dumps({"file": str(other)})) == 2
     assert f"holds the person as another network than {other} sees it" in capsys.readouterr().err
+    judging = {"identity": json.dumps({"file": str(file)}), "guide": json.dumps({"file": str(other)})}
+    assert tested(*count, directions=directions, **judging) == 2
+    assert f"{file}, which is to judge whether it is the same person, guided the search of" in capsys.readouterr().err
     assert tested(*count, directions=directions, guide=json.dumps({"file": str(file)})) == 0
-    assert "is not used" not in capsys.readouterr().out
+    assert "was not used" not in capsys.readouterr().out
     assert "steps" in load_file(tmp_path / "found" / "latents.safetensors")
 
 
