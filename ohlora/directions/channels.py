@@ -41,7 +41,7 @@ class Channels(StyleSpaceFinder):
         latents: int = 300,
         rounds: int = 3,
         hold: Sequence[str] | None = None,
-        identity_axes: int = 16,
+        identity_axes: int = 12,
         **common: Any,
     ) -> None:
         super().__init__(**common)

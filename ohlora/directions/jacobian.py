@@ -48,7 +48,7 @@ class Jacobian(Finder):
         rounds: int = 3,
         covariance_count: int = 20000,
         hold: Sequence[str] | None = None,
-        identity_axes: int = 16,
+        identity_axes: int = 12,
         **common: Any,
     ) -> None:
         super().__init__(**common)
