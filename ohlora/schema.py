@@ -63,6 +63,8 @@ def schema() -> str:
         }
     for of in sorted({*_ours(), *_named()}, key=_path):
         defined[_path(of)] = _settings(of)
+    while missing := {*re.findall(r"#/\$defs/([\w.]+)", json.dumps(defined))} - defined.keys():  # dataclasses
+        defined |= {path: _settings(pkgutil.resolve_name(path)) for path in missing}
     made_with = {name: released(name) for name in DECIDES}
     content = {"made_with": made_with, "commands": commands, "$defs": dict(sorted(defined.items()))}
     content["options"] = {name: _options(entry.module) for name, entry in COMMANDS.items() if name not in worlds.VERBS}
@@ -155,7 +157,7 @@ def _node(hint: Any) -> Node:
         nodes = sorted(map(_node, args), key=json.dumps)
         return {} if {} in nodes else {"anyOf": nodes}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _settings(hint)
+        return {"$ref": f"#/$defs/{_path(hint)}"}
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": _node(args[1])}
     if origin is not None and isinstance(origin, type) and origin in (list, Sequence, Iterable):

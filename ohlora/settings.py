@@ -235,7 +235,7 @@ def _problem_of_class(value: Any, node: Node, before: Any, place: str) -> str | 
 
 def _is_branch(value: Any, node: Node) -> bool:
     if isinstance(value, dict):
-        return "class" in node or "properties" in node or node.get("type") == "object"
+        return "class" in node or "$ref" in node or node.get("type") == "object"
     return node.get("type") == "array" if isinstance(value, list) else isinstance(value, str) and "class" in node
 
 

@@ -30,6 +30,7 @@ from ohlora import commandline, pipeline, worlds
 from ohlora.__main__ import main as ohlora
 from ohlora.attributes import vocabulary
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
+from ohlora.directions.edits import Directions, LocalBasis, PathBasis
 from ohlora.errors import ConfigError
 from ohlora.formats.direction_files import load_directions
 from ohlora.modules.sliders import CHANGE_TABLE, LOST
@@ -96,12 +97,12 @@ def cells(config: DictConfig) -> list[tuple[str, int | None, int]]:
     return [cell for cell in found if cell[0] not in unseeded or cell[2] == config.seeds[0]]
 
 
-def images_per_latent(finder: str, settings: Mapping[str, Any]) -> int:
+def images_per_latent(found: Directions) -> int:
     """Images with gradients that edits of a single latent take, where they are its own."""
-    if finder.endswith(".Local"):
-        return int(settings.get("points", 8) * settings.get("local_rounds", 2))
-    if finder.endswith(".Paths"):
-        return int(2 * settings.get("nodes", 6) * len(vocabulary().names("expression")))
+    if isinstance(found.basis, LocalBasis):
+        return found.basis.points * found.basis.rounds
+    if isinstance(found.basis, PathBasis):
+        return 2 * found.basis.nodes * len(found.attributes)
     return 0
 
 
@@ -120,7 +121,6 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
         if method["budget"] == "gradients":
             settings |= {"latents": budget}
-            per_latent = images_per_latent(method["finder"]["class_path"], settings)
         else:
             data, per_sample = sampled(config, seed)
             used = int(budget or 1000)
@@ -130,7 +130,9 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
             search["model.init_args.guide"] = evaluation["guide"] = {"file": config.guide}
         search["model.init_args.finder"] = {"class_path": method["finder"]["class_path"], "init_args": settings}
         seconds += run("fit", config.recipe, search)
-        used += load_directions(folder / DIRECTIONS).provenance.get("images", 0)
+        found_directions = load_directions(folder / DIRECTIONS)
+        used += found_directions.provenance.get("images", 0)
+        per_latent = images_per_latent(found_directions)
     evaluation |= {"output": folder, "sheets": 1}
     evaluation |= {key: config[key] for key in ("calibrate", "parser", "discriminator", "closer_count")}
     words: dict[str, object] = {f"model.init_args.{key}": value for key, value in evaluation.items()}

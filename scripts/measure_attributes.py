@@ -115,17 +115,16 @@ def identity_rows(network: IdentityNetwork) -> list[Row]:
     Faces that fit the concept are drawn along each expression, from end to end of what drawings show, with all else as
     it is. This is the most that edits of a generator can be expected to reach.
     """
-    least: dict[str, list[float]] = {}
-    for name in pipeline.world("toy").attributes.names("expression"):
-        for index in range(PEOPLE):
-            truth = drawing.sample_truth(77, index, {"gender": 1.0, "quality": 1.0, "age": 0.0, "glass": 0.0})
-            turned = [truth, *(truth.replace(**{name: value}) for value in np.linspace(-1.96, 1.96, 9))]
-            embedded = network(images.to_float(np.stack([drawing.draw(of, 64).image for of in turned])))
-            least.setdefault(name, []).append(float(network.calibration(embedded @ embedded[0]).min()))
+    names, least = pipeline.world("toy").attributes.names("expression"), []
+    for index in range(PEOPLE):
+        truth = drawing.sample_truth(77, index, {"gender": 1.0, "quality": 1.0, "age": 0.0, "glass": 0.0})
+        moved = [truth.replace(**{name: value}) for name in names for value in np.linspace(-1.96, 1.96, 9)]
+        embedded = network(images.to_float(np.stack([drawing.draw(of, 64).image for of in (truth, *moved)])))
+        least.append(network.calibration(embedded[1:] @ embedded[0]).reshape(len(names), -1).amin(dim=1))
+    kept = torch.stack(least) >= 0.9
+    shares = [*kept.double().mean(dim=0).tolist(), float(kept.all(dim=1).double().mean())]
     what = "judge of identity, drawings of a person along {}: share whose least probability is 0.9 or more"
-    kept_by = {name: np.array(values) >= 0.9 for name, values in least.items()}
-    kept_by["all expressions"] = np.logical_and.reduce([*kept_by.values()])
-    return [(what.format(name), 0.9, float(kept.mean())) for name, kept in kept_by.items()]
+    return [(what.format(name), 0.9, share) for name, share in zip((*names, "all expressions"), shares, strict=True)]
 
 
 def measure(runs: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,23 +84,16 @@ class Jacobian(Finder):
             steps, acting = layers.arranged(self, steps_of, groups, source, notes)
         provenance: dict[str, Any] = {"latents": self.latents, "rounds": self.rounds, "held": held, "seed": self.seed}
         provenance |= {"images": self.latents * self.rounds, "layers": acting}
-        axes = network.axes.cpu() if isinstance(network, ScoresAndIdentity) else None
-        basis = self.basis(held, gradients.cpu(), covariance.cpu(), axes, source)
+        basis = self.basis(held, gradients.cpu(), covariance.cpu(), source)
+        if basis is not None and isinstance(network, ScoresAndIdentity):
+            basis = replace(basis, axes=network.axes.cpu())
         steps = Codes(steps.values.cpu(), steps.space)
         return Directions.of_steps(self.targets, steps, groups, self.name, provenance, basis)
 
     def basis(
-        self, held: list[str], gradients: Tensor, covariance: Tensor, axes: Tensor | None, source: Source
+        self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source
     ) -> LocalBasis | PathBasis | None:
-        """What edits at single latents start from; None for a finder that makes none.
-
-        Args:
-            held: Names of the K outputs that are moved or held.
-            gradients: Their mean gradients, G×K×L×D.
-            covariance: Of w, D×D.
-            axes: Axes of the guide's embeddings that are held, E×A; None without a guide.
-            source: What was searched in.
-        """
+        """What edits at single latents start from; None for a finder that makes none."""
         return None
 
     @torch.no_grad()

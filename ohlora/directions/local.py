@@ -38,13 +38,11 @@ class Local(OwnFinder):
             )
         self.points, self.local_rounds, self.share = points, local_rounds, share
 
-    def basis(
-        self, held: list[str], gradients: Tensor, covariance: Tensor, axes: Tensor | None, source: Source
-    ) -> LocalBasis:
+    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> LocalBasis:
         """See :class:`ohlora.directions.edits.LocalBasis`."""
         settings = (self.points, self.local_rounds, self.share, *source.ends(self.targets), self.seed)
         scales = torch.ones(len(held), dtype=torch.float64)
-        return LocalBasis(tuple(held), gradients[0], covariance, scales, *settings, axes)
+        return LocalBasis(tuple(held), gradients[0], covariance, scales, *settings)
 
 
 class LocalEdits(OwnEdits[LocalBasis]):

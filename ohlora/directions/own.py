@@ -58,9 +58,7 @@ class OwnFinder(Jacobian):
         self.layers = "each"
 
     @abstractmethod
-    def basis(
-        self, held: list[str], gradients: Tensor, covariance: Tensor, axes: Tensor | None, source: Source
-    ) -> LocalBasis | PathBasis:
+    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> LocalBasis | PathBasis:
         """What the edits start from."""
 
 

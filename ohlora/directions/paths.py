@@ -44,13 +44,11 @@ class Paths(OwnFinder):
         checks.between(0, 1, memory=memory)
         self.nodes, self.damping, self.jitter, self.memory = nodes, damping, jitter, memory
 
-    def basis(
-        self, held: list[str], gradients: Tensor, covariance: Tensor, axes: Tensor | None, source: Source
-    ) -> PathBasis:
+    def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> PathBasis:
         """See :class:`ohlora.directions.edits.PathBasis`."""
         low, high = data_range([source.scales.get(name) for name in self.targets])
         return PathBasis(
-            tuple(held), covariance, low, high, self.nodes, self.damping, self.jitter, self.memory, self.seed, axes
+            tuple(held), covariance, low, high, self.nodes, self.damping, self.jitter, self.memory, self.seed
         )
 
 
@@ -98,15 +96,14 @@ class PathEdits(OwnEdits[PathBasis]):
             if k < b.nodes:
                 wanted = first.clone()
                 wanted[rows, own] += (k + 1) * part
-                jitter = moving[k].to(x) if k else begin.to(x).repeat(count, 1)[:, None]
-                near = Codes(x + jitter, Space.W_BY_LAYER)
+                jitter = moving[k] if k else begin.repeat(count, 1)[:, None]
+                near = Codes(x + jitter.to(x), Space.W_BY_LAYER)
                 _, found = score_gradients(self.generator, self.network, near, places, self.batch_size)
-                found = found.double()
                 if known is None:
-                    mean = found.reshape(count, 2 * size, *found.shape[1:]).mean(dim=1)
-                    known = mean.repeat_interleave(2 * size, dim=0)
+                    of_latents = found.double().reshape(count, 2 * size, *found.shape[1:])
+                    known = of_latents.mean(dim=1).repeat_interleave(2 * size, dim=0)
                 else:
-                    known = torch.lerp(found, known, b.memory)
+                    known = torch.lerp(found.double(), known, b.memory)
                 x = x + self._step(known, wanted - scores, covariance).to(kind)
         by_node = torch.stack(shifts, dim=1).reshape(count, size, 2, b.nodes + 1, *shape)
         at = torch.stack(strengths, dim=1).reshape(count, size, 2, b.nodes + 1)
