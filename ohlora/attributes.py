@@ -28,7 +28,7 @@ SourceKind = Literal["column", "parsing", "network", "function"]
 SOURCES: tuple[SourceKind, ...] = get_args(SourceKind)
 KEYS = (
     *("meaning", "kind", "roles", "column", "parsing", "variant", "network", "function"),
-    *("windows", "mirror", "keep", "limit", "grid", "motion", "levels", "physical", "reach"),
+    *("windows", "mirror", "keep", "limit", "grid", "motion", "levels", "physical", "reach", "rest"),
 )
 """What a declaration may say."""
 RESERVED = (
@@ -135,6 +135,8 @@ class Attribute:
         levels: Highest level of an ordinal, 1…9; 0 where it is not said.
         physical: A physical value that belongs to it, if any.
         reach: How far a good character's slider goes at least; None where nothing is asked.
+        rest: Its value in a character at rest, in the unit of the physical value, or without one in z-scores; None
+            where any will do.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Attribute:
     levels: int = 0
     physical: Physical | None = None
     reach: Reach | None = None
+    rest: float | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -333,6 +336,7 @@ class _Declaration:
             self.levels(kind),
             self.physical(kind),
             self.reach(grid),
+            self.rest(grid),
         )
 
     def source(self) -> Source:
@@ -457,6 +461,15 @@ class _Declaration:
         ):
             raise self.refused("reach", "numbers low and high, the first less, together with a grid")
         return Reach(float(found["low"]), float(found["high"]))
+
+    def rest(self, grid: Sequence[float]) -> float | None:
+        """Its value at rest."""
+        found = self.about.get("rest")
+        if found is None:
+            return None
+        if not grid or not self._number(found):
+            raise self.refused("rest", "a number, together with a grid")
+        return float(found)
 
     @staticmethod
     def _text(value: Any) -> bool:

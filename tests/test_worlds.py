@@ -266,6 +266,8 @@ STEERED = WHOLE | {"roles": ["expression"], "grid": [-1, 1], "limit": 0.5}
             {"a": WHOLE | {"reach": {"low": 0, "high": 1}}},
             "expected numbers low and high, the first less, together with",
         ),
+        ({"a": STEERED | {"rest": "open"}}, "rest is 'open'; expected a number, together with a grid"),
+        ({"a": WHOLE | {"rest": 0}}, "rest is 0; expected a number, together with a grid"),
         ({"a": WHOLE | {"physical": "cm"}}, "physical is 'cm'; expected column and unit, a few words each"),
         ({"a": WHOLE | {"physical": {"column": "b"}}}, "physical is {'column': 'b'}; expected column and unit"),
         (

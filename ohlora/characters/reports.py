@@ -40,7 +40,7 @@ FORMAT = "ohlora-latents"
 FORMAT_VERSION = 2
 MEASURED = ("corr", "slope", "leakage")
 """What is kept exactly of each latent and attribute, besides rounded in the table."""
-REACH_STEP, IDENTITY_STEP = 0.05, 0.01
+REACH_STEP, IDENTITY_STEP = 0.1, 0.05
 """Differences of reach and identity below which candidates look as good."""
 TOLD_OF_SLIDERS = {"r": "corr", "reach": "reach", "identity": "identity_min"}
 """What is told of a candidate's sliders → its column."""
@@ -90,6 +90,7 @@ class Report:
         passed: Whether each latent passes, N booleans.
         measured: What :data:`MEASURED` names, N×P float64 each.
         codes: The latents' N codes.
+        z: The latents they come from, N×Z; N×0 in reports of version 1.
         attributes: What was edited.
         steps: One unit of strength as tested, per latent: N×P.
         method: How the edits were found.
@@ -106,6 +107,7 @@ class Report:
     passed: list[bool]
     measured: Mapping[str, Tensor]
     codes: Codes
+    z: Tensor
     attributes: tuple[str, ...]
     steps: Steps
     method: str
@@ -168,6 +170,7 @@ class Report:
             [row["passed"] in ("true", "O") for row in rows],  # O and X in format version 1
             {what: tensors[what] for what in MEASURED},
             Codes(tensors["codes" if "codes" in tensors else "w"], Space(about.get("space", Space.W))),
+            tensors.get("z", torch.empty(len(rows), 0)),
             names,
             steps.per(tensors["units"].expand(len(rows), -1)),
             found.method,
@@ -181,9 +184,12 @@ class Report:
     def ranked(self) -> list[int]:
         """Places of the passing latents, first what an eye likes best.
 
-        That is the one whose worst reach is largest, in steps of :data:`REACH_STEP`; then whose sliders keep identity
-        best, in steps of :data:`IDENTITY_STEP`; then the one of least mean leakage. What was not measured does not
-        count; where reach was not, as in earlier reports, the worst correlation stands in its place.
+        That is the one whose worst slider goes farthest as it is seen from rest, in steps of :data:`REACH_STEP`; then
+        the one whose worst slider keeps identity best on average, in steps of :data:`IDENTITY_STEP`; then the one of
+        least mean leakage. A slider counts as its reach, but at most as twice its reach from rest to the side to which
+        it moves by itself: down for what blinks, up for what speaks, otherwise the shorter side. (A face that sleeps
+        cannot blink.) What was not measured does not count; where reach was not, as in earlier reports, the worst
+        correlation stands in its place.
 
         One with a slider that goes nowhere within its limits, or does not rise, is left out, since it makes no
         character; so is one outside the concept, where others fit it. Where none passes, those are ranked that can be
@@ -203,20 +209,31 @@ class Report:
                 f"none of {len(self.rows)} latents in {self.folder / RESULTS} passes, and none has sliders that all "
                 "move and rise; test more latents, or look at the generator and the directions"
             )
-        if (reach := self._least("reach")) is not None:
-            worst = (reach / REACH_STEP).round()
-        kept = self._least("identity_min")
-        identity = torch.zeros_like(worst) if kept is None else (kept / IDENTITY_STEP).round()
+        if (reach := self._table("reach")) is not None:
+            worst = (self._seen(reach).amin(dim=1) / REACH_STEP).round()
+        kept = self._table("identity")
+        identity = torch.zeros_like(worst) if kept is None else (kept.amin(dim=1) / IDENTITY_STEP).round()
         order = list(zip((-worst).tolist(), (-identity).tolist(), leakage.tolist(), strict=True))
         return sorted(found, key=order.__getitem__)
 
-    def _least(self, what: str) -> Tensor | None:
-        """The least of a number over the attributes, (N,), by the table; None where it was not measured of all."""
+    def _seen(self, reach: Tensor) -> Tensor:
+        """How far sliders are seen to go, N×P, of what they reach, N×P; the same where their sides are not known."""
+        below, above = self._table("reach_below"), self._table("reach_above")
+        if below is None or above is None:
+            return reach
+        sides = torch.minimum(below, above)
+        for p, name in enumerate(self.attributes):
+            moving = self.motions.get(name)
+            if moving is not None and (moving.blinks or moving.speaks):
+                sides[:, p] = (below if moving.blinks else above)[:, p]
+        return torch.minimum(reach, 2 * sides)
+
+    def _table(self, what: str) -> Tensor | None:
+        """A number of each attribute, N×P, by the table; None where it was not measured of all."""
         columns = [f"{name}_{what}" for name in self.attributes]
         if not all(row.get(column) for row in self.rows for column in columns):
             return None
-        table = [[float(row[column]) for column in columns] for row in self.rows]
-        return torch.tensor(table, dtype=torch.float64).amin(dim=1)
+        return torch.tensor([[float(row[column]) for column in columns] for row in self.rows], dtype=torch.float64)
 
     def chosen(self) -> list[int]:
         """Cases that were kept or starred by eye.

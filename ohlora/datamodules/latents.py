@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ohlora.characters.reports import Report
@@ -113,17 +114,23 @@ class RankedLatents(Latents):
     def _places(self) -> list[int]:
         return self._read.ranked()[: self.count]
 
-    def check(self, codes: Codes) -> None:
+    def codes(self, cases: Sequence[int]) -> Codes:
+        """Codes in W of cases that are :attr:`tested`, as they were in the report."""
+        found = self._read.codes
+        return Codes(found.values[[self._read.place_of(case) for case in cases]], found.space)
+
+    def check(self, z: Tensor, generator: str) -> None:
         """Refuses to test other latents than those of the report under their numbers.
 
         Args:
-            codes: In W, of the latents that are :attr:`tested`.
+            z: Of the latents that are :attr:`tested`.
+            generator: The file of the generator.
 
         Raises:
-            DataError: If they are others.
+            DataError: If they are others, or those of another generator.
         """
-        if not torch.allclose(codes.values.cpu(), self._read.codes.values[self._places], atol=1e-4):
+        if not torch.equal(z.cpu(), self._read.z[self._places]):
             raise DataError(
-                f"{self.report} ranks other latents than those that model.init_args.seed and model.init_args.generator "
-                "make now; set both as they were there"
+                f"{self.report} ranks other latents than those that model.init_args.seed makes; set it as it was there"
             )
+        Report.load(self.report, generator)

@@ -10,24 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ohlora.directions.covariance import covariance_of
 from ohlora.directions.edits import Steps, moved, own_space
+from ohlora.directions.learned import Spread, coarse, score_errors
 from ohlora.directions.own import data_range, room
 from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
-from ohlora.networks.codes import Codes, Space
+from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
-from ohlora.networks.sampling import counted_latents
 from ohlora.utils import checks, counted
 from ohlora.utils.progress import tracked
 
-LATENTS = 5000
-"""Latents from which the covariance of w is taken; no images are made of them."""
-COARSE = 8
-"""Height and width, in parts of an image, of what is compared with the unedited image."""
-BEND = 0.3
-"""z-scores from which on an error of a score counts linearly (Huber, 1964)."""
 SMALL = 0.002
 """Weight of the squared Mahalanobis length of the shifts at the nodes, layers taken as if they varied independently."""
 
@@ -118,7 +111,7 @@ class TouchUp:
         with torch.inference_mode(False), torch.enable_grad():
             known = [scales.get(name) for name in attributes]
             start = self._start(codes, given, generator, network, own, known, guide)
-            spread = _Spread.of(generator, self.seed, start.codes)
+            spread = Spread.of(generator, self.seed, start.codes, "touch_up/")
             shifts = _at_nodes(given, start.nodes, generator.num_ws).to(start.codes.values)
             learned = spread.whitened(shifts).clone().requires_grad_()
             moving = torch.ones(2 * self.nodes + 1, *[1] * start.codes.space.ndim).to(shifts)
@@ -155,7 +148,7 @@ class TouchUp:
         sides = low[..., None] * shares.flip(0), torch.zeros_like(low)[..., None], high[..., None] * shares
         persons = None if guide is None else guide.embed(images)
         codes = replace(start, values=start.values.clone())
-        return _Edits(codes, scores, _coarse(images), persons, torch.cat(sides, dim=2))
+        return _Edits(codes, scores, coarse(images), persons, torch.cat(sides, dim=2))
 
     def _loss(
         self,
@@ -175,11 +168,11 @@ class TouchUp:
         images = generator.synthesize(edited.flat()).clamp(-1, 1)
         wanted = start.scores[:, None].repeat(1, self.edits, 1)
         wanted[..., own] += strengths
-        errors = F.huber_loss(network(images).reshape(wanted.shape), wanted, reduction="none", delta=BEND) / BEND
+        errors = score_errors(network(images).reshape(wanted.shape), wanted)
         weights = torch.full_like(start.scores[0], self.hold)
         weights[own] = 1
         loss = (errors * weights).sum(dim=2).mean(dim=1).sum()
-        differences = _coarse(images).reshape(count, self.edits, -1) - start.coarse.reshape(count, 1, -1)
+        differences = coarse(images).reshape(count, self.edits, -1) - start.coarse.reshape(count, 1, -1)
         loss = loss + self.likeness * differences.square().mean(dim=(1, 2)).sum()
         if guide is not None and start.persons is not None:
             kept = guide.compared(start.persons.repeat_interleave(self.edits, dim=0), guide.embed(images))
@@ -195,43 +188,6 @@ class TouchUp:
         turns = (number * alone + torch.arange(alone)) % size  # each attribute in its turn
         shares[:alone] *= F.one_hot(turns, size)
         return shares
-
-
-class _Spread(NamedTuple):
-    """How far codes vary, from which shifts are told in standard deviations.
-
-    Attributes:
-        root: Of the covariance of w, D×D, lower triangular; or of S, the channels' standard deviations (C,).
-    """
-
-    root: Tensor
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, generator: Generator, seed: int, codes: Codes) -> _Spread:
-        """That of a generator's codes, in the space of ``codes``."""
-        w = generator.map(*counted_latents(generator, seed, range(LATENTS), "touch_up/"))
-        if codes.space is Space.S:
-            deviation = generator.in_space(w, Space.S).values.std(dim=0)
-            return cls(deviation.clamp_min(torch.finfo(deviation.dtype).eps).to(codes.values))
-        covariance = covariance_of(w.values)
-        root = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(len(covariance)).to(covariance))
-        return cls(root.to(codes.values))
-
-    def whitened(self, shifts: Tensor) -> Tensor:
-        """Shifts of codes in standard deviations."""
-        if self.root.ndim == 1:
-            return shifts / self.root
-        found: Tensor = torch.linalg.solve_triangular(self.root, shifts.mT, upper=False)
-        return found.mT
-
-    def coloured(self, learned: Tensor) -> Tensor:
-        """The shifts of which that is said."""
-        return learned * self.root if self.root.ndim == 1 else learned @ self.root.mT
-
-
-def _coarse(images: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(images, COARSE)
 
 
 def _at_nodes(given: Steps, nodes: Tensor, num_ws: int) -> Tensor:

@@ -42,6 +42,10 @@ class PhysicalMap(NamedTuple):
         """The physical value of a z-score."""
         return float(np.interp(score, self.scores, self.values))
 
+    def score_of(self, value: float) -> float:
+        """The z-score of a physical value."""
+        return float(np.interp(value, self.values, self.scores))
+
     @classmethod
     def fit(cls, about: Physical, scores: np.ndarray, values: np.ndarray) -> PhysicalMap:
         """The map of N z-scores to their physical values that fits best among those that rise (isotonic regression).

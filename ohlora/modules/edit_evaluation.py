@@ -38,6 +38,7 @@ from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
+from ohlora.directions.rest import Rest, scores_at_rest
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
 from ohlora.evaluation.agreement import COMPARED, Agreement
@@ -125,6 +126,9 @@ class EditEvaluation(Stage[CountedLatents]):
         discriminator: Discriminator weights; its scores of edited and unedited images are then also compared.
         closer_count: How many latents parser and discriminator look at.
         sheets: Latents shown of the best, the middle and the worst each.
+        rest: Brings each latent to rest before it is edited, such as open eyes and a head that looks ahead; without it,
+            edits start from the expression that a latent has by chance. Latents of an earlier evaluation start as they
+            did there.
         touch_up: Trains the edits of each latent against the search CNN before they are judged; without it they stay as
             they were found. It takes a minute per latent, so it is for a few that were chosen
             (:class:`ohlora.datamodules.latents.RankedLatents`).
@@ -171,6 +175,7 @@ class EditEvaluation(Stage[CountedLatents]):
         discriminator: str | None = None,
         closer_count: int = 60,
         sheets: int = 3,
+        rest: Rest | None = None,
         touch_up: TouchUp | None = None,
         guide: IdentityFile | None = None,
         image_batch_size: int = 100,
@@ -180,6 +185,8 @@ class EditEvaluation(Stage[CountedLatents]):
             raise ConfigError(f"directions is {directions} and labels {labels}; expected one of them")
         if touch_up is not None and directions is None:
             raise ConfigError("touch_up trains what directions add to codes, and labels have none; leave one out")
+        if rest is not None and directions is None:
+            raise ConfigError("rest moves codes, which are made anew for every label; leave rest or labels out")
         checks.seeds(seed=seed)
         checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
         checks.at_least(2, slider_frames=slider_frames, joint_count=joint_count)
@@ -202,12 +209,27 @@ class EditEvaluation(Stage[CountedLatents]):
         self.identity_file, self.identity_limit = identity, identity_limit
         self.identity_ends_sliders = identity_ends_sliders
         self.reals, self.real_count, self.features_given = reals, real_count, features
-        self.touch_up, self.guide_file = touch_up, guide
+        self.rest, self.touch_up, self.guide_file = rest, touch_up, guide
 
-    def latents(self, stream: str, indices: Sequence[int]) -> Latents:
-        """Counted latents of a stream of their own, with codes in the space where edits start."""
+    def latents(self, stream: str, indices: Sequence[int], codes: Codes | None = None) -> Latents:
+        """Counted latents of a stream of their own, with codes in the space where edits start.
+
+        Args:
+            stream: Which latents.
+            indices: Their N numbers.
+            codes: Their codes in W; by default what the generator maps them to.
+        """
         z, label = counted_latents(self.generator, self.seed, indices, f"{stream}/")
-        return Latents(z, label, self.generator.in_space(self.generator.map(z, label), self.start))
+        if codes is None:
+            codes = self.generator.map(z, label)
+        return Latents(z, label, self.generator.in_space(codes, self.start))
+
+    def _at_start(self, stream: str, indices: Sequence[int]) -> Codes:
+        """Codes in W of counted latents, from which edits start."""
+        codes = self.generator.map(*counted_latents(self.generator, self.seed, indices, f"{stream}/"))
+        if self.rest is None:
+            return codes
+        return self.rest(codes, self.rest_scores, self.generator, self.network, self.image_batch_size)
 
     def setup(self, stage: str) -> None:
         """Loads what the evaluation needs, and checks that it fits together.
@@ -271,9 +293,17 @@ class EditEvaluation(Stage[CountedLatents]):
             self.read = Scores(readable)
         if self.reals is not None:
             self._read_reals(self.reals)
+        if self.rest is not None:
+            if isinstance(self.data, RankedLatents):
+                raise ConfigError(
+                    f"the latents of {self.data.report} start as they did there; leave model.init_args.rest out"
+                )
+            steered = [a for a in vocabulary() if a.name in self.edited]
+            self.rest_scores = scores_at_rest(steered, self.search_scales, self.paths["network"])
         if isinstance(self.data, RankedLatents):
-            z, label = counted_latents(self.generator, self.seed, self.data.tested, "test/")
-            self.data.check(self.generator.map(z, label))
+            z, _ = counted_latents(self.generator, self.seed, self.data.tested, "test/")
+            self.data.check(z, self.paths["generator"])
+        self._codes: list[tuple[int, Tensor]] = []
         self._slid: list[tuple[int, Slid]] = []
         self._fitting: list[tuple[int, dict[str, float]]] = []
         self._realism: list[tuple[Tensor, Tensor]] = []
@@ -456,7 +486,7 @@ class EditEvaluation(Stage[CountedLatents]):
         own = [self.judge.outputs.index(name) for name in self.edited]
         parts = []
         for part in tracked(self._mine(self.calibrate, self.data.batch_size), "calibrating"):
-            judged = self._edited(self.latents("calibration", part))[2]
+            judged = self._edited(self.latents("calibration", part, self._at_start("calibration", part)))[2]
             parts.append(slopes(self.strengths.double(), judged)[:, range(len(own)), own].cpu())
         mean = torch.cat(gathered(parts)).mean(dim=0)
         falling = [name for name, value in zip(self.edited, mean.tolist(), strict=True) if value <= 0]
@@ -512,7 +542,9 @@ class EditEvaluation(Stage[CountedLatents]):
         """Edits the latents of a batch, and judges the edits."""
         if self.global_rank >= self.data.count:
             return  # a repeated latent
-        latents = self.latents("test", batch)
+        start = self.data.codes(batch) if isinstance(self.data, RankedLatents) else self._at_start("test", batch)
+        latents = self.latents("test", batch, start)
+        self._codes += zip(batch, start.values.cpu(), strict=True)
         group, codes, judged, unedited, steps = self._edited(latents)
         if steps is not None:  # a character needs what was tested
             tensors = {name: value.cpu() for name, value in steps.tensors.items()}
@@ -573,19 +605,20 @@ class EditEvaluation(Stage[CountedLatents]):
             means = torch.cat(gathered(self._parsed)).nanmean(dim=0)
             read = zip(self.edited, means.tolist(), strict=True)
             extra |= {f"{name}_parsed_corr_mean": v for name, v in read if name in self.read.names}
-        steps = dict(gathered(self._tested_steps))
+        steps, codes = dict(gathered(self._tested_steps)), dict(gathered(self._codes))
         if self.trainer.is_global_zero:
             reason, output = self.partial(), self.output
             if reason is not None:
                 self.say_partial(reason)
                 self.output = run_folder(self.trainer)
-            self._report(rows, extra, steps, slid)
+            self._report(rows, extra, codes, steps, slid)
             self.output = output
 
     def _report(
         self,
         rows: list[dict[str, float]],
         extra: dict[str, float],
+        codes: Mapping[int, Tensor],
         steps: Mapping[int, Mapping[str, Tensor]],
         slid: Mapping[int, Slid],
     ) -> None:
@@ -604,11 +637,11 @@ class EditEvaluation(Stage[CountedLatents]):
         rounded = {key: round(value, 4) for key, value in statistics.items()}
         rounded["sum_abs_corr_mean"] = round(sum(row["sum_abs_corr"] for row in results) / len(results), 4)
         cases = [result["case"] for result in results]
-        latents = self.latents("test", cases)
-        group = torch.tensor([int(row["group"]) for row in rows], device=self.device)
         # In W whatever moves them: there a character can be compared with directions of any space.
-        codes = self.generator.map(latents.z, latents.label)
-        tensors = {"case": torch.tensor(cases), "z": latents.z, "codes": codes.values, "group": group}
+        start = Codes(torch.stack([codes[case] for case in cases]).to(self.device), Space.W)
+        latents = self.latents("test", cases, start)
+        group = torch.tensor([int(row["group"]) for row in rows], device=self.device)
+        tensors = {"case": torch.tensor(cases), "z": latents.z, "codes": start.values, "group": group}
         tensors["units"] = self.units
         tensors["ranges"] = torch.from_numpy(np.stack([slid[case].ranges for case in cases]))
         for what in MEASURED:
@@ -618,9 +651,11 @@ class EditEvaluation(Stage[CountedLatents]):
             tensors["label"] = latents.label
         if steps:
             tensors |= {name: torch.stack([steps[case][name] for case in cases]) for name in steps[cases[0]]}
-        about: dict[str, Any] = {"space": str(codes.space), "attributes": list(edited)}
+        about: dict[str, Any] = {"space": str(start.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
         about["unit"] = "data"
+        if self.rest is not None:
+            about["rest"] = self.rest_scores
         about |= handover.marked(self.unfit)
         about["meanings"], motions = vocabulary().described(edited)
         about["motion_shares"] = {name: asdict(motion) for name, motion in motions.items()}

@@ -33,8 +33,8 @@ from ohlora.networks.generator import Generator
 from ohlora.utils import counted, figures, images
 
 NUMBERS = (
-    *("range_low", "range_high", "reach", "lowest", "highest", "saturation", "jump", "pixel_jump", "density"),
-    *("identity", "identity_min", "change_area", "joint_corr", "joint_error"),
+    *("range_low", "range_high", "reach", "reach_below", "reach_above", "lowest", "highest", "saturation"),
+    *("jump", "pixel_jump", "density", "identity", "identity_min", "change_area", "joint_corr", "joint_error"),
 )
 """What is measured of each slider of a latent, as far as it can be."""
 JOINT_DENSITY = "joint_density"
@@ -194,7 +194,9 @@ class SliderTest:
             measured |= sliders[p].measures(*ends[p]) | {"joint_corr": float(r[p]), "joint_error": float(errors[p])}
             lowest, highest = measured["lowest"], measured["highest"]
             if name in self.scales:
-                measured["reach"] = self.scales[name].covered(lowest, highest)
+                scale, start = self.scales[name], float(sliders[p].moved[sliders[p].start])
+                measured["reach"] = scale.covered(lowest, highest)
+                measured |= {"reach_below": scale.covered(lowest, start), "reach_above": scale.covered(start, highest)}
             if name in self.physical:
                 of = self.physical[name]
                 found |= {f"{of.column}_lowest": of(lowest), f"{of.column}_highest": of(highest)}

@@ -113,7 +113,7 @@ def test_a_tested_latent_is_calibrated(
 
 
 def test_candidates_are_ranked_by_what_an_eye_judges(report: Path) -> None:
-    """Worst reach, then identity, then leakage, as far as they were measured; the third fails."""
+    """Worst reach from rest, then identity, then leakage, as far as they were measured; the third fails."""
     table = read_rows(report / "test_result.csv")
 
     def ranked(**columns: list[float]) -> list[int]:
@@ -121,14 +121,20 @@ def test_candidates_are_ranked_by_what_an_eye_judges(report: Path) -> None:
         write_rows(report / "test_result.csv", [row | told for row, told in zip(table, more, strict=True)])
         return Report.load(report).ranked()
 
-    wide, kept = [1.0, 1.0, 1.0, 1.0], [0.95, 0.99, 0.99, 0.92]
+    wide, kept = [1.0, 1.0, 1.0, 1.0], [0.86, 0.99, 0.99, 0.72]
     reach = {"eyes_reach": [0.9, 0.5, 1.0, 0.91], "mouth_reach": wide, "pose_reach": wide}  # 0.01 is not seen
-    identity = {"eyes_identity_min": wide, "mouth_identity_min": kept, "pose_identity_min": wide}
+    identity = {"eyes_identity": wide, "mouth_identity": kept, "pose_identity": wide}
     assert ranked() == [1, 3, 0]
     assert ranked(**reach) == [3, 0, 1] and ranked(**reach, **identity) == [0, 3, 1]
-    assert ranked(**reach | {"pose_reach": [0.2, 0.3, 1.0, 0.25]}, **identity) == [1, 3, 0]
+    assert ranked(**reach | {"pose_reach": [0.2, 0.4, 1.0, 0.27]}, **identity) == [1, 3, 0]
     assert ranked(eyes_reach=reach["eyes_reach"]) == [1, 3, 0], "what was not measured of all does not count"
     assert ranked(**identity) == [1, 0, 3]
+    # The first is turned away, the second sleeps, the last has its mouth open: what each cannot do does not count.
+    sides = {"eyes_reach_below": [0.5, 0.1, 1, 0.6], "eyes_reach_above": [0.4, 0.9, 1, 0.0]}
+    sides |= {"mouth_reach_below": [0.0, 0.0, 1, 0.7], "mouth_reach_above": [1.0, 1.0, 1, 0.3]}
+    sides |= {"pose_reach_below": [0.05, 0.5, 1, 0.5], "pose_reach_above": [0.95, 0.5, 1, 0.5]}
+    all_wide = {f"{name}_reach": wide for name in NAMES}
+    assert ranked(**all_wide) == [3, 0, 1] and ranked(**all_wide, **sides) == [3, 1, 0]
 
 
 def test_a_candidate_is_shown_with_what_was_measured(report: Path) -> None:

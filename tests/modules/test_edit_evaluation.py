@@ -456,6 +456,60 @@ def test_realism_is_that_of_real_images(
     assert "real_count is 5; expected at least 6" in capsys.readouterr().err
 
 
+def test_latents_are_brought_to_rest(
+    tmp_path: Path, weights: tuple[Path, Path], with_scales: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is tested, touched up and made a character starts from there."""
+    world = WORLD.replace("reach: {low: 0.1, high: 0.9}", "rest: 0.6").replace(
+        "reach: {low: 0,", "rest: 0.2\n    reach: {low: 0,"
+    )
+    (tmp_path / "mine.yaml").write_text(world)
+    searching = network_files.load_attributes(tmp_path / "merged.safetensors")
+    rest = {"rest": "{steps: 40, rate: 0.3, hold: 0, likeness: 0, likely: 0, jitter: 0}", "leakage_limit": 99}
+    rest |= {"limits": "{eyes: -1, mouth: -1, pose: -1}", "growth_limit": 0}
+    assert with_scales(**rest) == 2
+    assert "merged.safetensors was trained on no table with eye_opening" in capsys.readouterr().err
+    told = {"data": {name: scale.described() for name, scale in SCALES.items()}}
+    network_files.save_network(searching, tmp_path / "merged.safetensors", told)
+    local = Directions(EDITED, torch.randn(1, 3, 8), torch.ones(1, 3), Groups(), "local", basis=basis(6))
+    save_directions(local, tmp_path / "d.safetensors")
+    rest["judge"] = tmp_path / "merged.safetensors"
+    some = ("--data.init_args.count", "20")
+    assert with_scales(*some, **rest) == 0 and with_scales(*some, output="chance", **rest | {"rest": None}) == 0
+    generator = network_files.load_generator(weights[0])
+    own = [searching.outputs.index(name) for name in ("eyes", "pose")]
+    errors = {}
+    for name in ("found", "chance"):
+        latents = load_file(tmp_path / name / "latents.safetensors")
+        with torch.inference_mode():
+            seen = searching(generator.synthesize(Codes(latents["codes"], Space.W)).clamp(-1, 1))[:, own]
+        errors[name] = (seen - torch.tensor([0.4, 0.2])).abs().mean()  # 0.6 open is a z-score of 0.4
+    assert errors["found"] < 0.3 * errors["chance"]
+    report, chance = (Report.load(tmp_path / name) for name in ("found", "chance"))
+    assert torch.equal(report.z, chance.z)
+    with torch.inference_mode():
+        start = searching(images.rounded(generator.synthesize(report.codes)))[:, own[1]].tolist()
+    for row, score in zip(report.rows, start, strict=True):  # below and above what is there at rest
+        below = SCALES["pose"].covered(float(row["pose_lowest"]), score)
+        assert float(row["pose_reach_below"]) == pytest.approx(below, abs=2e-3)
+    again = ("--data.class_path", "RankedLatents", "--data.init_args.report", str(tmp_path / "found"))
+    assert with_scales(*again, output="again", **rest) == 2
+    assert "start as they did there; leave model.init_args.rest out" in capsys.readouterr().err
+    assert with_scales(*again, output="again", **rest | {"rest": None}) == 0
+    ranked = report.ranked()
+    tested_again = Report.load(tmp_path / "again")
+    for place, row in enumerate(tested_again.rows):
+        assert torch.equal(tested_again.codes.values[place], report.codes.values[report.place_of(int(row["case"]))])
+    assert [int(row["case"]) for row in tested_again.rows] == sorted(int(report.rows[k]["case"]) for k in ranked[:5])
+    other, _ = tiny_networks(seed=5)
+    network_files.save_network(other, tmp_path / "other.safetensors")
+    settings = rest | {"rest": None, "generator": tmp_path / "other.safetensors"}
+    assert with_scales(*again, output="again", **settings) == 2
+    assert "is not the generator that" in capsys.readouterr().err
+    assert with_scales(output="labels", **rest | {"directions": None, "labels": "[eyes]"}) == 2
+    assert "rest moves codes, which are made anew for every label" in capsys.readouterr().err
+
+
 def test_the_best_are_touched_up_and_tested_again(tmp_path: Path, tested: Run, capsys: Any) -> None:
     found = load_directions(tmp_path / "d.safetensors")
     local = Directions(EDITED, found.vectors[:1], found.units[:1], Groups(), "local", basis=basis(6))

@@ -80,6 +80,8 @@ def test_planted_sliders(declared: None) -> None:
     assert (found["straight_range_low"], found["straight_range_high"]) == (-3, 3) and slid.ranges[0].tolist() == [-3, 3]
     assert found["straight_lowest"] == pytest.approx(-2.5, abs=rounding) and found["straight_reach"] == 1
     assert found["straight_highest"] == pytest.approx(3.5, abs=rounding)
+    sides = [found[f"straight_reach_{side}"] for side in ("below", "above")]  # from 0.5, within the data's −2 … 2
+    assert sides == pytest.approx([2.5 / 4, 1.5 / 4], abs=rounding)
     assert (found["opening_lowest"], found["opening_highest"]) == (0, 1)
     assert found["straight_saturation"] == pytest.approx(1, abs=0.15)
     assert found["straight_jump"] == pytest.approx(0.25, abs=2 * rounding)

@@ -1,0 +1,67 @@
+"""What is learned by gradient descent at single latents, edits and rest alike: how errors and distances are told."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ohlora.directions.covariance import covariance_of
+from ohlora.networks.codes import Codes, Space
+from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import counted_latents
+
+LATENTS = 5000
+"""Latents from which the covariance of w is taken; no images are made of them."""
+COARSE = 8
+"""Height and width, in parts of an image, of what is compared with the unedited image."""
+BEND = 0.3
+"""z-scores from which on an error of a score counts linearly (Huber, 1964)."""
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Images made small, N×3×c×c: a picture as a whole."""
+    return F.adaptive_avg_pool2d(images, COARSE)
+
+
+def score_errors(seen: Tensor, wanted: Tensor) -> Tensor:
+    """What errors of scores, in z-scores, count; of their shape."""
+    return F.huber_loss(seen, wanted, reduction="none", delta=BEND) / BEND
+
+
+class Spread(NamedTuple):
+    """How codes vary, from which they are told in standard deviations.
+
+    Attributes:
+        root: Of the covariance of w, D×D, lower triangular; or of S, the channels' standard deviations (C,).
+        mean: Of w, (D,), or of S, (C,).
+    """
+
+    root: Tensor
+    mean: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, generator: Generator, seed: int, codes: Codes, stream: str) -> Spread:
+        """That of a generator's codes, in the space of ``codes``; ``stream`` names the latents it is taken from."""
+        w = generator.map(*counted_latents(generator, seed, range(LATENTS), stream))
+        if codes.space is Space.S:
+            styles = generator.in_space(w, Space.S).values
+            deviation = styles.std(dim=0).clamp_min(torch.finfo(styles.dtype).eps)
+            return cls(deviation.to(codes.values), styles.mean(dim=0).to(codes.values))
+        covariance = covariance_of(w.values)
+        root = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(len(covariance)).to(covariance))
+        return cls(root.to(codes.values), w.values.mean(dim=0).to(codes.values))
+
+    def whitened(self, shifts: Tensor) -> Tensor:
+        """Shifts of codes in standard deviations."""
+        if self.root.ndim == 1:
+            return shifts / self.root
+        found: Tensor = torch.linalg.solve_triangular(self.root, shifts.mT, upper=False)
+        return found.mT
+
+    def coloured(self, learned: Tensor) -> Tensor:
+        """The shifts of which that is said."""
+        return learned * self.root if self.root.ndim == 1 else learned @ self.root.mT
