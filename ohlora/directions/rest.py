@@ -42,12 +42,12 @@ class Rest:
         seed: Of these moves.
     """
 
-    steps: int = 60
+    steps: int = 100
     rate: float = 0.1
     hold: float = 0.5
-    likeness: float = 5.0
-    likely: float = 0.02
-    jitter: float = 0.15
+    likeness: float = 2.0
+    likely: float = 0.05
+    jitter: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
