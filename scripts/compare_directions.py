@@ -114,7 +114,8 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     evaluation: dict[str, object] = {"directions": folder / DIRECTIONS}
     seconds, used, per_latent = 0.0, 0, 0
     if "labels" in method:
-        evaluation = {"directions": None, "labels": method["labels"]}
+        # Every label is another code, so that nothing is at rest.
+        evaluation = {"directions": None, "labels": method["labels"], "rest": None}
     else:
         # The recipe's own finder says how it groups, and would hand that on to every other.
         settings: dict[str, Any] = {"group_by": None} | (method["finder"].get("init_args") or {}) | {"seed": seed}

@@ -42,7 +42,7 @@ MEASURED = ("corr", "slope", "leakage")
 """What is kept exactly of each latent and attribute, besides rounded in the table."""
 REACH_STEP, IDENTITY_STEP = 0.1, 0.05
 """Differences of reach and identity below which candidates look as good."""
-TOLD_OF_SLIDERS = {"r": "corr", "reach": "reach", "identity": "identity_min"}
+TOLD_OF_SLIDERS = {"r": "corr", "reach": "reach", "identity": "identity"}
 """What is told of a candidate's sliders → its column."""
 SHOWN = 5
 """Images of each slider, and of combined expressions, that are shown of a candidate."""

@@ -1,8 +1,8 @@
 """Ranks the latents that passed the evaluation of edits, and shows them for choosing by eye.
 
-Writes ``candidates.csv`` (first those whose worst reach is largest, then by identity kept, then by leakage) and
-``candidates.png``: of each candidate a row per slider, from its lowest to its highest tested strength, and a row of
-combined expressions.
+Writes ``candidates.csv`` (first those whose worst slider is seen to go farthest, then by identity kept, then by
+leakage) and ``candidates.png``: of each candidate a row per slider, from its lowest to its highest tested strength, and
+a row of combined expressions.
 """
 
 from __future__ import annotations
