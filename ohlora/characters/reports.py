@@ -42,7 +42,13 @@ MEASURED = ("corr", "slope", "leakage")
 """What is kept exactly of each latent and attribute, besides rounded in the table."""
 REACH_STEP, IDENTITY_STEP = 0.1, 0.05
 """Differences of reach and identity below which candidates look as good."""
-TOLD_OF_SLIDERS = {"r": "corr", "reach": "reach", "identity": "identity"}
+TOLD_OF_SLIDERS = {
+    "r": "corr",
+    "reach": "reach",
+    "below": "reach_below",
+    "above": "reach_above",
+    "identity": "identity",
+}
 """What is told of a candidate's sliders → its column."""
 SHOWN = 5
 """Images of each slider, and of combined expressions, that are shown of a candidate."""
@@ -90,7 +96,7 @@ class Report:
         passed: Whether each latent passes, N booleans.
         measured: What :data:`MEASURED` names, N×P float64 each.
         codes: The latents' N codes.
-        z: The latents they come from, N×Z; N×0 in reports of version 1.
+        z: The latents they come from, N×Z; N×0 where a report does not hold them.
         attributes: What was edited.
         steps: One unit of strength as tested, per latent: N×P.
         method: How the edits were found.
@@ -184,12 +190,12 @@ class Report:
     def ranked(self) -> list[int]:
         """Places of the passing latents, first what an eye likes best.
 
-        That is the one whose worst slider goes farthest as it is seen from rest, in steps of :data:`REACH_STEP`; then
-        the one whose worst slider keeps identity best on average, in steps of :data:`IDENTITY_STEP`; then the one of
-        least mean leakage. A slider counts as its reach, but at most as twice its reach from rest to the side to which
-        it moves by itself: down for what blinks, up for what speaks, otherwise the shorter side. (A face that sleeps
-        cannot blink.) What was not measured does not count; where reach was not, as in earlier reports, the worst
-        correlation stands in its place.
+        That is the one whose worst slider is seen to go farthest, in steps of :data:`REACH_STEP`; then the one whose
+        worst slider keeps identity best on average, in steps of :data:`IDENTITY_STEP`; then the one of least mean
+        leakage. A slider is seen to go as far as it reaches, but at most twice as far as it reaches from the unedited
+        image to the side to which it moves: down for what blinks, up for what speaks, since a mouth is closed where
+        nothing is said, and otherwise the shorter side. (A face that sleeps cannot blink.) What was not measured does
+        not count; where reach was not, as in earlier reports, the worst correlation stands in its place.
 
         One with a slider that goes nowhere within its limits, or does not rise, is left out, since it makes no
         character; so is one outside the concept, where others fit it. Where none passes, those are ranked that can be
@@ -331,7 +337,9 @@ class Report:
             numbers = ", ".join(f"{what} {float(value):.2f}" for what, value in told.items() if value)
             captions.append(f"{name} {low:+.2f} … {high:+.2f}: {numbers}")
         least = row.get("joint_identity_min")
-        captions.append("as it is, and all at random" + (f"; identity in the test {float(least):.2f}" if least else ""))
+        captions.append(
+            "as it is, and all at random" + (f"; least identity in the test {float(least):.2f}" if least else "")
+        )
         sheet = figures.strips(dict(zip(captions, pictures, strict=True)))
         leakage = float(self.measured["leakage"][place].mean())
         return figures.captioned(sheet, [f"case {row['case']}, group {row['group_name']}, leakage {leakage:.2f}"])

@@ -129,8 +129,8 @@ class RankedLatents(Latents):
         Raises:
             DataError: If they are others, or those of another generator.
         """
+        Report.load(self.report, generator)  # refuses another generator
         if not torch.equal(z.cpu(), self._read.z[self._places]):
             raise DataError(
                 f"{self.report} ranks other latents than those that model.init_args.seed makes; set it as it was there"
             )
-        Report.load(self.report, generator)

@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 
 from ohlora.attributes import Attribute
-from ohlora.directions.learned import Spread, coarse, score_errors
+from ohlora.directions.learned import Spread
 from ohlora.errors import ConfigError
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
+from ohlora.networks.sampling import score_gradients
 from ohlora.utils import checks, counted
-from ohlora.utils.progress import tracked
+
+TOGETHER = 8
+"""Latents that are brought to rest together, by their numbers: what is summed over a batch is rounded by its size, and
+from step to step a difference of rounding grows until it can be seen."""
+ARRIVED = 0.6
+"""Share of the steps after which a latent is asked for all of the way, and no longer for the next part."""
 
 
 @dataclass(frozen=True)
@@ -24,36 +30,37 @@ class Rest:
     """Brings latents to rest, such as open eyes and a head that looks ahead; trains neither generator nor network.
 
     A latent has some expression by chance: a face that sleeps cannot blink, and one that is turned away has half of its
-    turn behind it. So a code is moved, by Adam, until the search CNN's scores of what the world declares a ``rest`` for
-    are there; its other scores are to stay, and so is the picture as a whole, looked at coarsely. Codes are learned in
-    standard deviations and drawn towards the mean of w, where the generator knows most. They stay in W, and what a
-    latent comes to does not depend on what others are brought to rest beside it.
+    turn behind it. So a code is moved in W, step by step, until the search CNN's scores of what the world declares a
+    ``rest`` for are there, and its other scores stay. Each step is the least-squares solution to first order, from the
+    gradients near the image reached so far (Marquardt, 1963), in standard deviations of w; it also draws the code to
+    the mean of w, where the generator knows most.
 
     Attributes:
-        steps: Steps of gradient descent; each makes an image of a latent, with one backward pass.
-        rate: Learning rate at first, in standard deviations of w; it falls to 0 along a cosine.
+        steps: How many; each costs an image with a backward pass per score.
         hold: Weight of the scores that are to stay, against those of rest.
-        likeness: Weight of the mean squared difference from the latent's image, both averaged over squares of an eighth
-            of their size.
         likely: Weight of the squared Mahalanobis length from the mean of w.
-        jitter: Images are looked at near a code, moved at random by so many standard deviations of w at first and none
-            at last, since gradients at a code itself say what the smallest change would do (SmoothGrad; Smilkov et al.,
-            2017).
-        seed: Of these moves.
+        damping: Weight of the squared length of a step, which keeps steps short where gradients say little.
+        longest: Of a step, in standard deviations of w.
+        jitter: Gradients are taken at codes that are moved at random by so many standard deviations of w, since those
+            at a code itself say what the smallest change would do (SmoothGrad; Smilkov et al., 2017).
+        memory: Weight of the gradients of earlier steps against those of the last, 0…1.
+        seed: Of the jitter.
     """
 
-    steps: int = 100
-    rate: float = 0.1
-    hold: float = 0.5
-    likeness: float = 2.0
-    likely: float = 0.05
-    jitter: float = 0.3
+    steps: int = 10
+    hold: float = 0.3
+    likely: float = 0.01
+    damping: float = 0.1
+    longest: float = 1.5
+    jitter: float = 0.15
+    memory: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
         checks.at_least(1, steps=self.steps)
-        checks.above(0, rate=self.rate)
-        checks.at_least(0, hold=self.hold, likeness=self.likeness, likely=self.likely, jitter=self.jitter)
+        checks.above(0, damping=self.damping, longest=self.longest)
+        checks.at_least(0, hold=self.hold, likely=self.likely, jitter=self.jitter)
+        checks.between(0, 1, memory=self.memory)
         checks.seeds(seed=self.seed)
 
     def __call__(
@@ -62,7 +69,7 @@ class Rest:
         scores: Mapping[str, float],
         generator: Generator,
         network: AttributeCNN | AttributeEnsemble,
-        batch_size: int,
+        spread: Spread,
     ) -> Codes:
         """N codes in W at rest.
 
@@ -71,46 +78,40 @@ class Rest:
             scores: What is wanted, attribute → z-score; see :func:`scores_at_rest`.
             generator: Makes the images.
             network: The search CNN.
-            batch_size: Images made at once.
+            spread: How w varies.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            spread = Spread.of(generator, self.seed, codes, "rest/")
-            given = Codes(codes.values.clone(), Space.W)  # what inference made takes no gradients
-            parts = [self._rested(part, spread, scores, generator, network) for part in given.split(batch_size)]
-        return Codes(torch.cat(parts), Space.W)
-
-    def _rested(
-        self,
-        codes: Codes,
-        spread: Spread,
-        scores: Mapping[str, float],
-        generator: Generator,
-        network: AttributeCNN | AttributeEnsemble,
-    ) -> Tensor:
-        """The codes of a batch at rest, N×D."""
-        with torch.no_grad():
-            images = generator.synthesize(codes).clamp(-1, 1)
-            wanted, whole = network(images).clone(), coarse(images)
-        weights = torch.full_like(wanted[0], self.hold)
+        places = range(len(network.outputs))
+        learned, root = spread.whitened(codes.values - spread.mean).double(), spread.root.double()
+        begun = self._scores(generator, network, codes)
+        wanted, weights = begun.clone(), torch.full_like(begun[0], self.hold)
         for name, score in scores.items():
             place = network.outputs.index(name)
             wanted[:, place], weights[place] = score, 1
-        learned = spread.whitened(codes.values - spread.mean).clone().requires_grad_()
-        optimizer = torch.optim.Adam([learned], lr=self.rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-        moves = counted.normal(self.seed, "rest/jitter", range(self.steps), learned.shape[1]).to(learned)
-        for k in tracked(range(self.steps), "bringing to rest"):
-            near = learned + self.jitter * (1 - k / self.steps) * moves[k]
-            images = generator.synthesize(Codes(spread.mean + spread.coloured(near), Space.W)).clamp(-1, 1)
-            loss = (score_errors(network(images), wanted) * weights).sum()
-            loss = loss + self.likeness * (coarse(images) - whole).square().mean(dim=(1, 2, 3)).sum()
-            # Summed over latents, so that each has the gradients that it has alone.
-            loss = loss + self.likely * learned.square().sum()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-        return spread.mean + spread.coloured(learned.detach())
+        moves = self.jitter * counted.normal(self.seed, "rest/jitter", range(self.steps), learned.shape[1]).to(learned)
+        ridge = (self.likely + self.damping) * torch.eye(learned.shape[1]).to(learned)
+        known: Tensor | None = None
+        for k in range(self.steps):
+            near = self._codes(learned + moves[k], spread, codes)
+            _, found = score_gradients(generator, network, near, places, len(learned))
+            gradients = found.double() @ root  # by standard deviation of w
+            known = gradients if known is None else torch.lerp(gradients, known, self.memory)
+            missing = torch.lerp(begun, wanted, min(1.0, (k + 1) / (ARRIVED * self.steps)))
+            missing = missing - self._scores(generator, network, self._codes(learned, spread, codes))
+            pulls = known.mT * weights
+            asked = (pulls @ missing[..., None])[..., 0] - self.likely * learned
+            step = torch.linalg.solve(pulls @ known + ridge, asked)
+            learned = learned + step * (self.longest / step.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp(max=1)
+        return self._codes(learned, spread, codes)
+
+    def _codes(self, learned: Tensor, spread: Spread, like: Codes) -> Codes:
+        """The codes that lie so many standard deviations from the mean of w."""
+        return Codes(spread.mean + spread.coloured(learned.to(like.values.dtype)), Space.W)
+
+    @torch.no_grad()
+    def _scores(self, generator: Generator, network: AttributeCNN | AttributeEnsemble, codes: Codes) -> Tensor:
+        """The search CNN's scores of images that are not rounded, as its gradients are of such."""
+        seen: Tensor = network(generator.synthesize(codes).clamp(-1, 1))
+        return seen.double()
 
 
 def scores_at_rest(attributes: Iterable[Attribute], scales: Mapping[str, DataScale], network: str) -> dict[str, float]:
@@ -122,7 +123,7 @@ def scores_at_rest(attributes: Iterable[Attribute], scales: Mapping[str, DataSca
         network: The file of the search CNN, for messages.
 
     Raises:
-        ConfigError: If none declares one, or one is in a unit that the network does not know.
+        ConfigError: If none declares one, or one is in a unit that the network does not know, or outside its data.
     """
     found: dict[str, float] = {}
     for attribute in attributes:
@@ -135,13 +136,19 @@ def scores_at_rest(attributes: Iterable[Attribute], scales: Mapping[str, DataSca
         if scale is None or scale.physical is None or scale.physical.column != attribute.physical.column:
             raise ConfigError(
                 f"{attribute.name} is to rest at {attribute.rest:g} ({attribute.physical.unit}), and {network} was "
-                f"trained on no table with {attribute.physical.column}; train it on one, or leave model.init_args.rest "
-                "out"
+                f"trained on no table with {attribute.physical.column}; train it on one, or set model.init_args.rest "
+                "to null"
+            )
+        low, high = scale.physical.values[0], scale.physical.values[-1]
+        if not low <= attribute.rest <= high:
+            raise ConfigError(
+                f"{attribute.name} is to rest at {attribute.rest:g} ({attribute.physical.unit}), and the data of "
+                f"{network} go from {low:g} to {high:g}; set rest of the attribute to a value between them"
             )
         found[attribute.name] = scale.physical.score_of(attribute.rest)
     if not found:
         raise ConfigError(
             "model.init_args.rest brings latents to rest, and no attribute that is steered declares one; declare rest "
-            "in the world's file (docs/attributes.md), or leave it out"
+            "in the world's file (docs/attributes.md), or set model.init_args.rest to null"
         )
     return found

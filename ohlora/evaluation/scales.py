@@ -43,8 +43,12 @@ class PhysicalMap(NamedTuple):
         return float(np.interp(score, self.scores, self.values))
 
     def score_of(self, value: float) -> float:
-        """The z-score of a physical value."""
-        return float(np.interp(value, self.values, self.scores))
+        """The z-score of a physical value; the middle of those that have it, where there are several."""
+        values, scores = np.array(self.values), np.array(self.scores)
+        low, high = np.searchsorted(values, value, "left"), np.searchsorted(values, value, "right")
+        if high > low:
+            return float((scores[low] + scores[high - 1]) / 2)
+        return float(np.interp(value, values, scores))
 
     @classmethod
     def fit(cls, about: Physical, scores: np.ndarray, values: np.ndarray) -> PhysicalMap:

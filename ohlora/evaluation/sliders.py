@@ -163,14 +163,16 @@ class Slider:
         """Numbers of the frames from place ``low`` to ``high``, which lie on either side of the unedited one.
 
         Returns:
-            ``lowest`` and ``highest``: z-scores attained below and above the unedited frame. ``saturation``: change of
+            ``start``, ``lowest`` and ``highest``: z-scores of the unedited frame, and attained below and above it.
+            ``saturation``: change of
             the attribute in the outer half of the range over that in the inner half; 1 for a straight line, 0 where the
             outer half does nothing (or the inner one does nothing, or the wrong). ``jump``: largest change between
             neighbouring frames, in z-scores. ``pixel_jump``: the largest of their pixels. ``density``: mean over the
             frames, where it is measured; ``identity`` and ``identity_min``: mean and least over the frames, likewise.
         """
         moved, start = self.moved, self.start
-        found = {"lowest": float(moved[low : start + 1].min()), "highest": float(moved[start : high + 1].max())}
+        found = {"start": float(moved[start]), "lowest": float(moved[low : start + 1].min())}
+        found["highest"] = float(moved[start : high + 1].max())
         found["saturation"] = _saturation(self.levels, moved, self.levels[low], self.levels[high])
         found["jump"] = float(np.abs(np.diff(moved[low : high + 1])).max(initial=0.0))
         found["pixel_jump"] = float(self.pixel_jumps[low:high].max(initial=0.0))

@@ -35,10 +35,11 @@ from ohlora.directions.edits import (
 from ohlora.directions.groups import Groups
 from ohlora.directions.held import ScoresAndIdentity
 from ohlora.directions.labels import LabelEdits
+from ohlora.directions.learned import Spread
 from ohlora.directions.local import LocalEdits
 from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
-from ohlora.directions.rest import Rest, scores_at_rest
+from ohlora.directions.rest import TOGETHER, Rest, scores_at_rest
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
 from ohlora.evaluation.agreement import COMPARED, Agreement
@@ -144,6 +145,8 @@ class EditEvaluation(Stage[CountedLatents]):
     judge: AttributeCNN | AttributeEnsemble
     edits: Edits
     start = Space.W
+    _spread: Spread | None
+    _resting: tuple[str, int, Tensor]
 
     def __init__(
         self,
@@ -186,7 +189,7 @@ class EditEvaluation(Stage[CountedLatents]):
         if touch_up is not None and directions is None:
             raise ConfigError("touch_up trains what directions add to codes, and labels have none; leave one out")
         if rest is not None and directions is None:
-            raise ConfigError("rest moves codes, which are made anew for every label; leave rest or labels out")
+            raise ConfigError("rest moves codes, which are made anew for every label; set model.init_args.rest to null")
         checks.seeds(seed=seed)
         checks.at_least(1, image_batch_size=image_batch_size, unedited_count=unedited_count)
         checks.at_least(2, slider_frames=slider_frames, joint_count=joint_count)
@@ -226,10 +229,21 @@ class EditEvaluation(Stage[CountedLatents]):
 
     def _at_start(self, stream: str, indices: Sequence[int]) -> Codes:
         """Codes in W of counted latents, from which edits start."""
-        codes = self.generator.map(*counted_latents(self.generator, self.seed, indices, f"{stream}/"))
         if self.rest is None:
-            return codes
-        return self.rest(codes, self.rest_scores, self.generator, self.network, self.image_batch_size)
+            return self.generator.map(*counted_latents(self.generator, self.seed, indices, f"{stream}/"))
+        rested = [self._rested(self.rest, stream, index // TOGETHER)[index % TOGETHER] for index in indices]
+        return Codes(torch.stack(rested), Space.W)
+
+    def _rested(self, rest: Rest, stream: str, group: int) -> Tensor:
+        """The codes of a group of latents at rest, whichever of them this process tests; the last group is kept."""
+        if self._resting[:2] != (stream, group):
+            numbers = range(group * TOGETHER, (group + 1) * TOGETHER)
+            codes = self.generator.map(*counted_latents(self.generator, self.seed, numbers, f"{stream}/"))
+            if self._spread is None:
+                self._spread = Spread.of(self.generator, rest.seed, codes, "rest/")
+            found = rest(codes, self.rest_scores, self.generator, self.network, self._spread)
+            self._resting = stream, group, found.values
+        return self._resting[2]
 
     def setup(self, stage: str) -> None:
         """Loads what the evaluation needs, and checks that it fits together.
@@ -296,7 +310,7 @@ class EditEvaluation(Stage[CountedLatents]):
         if self.rest is not None:
             if isinstance(self.data, RankedLatents):
                 raise ConfigError(
-                    f"the latents of {self.data.report} start as they did there; leave model.init_args.rest out"
+                    f"the latents of {self.data.report} start as they did there; set model.init_args.rest to null"
                 )
             steered = [a for a in vocabulary() if a.name in self.edited]
             self.rest_scores = scores_at_rest(steered, self.search_scales, self.paths["network"])
@@ -304,6 +318,8 @@ class EditEvaluation(Stage[CountedLatents]):
             z, _ = counted_latents(self.generator, self.seed, self.data.tested, "test/")
             self.data.check(z, self.paths["generator"])
         self._codes: list[tuple[int, Tensor]] = []
+        self._spread = None
+        self._resting = ("", 0, torch.empty(0))
         self._slid: list[tuple[int, Slid]] = []
         self._fitting: list[tuple[int, dict[str, float]]] = []
         self._realism: list[tuple[Tensor, Tensor]] = []
@@ -542,7 +558,11 @@ class EditEvaluation(Stage[CountedLatents]):
         """Edits the latents of a batch, and judges the edits."""
         if self.global_rank >= self.data.count:
             return  # a repeated latent
-        start = self.data.codes(batch) if isinstance(self.data, RankedLatents) else self._at_start("test", batch)
+        if isinstance(self.data, RankedLatents):
+            codes = self.data.codes(batch)
+            start = replace(codes, values=codes.values.to(self.device))
+        else:
+            start = self._at_start("test", batch)
         latents = self.latents("test", batch, start)
         self._codes += zip(batch, start.values.cpu(), strict=True)
         group, codes, judged, unedited, steps = self._edited(latents)
@@ -654,8 +674,6 @@ class EditEvaluation(Stage[CountedLatents]):
         about: dict[str, Any] = {"space": str(start.space), "attributes": list(edited)}
         about |= {"group_names": list(names), "levels": dict(self.grid.levels), "seed": self.seed}
         about["unit"] = "data"
-        if self.rest is not None:
-            about["rest"] = self.rest_scores
         about |= handover.marked(self.unfit)
         about["meanings"], motions = vocabulary().described(edited)
         about["motion_shares"] = {name: asdict(motion) for name, motion in motions.items()}
@@ -750,7 +768,7 @@ class EditEvaluation(Stage[CountedLatents]):
             own = {name: value[None] for name, value in steps[row["case"]].items()} if steps else None
             tested = None if own is None else Steps.of_latents(own, self.start)
             codes = self._moved(latents.part(place), group[[place]], tested, self.strengths)
-            kept = {n: f", identity {row[f'{n}_identity_min']:.2f}" for n in edited if f"{n}_identity_min" in row}
+            kept = {n: f", least identity {row[f'{n}_identity_min']:.2f}" for n in edited if f"{n}_identity_min" in row}
             title = f"case {row['case']}, group {row['group_name']}, {'pass' if row['passed'] else 'fail'}"
             lines = [title] + [
                 f"{n}: r {row[f'{n}_corr']:.3f}, slope {row[f'{n}_slope']:.2f}{kept.get(n, '')}" for n in edited

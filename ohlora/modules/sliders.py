@@ -33,11 +33,21 @@ from ohlora.networks.generator import Generator
 from ohlora.utils import counted, figures, images
 
 NUMBERS = (
-    *("range_low", "range_high", "reach", "reach_below", "reach_above", "lowest", "highest", "saturation"),
-    *("jump", "pixel_jump", "density", "identity", "identity_min", "change_area", "joint_corr", "joint_error"),
+    *("range_low", "range_high", "reach", "reach_below", "reach_above", "lowest", "start", "highest"),
+    *(
+        "saturation",
+        "jump",
+        "pixel_jump",
+        "density",
+        "identity",
+        "identity_min",
+        "change_area",
+        "joint_corr",
+        "joint_error",
+    ),
 )
 """What is measured of each slider of a latent, as far as it can be."""
-JOINT_DENSITY = "joint_density"
+START_DENSITY, JOINT_DENSITY = "start_density", "joint_density"
 JOINT_IDENTITY = ("joint_identity", "joint_identity_min")
 LOSSES = np.linspace(0.0, 0.5, 26)
 """Amounts of identity lost at which is told how far sliders go; at the last, it is as likely another person."""
@@ -113,8 +123,9 @@ class SliderTest:
     @property
     def names(self) -> list[str]:
         """What the numbers of a latent are called."""
-        ends = [f"{column}_{end}" for column in self.columns.values() for end in ("lowest", "highest")]
-        return [f"{name}_{what}" for what in NUMBERS for name in self.edited] + ends + [JOINT_DENSITY, *JOINT_IDENTITY]
+        values = [f"{column}_{what}" for column in self.columns.values() for what in ("lowest", "start", "highest")]
+        of_all = [START_DENSITY, JOINT_DENSITY, *JOINT_IDENTITY]
+        return [f"{name}_{what}" for what in NUMBERS for name in self.edited] + values + of_all
 
     def compare_with(self, reals: Iterable[Tensor], features: Features, device: torch.device) -> None:
         """Also measures how densely frames lie among real images, half of which say what is dense.
@@ -192,16 +203,18 @@ class SliderTest:
         for p, name in enumerate(self.edited):
             measured = dict(zip(("range_low", "range_high"), ranges[p].tolist(), strict=True))
             measured |= sliders[p].measures(*ends[p]) | {"joint_corr": float(r[p]), "joint_error": float(errors[p])}
-            lowest, highest = measured["lowest"], measured["highest"]
+            lowest, start, highest = (measured[what] for what in ("lowest", "start", "highest"))
             if name in self.scales:
-                scale, start = self.scales[name], float(sliders[p].moved[sliders[p].start])
+                scale = self.scales[name]
                 measured["reach"] = scale.covered(lowest, highest)
                 measured |= {"reach_below": scale.covered(lowest, start), "reach_above": scale.covered(start, highest)}
             if name in self.physical:
                 of = self.physical[name]
-                found |= {f"{of.column}_lowest": of(lowest), f"{of.column}_highest": of(highest)}
+                attained = {"lowest": lowest, "start": start, "highest": highest}
+                found |= {f"{of.column}_{what}": of(value) for what, value in attained.items()}
             found |= {f"{name}_{what}": value for what, value in measured.items()}
-        if joint.density is not None:
+        if seen.density is not None and joint.density is not None:
+            found[START_DENSITY] = float(seen.density[0])
             found[JOINT_DENSITY] = float(joint.density.mean())
         if (kept_together := self._kept(seen, joint)) is not None:
             found |= dict(zip(JOINT_IDENTITY, (float(kept_together.mean()), float(kept_together.min())), strict=True))

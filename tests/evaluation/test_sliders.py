@@ -75,7 +75,8 @@ def test_the_range_goes_over_a_dip() -> None:
 def test_a_direction_that_goes_nowhere_has_no_range() -> None:
     still = slider(np.zeros_like)
     assert range_of(still, slope=0.0) == (0, 0)
-    assert measured(still, 0.0, 0.0) == {"lowest": 0, "highest": 0, "saturation": 0, "jump": 0, "pixel_jump": 0}
+    names = ("start", "lowest", "highest", "saturation", "jump", "pixel_jump")
+    assert measured(still, 0.0, 0.0) == dict.fromkeys(names, 0)
     assert measured(still)["saturation"] == 0
     falling = slider(lambda s: -s)
     assert range_of(falling, slope=-1.0) == (0, 0)  # the other way is not what was asked

@@ -465,7 +465,7 @@ def test_latents_are_brought_to_rest(
     )
     (tmp_path / "mine.yaml").write_text(world)
     searching = network_files.load_attributes(tmp_path / "merged.safetensors")
-    rest = {"rest": "{steps: 40, rate: 0.3, hold: 0, likeness: 0, likely: 0, jitter: 0}", "leakage_limit": 99}
+    rest = {"rest": "{hold: 0, likely: 0, damping: 0.01}", "leakage_limit": 99}
     rest |= {"limits": "{eyes: -1, mouth: -1, pose: -1}", "growth_limit": 0}
     assert with_scales(**rest) == 2
     assert "merged.safetensors was trained on no table with eye_opening" in capsys.readouterr().err
@@ -494,7 +494,7 @@ def test_latents_are_brought_to_rest(
         assert float(row["pose_reach_below"]) == pytest.approx(below, abs=2e-3)
     again = ("--data.class_path", "RankedLatents", "--data.init_args.report", str(tmp_path / "found"))
     assert with_scales(*again, output="again", **rest) == 2
-    assert "start as they did there; leave model.init_args.rest out" in capsys.readouterr().err
+    assert "start as they did there; set model.init_args.rest to null" in capsys.readouterr().err
     assert with_scales(*again, output="again", **rest | {"rest": None}) == 0
     ranked = report.ranked()
     tested_again = Report.load(tmp_path / "again")
