@@ -5,9 +5,10 @@ Beside the figure stands another of the change that each method reaches for an a
 
 python scripts/compare_directions.py --config configs/toy/compare_directions.yaml
 
-Every method searches and is evaluated through the entry point, on the same generator, latents, judge and grid, with
-strengths scaled so that each moves its attribute by one of the judge's standard deviations. A cell (method, budget,
-seed) is saved when it is done and skipped the next time; ``--part 1/2`` and ``--part 2/2`` can run side by side.
+Every method searches and is evaluated through the entry point, on the same generator, latents, judge and grid (labels
+alone move latents that are not at rest), with strengths scaled so that each moves its attribute by one of the judge's
+z-scores. A cell (method, budget, seed) is saved when it is done and skipped the next time; ``--part 1/2`` and
+``--part 2/2`` can run side by side.
 """
 
 from __future__ import annotations

@@ -485,6 +485,10 @@ def test_latents_are_brought_to_rest(
             seen = searching(generator.synthesize(Codes(latents["codes"], Space.W)).clamp(-1, 1))[:, own]
         errors[name] = (seen - torch.tensor([0.4, 0.2])).abs().mean()  # 0.6 open is a z-score of 0.4
     assert errors["found"] < 0.3 * errors["chance"]
+    some = ("--data.init_args.count", "6", "--data.init_args.batch_size", "5")
+    assert with_scales(*some, output="five", **rest) == 0
+    latents = [load_file(tmp_path / name / "latents.safetensors")["codes"] for name in ("found", "five")]
+    assert torch.equal(latents[0][:6], latents[1]), "the size of a batch must not show"
     report, chance = (Report.load(tmp_path / name) for name in ("found", "chance"))
     assert torch.equal(report.z, chance.z)
     with torch.inference_mode():
@@ -492,15 +496,22 @@ def test_latents_are_brought_to_rest(
     for row, score in zip(report.rows, start, strict=True):  # below and above what is there at rest
         below = SCALES["pose"].covered(float(row["pose_lowest"]), score)
         assert float(row["pose_reach_below"]) == pytest.approx(below, abs=2e-3)
+        assert float(row["pose_start"]) == pytest.approx(score, abs=2e-3)
+        assert float(row["eye_opening_start"]) == pytest.approx(
+            float(np.clip(float(row["eyes_start"]) / 4 + 0.5, 0, 1)), abs=1e-3
+        )
     again = ("--data.class_path", "RankedLatents", "--data.init_args.report", str(tmp_path / "found"))
     assert with_scales(*again, output="again", **rest) == 2
     assert "start as they did there; set model.init_args.rest to null" in capsys.readouterr().err
-    assert with_scales(*again, output="again", **rest | {"rest": None}) == 0
+    touched = ("--model.init_args.touch_up", "{steps: 3, edits: 2, nodes: 2}")
+    assert with_scales(*again, *touched, output="again", **rest | {"rest": None}) == 0
     ranked = report.ranked()
     tested_again = Report.load(tmp_path / "again")
     for place, row in enumerate(tested_again.rows):
         assert torch.equal(tested_again.codes.values[place], report.codes.values[report.place_of(int(row["case"]))])
     assert [int(row["case"]) for row in tested_again.rows] == sorted(int(report.rows[k]["case"]) for k in ranked[:5])
+    mina = tested_again.character(0)
+    assert torch.equal(mina.code.values[0], tested_again.codes.values[0])
     other, _ = tiny_networks(seed=5)
     network_files.save_network(other, tmp_path / "other.safetensors")
     settings = rest | {"rest": None, "generator": tmp_path / "other.safetensors"}
