@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ohlora.attributes import Attribute
-from ohlora.directions.learned import Spread
+from ohlora.directions.spread import Spread
 from ohlora.errors import ConfigError
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ohlora.directions.edits import Steps, moved, own_space
-from ohlora.directions.learned import Spread, coarse, score_errors
 from ohlora.directions.own import data_range, room
+from ohlora.directions.spread import Spread
 from ohlora.evaluation.identity import Identity
 from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
@@ -21,6 +21,10 @@ from ohlora.networks.generator import Generator
 from ohlora.utils import checks, counted
 from ohlora.utils.progress import tracked
 
+COARSE = 8
+"""Height and width, in parts of an image, of what is compared with the unedited image."""
+BEND = 0.3
+"""z-scores from which on an error of a score counts linearly (Huber, 1964)."""
 SMALL = 0.002
 """Weight of the squared Mahalanobis length of the shifts at the nodes, layers taken as if they varied independently."""
 
@@ -148,7 +152,7 @@ class TouchUp:
         sides = low[..., None] * shares.flip(0), torch.zeros_like(low)[..., None], high[..., None] * shares
         persons = None if guide is None else guide.embed(images)
         codes = replace(start, values=start.values.clone())
-        return _Edits(codes, scores, coarse(images), persons, torch.cat(sides, dim=2))
+        return _Edits(codes, scores, _coarse(images), persons, torch.cat(sides, dim=2))
 
     def _loss(
         self,
@@ -168,11 +172,11 @@ class TouchUp:
         images = generator.synthesize(edited.flat()).clamp(-1, 1)
         wanted = start.scores[:, None].repeat(1, self.edits, 1)
         wanted[..., own] += strengths
-        errors = score_errors(network(images).reshape(wanted.shape), wanted)
+        errors = F.huber_loss(network(images).reshape(wanted.shape), wanted, reduction="none", delta=BEND) / BEND
         weights = torch.full_like(start.scores[0], self.hold)
         weights[own] = 1
         loss = (errors * weights).sum(dim=2).mean(dim=1).sum()
-        differences = coarse(images).reshape(count, self.edits, -1) - start.coarse.reshape(count, 1, -1)
+        differences = _coarse(images).reshape(count, self.edits, -1) - start.coarse.reshape(count, 1, -1)
         loss = loss + self.likeness * differences.square().mean(dim=(1, 2)).sum()
         if guide is not None and start.persons is not None:
             kept = guide.compared(start.persons.repeat_interleave(self.edits, dim=0), guide.embed(images))
@@ -188,6 +192,10 @@ class TouchUp:
         turns = (number * alone + torch.arange(alone)) % size  # each attribute in its turn
         shares[:alone] *= F.one_hot(turns, size)
         return shares
+
+
+def _coarse(images: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(images, COARSE)
 
 
 def _at_nodes(given: Steps, nodes: Tensor, num_ws: int) -> Tensor:

@@ -35,11 +35,11 @@ from ohlora.directions.edits import (
 from ohlora.directions.groups import Groups
 from ohlora.directions.held import ScoresAndIdentity
 from ohlora.directions.labels import LabelEdits
-from ohlora.directions.learned import Spread
 from ohlora.directions.local import LocalEdits
 from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
 from ohlora.directions.rest import TOGETHER, Rest, scores_at_rest
+from ohlora.directions.spread import Spread
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
 from ohlora.evaluation.agreement import COMPARED, Agreement

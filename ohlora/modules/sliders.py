@@ -34,17 +34,8 @@ from ohlora.utils import counted, figures, images
 
 NUMBERS = (
     *("range_low", "range_high", "reach", "reach_below", "reach_above", "lowest", "start", "highest"),
-    *(
-        "saturation",
-        "jump",
-        "pixel_jump",
-        "density",
-        "identity",
-        "identity_min",
-        "change_area",
-        "joint_corr",
-        "joint_error",
-    ),
+    *("saturation", "jump", "pixel_jump", "density", "identity", "identity_min", "change_area"),
+    *("joint_corr", "joint_error"),
 )
 """What is measured of each slider of a latent, as far as it can be."""
 START_DENSITY, JOINT_DENSITY = "start_density", "joint_density"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ohlora.attributes import Attribute, Physical
-from ohlora.directions.learned import Spread
 from ohlora.directions.rest import Rest, scores_at_rest
+from ohlora.directions.spread import Spread
 from ohlora.errors import ConfigError
 from ohlora.evaluation.scales import DataScale, PhysicalMap
 from ohlora.networks.codes import Codes, Space

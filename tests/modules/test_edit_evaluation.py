@@ -485,10 +485,9 @@ def test_latents_are_brought_to_rest(
             seen = searching(generator.synthesize(Codes(latents["codes"], Space.W)).clamp(-1, 1))[:, own]
         errors[name] = (seen - torch.tensor([0.4, 0.2])).abs().mean()  # 0.6 open is a z-score of 0.4
     assert errors["found"] < 0.3 * errors["chance"]
-    some = ("--data.init_args.count", "6", "--data.init_args.batch_size", "5")
-    assert with_scales(*some, output="five", **rest) == 0
-    latents = [load_file(tmp_path / name / "latents.safetensors")["codes"] for name in ("found", "five")]
-    assert torch.equal(latents[0][:6], latents[1]), "the size of a batch must not show"
+    assert with_scales("--data.init_args.count", "6", "--data.init_args.batch_size", "5", output="five", **rest) == 0
+    by_size = [load_file(tmp_path / name / "latents.safetensors")["codes"] for name in ("found", "five")]
+    assert torch.equal(by_size[0][:6], by_size[1]), "the size of a batch must not show"
     report, chance = (Report.load(tmp_path / name) for name in ("found", "chance"))
     assert torch.equal(report.z, chance.z)
     with torch.inference_mode():

@@ -1,11 +1,10 @@
-"""What is learned by gradient descent at single latents, edits and rest alike: how errors and distances are told."""
+"""How the codes of a generator vary."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ohlora.directions.covariance import covariance_of
@@ -14,21 +13,7 @@ from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents
 
 LATENTS = 5000
-"""Latents from which the covariance of w is taken; no images are made of them."""
-COARSE = 8
-"""Height and width, in parts of an image, of what is compared with the unedited image."""
-BEND = 0.3
-"""z-scores from which on an error of a score counts linearly (Huber, 1964)."""
-
-
-def coarse(images: Tensor) -> Tensor:
-    """Images made small, N×3×c×c: a picture as a whole."""
-    return F.adaptive_avg_pool2d(images, COARSE)
-
-
-def score_errors(seen: Tensor, wanted: Tensor) -> Tensor:
-    """What errors of scores, in z-scores, count; of their shape."""
-    return F.huber_loss(seen, wanted, reduction="none", delta=BEND) / BEND
+"""Latents from which that is taken; no images are made of them."""
 
 
 class Spread(NamedTuple):
