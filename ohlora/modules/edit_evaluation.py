@@ -74,6 +74,8 @@ SAME_PERSON = "same_person"
 """What a latent is called whose sliders keep its identity."""
 KEPT = 0.9
 """Probability of the same person that a slider keeps, where nothing else is said."""
+AWAY = 0.6
+"""z-scores from which on a latent is told not to have come to rest."""
 
 
 class EditEvaluation(Stage[CountedLatents]):
@@ -691,6 +693,14 @@ class EditEvaluation(Stage[CountedLatents]):
         self.show(pictures, tables)
         shown = ", ".join(f"{name} {statistics[f'{name}_corr_mean']:.3f}" for name in edited)
         self._say_what_is_not_known(statistics)
+        if self.rest is not None:
+            starts = [{name: slid[case].numbers[f"{name}_start"] for name in self.rest_scores} for case in cases]
+            away = [any(abs(of[name] - score) > AWAY for name, score in self.rest_scores.items()) for of in starts]
+            if any(away):
+                print(
+                    f"{sum(away)} of {len(cases)} latents did not come to rest: the judge's score of "
+                    f"{', '.join(self.rest_scores)} is more than {AWAY} z-scores away"
+                )
         handover.warn(self.output, self.unfit, *self._agreement.failing)
         good = f", {statistics['good_ratio']:.1%} are good" if "good_ratio" in statistics else ""
         print(

@@ -499,6 +499,17 @@ def test_latents_are_brought_to_rest(
         assert float(row["eye_opening_start"]) == pytest.approx(
             float(np.clip(float(row["eyes_start"]) / 4 + 0.5, 0, 1)), abs=1e-3
         )
+    capsys.readouterr()
+    assert with_scales(output="still", **rest | {"rest": "{steps: 1, longest: 0.001}"}) == 0
+    judged = [
+        {name: float(row[f"{name}_start"]) for name in SCALES}
+        for row in read_rows(tmp_path / "still" / "test_result.csv")
+    ]
+    away = sum(abs(of["eyes"] - 0.4) > 0.6 or abs(of["pose"] - 0.2) > 0.6 for of in judged)
+    assert (
+        away
+        and f"{away} of 5 latents did not come to rest: the judge's score of eyes, pose is" in capsys.readouterr().out
+    )
     again = ("--data.class_path", "RankedLatents", "--data.init_args.report", str(tmp_path / "found"))
     assert with_scales(*again, output="again", **rest) == 2
     assert "start as they did there; set model.init_args.rest to null" in capsys.readouterr().err
