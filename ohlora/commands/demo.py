@@ -120,26 +120,26 @@ class Demo:
             Step(
                 "finetune_v8",
                 "Fine-tune v8 on them, and stop half-way",
-                15,
+                40,
                 lambda: f"Stopped at {1000 * HALF:,.0f} images.",
                 ("--model.init_args.kimg", str(HALF)),
                 half=True,
             ),
-            Step("finetune_v8", "Go on where it stopped", 15, lambda: self.tuned("finetune_v8")),
+            Step("finetune_v8", "Go on where it stopped", 40, lambda: self.tuned("finetune_v8")),
             Step(
                 "vectorfind_v9",
                 "Find what moves eyes, mouth, pose and smile, and nothing else",
                 15,
                 lambda: f"{root / 'vectorfind_v9' / 'directions.safetensors'} holds a step for each.",
             ),
-            Step("evaluate_v9", "Edit 24 other faces; a judge looks", 30, self.tested),
+            Step("evaluate_v9", "Bring 24 other faces to rest, and edit them; a judge looks", 45, self.tested),
             Step("candidates", "Rank the faces that follow", 1, self.best),
             Step("touch_up", "Train the edits of the best two further, and look again", 40, self.touched_up),
             Step("character", "Write the best as a character", 1, self.size),
             Step(
                 "animation", "Play it", 1, lambda: f"{film} sweeps eyes, mouth, pose and smile, then rests and blinks."
             ),
-            Step("page", "Write her as a page that anybody can open", 20, self.paged),
+            Step("page", "Write her as a page that anybody can open", 4, self.paged),
         ]
 
     def done(self, step: Step) -> bool:
@@ -390,7 +390,7 @@ def main(args: list[str] | None = None) -> None:
         demo.run()
         page = demo.page()
     character = demo.root / "characters" / "mina.safetensors"
-    sizes = "Its fine-tunes see 4,000 and 3,000 images; those of the toy world 40,000 and 5,000."
+    sizes = "Its fine-tunes see 2,000 and 3,000 images; those of the toy world 40,000 and 5,000."
     print(f"\nDone in {time.monotonic() - started:.0f} s. {sizes}")
     print(f"Open {page} in a browser; {character.with_suffix('.html')} steers the character. Or in Python:")
     print(f"  import ohlora\n  ohlora.Character.load('{character}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")
