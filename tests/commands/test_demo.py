@@ -53,7 +53,7 @@ def test_a_stopped_demo_goes_on(ran: list[list[str]], tmp_path: Path, capsys: py
     assert refused() == 2
     assert [words[1] for words in ran[:2]] == ["generate_original", "score_original"] and len(ran) == 5
     said = capsys.readouterr().out
-    assert "\n# step 1 of 17 · Make 1,000 images with the toy StyleGAN that ships · about 3 min left\n$ python" in said
+    assert "\n# step 1 of 17 · Make 1,000 images with the toy StyleGAN that ships · about 4 min left\n$ python" in said
     assert "→ 1 of 1 images pass all four rules." in said
     # The steps before took next to nothing here.
     assert re.search("\n# step 5 of 17 · Fine-tune v1 on them · about (100 s|2 min) left\n", said)
