@@ -33,6 +33,12 @@ def covariance_of(rows: Tensor, chunk: int = 10_000) -> Tensor:
     return products / len(rows)
 
 
+def covariance_root(covariance: Tensor) -> Tensor:
+    """The lower triangular root of a covariance, D×D, also of one in which some directions do not vary."""
+    root: Tensor = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(len(covariance)).to(covariance))
+    return root
+
+
 def covariance_solved(gradients: Tensor, covariance: Tensor, targets: Sequence[int]) -> Tensor:
     """Steps that change one attribute each by one z-score and hold all others.
 

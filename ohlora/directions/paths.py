@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ohlora.directions.covariance import covariance_root
 from ohlora.directions.edits import PathBasis, Steps
 from ohlora.directions.finder import Source
 from ohlora.directions.own import OwnEdits, OwnFinder, data_range, room
 from ohlora.networks.codes import Codes, Space
-from ohlora.networks.sampling import score_gradients
+from ohlora.networks.sampling import clipped_scores, score_gradients
 from ohlora.utils import checks, counted
 
 LEAST_GAIN = 0.1
@@ -73,14 +74,15 @@ class PathEdits(OwnEdits[PathBasis]):
         rows = torch.arange(len(x), device=device)
         going = torch.ones(len(x), dtype=torch.bool, device=device)
         sign = torch.tensor([-1.0, 1.0], dtype=torch.double, device=device).repeat(count * size)
-        spread = torch.linalg.cholesky(b.covariance + 1e-9 * torch.eye(shape[1]).to(b.covariance)) * b.jitter
+        spread = covariance_root(b.covariance) * b.jitter
         # All paths of a latent begin at the same image, so that their first gradients can be averaged.
         begin = counted.normal(b.seed, "paths/begin", range(2 * size), shape[1]).to(spread) @ spread.T
         moving = counted.normal(b.seed, "paths/jitter", range(b.nodes), shape[1]).to(spread) @ spread.T
         known: Tensor | None = None
         shifts, strengths = [torch.zeros_like(x)], [torch.zeros(len(x), dtype=torch.double, device=device)]
         for k in range(b.nodes + 1):
-            scores = self._scores(Codes(x, Space.W_BY_LAYER))[:, places].double()
+            reached = Codes(x, Space.W_BY_LAYER)
+            scores = clipped_scores(self.generator, self.network, reached, self.batch_size)[:, places].double()
             if k == 0:
                 first = scores
                 of_latents = first[:: 2 * size, self.targets]
@@ -110,12 +112,6 @@ class PathEdits(OwnEdits[PathBasis]):
         values = torch.cat([by_node[:, :, 0].flip(2), by_node[:, :, 1, 1:]], dim=2)
         nodes = torch.cat([at[:, :, 0].flip(2), at[:, :, 1, 1:]], dim=2)
         return Steps(Codes(values, Space.W_BY_LAYER), nodes)
-
-    @torch.no_grad()
-    def _scores(self, codes: Codes) -> Tensor:
-        """The search CNN's scores of images that are not rounded, as its gradients are of such."""
-        parts = codes.split(self.batch_size)
-        return torch.cat([self.network(self.generator.synthesize(part).clamp(-1, 1)) for part in parts])
 
     def _step(self, gradients: Tensor, change: Tensor, covariance: Tensor) -> Tensor:
         """M steps L×D that change scores by M×K, from their gradients M×K×L×D."""

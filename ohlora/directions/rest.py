@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
-from ohlora.networks.sampling import score_gradients
+from ohlora.networks.sampling import clipped_scores, counted_latents, score_gradients
 from ohlora.utils import checks, counted
 
 TOGETHER = 8
@@ -82,7 +83,7 @@ class Rest:
         """
         places = range(len(network.outputs))
         learned, root = spread.whitened(codes.values - spread.mean).double(), spread.root.double()
-        begun = self._scores(generator, network, codes)
+        begun = clipped_scores(generator, network, codes, len(codes.values)).double()
         wanted, weights = begun.clone(), torch.full_like(begun[0], self.hold)
         for name, score in scores.items():
             place = network.outputs.index(name)
@@ -91,27 +92,60 @@ class Rest:
         ridge = (self.likely + self.damping) * torch.eye(learned.shape[1]).to(learned)
         known: Tensor | None = None
         for k in range(self.steps):
-            near = self._codes(learned + moves[k], spread, codes)
+            near, reached = (self._codes(at, spread) for at in (learned + moves[k], learned))
             _, found = score_gradients(generator, network, near, places, len(learned))
             gradients = found.double() @ root  # by standard deviation of w
             known = gradients if known is None else torch.lerp(gradients, known, self.memory)
-            missing = torch.lerp(begun, wanted, min(1.0, (k + 1) / (ARRIVED * self.steps)))
-            missing = missing - self._scores(generator, network, self._codes(learned, spread, codes))
+            asked_for = torch.lerp(begun, wanted, min(1.0, (k + 1) / (ARRIVED * self.steps)))
+            missing = asked_for - clipped_scores(generator, network, reached, len(learned)).double()
             pulls = known.mT * weights
-            asked = (pulls @ missing[..., None])[..., 0] - self.likely * learned
-            step = torch.linalg.solve(pulls @ known + ridge, asked)
+            pull = (pulls @ missing[..., None])[..., 0] - self.likely * learned
+            step = torch.linalg.solve(pulls @ known + ridge, pull)
             learned = learned + step * (self.longest / step.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp(max=1)
-        return self._codes(learned, spread, codes)
+        return self._codes(learned, spread)
 
-    def _codes(self, learned: Tensor, spread: Spread, like: Codes) -> Codes:
+    def _codes(self, learned: Tensor, spread: Spread) -> Codes:
         """The codes that lie so many standard deviations from the mean of w."""
-        return Codes(spread.mean + spread.coloured(learned.to(like.values.dtype)), Space.W)
+        return Codes(spread.mean + spread.coloured(learned.to(spread.mean)), Space.W)
 
-    @torch.no_grad()
-    def _scores(self, generator: Generator, network: AttributeCNN | AttributeEnsemble, codes: Codes) -> Tensor:
-        """The search CNN's scores of images that are not rounded, as its gradients are of such."""
-        seen: Tensor = network(generator.synthesize(codes).clamp(-1, 1))
-        return seen.double()
+
+class Resting:
+    """Counted latents at rest, whichever of them a process asks for.
+
+    Args:
+        rest: Brings them there.
+        scores: What is wanted, attribute → z-score; see :func:`scores_at_rest`.
+        generator: Makes the images.
+        network: The search CNN.
+        seed: Of the latents.
+    """
+
+    def __init__(
+        self,
+        rest: Rest,
+        scores: Mapping[str, float],
+        generator: Generator,
+        network: AttributeCNN | AttributeEnsemble,
+        seed: int,
+    ) -> None:
+        self.rest, self.scores, self.generator, self.network, self.seed = rest, scores, generator, network, seed
+        self._group = lru_cache(maxsize=1)(self._rested)  # latents are asked for in order
+
+    def codes(self, stream: str, indices: Sequence[int]) -> Codes:
+        """Codes in W of N latents of a stream."""
+        rested = [self._group(stream, index // TOGETHER).values[index % TOGETHER] for index in indices]
+        return Codes(torch.stack(rested), Space.W)
+
+    def _rested(self, stream: str, group: int) -> Codes:
+        codes = self._mapped(f"{stream}/", range(group * TOGETHER, (group + 1) * TOGETHER))
+        return self.rest(codes, self.scores, self.generator, self.network, self._spread)
+
+    @cached_property
+    def _spread(self) -> Spread:
+        return Spread.of(self.generator, self.rest.seed, self._mapped("rest/", range(1)), "rest/")
+
+    def _mapped(self, stream: str, indices: Sequence[int]) -> Codes:
+        return self.generator.map(*counted_latents(self.generator, self.seed, indices, stream))
 
 
 def scores_at_rest(attributes: Iterable[Attribute], scales: Mapping[str, DataScale], network: str) -> dict[str, float]:

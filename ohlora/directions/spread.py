@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ohlora.directions.covariance import covariance_of
+from ohlora.directions.covariance import covariance_of, covariance_root
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Generator
 from ohlora.networks.sampling import counted_latents
@@ -36,8 +36,7 @@ class Spread(NamedTuple):
             styles = generator.in_space(w, Space.S).values
             deviation = styles.std(dim=0).clamp_min(torch.finfo(styles.dtype).eps)
             return cls(deviation.to(codes.values), styles.mean(dim=0).to(codes.values))
-        covariance = covariance_of(w.values)
-        root = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(len(covariance)).to(covariance))
+        root = covariance_root(covariance_of(w.values))
         return cls(root.to(codes.values), w.values.mean(dim=0).to(codes.values))
 
     def whitened(self, shifts: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -38,8 +38,7 @@ from ohlora.directions.labels import LabelEdits
 from ohlora.directions.local import LocalEdits
 from ohlora.directions.own import OwnEdits
 from ohlora.directions.paths import PathEdits
-from ohlora.directions.rest import TOGETHER, Rest, scores_at_rest
-from ohlora.directions.spread import Spread
+from ohlora.directions.rest import Rest, Resting, scores_at_rest
 from ohlora.directions.touch_up import TouchUp
 from ohlora.errors import ConfigError
 from ohlora.evaluation.agreement import COMPARED, Agreement
@@ -146,9 +145,8 @@ class EditEvaluation(Stage[CountedLatents]):
     network: AttributeCNN | AttributeEnsemble
     judge: AttributeCNN | AttributeEnsemble
     edits: Edits
+    resting: Resting | None
     start = Space.W
-    _spread: Spread | None
-    _resting: tuple[str, int, Tensor]
 
     def __init__(
         self,
@@ -231,21 +229,9 @@ class EditEvaluation(Stage[CountedLatents]):
 
     def _at_start(self, stream: str, indices: Sequence[int]) -> Codes:
         """Codes in W of counted latents, from which edits start."""
-        if self.rest is None:
-            return self.generator.map(*counted_latents(self.generator, self.seed, indices, f"{stream}/"))
-        rested = [self._rested(self.rest, stream, index // TOGETHER)[index % TOGETHER] for index in indices]
-        return Codes(torch.stack(rested), Space.W)
-
-    def _rested(self, rest: Rest, stream: str, group: int) -> Tensor:
-        """The codes of a group of latents at rest, whichever of them this process tests; the last group is kept."""
-        if self._resting[:2] != (stream, group):
-            numbers = range(group * TOGETHER, (group + 1) * TOGETHER)
-            codes = self.generator.map(*counted_latents(self.generator, self.seed, numbers, f"{stream}/"))
-            if self._spread is None:
-                self._spread = Spread.of(self.generator, rest.seed, codes, "rest/")
-            found = rest(codes, self.rest_scores, self.generator, self.network, self._spread)
-            self._resting = stream, group, found.values
-        return self._resting[2]
+        if self.resting is not None:
+            return self.resting.codes(stream, indices)
+        return self.generator.map(*counted_latents(self.generator, self.seed, indices, f"{stream}/"))
 
     def setup(self, stage: str) -> None:
         """Loads what the evaluation needs, and checks that it fits together.
@@ -309,19 +295,19 @@ class EditEvaluation(Stage[CountedLatents]):
             self.read = Scores(readable)
         if self.reals is not None:
             self._read_reals(self.reals)
+        self.resting = None
         if self.rest is not None:
             if isinstance(self.data, RankedLatents):
                 raise ConfigError(
                     f"the latents of {self.data.report} start as they did there; set model.init_args.rest to null"
                 )
             steered = [a for a in vocabulary() if a.name in self.edited]
-            self.rest_scores = scores_at_rest(steered, self.search_scales, self.paths["network"])
+            wanted = scores_at_rest(steered, self.search_scales, self.paths["network"])
+            self.resting = Resting(self.rest, wanted, self.generator, self.network, self.seed)
         if isinstance(self.data, RankedLatents):
             z, _ = counted_latents(self.generator, self.seed, self.data.tested, "test/")
             self.data.check(z, self.paths["generator"])
         self._codes: list[tuple[int, Tensor]] = []
-        self._spread = None
-        self._resting = ("", 0, torch.empty(0))
         self._slid: list[tuple[int, Slid]] = []
         self._fitting: list[tuple[int, dict[str, float]]] = []
         self._realism: list[tuple[Tensor, Tensor]] = []
@@ -693,20 +679,23 @@ class EditEvaluation(Stage[CountedLatents]):
         self.show(pictures, tables)
         shown = ", ".join(f"{name} {statistics[f'{name}_corr_mean']:.3f}" for name in edited)
         self._say_what_is_not_known(statistics)
-        if self.rest is not None:
-            starts = [{name: slid[case].numbers[f"{name}_start"] for name in self.rest_scores} for case in cases]
-            away = [any(abs(of[name] - score) > AWAY for name, score in self.rest_scores.items()) for of in starts]
-            if any(away):
-                print(
-                    f"{sum(away)} of {len(cases)} latents did not come to rest: the judge's score of "
-                    f"{', '.join(self.rest_scores)} is more than {AWAY} z-scores away"
-                )
+        if self.resting is not None:
+            self._say_what_did_not_rest(self.resting.scores, slid.values())
         handover.warn(self.output, self.unfit, *self._agreement.failing)
         good = f", {statistics['good_ratio']:.1%} are good" if "good_ratio" in statistics else ""
         print(
             f"{statistics['passed']} of {len(rows)} latents pass ({statistics['passed_ratio']:.1%}){good}; mean r "
             f"{shown}: {self.output / RESULTS}"
         )
+
+    def _say_what_did_not_rest(self, wanted: Mapping[str, float], slid: Collection[Slid]) -> None:
+        """Says how many latents start elsewhere than the world asks, by the judge; ``wanted``: attribute → z-score."""
+        away = sum(any(abs(of.numbers[f"{name}_start"] - z) > AWAY for name, z in wanted.items()) for of in slid)
+        if away:
+            print(
+                f"{away} of {len(slid)} latents did not come to rest: the judge's score of {', '.join(wanted)} is more "
+                f"than {AWAY} z-scores away"
+            )
 
     def _say_what_is_not_known(self, statistics: Mapping[str, float]) -> None:
         """Says what is missing from the results, and why."""

@@ -94,6 +94,13 @@ def scores_of_codes(
     return [torch.cat(scores) for scores in seen]
 
 
+@torch.no_grad()
+def clipped_scores(generator: Generator, network: Scorer, codes: Codes, batch_size: int) -> Tensor:
+    """What :func:`score_gradients` sees in the images of N codes, without gradients: N × its outputs."""
+    parts = codes.split(batch_size)
+    return torch.cat([network(generator.synthesize(part).clamp(-1, 1)) for part in parts])
+
+
 def scored(network: AttributeCNN | AttributeEnsemble, images: Tensor) -> dict[str, np.ndarray]:
     """A network's outputs for N×3×R×R: attribute → N scores."""
     return scores_by_name(network, batched(network, images, next(network.parameters()).device))
