@@ -185,8 +185,8 @@ looked at {len(results)} new faces, each slider moved from end to end. On averag
 {reach_table(tested, physical)}
 {picture(best, "The face that follows best: each row, one slider", "tall")}
 <h2>3 · Candidates, and the character</h2>
-<p>Best first: each of {", ".join(names)} from end to end, then expressions combined. The first became the character
-above. She is a drawing and shows no real person.</p>
+<p>Best first: each of {", ".join(names)} from end to end, then expressions combined. What moves the first two was
+trained further, and the better of them became the character above. She is a drawing and shows no real person.</p>
 {picture(folder / "candidates.png", "The best candidates", "tall")}
 <h2>What comes next</h2>
 <p><a href="characters/mina.html">Steer her in this browser</a>: that page needs no server, and can be sent to others.
