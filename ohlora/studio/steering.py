@@ -207,7 +207,7 @@ class SteeringSession:
         times = np.array([moment for moment, _ in moments])
         seconds = float(times[-1] - times[0]) if len(times) else 0.0
         if not SHORTEST <= seconds <= LONGEST:
-            raise ConfigError(f"the moves take {seconds:.1f} s; expected {SHORTEST:g} to {LONGEST:g} s. Record again")
+            raise ConfigError(f"the moves take {seconds:.2f} s; expected {SHORTEST:g} to {LONGEST:g} s. Record again")
         shown = times[0] + np.arange(round(seconds * frames_per_second)) / frames_per_second
         moves = np.array([strengths for _, strengths in moments], dtype=float)
         rows = np.stack([np.interp(shown, times, column) for column in moves.T], axis=1)
