@@ -201,6 +201,7 @@ class PathBasis:
 
     Attributes:
         outputs: What is moved or held, K names: the search CNN's outputs, then axes of the guide's embeddings.
+        gradients: Mean gradients by layer, K×L×D, in units of strength per unit of w.
         covariance: Of w, D×D.
         low: Lower end of the data's range of each target, in z-scores, (P,).
         high: Upper end likewise.
@@ -208,11 +209,14 @@ class PathBasis:
         damping: Of each step, as a share of the gradients' own squared lengths.
         jitter: By how much codes are moved at random before gradients are taken, in standard deviations of w.
         memory: Weight of the gradients of earlier nodes, 0…1.
+        share: Weight of the latent's own gradients of scores against the mean ones, 0…1.
+        reach: How far a path goes, in parts of the way to the end of the data's range.
         seed: Of the jitter.
         axes: Axes of the guide's embeddings that are held, E×A; None without a guide.
     """
 
     outputs: tuple[str, ...]
+    gradients: Tensor
     covariance: Tensor
     low: Tensor
     high: Tensor
@@ -220,6 +224,8 @@ class PathBasis:
     damping: float
     jitter: float
     memory: float
+    share: float
+    reach: float
     seed: int
     axes: Tensor | None = None
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ohlora.directions.covariance import covariance_root
 from ohlora.directions.edits import PathBasis, Steps
 from ohlora.directions.finder import Source
+from ohlora.directions.held import AXIS
 from ohlora.directions.own import OwnEdits, OwnFinder, data_range, room
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import clipped_scores, score_gradients
@@ -20,9 +21,7 @@ LEAST_GAIN = 0.1
 
 
 class Paths(OwnFinder):
-    """Takes the data's range and the covariance of w, from which :class:`PathEdits` finds a path for each latent.
-
-    The mean gradients of :class:`Jacobian`, by layer, become the directions that other latents share.
+    """The data's range and the mean gradients of :class:`Jacobian`, from which :class:`PathEdits` takes each path.
 
     Args:
         nodes: Nodes of a path on either side of the latent; each costs an image with a backward pass per score.
@@ -31,35 +30,47 @@ class Paths(OwnFinder):
         jitter: Gradients are taken at codes that are moved at random by so many standard deviations of w, since those
             at a code itself say what the smallest change would do (SmoothGrad; Smilkov et al., 2017).
         memory: Weight of the gradients of earlier nodes of the path against those of the last, 0…1.
+        share: Weight of a latent's own gradients of scores against the mean over latents, 0…1.
+        reach: How far a path goes, in parts of the way to the end of the data's range. More than 1, since the search
+            CNN, whose gradients are followed, sees more of a change than another network does.
         common: See :class:`ohlora.directions.jacobian.Jacobian`; steps are always by layer.
     """
 
     edits = "paths"
 
     def __init__(
-        self, nodes: int = 6, damping: float = 0.1, jitter: float = 0.15, memory: float = 0.5, **common: Any
+        self,
+        nodes: int = 6,
+        damping: float = 0.1,
+        jitter: float = 0.15,
+        memory: float = 0.5,
+        share: float = 0.4,
+        reach: float = 1.5,
+        **common: Any,
     ) -> None:
         super().__init__(**common)
         checks.at_least(1, nodes=nodes)
         checks.at_least(0, damping=damping, jitter=jitter)
-        checks.between(0, 1, memory=memory)
+        checks.between(0, 1, memory=memory, share=share)
+        checks.above(0, reach=reach)
         self.nodes, self.damping, self.jitter, self.memory = nodes, damping, jitter, memory
+        self.share, self.reach = share, reach
 
     def basis(self, held: list[str], gradients: Tensor, covariance: Tensor, source: Source) -> PathBasis:
         """See :class:`ohlora.directions.edits.PathBasis`."""
         low, high = data_range([source.scales.get(name) for name in self.targets])
-        return PathBasis(
-            tuple(held), covariance, low, high, self.nodes, self.damping, self.jitter, self.memory, self.seed
-        )
+        settings = (self.nodes, self.damping, self.jitter, self.memory, self.share, self.reach, self.seed)
+        return PathBasis(tuple(held), gradients[0], covariance, low, high, *settings)
 
 
 class PathEdits(OwnEdits[PathBasis]):
     """Paths of each latent's own, followed node by node with gradients near the image reached so far.
 
-    A node asks for a further part of the way to the end of the data's range, and for all other scores as they are in
-    the unedited image; the step is the one of smallest Mahalanobis length that does that to first order
-    (:mod:`ohlora.directions.covariance`), damped. What a step misses, the next one makes good. A strength is the change
-    of the score that was reached, so that the score follows the strength wherever a path bends.
+    A node asks for a further part of the way to the end of the data's range, or beyond it (``reach``), and for all
+    other scores as they are in the unedited image; the step is the one of smallest Mahalanobis length that does that to
+    first order (:mod:`ohlora.directions.covariance`), damped. Gradients of scores are shrunk towards the mean over
+    latents. What a step misses, the next one makes good. A strength is the change of the score that was reached, so
+    that the score follows the strength wherever a path bends.
     """
 
     def own(self, codes: Codes) -> Steps:
@@ -78,6 +89,9 @@ class PathEdits(OwnEdits[PathBasis]):
         # All paths of a latent begin at the same image, so that their first gradients can be averaged.
         begin = counted.normal(b.seed, "paths/begin", range(2 * size), shape[1]).to(spread) @ spread.T
         moving = counted.normal(b.seed, "paths/jitter", range(b.nodes), shape[1]).to(spread) @ spread.T
+        mean = b.gradients.to(device, torch.double)
+        # What all latents have in common says better what an attribute is; who a face is, only its own gradients say.
+        shares = torch.tensor([1.0 if name.startswith(AXIS) else b.share for name in b.outputs]).to(mean)[:, None, None]
         known: Tensor | None = None
         shifts, strengths = [torch.zeros_like(x)], [torch.zeros(len(x), dtype=torch.double, device=device)]
         for k in range(b.nodes + 1):
@@ -86,7 +100,7 @@ class PathEdits(OwnEdits[PathBasis]):
             if k == 0:
                 first = scores
                 of_latents = first[:: 2 * size, self.targets]
-                part = torch.stack(room((b.low, b.high), of_latents), dim=2).flatten() / b.nodes
+                part = torch.stack(room((b.low, b.high), of_latents), dim=2).flatten() * b.reach / b.nodes
             else:
                 gain = sign * (scores - first)[rows, own] - sign * strengths[-1]
                 going = going & (gain > LEAST_GAIN * part.abs())
@@ -106,7 +120,7 @@ class PathEdits(OwnEdits[PathBasis]):
                     known = of_latents.mean(dim=1).repeat_interleave(2 * size, dim=0)
                 else:
                     known = torch.lerp(found.double(), known, b.memory)
-                x = x + self._step(known, wanted - scores, covariance).to(kind)
+                x = x + self._step(torch.lerp(mean, known, shares), wanted - scores, covariance).to(kind)
         by_node = torch.stack(shifts, dim=1).reshape(count, size, 2, b.nodes + 1, *shape)
         at = torch.stack(strengths, dim=1).reshape(count, size, 2, b.nodes + 1)
         values = torch.cat([by_node[:, :, 0].flip(2), by_node[:, :, 1, 1:]], dim=2)

@@ -12,6 +12,7 @@ from ohlora.characters.character import Character
 from ohlora.directions.edits import Directions, Latents, PathBasis, Steps, moved
 from ohlora.directions.finder import Notes, Source
 from ohlora.directions.groups import Groups
+from ohlora.directions.held import AXIS
 from ohlora.directions.own import LEAST_ROOM
 from ohlora.directions.paths import PathEdits, Paths
 from ohlora.errors import ConfigError
@@ -34,9 +35,19 @@ class Bent(Reader):
         return torch.stack([eyes, straight[:, 1] + 0.3 * straight[:, 0] ** 2, straight[:, 2]], dim=1)
 
 
-def edits(network: Reader, nodes: int = 4, low: float = -1.5, high: float = 1.5, damping: float = 0.0) -> PathEdits:
+def edits(
+    network: Reader,
+    nodes: int = 4,
+    low: float = -1.5,
+    high: float = 1.5,
+    damping: float = 0.0,
+    mean: Tensor = torch.zeros(3, 1, 4),  # noqa: B008
+    share: float = 1.0,
+    reach: float = 1.0,
+) -> PathEdits:
     ends = (torch.full((2,), low), torch.full((2,), high))
-    basis = PathBasis(NAMES, torch.eye(4, dtype=torch.double), *ends, nodes, damping, 0.0, 0.0, 0)
+    covariance = torch.eye(4, dtype=torch.double)
+    basis = PathBasis(network.outputs, mean, covariance, *ends, nodes, damping, 0.0, 0.0, share, reach, 0)
     return PathEdits(NAMES[:2], basis, Pixels(), network)
 
 
@@ -87,6 +98,30 @@ def test_a_path_ends_where_nothing_is_gained() -> None:
     torch.testing.assert_close(farthest, shifts[-1])
 
 
+def test_a_path_may_go_beyond_the_data() -> None:
+    start, network = codes([0.0, 0.0, 0.0, 0.0]), Reader(NAMES, WEIGHTS)
+    found = edits(network, reach=2.0).own(start)
+    assert found.nodes is not None
+    torch.testing.assert_close(found.nodes[0, 0, [0, 4, 8]].float(), torch.tensor([-3.0, 0.0, 3.0]), atol=1e-4, rtol=0)
+
+
+def test_gradients_of_scores_are_shrunk_towards_the_mean_and_those_of_the_person_are_not() -> None:
+    start, outputs = codes([0.0, 0.0, 0.0, 0.0]), ("eyes", "mouth", f"{AXIS}1")
+    network = Reader(outputs, torch.tensor([[1.0, 0.0, 0.0, 0.5], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]))
+    mean = torch.tensor([[[1.0, 0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 0.0]]])
+
+    def step(share: float) -> Tensor:
+        return edits(network, nodes=1, mean=mean, share=share).own(start).shifts.values[0, 0, -1, 0]
+
+    # A latent's own gradients move what its network sees; half of each, what has them half: (1, 0, 0.5, 0.25).
+    own, half, shared = step(1.0), step(0.5), step(0.0)
+    assert own[2] == 0 and shared[2] == pytest.approx(float(shared[0]))
+    assert half[2] == pytest.approx(float(half[0]) / 2) and half[2] > 0
+    # The axis keeps its own gradient: the person's pixel stands still however small the share.
+    for taken in (own, half, shared):
+        assert taken[3] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_a_latent_at_the_end_has_some_room() -> None:
     start, network = codes([2.5, 0.0, 0.0, 0.0]), Reader(NAMES, WEIGHTS)
     found = edits(network).own(start)
@@ -105,10 +140,11 @@ def test_the_finder_goes_to_the_ends_of_the_data(tmp_path: Path) -> None:
     save_directions(found, tmp_path / "d.safetensors")
     read = load_directions(tmp_path / "d.safetensors")
     assert isinstance(read.basis, PathBasis)
-    for name in ("covariance", "low", "high"):
+    for name in ("gradients", "covariance", "low", "high"):
         torch.testing.assert_close(getattr(read.basis, name), getattr(found.basis, name))
     assert (read.basis.outputs, read.basis.nodes, read.basis.damping) == (NAMES, 3, 0.1)
     assert (read.basis.jitter, read.basis.memory, read.basis.seed) == (0.15, 0.5, 0)
+    assert (read.basis.share, read.basis.reach) == (0.4, 1.5)
     latents = Latents(torch.zeros(2, 4), None, codes([0.0] * 4, [0.1] * 4))
     made = PathEdits(read.attributes, read.basis, Pixels(), network)
     assert made.codes(latents, torch.zeros(2, dtype=torch.long), torch.zeros(5, 2)).batch == (2, 5)
@@ -116,7 +152,12 @@ def test_the_finder_goes_to_the_ends_of_the_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"nodes": 0}, "nodes is 0"), ({"memory": 2.0}, "memory is 2.0"), ({"layers": [0, 1]}, "leave it out")],
+    [
+        ({"nodes": 0}, "nodes is 0"),
+        ({"memory": 2.0}, "memory is 2.0"),
+        ({"reach": 0.0}, "reach is 0.0"),
+        ({"layers": [0, 1]}, "leave it out"),
+    ],
 )
 def test_settings_that_make_no_path(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -217,7 +217,8 @@ def test_local_edits_become_a_character(tmp_path: Path, weights: tuple[Path, Pat
 def test_paths_become_a_character(tmp_path: Path, weights: tuple[Path, Path], tested: Run) -> None:
     found = load_directions(tmp_path / "d.safetensors")
     low, high = torch.full((3,), -0.1), torch.full((3,), 0.1)  # a random network's scores hardly vary
-    start = PathBasis((*EDITED, "hairstyle"), torch.eye(8, dtype=torch.double), low, high, 3, 0.1, 0.05, 0.5, 0)
+    mean, covariance = torch.zeros(4, 6, 8), torch.eye(8, dtype=torch.double)
+    start = PathBasis((*EDITED, "hairstyle"), mean, covariance, low, high, 3, 0.1, 0.05, 0.5, 1.0, 1.0, 0)
     one = Directions(EDITED, found.vectors[:1], found.units[:1], Groups(), "paths", basis=start)
     save_directions(one, tmp_path / "d.safetensors")
     settings = {"judge": tmp_path / "merged.safetensors", "leakage_limit": 99}
