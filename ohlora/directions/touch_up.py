@@ -51,7 +51,8 @@ class _Edits(NamedTuple):
 class TouchUp:
     """Trains what strengths add to single latents, and neither generator nor network.
 
-    Straight steps and paths alike become paths whose nodes lie evenly between the ends of the data's range. The shifts
+    Straight steps and paths alike become paths whose nodes lie evenly between the ends of the data's range, or of more
+    than that (``reach``). The shifts
     at the nodes are then trained by Adam on random strengths: in half of the edits one attribute moves alone, in the
     others all at once. The search CNN's scores of what moves are to change by the strength, all others are to stay, and
     so is the picture as a whole, looked at coarsely: scores know nothing of the colour of a skin or of clothes. A
@@ -62,6 +63,7 @@ class TouchUp:
         steps: Steps of gradient descent; each makes ``edits`` images of a latent, with one backward pass.
         edits: Edits of each latent and step.
         nodes: Nodes of a path on either side of the latent.
+        reach: How far a path goes, in parts of the way to the end of the data's range.
         rate: Learning rate at first, in standard deviations of the codes; it falls to 0 along a cosine.
         hold: Weight of the scores that are to stay, against those that are to change.
         likeness: Weight of the mean squared difference from the unedited image, both averaged over squares of an eighth
@@ -74,6 +76,7 @@ class TouchUp:
     steps: int = 150
     edits: int = 6
     nodes: int = 3
+    reach: float = 1.0
     rate: float = 0.02
     hold: float = 1.0
     likeness: float = 5.0
@@ -83,7 +86,7 @@ class TouchUp:
     def __post_init__(self) -> None:
         checks.at_least(1, steps=self.steps, nodes=self.nodes)
         checks.at_least(2, edits=self.edits)
-        checks.above(0, rate=self.rate)
+        checks.above(0, reach=self.reach, rate=self.rate)
         checks.at_least(0, hold=self.hold, likeness=self.likeness, person=self.person)
         checks.seeds(seed=self.seed)
 
@@ -148,7 +151,7 @@ class TouchUp:
         images = generator.synthesize(start).clamp(-1, 1)
         scores = network(images)
         low, high = room(data_range(scales), scores[:, own])
-        shares = torch.arange(1, self.nodes + 1).to(scores) / self.nodes
+        shares = torch.arange(1, self.nodes + 1).to(scores) * self.reach / self.nodes
         sides = low[..., None] * shares.flip(0), torch.zeros_like(low)[..., None], high[..., None] * shares
         persons = None if guide is None else guide.embed(images)
         codes = replace(start, values=start.values.clone())

@@ -156,6 +156,7 @@ def test_the_finder_goes_to_the_ends_of_the_data(tmp_path: Path) -> None:
         ({"nodes": 0}, "nodes is 0"),
         ({"memory": 2.0}, "memory is 2.0"),
         ({"reach": 0.0}, "reach is 0.0"),
+        ({"share": 2.0}, "share is 2.0"),
         ({"layers": [0, 1]}, "leave it out"),
     ],
 )

@@ -66,6 +66,13 @@ def test_scores_follow_alone_and_together_and_the_rest_stays() -> None:
     assert float(after.amax()) < 0.2 and float(after.mean()) < 0.3 * float(before.mean())
 
 
+def test_a_path_may_go_beyond_the_data() -> None:
+    data, beyond = (touched_up(replace(SETTINGS, steps=1, reach=reach)).nodes for reach in (1.0, 1.5))
+    assert data is not None and beyond is not None
+    torch.testing.assert_close(data[0, 0, [0, -1]], torch.tensor([-1.5 - 0.2, 1.5 - 0.2]), atol=0.02, rtol=0)
+    torch.testing.assert_close(beyond, 1.5 * data)
+
+
 def test_a_latent_becomes_the_same_whatever_is_trained_beside_it() -> None:
     settings = replace(SETTINGS, steps=5)
     together, alone = touched_up(settings), touched_up(settings, 1)
@@ -129,7 +136,8 @@ def test_style_channels_are_touched_up_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"edits": 1}, {"nodes": 0}, {"rate": 0.0}, {"likeness": -1.0}, {"person": -1.0}]
+    "wrong",
+    [{"steps": 0}, {"edits": 1}, {"nodes": 0}, {"rate": 0.0}, {"reach": 0.0}, {"likeness": -1.0}, {"person": -1.0}],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
