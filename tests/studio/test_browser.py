@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from ohlora.__main__ import main as ohlora
 from ohlora.characters.character import Character
@@ -119,6 +120,18 @@ asked: list[str] = []
 
 def wait_for(page: Page, element: str, text: str) -> None:
     expect(page.locator(f"#{element}")).to_contain_text(text, timeout=20_000)
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Chooses from a list, and opens it again where an answer of the server has closed it meanwhile."""
+    for _ in range(3):
+        page.get_by_label(label).click()
+        try:
+            page.get_by_role("option", name=option).click(timeout=5000)
+        except PlaywrightTimeoutError:
+            continue
+        return
+    raise AssertionError(f"{option} cannot be chosen from {label}")
 
 
 def saved(table: Path, row: int, name: str, label: str) -> None:
@@ -225,8 +238,7 @@ def test_scores_blind_answers_and_annotators(browser: Browser, serve: Callable[.
     wait_for(page, "label-status", "1 of 12 labelled by kim")
 
     # Any attribute of the world can be asked for.
-    page.get_by_label("Attributes to label").click()
-    page.get_by_role("option", name="age").click()
+    choose(page, "Attributes to label", "age")
     wait_for(page, "label-age", "age: older")
     for name in ("label-gender", "label-pose", "label-age"):
         assert page.locator(f"#{name}").is_visible()
@@ -236,8 +248,7 @@ def test_two_images_are_compared(browser: Browser, serve: Callable[..., Server],
     server, labels = serve(), artifacts / "toy" / "labels"
     page = opened(browser, server, "Label")
     wait_for(page, "label-status", "000000.png")
-    page.get_by_label("How to label").click()
-    page.get_by_role("option", name="Compare two images: pose").click()
+    choose(page, "How to label", "Compare two images: pose")
     wait_for(page, "compare-question", "Which is more: head turned to the image's right?")
     expect(page.locator("#label-status")).to_be_hidden()
 
@@ -275,8 +286,7 @@ def test_two_images_are_compared(browser: Browser, serve: Callable[..., Server],
     server.start()
     page = opened(browser, server, "Label")
     wait_for(page, "label-status", "000000.png")
-    page.get_by_label("How to label").click()
-    page.get_by_role("option", name="Compare two images: pose").click()
+    choose(page, "How to label", "Compare two images: pose")
     wait_for(page, "compare-status", "20 comparisons · 12 of 12 images compared")
     assert shown() == before
     page.keyboard.press("u")
@@ -288,12 +298,10 @@ def test_two_images_are_compared(browser: Browser, serve: Callable[..., Server],
     assert len(scores) == 12 and np.corrcoef([scores[k] for k in range(12)], range(12))[0, 1] > 0.9
 
     # The question of a single image knows the score; another tab's comparison is noticed.
-    page.get_by_label("How to label").click()
-    page.get_by_role("option", name="Label an image at a time").click()
+    choose(page, "How to label", "Label an image at a time")
     wait_for(page, "label-status", "000000.png")
     expect(page.locator("#compare-question")).to_be_hidden()
-    page.get_by_label("How to label").click()
-    page.get_by_role("option", name="Compare two images: pose").click()
+    choose(page, "How to label", "Compare two images: pose")
     wait_for(page, "compare-status", "20 comparisons")
     # The status has said so before; the message of before goes when the table has been read again.
     expect(page.locator("#compare-message")).not_to_contain_text("Written into", timeout=20_000)
