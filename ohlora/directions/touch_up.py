@@ -52,12 +52,12 @@ class TouchUp:
     """Trains what strengths add to single latents, and neither generator nor network.
 
     Straight steps and paths alike become paths whose nodes lie evenly between the ends of the data's range, or of more
-    than that (``reach``). The shifts
-    at the nodes are then trained by Adam on random strengths: in half of the edits one attribute moves alone, in the
-    others all at once. The search CNN's scores of what moves are to change by the strength, all others are to stay, and
-    so is the picture as a whole, looked at coarsely: scores know nothing of the colour of a skin or of clothes. A
-    guide, which is a network that recognises people, also holds the person. Shifts are learned in standard deviations
-    of the codes and held small, so that codes stay near those that the generator knows.
+    than that (``reach``). The shifts at the nodes are then trained by Adam on random strengths: in half of the edits
+    one attribute moves alone, in the others all at once. The search CNN's scores of what moves are to change by the
+    strength, all others are to stay, and so is the picture as a whole, looked at coarsely: scores know nothing of the
+    colour of a skin or of clothes. A guide, which is a network that recognises people, also holds the person. Shifts
+    are learned in standard deviations of the codes and held small, so that codes stay near those that the generator
+    knows.
 
     Attributes:
         steps: Steps of gradient descent; each makes ``edits`` images of a latent, with one backward pass.
