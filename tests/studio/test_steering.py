@@ -186,7 +186,7 @@ def test_moves_are_recorded_of_all_characters_that_are_shown(client: TestClient,
             assert np.abs(film.frames[5][:, :256].astype(int) - expected).mean() < 6
             assert np.abs(film.frames[0][:, :256].astype(int) - expected).mean() > 6
         long = [[0, [0, 0, 0]], [500, [0, 0, 0]]]
-        for bad, said in (([], "take 0.0 s"), (long, "take 500.0 s; expected 0.1 to 120 s")):
+        for bad, said in (([], "take 0.00 s"), (long, "take 500.00 s; expected 0.1 to 120 s")):
             assert said in str(asked(socket, "record", form="webp", moments=bad)["note"])
         assert "expected mp4, webm, webp" in str(asked(socket, "record", form="../x.webp", moments=moments)["note"])
         assert len(list((tmp_path / "studio").iterdir())) == 3
