@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ohlora.directions.edit_loss import EditLoss, Seen, look
 from ohlora.directions.edits import Steps, moved, own_space
 from ohlora.directions.own import data_range, room
 from ohlora.directions.spread import Spread
@@ -21,10 +22,6 @@ from ohlora.networks.generator import Generator
 from ohlora.utils import checks, counted
 from ohlora.utils.progress import tracked
 
-COARSE = 8
-"""Height and width, in parts of an image, of what is compared with the unedited image."""
-BEND = 0.3
-"""z-scores from which on an error of a score counts linearly (Huber, 1964)."""
 SMALL = 0.002
 """Weight of the squared Mahalanobis length of the shifts at the nodes, layers taken as if they varied independently."""
 
@@ -34,16 +31,12 @@ class _Edits(NamedTuple):
 
     Attributes:
         codes: N codes, in W by layer or in S.
-        scores: Of the unedited images, N×K.
-        coarse: The unedited images, made small: N×3×c×c.
-        persons: What the guide says of the unedited images, unit vectors N×D; None without a guide.
+        seen: What is compared of the unedited images.
         nodes: Strengths of the nodes, N×P×M.
     """
 
     codes: Codes
-    scores: Tensor
-    coarse: Tensor
-    persons: Tensor | None
+    seen: Seen
     nodes: Tensor
 
 
@@ -149,13 +142,11 @@ class TouchUp:
     ) -> _Edits:
         start = generator.in_space(codes, own_space(given.shifts.space))
         images = generator.synthesize(start).clamp(-1, 1)
-        scores = network(images)
-        low, high = room(data_range(scales), scores[:, own])
-        shares = torch.arange(1, self.nodes + 1).to(scores) * self.reach / self.nodes
+        seen = look(images, network, guide)
+        low, high = room(data_range(scales), seen.scores[:, own])
+        shares = torch.arange(1, self.nodes + 1).to(low) * self.reach / self.nodes
         sides = low[..., None] * shares.flip(0), torch.zeros_like(low)[..., None], high[..., None] * shares
-        persons = None if guide is None else guide.embed(images)
-        codes = replace(start, values=start.values.clone())
-        return _Edits(codes, scores, _coarse(images), persons, torch.cat(sides, dim=2))
+        return _Edits(replace(start, values=start.values.clone()), seen, torch.cat(sides, dim=2))
 
     def _loss(
         self,
@@ -168,24 +159,18 @@ class TouchUp:
         guide: Identity | None,
     ) -> Tensor:
         """The loss of the edits of a step, summed over latents, so that each has the gradients it has alone."""
-        shares, count = self._shares(number, len(own)).to(start.nodes), len(start.scores)
+        shares = self._shares(number, len(own)).to(start.nodes)
         low, high = start.nodes[..., 0], start.nodes[..., -1]
         strengths = torch.where(shares < 0, -low[:, None], high[:, None]) * shares
         edited = moved(start.codes, strengths, Steps(replace(start.codes, values=shifts), start.nodes))
-        images = generator.synthesize(edited.flat()).clamp(-1, 1)
-        wanted = start.scores[:, None].repeat(1, self.edits, 1)
-        wanted[..., own] += strengths
-        errors = F.huber_loss(network(images).reshape(wanted.shape), wanted, reduction="none", delta=BEND) / BEND
-        weights = torch.full_like(start.scores[0], self.hold)
-        weights[own] = 1
-        loss = (errors * weights).sum(dim=2).mean(dim=1).sum()
-        differences = _coarse(images).reshape(count, self.edits, -1) - start.coarse.reshape(count, 1, -1)
-        loss = loss + self.likeness * differences.square().mean(dim=(1, 2)).sum()
-        if guide is not None and start.persons is not None:
-            kept = guide.compared(start.persons.repeat_interleave(self.edits, dim=0), guide.embed(images))
-            lost = 1 - kept if guide.calibration is None else -kept.clamp_min(torch.finfo(kept.dtype).tiny).log()
-            loss = loss + self.person * lost.reshape(count, -1).mean(dim=1).sum()
-        return loss
+        before = start.seen.repeated(self.edits)
+        after = look(generator.synthesize(edited.flat()).clamp(-1, 1), network, guide)
+        wanted = before.scores.clone()
+        wanted[:, own] += strengths.flatten(0, 1)
+        moves = torch.zeros(wanted.shape[1], dtype=torch.bool, device=wanted.device)
+        moves[own] = True
+        losses = EditLoss(self.hold, self.likeness, self.person)(before, after, wanted, moves, guide)
+        return losses.sum() / self.edits
 
     def _shares(self, number: int, size: int) -> Tensor:
         """Strengths of the edits of a step, E×P, −1…1 of the range's lower and upper part."""
@@ -195,10 +180,6 @@ class TouchUp:
         turns = (number * alone + torch.arange(alone)) % size  # each attribute in its turn
         shares[:alone] *= F.one_hot(turns, size)
         return shares
-
-
-def _coarse(images: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(images, COARSE)
 
 
 def _at_nodes(given: Steps, nodes: Tensor, num_ws: int) -> Tensor:

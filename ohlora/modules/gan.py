@@ -11,9 +11,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -28,6 +28,7 @@ from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule, random_batches
 from ohlora.datamodules.images import refuse_turning
+from ohlora.directions.label_contrast import LabelContrast, LabelPairs
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
 from ohlora.modules.base import Stage, check_finite, try_optimizer
@@ -96,6 +97,20 @@ class Batch:
     real_scores: Tensor | None = None
 
 
+class Apart(NamedTuple):
+    """A part of a network with a learning rate of its own.
+
+    Attributes:
+        what: What it is called in logs.
+        module: Its module.
+        rate: Its learning rate over that of the rest of the network.
+    """
+
+    what: str
+    module: str
+    rate: float
+
+
 class GAN(Stage[ImageDataModule]):
     """Trains a StyleGAN generator against a discriminator.
 
@@ -124,6 +139,8 @@ class GAN(Stage[ImageDataModule]):
             that of the rest of the discriminator. A StyleGAN2's is a mapping, the weights of whose layers are stored a
             hundred times as large as others: it learns labels in short trainings at a rate of 100. 1 makes no
             difference.
+        mapping_rate: Learning rate of the generator's mapping over that of the rest of the generator: the weights of
+            its layers are stored a hundred times as large as others. 1 makes no difference.
         mbstd_group_size: Largest group of the discriminator's minibatch standard deviation; None keeps the file's.
         labels: Where labels come from: ``none`` (networks without labels), ``dataset`` (the images' own labels, for
             real and fake alike), ``normal`` (N(0, 1)) or ``zeros``. Saved with the generator for sampling.
@@ -153,6 +170,8 @@ class GAN(Stage[ImageDataModule]):
         scored_by: Files of the networks that score attributes for ``score_matching``: a property (or merged) CNN, and
             in a fine-tune on a concept its filters too.
         matched_components: Principal components of the CNN's hidden layers that are matched beside the scores.
+        label_contrast: Teaches that a label moves its attribute and leaves everything else as it is; None leaves it
+            out.
         use_noise: Whether layers get random noise. Without, its strengths are 0 and stay so: a young generator that may
             use noise makes edges of it, and has to unlearn that later.
         style_mixing: Probability that an image's style codes come from two latents.
@@ -175,6 +194,7 @@ class GAN(Stage[ImageDataModule]):
         "frozen_blocks",
         "label_head",
         "label_rate",
+        "mapping_rate",
         "add_labels",
         "grow_to",
         "matched_components",
@@ -202,6 +222,7 @@ class GAN(Stage[ImageDataModule]):
         add_labels: int | Literal["label"] = 0,
         label_head: LabelHead | None = None,
         label_rate: float = 1.0,
+        mapping_rate: float = 1.0,
         mbstd_group_size: int | None = None,
         labels: Labels = "none",
         loss: Loss = "logistic",
@@ -217,6 +238,7 @@ class GAN(Stage[ImageDataModule]):
         score_matching_start: float = 0.0,
         scored_by: Sequence[str] | None = None,
         matched_components: int = COMPONENTS,
+        label_contrast: LabelContrast | None = None,
         use_noise: bool = True,
         style_mixing: float = 0.0,
         path_length_weight: float = 0.0,
@@ -239,7 +261,7 @@ class GAN(Stage[ImageDataModule]):
             max_generator_updates=max_generator_updates,
             mbstd_group_size=mbstd_group_size,
         )
-        checks.above(0, ema_kimg=ema_kimg, label_rate=label_rate)
+        checks.above(0, ema_kimg=ema_kimg, label_rate=label_rate, mapping_rate=mapping_rate)
         checks.at_least(
             0,
             r1_gamma=r1_gamma,
@@ -261,6 +283,10 @@ class GAN(Stage[ImageDataModule]):
             try_optimizer(f"{name}_optimizer", optimizer, schedule, closure=False)
         if shuffled_labels > 0 and labels != "dataset":
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
+        if label_contrast is not None and labels not in ("dataset", "normal"):
+            raise ConfigError(
+                f"label_contrast with labels {labels!r} has none to change; it needs 'dataset' or 'normal'"
+            )
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
         scored_by = scored_by or []
@@ -280,7 +306,10 @@ class GAN(Stage[ImageDataModule]):
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture, grow_to)
         self.configure_labels(len(vocabulary().names("label")) if add_labels == "label" else add_labels, label_head)
-        self.label_rate = label_rate
+        self._apart = {
+            "generator": Apart("mapping", "mapping", mapping_rate),
+            "discriminator": Apart("labels", self.discriminator.label_module, label_rate),
+        }
         if label_rate != 1 and self.discriminator.label_head != "projection":
             raise ConfigError(
                 f"label_rate is {label_rate}, and the discriminator has no projection head; leave it out, or set "
@@ -289,6 +318,11 @@ class GAN(Stage[ImageDataModule]):
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
         select_trainable(self.generator, trainable_generator, "trainable_generator")
+        if mapping_rate != 1 and not any(p.requires_grad for p in self.generator.get_submodule("mapping").parameters()):
+            raise ConfigError(
+                f"mapping_rate is {mapping_rate}, and trainable_generator leaves out mapping.*; add it, or leave "
+                "mapping_rate out"
+            )
         if not use_noise:
             self.generator.leave_out_noise()
         self.G_ema = copy.deepcopy(self.generator).requires_grad_(False)
@@ -319,6 +353,9 @@ class GAN(Stage[ImageDataModule]):
             self.matching = ScoreMatching(
                 [network_files.load_attributes(path) for path in scored_by], matched_components
             )
+        self.label_contrast = label_contrast
+        if label_contrast is not None:
+            self.pairs = LabelPairs(label_contrast, self._names_of_labels())
         self.phases = [Phase("discriminator", "discriminator", self.discriminator_phase)]
         if r1_interval > 1 and self.gammas:
             self.phases.append(Phase("gradient penalty", "discriminator", self.penalty_phase, interval=r1_interval))
@@ -336,6 +373,8 @@ class GAN(Stage[ImageDataModule]):
             names += ["loss/path_length", "path_length"]
         if score_matching > 0:
             names.append("loss/score_matching")
+        if label_contrast is not None:
+            names.append("loss/label_contrast")
         if isinstance(augmentation, ADA):
             names += ["ada/p", "ada/sign"]
         self._means = {name: torchmetrics.MeanMetric() for name in names}
@@ -402,30 +441,41 @@ class GAN(Stage[ImageDataModule]):
         if head == "projection" and d.label_head == "linear":
             self.discriminator = with_projection(d)
 
+    def _names_of_labels(self) -> tuple[str, ...]:
+        """Names of the generator's labels, which are those of the world."""
+        names = vocabulary().names("label")
+        if self.generator.c_dim != len(names):
+            raise ConfigError(
+                f"label_contrast takes the labels for those of the world, {', '.join(names) or 'which has none'}; the "
+                f"generator has {self.generator.c_dim}. Leave label_contrast out, or start from another generator"
+            )
+        return names
+
     def configure_optimizers(self) -> Any:
         """One optimizer per network over its trainable parameters; schedules step on the kimg clock."""
-        of_generator, of_discriminator = self._optimizer_factories
-        generator = of_generator([p for p in self.generator.parameters() if p.requires_grad])
-        discriminator = of_discriminator(self._discriminator_groups())
-        if self.label_rate != 1:
-            discriminator.param_groups[1]["lr"] *= self.label_rate
+        generator, discriminator = (
+            of_network(self._groups(name))
+            for name, of_network in zip(self._apart, self._optimizer_factories, strict=True)
+        )
+        for optimizer, apart in zip((generator, discriminator), self._apart.values(), strict=True):
+            if apart.rate != 1:
+                optimizer.param_groups[1]["lr"] *= apart.rate
         if any(phase.name == "gradient penalty" for phase in self.phases):
             correct_for_lazy_regularization(discriminator, self.r1_interval)
         if any(phase.name == "path length" for phase in self.phases):
             correct_for_lazy_regularization(generator, self.path_length_interval)
         return self.scheduled([generator, discriminator], self._schedule)
 
-    def _discriminator_groups(self) -> list[Any]:
-        """The discriminator's trainable parameters; with a ``label_rate``, those of the label are a second group."""
-        trainable = {name: p for name, p in self.discriminator.named_parameters() if p.requires_grad}
-        if self.label_rate == 1:
+    def _groups(self, name: str) -> list[Any]:
+        """A network's trainable parameters; what has a learning rate of its own is a second group."""
+        apart = self._apart[name]
+        trainable = {key: p for key, p in self.get_submodule(name).named_parameters() if p.requires_grad}
+        if apart.rate == 1:
             return list(trainable.values())
-        entry = f"{self.discriminator.label_module}."
-        groups: list[dict[str, Any]] = [
-            {"params": [p for name, p in trainable.items() if name.startswith(entry) == labels]}
-            for labels in (False, True)
+        return [
+            {"params": [p for key, p in trainable.items() if key.startswith(f"{apart.module}.") == second]}
+            for second in (False, True)
         ]
-        return groups
 
     # --- one step
 
@@ -592,12 +642,26 @@ class GAN(Stage[ImageDataModule]):
     def generator_phase(self, batch: Batch, repetition: int) -> Tensor:
         """The loss on fresh fakes."""
         stream = f"generator{repetition}"
-        fakes = self._fakes(stream, batch)
+        if self.label_contrast is None:
+            fakes = self._fakes(stream, batch)
+        else:
+            fakes, contrast = self._contrasted(stream, batch)
         scores = self.discriminator(self._augmented(fakes, batch, stream), batch.label)
         loss = self._note("loss/generator", self.loss.generator(scores, partial(self._real_scores, batch)))
         if self.score_matching > 0 and self.clock() >= 1000 * self.score_matching_start:
             loss = loss + self.score_matching * self._matching_term(fakes)
+        if self.label_contrast is not None:
+            loss = loss + self.label_contrast.weight * contrast
         return loss
+
+    def _contrasted(self, stream: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Fakes for a batch, and the loss of what they have in common with those of other labels."""
+        assert batch.label is not None
+        other = self._drawn_labels(f"{stream}/contrast", batch.indices)
+        assert other is not None
+        labels = torch.cat([batch.label, self.pairs.edited(batch.label, other, batch.indices)])
+        images = self._fakes(stream, replace(batch, label=labels, indices=batch.indices * 2))
+        return images[: len(other)], self._note("loss/label_contrast", self.pairs(images, labels))
 
     def _matching_term(self, fakes: Tensor) -> Tensor:
         """How far the attributes of fakes are from being distributed as those of real images."""
@@ -661,8 +725,8 @@ class GAN(Stage[ImageDataModule]):
         exact = {"images_per_second": (self.clock() - self._logged_at) / max(self._seconds, 1e-9)}
         for network, optimizer in zip(self._sources, self.trainer.optimizers, strict=True):
             exact[f"learning_rate/{network}"] = optimizer.param_groups[0]["lr"]
-        if self.label_rate != 1:
-            exact["learning_rate/labels"] = optimizer.param_groups[1]["lr"]  # the discriminator's is the last
+            if self._apart[network].rate != 1:
+                exact[f"learning_rate/{self._apart[network].what}"] = optimizer.param_groups[1]["lr"]
         exact["epoch"] = self.clock() / len(self.data.train_set)
         self.log_dict(losses, prog_bar=True)
         self.log_dict(metrics | {name: torch.tensor(value, dtype=torch.double) for name, value in exact.items()})
@@ -703,6 +767,12 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(
                 f"labels is 'dataset' and the generator takes {self.generator.c_dim} values, but the data has "
                 f"{'no labels' if table is None else f'{table.shape[1]} per image'}"
+            )
+        names = vocabulary().names("label")
+        if self.label_contrast is not None and self.labels == "dataset" and self.data.label_names != names:
+            raise ConfigError(
+                f"label_contrast takes the labels for those of the world, {', '.join(names)}, and the data has "
+                f"{', '.join(self.data.label_names)}; set data.init_args.label_columns to 'label'"
             )
         if self.labels == "dataset" and self.augmentation is not None and self.augmentation.mirrors:
             refuse_turning(self.data.label_names, setting="model.init_args.augmentation.init_args.flip")

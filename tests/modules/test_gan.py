@@ -576,6 +576,7 @@ def test_a_run_leaves_what_a_user_expects(tmp_path: Path, ohlora: Run) -> None:
     assert network_files.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]["images_seen"] == 48
 
 
+TOY = ROOT / "ohlora" / "weights" / "toy"
 RELATIVISTIC = ("--model.init_args.loss", "relativistic", "--model.init_args.r2_gamma", "2")
 RECIPES = {
     "logistic": (),
@@ -590,7 +591,16 @@ RECIPES = {
     ),
     "score matching": (
         *("--model.init_args.score_matching", "0.01"),
-        *("--model.init_args.scored_by", f"[{ROOT / 'ohlora' / 'weights' / 'toy' / 'merged.safetensors'}]"),
+        *("--model.init_args.scored_by", f"[{TOY / 'merged.safetensors'}]"),
+    ),
+    "label contrast": (
+        *("--model.init_args.add_labels", "label", "--model.init_args.labels", "normal"),
+        *("--model.init_args.label_contrast.network", str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")),
+        *(
+            "--model.init_args.label_contrast.guide.file",
+            str(ROOT / "ohlora" / "weights" / "toy" / "identity.safetensors"),
+        ),
+        *("--model.init_args.label_contrast.weight", "0.01", "--model.init_args.mapping_rate", "2"),
     ),
 }
 """Words that choose parts of training."""

@@ -162,10 +162,11 @@ def test_the_average_is_short_while_training_is_young(networks: tuple[Path, Path
     assert module._half_life() == 100.0
 
 
-OTHERS = sorted(RECIPES.keys() - {"score matching"})
+OURS = ("label contrast", "score matching")
+OTHERS = sorted(RECIPES.keys() - set(OURS))
 
 
-@pytest.mark.parametrize("recipe", ["score matching", *(pytest.param(r, marks=pytest.mark.slow) for r in OTHERS)])
+@pytest.mark.parametrize("recipe", [*OURS, *(pytest.param(r, marks=pytest.mark.slow) for r in OTHERS)])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, ohlora: Run, recipe: str) -> None:
     whole, parts, words = tmp_path / "whole", tmp_path / "parts", [*FAMILY, *RECIPES[recipe]]
     assert ohlora("fit", "pretrain", *words, stage_dir=whole) == 0
@@ -226,6 +227,25 @@ def test_labels_may_enter_at_a_rate_of_their_own(networks: tuple[Path, Path]) ->
     assert {name.partition(".")[0] for name in usual} == {"from_rgb", "blocks", "epilogue", "mapping"}
     for name, distance in fast.items():
         assert distance == pytest.approx(usual[name] * (100 if name.startswith("mapping.") else 1), rel=1e-3), name
+
+
+def test_a_mapping_trains_at_a_rate_of_its_own(networks: tuple[Path, Path]) -> None:
+    def moved(rate: float) -> dict[str, float]:
+        def adam(parameters: Any) -> torch.optim.Optimizer:
+            return torch.optim.Adam(parameters, lr=0.001, betas=(0.0, 0.99))
+
+        module = build(networks, generator_optimizer=adam, mapping_rate=rate)
+        before = {name: p.detach().clone() for name, p in module.generator.named_parameters()}
+        fit(module)
+        after = module.generator.state_dict()
+        return {name: float((after[name] - p).abs().max()) for name, p in before.items()}
+
+    usual, fast = moved(1.0), moved(50.0)
+    assert {name.partition(".")[0] for name in usual} == {"mapping", "synthesis"}
+    for name, distance in fast.items():
+        assert distance == pytest.approx(usual[name] * (50 if name.startswith("mapping.") else 1), rel=0.02), name
+    with pytest.raises(ConfigError, match=r"mapping_rate is 50\.0, and trainable_generator leaves out mapping\.\*"):
+        build(networks, mapping_rate=50.0, trainable_generator=["synthesis.*"])
 
 
 def test_a_rate_of_labels_that_has_nothing_to_work_on_is_refused(networks: tuple[Path, Path]) -> None:

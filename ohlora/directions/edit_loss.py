@@ -1,0 +1,95 @@
+"""The loss of an edit: scores that move go where they are wanted; the others, the picture and the person stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ohlora.evaluation.identity import Identity
+from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.utils import checks
+
+COARSE = 8
+"""Height and width, in parts of an image, of what is compared with the unedited image."""
+BEND = 0.3
+"""z-scores from which on an error of a score counts linearly (Huber, 1964)."""
+
+
+class Seen(NamedTuple):
+    """What is compared of N images.
+
+    Attributes:
+        scores: Of the search CNN, N×K.
+        coarse: The images made small, N×3×c×c.
+        persons: What the guide says, unit vectors N×D; None without a guide.
+    """
+
+    scores: Tensor
+    coarse: Tensor
+    persons: Tensor | None
+
+    def repeated(self, times: int) -> Seen:
+        """Each image as often, one after the other."""
+        persons = None if self.persons is None else self.persons.repeat_interleave(times, dim=0)
+        return Seen(self.scores.repeat_interleave(times, dim=0), self.coarse.repeat_interleave(times, dim=0), persons)
+
+    def halves(self) -> tuple[Seen, Seen]:
+        """The first N/2 images, and the others."""
+        half = len(self.scores) // 2
+        sides = slice(None, half), slice(half, None)
+        first, second = (
+            Seen(self.scores[side], self.coarse[side], None if self.persons is None else self.persons[side])
+            for side in sides
+        )
+        return first, second
+
+
+def look(images: Tensor, network: AttributeCNN | AttributeEnsemble, guide: Identity | None) -> Seen:
+    """What is compared of N×3×R×R images in [−1, 1] of the size that the CNN takes."""
+    coarse = F.adaptive_avg_pool2d(images, COARSE)
+    return Seen(network(images), coarse, None if guide is None else guide.embed(images))
+
+
+@dataclass(frozen=True)
+class EditLoss:
+    """The loss of edits.
+
+    Attributes:
+        hold: Weight of the scores that are to stay, against those that are to change.
+        likeness: Weight of the mean squared difference from the unedited image, both averaged over squares of an eighth
+            of their size.
+        person: Weight of what the guide says against the same person: the negative logarithm of its probability, or,
+            of a guide without calibration, one minus the cosine similarity.
+    """
+
+    hold: float
+    likeness: float
+    person: float
+
+    def __post_init__(self) -> None:
+        checks.at_least(0, hold=self.hold, likeness=self.likeness, person=self.person)
+
+    def __call__(
+        self, before: Seen, after: Seen, wanted: Tensor, moves: Tensor, guide: Identity | None = None
+    ) -> Tensor:
+        """The loss of each of N edited images, (N,).
+
+        Args:
+            before: The unedited images.
+            after: The edited ones.
+            wanted: The scores that are wanted of them, N×K.
+            moves: Which of the K scores are to change, booleans (K,); of the others, errors count by ``hold``.
+            guide: What has embedded both.
+        """
+        errors = F.huber_loss(after.scores, wanted, reduction="none", delta=BEND) / BEND
+        loss = (errors * torch.where(moves, 1, self.hold)).sum(dim=1)
+        loss = loss + self.likeness * (after.coarse - before.coarse).square().flatten(1).mean(dim=1)
+        if guide is not None and before.persons is not None and after.persons is not None:
+            kept = guide.compared(before.persons, after.persons)
+            lost = 1 - kept if guide.calibration is None else -kept.clamp_min(torch.finfo(kept.dtype).tiny).log()
+            loss = loss + self.person * lost
+        return loss

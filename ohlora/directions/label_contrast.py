@@ -1,0 +1,141 @@
+"""Label contrast: what a label changes of an image is its attribute, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ohlora.attributes import vocabulary
+from ohlora.directions.edit_loss import EditLoss, look
+from ohlora.directions.own import data_range
+from ohlora.errors import ConfigError
+from ohlora.evaluation.scales import scales_in
+from ohlora.formats import network_files
+from ohlora.formats.identity_files import IdentityFile, guide_of, tell_unfit
+from ohlora.utils import checks
+from ohlora.utils.images import resized
+
+
+@dataclass
+class LabelContrast:
+    """What :class:`LabelPairs` teaches a generator with labels, and how.
+
+    Attributes:
+        network: File of the attribute CNN that scores the images: the search CNN.
+        guide: Network that recognises people; without it, scores and picture are held only.
+        attributes: The labels that are to move their attributes; by default the world's expressions among the labels.
+        weight: Of the term in the generator's loss.
+        hold: Weight of the scores that are to stay, against those that are to change.
+        likeness: Weight of the mean squared difference of the two images, both averaged over squares of an eighth of
+            their size.
+        person: Weight of what the guide says against the same person.
+    """
+
+    network: str
+    guide: IdentityFile | None = None
+    attributes: Sequence[str] | None = None
+    weight: float = 0.25
+    hold: float = 1.0
+    likeness: float = 30.0
+    person: float = 0.3
+
+    def __post_init__(self) -> None:
+        checks.above(0, weight=self.weight)
+        checks.at_least(0, hold=self.hold, likeness=self.likeness, person=self.person)
+
+
+class LabelPairs(nn.Module):
+    """The loss of pairs of images that share a latent and differ in labels.
+
+    Of the labels that are to move their attributes, one or all are drawn anew for the second image. Its scores are to
+    differ by as much as the labels do; whatever else differs counts against the generator: the other scores, the
+    picture seen coarsely, and the person, as a guide sees it (contrastive learning, as in Deng et al., 2020, and
+    Shoshan et al., 2021). A discriminator asks of a label only that its images are like the data's. So the generator
+    learns to move an expression without making another face, and searches find such edits in W.
+
+    Args:
+        contrast: What is to be taught.
+        labels: Names of the generator's labels.
+
+    Attributes:
+        low: Lower end of the data's range of the P attributes, in z-scores (P,); no image is asked to go beyond.
+        high: The upper end.
+        moves: Which of the CNN's scores these are, booleans.
+
+    Raises:
+        ConfigError: If an attribute is no label, or is not scored, or there is none.
+    """
+
+    low: Tensor
+    high: Tensor
+    moves: Tensor
+
+    def __init__(self, contrast: LabelContrast, labels: Sequence[str]) -> None:
+        super().__init__()
+        network = network_files.load_attributes(contrast.network)
+        expressions = [name for name in vocabulary().names("expression") if name in labels]
+        attributes = expressions if contrast.attributes is None else list(contrast.attributes)
+        if not attributes:
+            raise ConfigError(
+                f"label_contrast has no attributes: none of the labels ({', '.join(labels) or 'there are none'}) is an "
+                "expression of the world. Name some with model.init_args.label_contrast.attributes"
+            )
+        for kind, known in (("label", labels), ("score", network.outputs)):
+            if unknown := [name for name in attributes if name not in known]:
+                raise ConfigError(
+                    f"label_contrast: there is no {kind} {', '.join(unknown)}; there are {', '.join(known) or 'none'}"
+                )
+        guide = None if contrast.guide is None else guide_of(contrast.guide)
+        if guide is not None and contrast.guide is not None:
+            tell_unfit(contrast.guide, guide)
+        # In a tuple they are no parts: no checkpoint needs to hold them.
+        self._network, self._guide = (network.eval().requires_grad_(False),), (guide,)
+        self.loss = EditLoss(contrast.hold, contrast.likeness, contrast.person)
+        self.scored = [network.outputs.index(name) for name in attributes]
+        self.labelled = [list(labels).index(name) for name in attributes]
+        scales = scales_in(network_files.read_metadata(contrast.network).get("provenance", {}))
+        low, high = data_range([scales.get(name) for name in attributes])
+        moves = torch.zeros(len(network.outputs), dtype=torch.bool)
+        moves[self.scored] = True
+        for name, value in {"low": low, "high": high, "moves": moves}.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def edited(self, label: Tensor, other: Tensor, indices: Sequence[int]) -> Tensor:
+        """Labels of the second images, N×K.
+
+        Args:
+            label: Labels of the first.
+            other: Labels drawn anew.
+            indices: Numbers of the images, by which each attribute has its turn, and then all together.
+        """
+        count = len(self.labelled)
+        turns = torch.tensor([index % (count + 1) for index in indices], device=label.device)
+        found = label.clone()
+        for k, column in enumerate(self.labelled):
+            found[:, column] = torch.where((turns == k) | (turns == count), other[:, column], label[:, column])
+        return found
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            images: N images, then N of the same latents with other labels: 2N×3×R×R in [−1, 1]; of another size
+                than the CNN takes, they are resized.
+            labels: Their labels, 2N×K.
+        """
+        (network,), (guide,) = self._network, self._guide
+        network.to(images.device)
+        if guide is not None:
+            guide.to(images.device)
+        with torch.autocast(images.device.type, enabled=False):
+            one, two = look(resized(images.float().clamp(-1, 1), network.resolution), network, guide).halves()
+            one_label, two_label = labels[:, self.labelled].float().chunk(2)
+            losses = []
+            for before, after, change in ((one, two, two_label - one_label), (two, one, one_label - two_label)):
+                wanted = before.scores.clone()
+                wanted[:, self.scored] = (wanted[:, self.scored] + change).clamp(self.low, self.high)
+                losses.append(self.loss(before, after, wanted, self.moves, guide))
+        return torch.stack(losses).mean()

@@ -1,0 +1,114 @@
+"""Label contrast: a pair of images differs by what its labels say, and by nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ohlora.attributes import vocabulary
+from ohlora.directions.label_contrast import LabelContrast, LabelPairs
+from ohlora.errors import ConfigError, MissingArtifactError
+from ohlora.formats import network_files
+from ohlora.formats.identity_files import IdentityFile
+from tests.conftest import ROOT
+
+TOY = ROOT / "ohlora" / "weights" / "toy"
+NETWORK, GUIDE = str(TOY / "merged.safetensors"), IdentityFile(file=str(TOY / "identity.safetensors"))
+LABELS = ("eyes", "hair_color", "mouth", "pose")
+
+
+def faces(count: int) -> torch.Tensor:
+    """Images of the toy StyleGAN."""
+    generator = network_files.load_generator(TOY / "generator.safetensors").eval()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        images: torch.Tensor = generator(torch.randn(count, generator.z_dim))
+    return images.clamp(-1, 1)
+
+
+def test_one_label_changes_in_its_turn_and_then_all() -> None:
+    pairs = LabelPairs(LabelContrast(NETWORK), LABELS)
+    label, other = torch.zeros(5, 4), torch.arange(1.0, 21).view(5, 4)
+    changed = pairs.edited(label, other, [0, 1, 2, 3, 7]).bool()
+    assert changed.tolist() == [
+        [True, False, False, False],  # eyes
+        [False, False, True, False],  # mouth
+        [False, False, False, True],  # pose
+        [True, False, True, True],
+        [True, False, True, True],
+    ], "the colour of hair is no expression"
+    assert not label.any(), "the first labels stay"
+    chosen = LabelPairs(LabelContrast(NETWORK, attributes=["hair_color"]), LABELS)
+    assert chosen.edited(label[:2], other[:2], [0, 1]).bool().tolist() == [[False, True, False, False]] * 2
+
+
+def test_what_it_asks_is_the_change_of_the_label_and_the_same_person() -> None:
+    network = network_files.load_attributes(NETWORK).eval()
+    pairs = LabelPairs(LabelContrast(NETWORK, GUIDE), LABELS)
+    first = faces(2)
+    second = first.clone().requires_grad_()
+    labels = torch.zeros(4, 4)
+    labels[2:, 2] = 0.5  # the second images: mouths opened wider by half a z-score
+    optimizer = torch.optim.Adam([second], lr=0.003)
+    losses = []
+    for _ in range(60):
+        loss = pairs(torch.cat([first, second]), labels)
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        change = network(second) - network(first)
+    assert losses[-1] < 0.1 * losses[0]
+    mouth = network.outputs.index("mouth")
+    assert change[:, mouth] == pytest.approx(torch.tensor([0.5, 0.5]), abs=0.1)
+    others = [k for k in range(len(network.outputs)) if k != mouth]
+    assert change[:, others].abs().mean() < 0.05
+    # Two other people score as differently as they are, and the guide says so, too.
+    nobody = torch.zeros(4, 4)
+    twice, apart = torch.cat([first, first]), torch.cat([first, first.flip(0)])
+    assert pairs(twice, nobody) < 0.01
+    without = LabelPairs(LabelContrast(NETWORK), LABELS)
+    assert pairs(apart, nobody) > without(apart, nobody) + 0.5 > 1
+
+
+def test_no_image_is_asked_to_go_beyond_the_data() -> None:
+    network = network_files.load_attributes(NETWORK).eval()
+    pairs = LabelPairs(LabelContrast(NETWORK, attributes=["eyes"], hold=0, likeness=0), LABELS)
+    images = faces(8)
+    with torch.no_grad():
+        eyes = network(images)[:, network.outputs.index("eyes")]
+    widest = images[eyes.argmax()][None]
+    labels = torch.zeros(2, 4)
+    labels[1, 0] = 10.0
+    asked = pairs(widest.repeat(2, 1, 1, 1), labels)
+    room = (pairs.high[0] - eyes.max()).abs() + (eyes.max() - pairs.low[0]).abs()
+    assert asked < room / 2 + 0.3, "ten z-scores more, and as many less, are out of reach"
+
+
+@pytest.mark.parametrize(
+    ("contrast", "labels", "message"),
+    [
+        ({"attributes": ["eyes", "ears"]}, LABELS, "there is no label ears; there are eyes, hair_color, mouth, pose"),
+        ({"attributes": ["chin"]}, ("chin",), "there is no score chin; there are eyes"),
+        ({}, ("hair_color",), "none of the labels .hair_color. is an expression of the world. Name some with"),
+        ({}, (), "none of the labels .there are none. is an expression"),
+    ],
+)
+def test_settings_that_do_not_fit(contrast: dict[str, list[str]], labels: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LabelPairs(LabelContrast(NETWORK, **contrast), labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"weight": 0}, "weight is 0"), ({"person": -1}, "person is -1"), ({"hold": -1}, "hold is")],
+)
+def test_weights_that_cannot_be(setting: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LabelContrast(NETWORK, **setting)  # type: ignore[arg-type]
+
+
+def test_a_missing_network_is_named() -> None:
+    with pytest.raises(MissingArtifactError, match=r"nothing\.safetensors"):
+        LabelPairs(LabelContrast("nothing.safetensors"), vocabulary().names("label"))
