@@ -126,6 +126,7 @@ def measure(runs: Path) -> list[Row]:
     diversity = judge.diversity(sets["v8"][0]) / judge.diversity(sets["original"][0])
     rows.append(("diversity of v8 against the original", ">= 0.85", diversity))
     rows.append(conditioning_row(judge, *sets["projection v1"], "v1 with projection head", ">= 0.7"))
+    rows.append(conditioning_row(judge, *sets["v8"], "v8", ">= 0.7"))
     rows.append(conditioning_row(judge, *sets["v1"], "v1 with linear head", "none expected"))
     return rows
 

@@ -39,7 +39,7 @@ class LabelContrast:
     attributes: Sequence[str] | None = None
     weight: float = 0.25
     hold: float = 1.0
-    likeness: float = 30.0
+    likeness: float = 10.0
     person: float = 0.3
 
     def __post_init__(self) -> None:
