@@ -82,7 +82,7 @@ class EditLoss:
             before: The unedited images.
             after: The edited ones.
             wanted: The scores that are wanted of them, N×K.
-            moves: Which of the K scores are to change, booleans (K,); of the others, errors count by ``hold``.
+            moves: Which of the K scores are to change, booleans, (K,) or N×K; errors of the others count by ``hold``.
             guide: What has embedded both.
         """
         errors = F.huber_loss(after.scores, wanted, reduction="none", delta=BEND) / BEND

@@ -61,9 +61,8 @@ class LabelPairs(nn.Module):
         labels: Names of the generator's labels.
 
     Attributes:
-        low: Lower end of the data's range of the P attributes, in z-scores (P,); no image is asked to go beyond.
+        low: Lower end of the data's range of the P attributes, in z-scores (P,); no label moves an image beyond.
         high: The upper end.
-        moves: Which of the CNN's scores these are, booleans.
 
     Raises:
         ConfigError: If an attribute is no label, or is not scored, or there is none.
@@ -71,7 +70,6 @@ class LabelPairs(nn.Module):
 
     low: Tensor
     high: Tensor
-    moves: Tensor
 
     def __init__(self, contrast: LabelContrast, labels: Sequence[str]) -> None:
         super().__init__()
@@ -97,10 +95,7 @@ class LabelPairs(nn.Module):
         self.scored = [network.outputs.index(name) for name in attributes]
         self.labelled = [list(labels).index(name) for name in attributes]
         scales = scales_in(network_files.read_metadata(contrast.network).get("provenance", {}))
-        low, high = data_range([scales.get(name) for name in attributes])
-        moves = torch.zeros(len(network.outputs), dtype=torch.bool)
-        moves[self.scored] = True
-        for name, value in {"low": low, "high": high, "moves": moves}.items():
+        for name, value in zip(("low", "high"), data_range([scales.get(name) for name in attributes]), strict=True):
             self.register_buffer(name, value, persistent=False)
 
     def edited(self, label: Tensor, other: Tensor, indices: Sequence[int]) -> Tensor:
@@ -133,9 +128,15 @@ class LabelPairs(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             one, two = look(resized(images.float().clamp(-1, 1), network.resolution), network, guide).halves()
             one_label, two_label = labels[:, self.labelled].float().chunk(2)
+            change = two_label - one_label
+            moves = torch.zeros_like(one.scores, dtype=torch.bool)
+            moves[:, self.scored] = change != 0
             losses = []
-            for before, after, change in ((one, two, two_label - one_label), (two, one, one_label - two_label)):
+            for before, after, by in ((one, two, change), (two, one, -change)):
                 wanted = before.scores.clone()
-                wanted[:, self.scored] = (wanted[:, self.scored] + change).clamp(self.low, self.high)
-                losses.append(self.loss(before, after, wanted, self.moves, guide))
+                own = wanted[:, self.scored]
+                # What lies beyond the data's range already is not asked to come back.
+                low, high = torch.minimum(own, self.low).detach(), torch.maximum(own, self.high).detach()
+                wanted[:, self.scored] = (own + by).clamp(low, high)
+                losses.append(self.loss(before, after, wanted, moves, guide))
         return torch.stack(losses).mean()

@@ -691,7 +691,7 @@ class GAN(Stage[ImageDataModule]):
         g = self.generator
         z = counted.normal(self.seed, f"{stream}/z", batch.indices, g.z_dim).to(batch.images)
         w = g.map(z, batch.label)
-        self._last_w_mean = w.values.detach().mean(dim=0)
+        self._last_w_mean = w.values.detach()[: len(batch.images)].mean(dim=0)
         if self.style_mixing > 0:
             draws = counted.generators(self.seed, f"{stream}/mixing", batch.indices)
             w = mix_styles(g, w, batch.label, self.style_mixing, draws)
