@@ -44,6 +44,8 @@ class LabelContrast:
 
     def __post_init__(self) -> None:
         checks.above(0, weight=self.weight)
+        if self.attributes is not None:
+            checks.some(attributes=self.attributes)
         checks.at_least(0, hold=self.hold, likeness=self.likeness, person=self.person)
 
 
@@ -81,11 +83,16 @@ class LabelPairs(nn.Module):
                 f"label_contrast has no attributes: none of the labels ({', '.join(labels) or 'there are none'}) is an "
                 "expression of the world. Name some with model.init_args.label_contrast.attributes"
             )
-        for kind, known in (("label", labels), ("score", network.outputs)):
-            if unknown := [name for name in attributes if name not in known]:
-                raise ConfigError(
-                    f"label_contrast: there is no {kind} {', '.join(unknown)}; there are {', '.join(known) or 'none'}"
-                )
+        if unknown := [name for name in attributes if name not in labels]:
+            raise ConfigError(
+                f"label_contrast.attributes names {', '.join(unknown)}, which is no label; the labels are "
+                f"{', '.join(labels) or 'none'}"
+            )
+        if unknown := [name for name in attributes if name not in network.outputs]:
+            raise ConfigError(
+                f"{contrast.network} does not score {', '.join(unknown)}; it scores {', '.join(network.outputs)}. "
+                "Change label_contrast.network, or leave them out of label_contrast.attributes"
+            )
         guide = None if contrast.guide is None else guide_of(contrast.guide)
         if guide is not None and contrast.guide is not None:
             tell_unfit(contrast.guide, guide)

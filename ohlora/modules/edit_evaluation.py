@@ -248,6 +248,9 @@ class EditEvaluation(Stage[CountedLatents]):
         self.search_scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
         self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
         self.guide = None if self.guide_file is None else self._use_guide(self.guide_file)
+        generator = self.paths["generator"]
+        taught = network_files.read_metadata(generator).get("provenance", {})
+        self._refuse_judging_guide(taught, f"training of {generator}")
         if self.directions_path is not None:
             self._use_directions(self.directions_path)
         else:
@@ -410,12 +413,7 @@ class EditEvaluation(Stage[CountedLatents]):
 
     def _use_directions(self, path: str) -> None:
         found = direction_files.load_directions(path)
-        known, judging = found.provenance.get(GUIDE), self.identity_file
-        if known is not None and judging is not None and network_files.is_fingerprint(known, judging.file):
-            raise ConfigError(
-                f"{judging.file}, which is to judge whether it is the same person, guided the search of {path}; set "
-                "model.init_args.identity to another network"
-            )
+        self._refuse_judging_guide(found.provenance, f"search of {path}")
         try:
             self.generator.in_space(found.steps.flat(), found.space)
         except ValueError as error:
@@ -425,6 +423,15 @@ class EditEvaluation(Stage[CountedLatents]):
         if found.basis is not None:
             making = self.generator, self._to_hold(path, found), self.image_batch_size
             self.edits = OWN_EDITS[type(found.basis)](self.edited, found.basis, *making)
+
+    def _refuse_judging_guide(self, provenance: Mapping[str, Any], what: str) -> None:
+        """Refuses to let a network judge whose guidance made what is judged, as the provenance of that tells."""
+        known, judging = provenance.get(GUIDE), self.identity_file
+        if known is not None and judging is not None and network_files.is_fingerprint(known, judging.file):
+            raise ConfigError(
+                f"{judging.file}, which is to judge whether it is the same person, guided the {what}; set "
+                "model.init_args.identity to another network"
+            )
 
     def _to_hold(self, path: str, found: Directions) -> Scorer:
         """What latents' own edits hold: scores and, where the directions ask for it, the person.

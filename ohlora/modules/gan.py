@@ -28,6 +28,7 @@ from ohlora.attributes import vocabulary
 from ohlora.callbacks.writers import save_product
 from ohlora.datamodules.base import ImageBatch, ImageDataModule, random_batches
 from ohlora.datamodules.images import refuse_turning
+from ohlora.directions.edits import GUIDE
 from ohlora.directions.label_contrast import LabelContrast, LabelPairs
 from ohlora.errors import ConfigError
 from ohlora.formats import network_files
@@ -285,7 +286,8 @@ class GAN(Stage[ImageDataModule]):
             raise ConfigError(f"shuffled_labels is {shuffled_labels} with labels {labels!r}; it needs 'dataset'")
         if label_contrast is not None and labels not in ("dataset", "normal"):
             raise ConfigError(
-                f"label_contrast with labels {labels!r} has none to change; it needs 'dataset' or 'normal'"
+                f"label_contrast changes labels, and labels is {labels!r}; set labels to 'dataset' or 'normal', or "
+                "leave label_contrast out"
             )
         self.kimg, self.labels, self.seed, self.log_every = kimg, labels, seed, log_every
         self.shuffled_labels, self.feature_cache = shuffled_labels, feature_cache
@@ -844,7 +846,9 @@ class GAN(Stage[ImageDataModule]):
     def make_products(self, about: Mapping[str, Any]) -> None:
         """Writes the discriminator and the averaged generator to the stage's folder and the run's."""
         sources = {f"from_{name}": path for name, path in self._sources.items()}
-        provenance = {"images_seen": self.clock(), **sources, **about}
+        guide = None if self.label_contrast is None else self.label_contrast.guide
+        guided = {} if guide is None else {GUIDE: network_files.fingerprint(guide.file)}
+        provenance = {"images_seen": self.clock(), **sources, **guided, **about}
         for name, network in zip(self.products, (self.discriminator, self.G_ema), strict=True):
             self._written = save_product(self.trainer, name, network, provenance)
 

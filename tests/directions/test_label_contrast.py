@@ -72,6 +72,26 @@ def test_what_it_asks_is_the_change_of_the_label_and_the_same_person() -> None:
     assert pairs(apart, nobody) > without(apart, nobody) + 0.5 > 1
 
 
+def test_what_no_label_moves_is_left_where_it_is() -> None:
+    """Also beyond the data's range, and whatever the other expressions do."""
+    network = network_files.load_attributes(NETWORK).eval()
+    images = faces(64)
+    with torch.no_grad():
+        mouths = network(images)[:, network.outputs.index("mouth")]
+    pairs = LabelPairs(LabelContrast(NETWORK), LABELS)
+    beyond = images[mouths.argmax()][None]
+    assert mouths.max() > pairs.high[1] + 0.1
+    assert pairs(beyond.repeat(2, 1, 1, 1), torch.zeros(2, 4)) < 1e-6
+    # An expression whose label stays is held like any other score.
+    unlike = images[mouths.argmin()][None]
+    light = LabelPairs(LabelContrast(NETWORK, hold=0, likeness=0), LABELS)
+    assert (
+        light(torch.cat([beyond, unlike]), torch.zeros(2, 4))
+        < 1e-6
+        < pairs(torch.cat([beyond, unlike]), torch.zeros(2, 4))
+    )
+
+
 def test_no_image_is_asked_to_go_beyond_the_data() -> None:
     network = network_files.load_attributes(NETWORK).eval()
     pairs = LabelPairs(LabelContrast(NETWORK, attributes=["eyes"], hold=0, likeness=0), LABELS)
@@ -89,8 +109,12 @@ def test_no_image_is_asked_to_go_beyond_the_data() -> None:
 @pytest.mark.parametrize(
     ("contrast", "labels", "message"),
     [
-        ({"attributes": ["eyes", "ears"]}, LABELS, "there is no label ears; there are eyes, hair_color, mouth, pose"),
-        ({"attributes": ["chin"]}, ("chin",), "there is no score chin; there are eyes"),
+        (
+            {"attributes": ["eyes", "ears"]},
+            LABELS,
+            "names ears, which is no label; the labels are eyes, hair_color, mouth, pose",
+        ),
+        ({"attributes": ["chin"]}, ("chin",), r"merged\.safetensors does not score chin; it scores eyes"),
         ({}, ("hair_color",), "none of the labels .hair_color. is an expression of the world. Name some with"),
         ({}, (), "none of the labels .there are none. is an expression"),
     ],

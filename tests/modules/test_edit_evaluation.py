@@ -679,6 +679,18 @@ def test_a_guide_holds_the_person_and_cannot_judge(
     assert f"guide is {onnx}, an ONNX file, which has no gradients" in capsys.readouterr().err
 
 
+def test_what_guided_a_training_cannot_judge(
+    tmp_path: Path, weights: tuple[Path, Path], tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judging = tmp_path / "identity.safetensors"
+    taught = {"guide": network_files.fingerprint(judging)}
+    network_files.save_network(network_files.load_generator(weights[0]), weights[0], taught)
+    assert tested("--data.init_args.count", "2") == 2
+    assert f"{judging}, which is to judge whether it is the same person, guided the training of {weights[0]}; set" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("kind", ["local.Local", "paths.Paths"])
 def test_directions_that_hold_the_person_ask_for_their_guide(
     kind: str, tmp_path: Path, weights: tuple[Path, Path], tested: Run, ohlora: Run, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ohlora.attributes import vocabulary
 from ohlora.datamodules.drawn_faces import DrawnFaces
+from ohlora.directions.label_contrast import LabelContrast
 from ohlora.errors import ConfigError, NonFiniteError
 from ohlora.formats import network_files
 from ohlora.modules.gan import GAN, Batch
@@ -32,6 +34,7 @@ from tests.conftest import ROOT, assert_same, network_state, tiny_networks, trai
 
 Run = Callable[..., int]
 SGD = partial(torch.optim.SGD, lr=1.0)
+TOY = ROOT / "ohlora" / "weights" / "toy"
 
 
 def build(weights: tuple[Path, Path], **changes: Any) -> GAN:
@@ -425,6 +428,21 @@ def labelled(tmp_path: Path, weights: tuple[Path, Path], image_folder: Path) -> 
     ]
 
 
+def test_label_contrast_takes_labels_in_the_order_of_the_world(
+    tmp_path: Path, labelled: list[str], ohlora: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = vocabulary().names("label")
+    rows: list[list[object]] = [["path", *names], *([f"images/{k:03d}.png", *[k / 10] * len(names)] for k in range(12))]
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    words = [*labelled, "--model.init_args.add_labels", "label"]
+    words += ["--model.init_args.label_contrast.network", str(TOY / "merged.safetensors")]
+    turned = f"[{', '.join(reversed(names))}]"
+    assert ohlora("fit", "finetune", *words, "--data.init_args.label_columns", turned) == 2
+    assert f"and the data has {turned[1:-1]}; set data.init_args.label_columns to 'label'" in capsys.readouterr().err
+    assert ohlora("fit", "finetune", *words, "--data.init_args.label_columns", "label") == 0
+
+
 def test_labels_are_added_when_training_starts(tmp_path: Path, labelled: list[str], ohlora: Run) -> None:
     added = ["--model.init_args.add_labels", "2", "--model.init_args.r1_interval", "2"]
     assert ohlora("fit", "finetune", *labelled, *added) == 0
@@ -504,7 +522,7 @@ def test_score_matching_begins_when_there_are_pictures(
 
 
 def test_score_matching_needs_more_than_one_image(weights: tuple[Path, Path]) -> None:
-    scored_by = [str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")]
+    scored_by = [str(TOY / "merged.safetensors")]
     with pytest.raises(ConfigError, match="score_matching compares the images of a batch; expected data"):
         fit(build(weights, score_matching=1.0, scored_by=scored_by, mbstd_group_size=1), batch_size=1)
 
@@ -523,6 +541,23 @@ def test_settings_about_labels_that_do_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(weights, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "label_contrast changes labels, and labels is 'none'; set labels to 'dataset' or 'normal'"),
+        (
+            {"add_labels": 2, "labels": "normal"},
+            r"those of the world, eyes, .*; the generator has 2\. Leave label_cont",
+        ),
+    ],
+)
+def test_label_contrast_needs_labels_of_the_world(
+    weights: tuple[Path, Path], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(weights, label_contrast=LabelContrast(str(TOY / "merged.safetensors")), **changes)
 
 
 def test_a_projection_head_is_not_taken_back(tmp_path: Path) -> None:
@@ -576,7 +611,6 @@ def test_a_run_leaves_what_a_user_expects(tmp_path: Path, ohlora: Run) -> None:
     assert network_files.read_metadata(tmp_path / "stage" / "generator.safetensors")["provenance"]["images_seen"] == 48
 
 
-TOY = ROOT / "ohlora" / "weights" / "toy"
 RELATIVISTIC = ("--model.init_args.loss", "relativistic", "--model.init_args.r2_gamma", "2")
 RECIPES = {
     "logistic": (),
@@ -595,7 +629,7 @@ RECIPES = {
     ),
     "label contrast": (
         *("--model.init_args.add_labels", "label", "--model.init_args.labels", "normal"),
-        *("--model.init_args.label_contrast.network", str(ROOT / "ohlora" / "weights" / "toy" / "merged.safetensors")),
+        *("--model.init_args.label_contrast.network", str(TOY / "merged.safetensors")),
         *(
             "--model.init_args.label_contrast.guide.file",
             str(ROOT / "ohlora" / "weights" / "toy" / "identity.safetensors"),
