@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ohlora.evaluation.identity import Identity
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
-from ohlora.utils import checks
 
 COARSE = 8
 """Height and width, in parts of an image, of what is compared with the unedited image."""
@@ -69,9 +68,6 @@ class EditLoss:
     hold: float
     likeness: float
     person: float
-
-    def __post_init__(self) -> None:
-        checks.at_least(0, hold=self.hold, likeness=self.likeness, person=self.person)
 
     def __call__(
         self, before: Seen, after: Seen, wanted: Tensor, moves: Tensor, guide: Identity | None = None
