@@ -194,7 +194,7 @@ def test_help_shows_what_is_used(capsys: pytest.CaptureFixture[str], monkeypatch
         assert any("--trainer.max_epochs" in line for line in lines)
     assert main(["fit", "finetune_v8", "--world", "toy", "--model.init_args.r1_gamma", "7", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "kimg Length of training, in thousands of images [5]" in text
+    assert "kimg Length of training, in thousands of images [10]" in text
     assert "r1_gamma R1 enters the loss as γ/2 times the penalty [7]" in text and "manifest CSV" in text
 
 
@@ -215,7 +215,7 @@ COMPLETED = [
     (["fit", "finetune_v"], {"finetune_v1", "finetune_v1_projection", "finetune_v8"}),
     (
         ["fit", "finetune_v8", "--model.init_args.la"],
-        {"--model.init_args.labels", "--model.init_args.label_head", "--model.init_args.label_rate"},
+        {f"--model.init_args.{name}" for name in ("labels", "label_head", "label_rate", "label_contrast")},
     ),
     (["fit", "finetune_v8", "--model.init_args.labels", "n"], {"none", "normal"}),
     (["fit", "finetune_v8", "--trainer.max_"], {"--trainer.max_epochs", "--trainer.max_time"}),

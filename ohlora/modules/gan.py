@@ -308,15 +308,16 @@ class GAN(Stage[ImageDataModule]):
         self._sources = {"generator": generator, "discriminator": discriminator}
         self.configure_networks(architecture, grow_to)
         self.configure_labels(len(vocabulary().names("label")) if add_labels == "label" else add_labels, label_head)
-        self._apart = {
-            "generator": Apart("mapping", "mapping", mapping_rate),
-            "discriminator": Apart("labels", self.discriminator.label_module, label_rate),
-        }
         if label_rate != 1 and self.discriminator.label_head != "projection":
             raise ConfigError(
                 f"label_rate is {label_rate}, and the discriminator has no projection head; leave it out, or set "
                 "label_head to projection"
             )
+        self._apart: dict[str, Apart] = {}
+        if mapping_rate != 1:
+            self._apart["generator"] = Apart("mapping", "mapping", mapping_rate)
+        if label_rate != 1:
+            self._apart["discriminator"] = Apart("labels", self.discriminator.label_module, label_rate)
         if mbstd_group_size is not None:
             self.discriminator.mbstd_group_size = mbstd_group_size
         select_trainable(self.generator, trainable_generator, "trainable_generator")
@@ -455,13 +456,11 @@ class GAN(Stage[ImageDataModule]):
 
     def configure_optimizers(self) -> Any:
         """One optimizer per network over its trainable parameters; schedules step on the kimg clock."""
-        generator, discriminator = (
-            of_network(self._groups(name))
-            for name, of_network in zip(self._apart, self._optimizer_factories, strict=True)
-        )
-        for optimizer, apart in zip((generator, discriminator), self._apart.values(), strict=True):
-            if apart.rate != 1:
-                optimizer.param_groups[1]["lr"] *= apart.rate
+        factories = dict(zip(self._sources, self._optimizer_factories, strict=True))
+        found = {name: of_network(self._groups(name)) for name, of_network in factories.items()}
+        for name, apart in self._apart.items():
+            found[name].param_groups[1]["lr"] *= apart.rate
+        generator, discriminator = found.values()
         if any(phase.name == "gradient penalty" for phase in self.phases):
             correct_for_lazy_regularization(discriminator, self.r1_interval)
         if any(phase.name == "path length" for phase in self.phases):
@@ -470,9 +469,9 @@ class GAN(Stage[ImageDataModule]):
 
     def _groups(self, name: str) -> list[Any]:
         """A network's trainable parameters; what has a learning rate of its own is a second group."""
-        apart = self._apart[name]
+        apart = self._apart.get(name)
         trainable = {key: p for key, p in self.get_submodule(name).named_parameters() if p.requires_grad}
-        if apart.rate == 1:
+        if apart is None:
             return list(trainable.values())
         return [
             {"params": [p for key, p in trainable.items() if key.startswith(f"{apart.module}.") == second]}
@@ -727,7 +726,7 @@ class GAN(Stage[ImageDataModule]):
         exact = {"images_per_second": (self.clock() - self._logged_at) / max(self._seconds, 1e-9)}
         for network, optimizer in zip(self._sources, self.trainer.optimizers, strict=True):
             exact[f"learning_rate/{network}"] = optimizer.param_groups[0]["lr"]
-            if self._apart[network].rate != 1:
+            if network in self._apart:
                 exact[f"learning_rate/{self._apart[network].what}"] = optimizer.param_groups[1]["lr"]
         exact["epoch"] = self.clock() / len(self.data.train_set)
         self.log_dict(losses, prog_bar=True)
