@@ -146,7 +146,7 @@ def mark(trainer: L.Trainer, file: str, reasons: Sequence[str]) -> None:
     for folder in dict.fromkeys([Path(trainer.default_root_dir), run_folder(trainer)]):
         path = folder / file
         if reasons and path.is_file():
-            provenance = network_files.read_metadata(path).get("provenance", {})
+            provenance = network_files.provenance(path)
             network_files.save_network(network_files.load_network(path), path, provenance | handover.marked(reasons))
 
 

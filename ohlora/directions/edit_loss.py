@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,20 +32,9 @@ class Seen(NamedTuple):
     coarse: Tensor
     persons: Tensor | None
 
-    def repeated(self, times: int) -> Seen:
-        """Each image as often, one after the other."""
-        persons = None if self.persons is None else self.persons.repeat_interleave(times, dim=0)
-        return Seen(self.scores.repeat_interleave(times, dim=0), self.coarse.repeat_interleave(times, dim=0), persons)
-
-    def halves(self) -> tuple[Seen, Seen]:
-        """The first N/2 images, and the others."""
-        half = len(self.scores) // 2
-        sides = slice(None, half), slice(half, None)
-        first, second = (
-            Seen(self.scores[side], self.coarse[side], None if self.persons is None else self.persons[side])
-            for side in sides
-        )
-        return first, second
+    def each(self, change: Callable[[Tensor], Tensor]) -> Seen:
+        """The same of other images: ``change`` chooses or repeats rows."""
+        return Seen(change(self.scores), change(self.coarse), None if self.persons is None else change(self.persons))
 
 
 def look(images: Tensor, network: AttributeCNN | AttributeEnsemble, guide: Identity | None) -> Seen:

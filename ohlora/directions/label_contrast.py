@@ -93,15 +93,16 @@ class LabelPairs(nn.Module):
                 f"{contrast.network} does not score {', '.join(unknown)}; it scores {', '.join(network.outputs)}. "
                 "Change label_contrast.network, or leave them out of label_contrast.attributes"
             )
-        guide = None if contrast.guide is None else guide_of(contrast.guide)
-        if guide is not None and contrast.guide is not None:
+        guide = None
+        if contrast.guide is not None:
+            guide = guide_of(contrast.guide)
             tell_unfit(contrast.guide, guide)
         # In a tuple they are no parts: no checkpoint needs to hold them.
         self._network, self._guide = (network.eval().requires_grad_(False),), (guide,)
         self.loss = EditLoss(contrast.hold, contrast.likeness, contrast.person)
         self.scored = [network.outputs.index(name) for name in attributes]
         self.labelled = [list(labels).index(name) for name in attributes]
-        scales = scales_in(network_files.read_metadata(contrast.network).get("provenance", {}))
+        scales = scales_in(network_files.provenance(contrast.network))
         for name, value in zip(("low", "high"), data_range([scales.get(name) for name in attributes]), strict=True):
             self.register_buffer(name, value, persistent=False)
 
@@ -133,7 +134,9 @@ class LabelPairs(nn.Module):
         if guide is not None:
             guide.to(images.device)
         with torch.autocast(images.device.type, enabled=False):
-            one, two = look(resized(images.float().clamp(-1, 1), network.resolution), network, guide).halves()
+            seen = look(resized(images.float().clamp(-1, 1), network.resolution), network, guide)
+            half = len(images) // 2
+            one, two = seen.each(lambda rows: rows[:half]), seen.each(lambda rows: rows[half:])
             one_label, two_label = labels[:, self.labelled].float().chunk(2)
             change = two_label - one_label
             moves = torch.zeros_like(one.scores, dtype=torch.bool)

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from ohlora.directions.edits import Directions
@@ -45,6 +43,9 @@ def hyperplane(w: np.ndarray, y: np.ndarray, c: float, max_iterations: int = MAX
     Raises:
         ArithmeticError: If the solver has not converged.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
     model = LinearSVC(C=c, loss="squared_hinge", dual=False, tol=TOLERANCE, max_iter=max_iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)

@@ -163,7 +163,7 @@ class TouchUp:
         low, high = start.nodes[..., 0], start.nodes[..., -1]
         strengths = torch.where(shares < 0, -low[:, None], high[:, None]) * shares
         edited = moved(start.codes, strengths, Steps(replace(start.codes, values=shifts), start.nodes))
-        before = start.seen.repeated(self.edits)
+        before = start.seen.each(lambda rows: rows.repeat_interleave(self.edits, dim=0))
         after = look(generator.synthesize(edited.flat()).clamp(-1, 1), network, guide)
         wanted = before.scores.clone()
         wanted[:, own] += strengths.flatten(0, 1)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_curve
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
@@ -33,6 +31,8 @@ def equal_error_rate(similarity: np.ndarray, same: np.ndarray) -> tuple[float, f
     Returns:
         The rate, 0…1, and the similarity from which on a pair counts as the same.
     """
+    from sklearn.metrics import roc_curve
+
     accepted, found, thresholds = roc_curve(same, similarity)
     refused = 1 - found
     after = int(np.argmax(accepted >= refused))  # there is one: all are accepted in the end
@@ -57,6 +57,8 @@ def calibrated(similarity: np.ndarray, same: np.ndarray) -> tuple[float, float]:
         Scale and bias, see :class:`ohlora.networks.identity.Calibration`. The scale is 0 or less where pairs of the
         same person are not more alike than others.
     """
+    from sklearn.linear_model import LogisticRegression
+
     # So weak a prior matters only where the two are told apart without a mistake.
     fitted = LogisticRegression(C=1e4, class_weight="balanced").fit(similarity[:, None], same)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from ohlora.attributes import Physical
 
@@ -57,6 +56,8 @@ class PhysicalMap(NamedTuple):
         Raises:
             ValueError: If the physical values do not rise with the scores.
         """
+        from sklearn.isotonic import IsotonicRegression
+
         model = IsotonicRegression().fit(scores, values)
         knots = np.unique(np.percentile(scores.astype(np.float64), np.linspace(0, 100, KNOTS)))
         fitted = model.predict(knots)

@@ -64,7 +64,7 @@ class IdentityFile(FeatureNetwork):
         if isinstance(own, IdentityNetwork):
             if self.threshold is not None or self.pairs is not None:
                 raise ConfigError(f"{self.file} has its own calibration; leave threshold, scale and pairs out")
-            told = network_files.read_metadata(self.file).get("provenance", {})
+            told = network_files.provenance(self.file)
             return Identity(features, own.calibration, told.get("unfit"))
         if own is None:
             raise ConfigError(f"{self.file} holds a network that predicts attributes; expected one that embeds faces")

@@ -149,9 +149,20 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return metadata
 
 
+def provenance(path: str | Path) -> dict[str, Any]:
+    """Where the weights of a file come from, as its metadata tell; empty where they tell nothing.
+
+    Raises:
+        MissingArtifactError: If the file does not exist.
+        FormatError: If it cannot be read.
+    """
+    found: dict[str, Any] = read_metadata(path).get("provenance", {})
+    return found
+
+
 def marks(path: str | Path) -> list[str]:
     """Why the network in a file is not fit for use; see :mod:`ohlora.handover`."""
-    return handover.marks(read_metadata(path).get("provenance", {}))
+    return handover.marks(provenance(path))
 
 
 def fingerprint(path: str | Path) -> str:
@@ -173,7 +184,7 @@ def is_fingerprint(name: Any, path: str | Path) -> bool:
 
 def is_whole(path: str | Path) -> bool:
     """Whether a file is there and is the product of a completed stage, as against one made by ``ohlora finish``."""
-    return Path(path).is_file() and "partial" not in read_metadata(path).get("provenance", {})
+    return Path(path).is_file() and "partial" not in provenance(path)
 
 
 def load_network(path: str | Path) -> Network:

@@ -168,7 +168,7 @@ class DirectionSearch(Stage[Samples]):
             generator = loaded.requires_grad_(False).to(self.device)
         if "network" in needs:
             network = network_files.load_attributes(str(self.paths["network"])).requires_grad_(False).to(self.device)
-            scales = scales_in(network_files.read_metadata(str(self.paths["network"])).get("provenance", {}))
+            scales = scales_in(network_files.provenance(str(self.paths["network"])))
         samples = self.data.read() if "samples" in needs else None
         if samples is not None and generator is not None:
             path, mend = str(self.paths["generator"]), "name that one (model.init_args.generator), or sample anew"

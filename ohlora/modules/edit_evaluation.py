@@ -245,12 +245,11 @@ class EditEvaluation(Stage[CountedLatents]):
             self.unfit += [f"{name}: {reason}" for reason in network_files.marks(path)]
             load = network_files.load_generator if name == "generator" else network_files.load_attributes
             setattr(self, name, load(path).requires_grad_(False).to(self.device))
-        self.search_scales = scales_in(network_files.read_metadata(self.paths["network"]).get("provenance", {}))
+        self.search_scales = scales_in(network_files.provenance(self.paths["network"]))
         self.identity = None if self.identity_file is None else self._use_identity(self.identity_file)
         self.guide = None if self.guide_file is None else self._use_guide(self.guide_file)
         generator = self.paths["generator"]
-        taught = network_files.read_metadata(generator).get("provenance", {})
-        self._refuse_judging_guide(taught, f"training of {generator}")
+        self._refuse_judging_guide(network_files.provenance(generator), f"training of {generator}")
         if self.directions_path is not None:
             self._use_directions(self.directions_path)
         else:
@@ -329,7 +328,7 @@ class EditEvaluation(Stage[CountedLatents]):
         return {name: known[name] for name in self.edited}
 
     def _slider_test(self) -> SliderTest:
-        scales = scales_in(network_files.read_metadata(self.paths["judge"]).get("provenance", {}))
+        scales = scales_in(network_files.provenance(self.paths["judge"]))
         edits = SliderEdits(len(self.edited), self.slider, self.slider_frames)
         settings = (self.slider_limits, self.joint_count, self.seed, self.image_batch_size, self.identity)
         return SliderTest(self.edited, self.generator, self.judge, scales, edits, *settings)

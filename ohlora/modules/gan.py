@@ -656,7 +656,7 @@ class GAN(Stage[ImageDataModule]):
         return loss
 
     def _contrasted(self, stream: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Fakes for a batch, and the loss of what they have in common with those of other labels."""
+        """Fakes for a batch, and the loss of pairs of them and fakes of the same latents with other labels."""
         assert batch.label is not None
         other = self._drawn_labels(f"{stream}/contrast", batch.indices)
         assert other is not None
@@ -769,12 +769,13 @@ class GAN(Stage[ImageDataModule]):
                 f"labels is 'dataset' and the generator takes {self.generator.c_dim} values, but the data has "
                 f"{'no labels' if table is None else f'{table.shape[1]} per image'}"
             )
-        names = vocabulary().names("label")
-        if self.label_contrast is not None and self.labels == "dataset" and self.data.label_names != names:
-            raise ConfigError(
-                f"label_contrast takes the labels for those of the world, {', '.join(names)}, and the data has "
-                f"{', '.join(self.data.label_names)}; set data.init_args.label_columns to 'label'"
-            )
+        if self.label_contrast is not None and self.labels == "dataset":
+            names = self._names_of_labels()
+            if self.data.label_names != names:
+                raise ConfigError(
+                    f"label_contrast takes the labels for those of the world, {', '.join(names)}, and the data has "
+                    f"{', '.join(self.data.label_names)}; set data.init_args.label_columns to 'label'"
+                )
         if self.labels == "dataset" and self.augmentation is not None and self.augmentation.mirrors:
             refuse_turning(self.data.label_names, setting="model.init_args.augmentation.init_args.flip")
         kept = torch.from_numpy(table) if self.labels == "dataset" and table is not None else None
