@@ -247,12 +247,13 @@ class AttributeEnsemble(nn.Module):
 
     @classmethod
     def of(cls, networks: Sequence[AttributeCNN]) -> AttributeEnsemble:
-        """An ensemble of copies of networks.
+        """An ensemble of copies of networks; their outputs may come in any order, and get that of the first.
 
         Raises:
-            ValueError: If there is no network, or they differ in more than their weights.
+            ValueError: If there is no network, or they differ in more than weights and order.
         """
-        if not networks or any(network.arguments() != networks[0].arguments() for network in networks):
+        parts = [({spec.outputs: spec for spec in network.specs}, network.resolution) for network in networks]
+        if not networks or any(part != parts[0] for part in parts):
             raise ValueError("an ensemble needs at least one network, and networks that differ in their weights only")
         ensemble = cls(len(networks), **networks[0].arguments())
         for member, network in zip(ensemble.members, networks, strict=True):

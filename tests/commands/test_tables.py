@@ -88,6 +88,29 @@ def test_merging_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "holds an ensemble" in capsys.readouterr().err
 
 
+def test_cnns_of_the_same_attributes_become_an_ensemble(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their files may have the same name, and their outputs another order."""
+    names = attribute_cnn("property", "small", 64).outputs
+    files = [tmp_path / str(k) / "cnn.safetensors" for k in range(3)]
+    cnns = [attribute_cnn(list(order), "small", 64).eval() for order in (names, [*names[1::-1], *names[2:]], names)]
+    for file, cnn, mark in zip(files, cnns, ({}, {}, {"unfit": "eyes: r on held-out images is 0.1"}), strict=True):
+        network_files.save_network(cnn, file, mark)
+    target = tmp_path / "search.safetensors"
+    assert ohlora(["merge", *map(str, files), str(target)]) == 0
+    assert "3 CNNs that judge together: eyes, hair_color" in capsys.readouterr().out
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    rows = [cnn(images)[:, [cnn.outputs.index(name) for name in names]] for cnn in cnns]
+    found = network_files.load_attributes(target)
+    assert found.outputs == names
+    torch.testing.assert_close(found(images), torch.stack(rows).mean(dim=0))
+    assert set(network_files.provenance(target)["merged_from"]) == set(map(str, files))
+    assert network_files.marks(target) == ["eyes: r on held-out images is 0.1"]
+    wider = attribute_cnn("property", "small", 128)
+    network_files.save_network(wider, files[0])
+    assert ohlora(["merge", *map(str, files), str(tmp_path / "no.safetensors")]) == 2
+    assert "networks that differ in their weights only" in capsys.readouterr().err
+
+
 def test_importing_cnns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = golden.manifest("filter-cnns")
     sources = [str(original(f"quality-{k}", manifest["quality"], tmp_path / f"quality_{k}.pt")) for k in (0, 1)]
