@@ -51,8 +51,8 @@ class EditLoss:
         hold: Weight of the scores that are to stay, against those that are to change.
         likeness: Weight of the mean squared difference from the unedited image, both averaged over squares of an eighth
             of their size.
-        person: Weight of what the guide says against the same person: the negative logarithm of its probability, or,
-            of a guide without calibration, one minus the cosine similarity.
+        person: Weight of how much of the person is lost, as the guide sees it; see
+            :meth:`ohlora.evaluation.identity.Identity.lost`.
     """
 
     hold: float
@@ -75,7 +75,5 @@ class EditLoss:
         loss = (errors * torch.where(moves, 1, self.hold)).sum(dim=1)
         loss = loss + self.likeness * (after.coarse - before.coarse).square().flatten(1).mean(dim=1)
         if guide is not None and before.persons is not None and after.persons is not None:
-            kept = guide.compared(before.persons, after.persons)
-            lost = 1 - kept if guide.calibration is None else -kept.clamp_min(torch.finfo(kept.dtype).tiny).log()
-            loss = loss + self.person * lost
+            loss = loss + self.person * guide.lost(before.persons, after.persons)
         return loss

@@ -61,8 +61,8 @@ class TouchUp:
         hold: Weight of the scores that are to stay, against those that are to change.
         likeness: Weight of the mean squared difference from the unedited image, both averaged over squares of an eighth
             of their size.
-        person: Weight of what the guide says against the same person: the negative logarithm of its probability, or,
-            of a guide without calibration, one minus the cosine similarity.
+        person: Weight of how much of the person is lost, as the guide sees it: 1 where it is in doubt; of a guide
+            without calibration, one minus the cosine similarity.
         seed: Of the strengths.
     """
 
@@ -73,7 +73,7 @@ class TouchUp:
     rate: float = 0.02
     hold: float = 1.0
     likeness: float = 5.0
-    person: float = 0.3
+    person: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -17,6 +17,8 @@ from ohlora.networks.identity import Calibration
 
 SAME, OTHERS, LOOK_ALIKES, ALL = "same", "others", "look_alikes", "all"
 """Pairs of one person, of two unlike people, of two that look alike; and all of them."""
+LEAST_DOUBT = 0.01
+"""A network is not taken to doubt a person at a cosine similarity nearer to 1 than this."""
 
 
 def equal_error_rate(similarity: np.ndarray, same: np.ndarray) -> tuple[float, float]:
@@ -134,6 +136,18 @@ class Identity(nn.Module):
         """
         similarity = (reference * edited).sum(dim=1)
         return similarity if self.calibration is None else self.calibration(similarity)
+
+    def lost(self, reference: Tensor, edited: Tensor) -> Tensor:
+        """How much of the person is lost, for a loss, (N,): arguments as for :meth:`compared`.
+
+        It is one minus the cosine similarity; with a calibration, in parts of what that is where the probability is one
+        half. The probability itself will not do: it is next to 1 long before another network is in doubt, and then has
+        no gradient.
+        """
+        lost = 1 - (reference * edited).sum(dim=1)
+        if self.calibration is None:
+            return lost
+        return lost / (1 + self.calibration.bias / self.calibration.scale).clamp_min(LEAST_DOUBT)
 
     def similarity(self, reference: Tensor, edited: Tensor) -> Tensor:
         """Cosine similarities, (N,), −1…1.

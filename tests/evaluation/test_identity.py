@@ -82,6 +82,23 @@ def test_gradients_reach_the_edited_images_and_not_the_network() -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_what_is_lost_has_a_gradient_where_the_probability_has_none() -> None:
+    """In parts of what is lost where the network is in doubt: here at a cosine similarity of 0.9."""
+    identity = Identity(NetworkFeatures(tiny(), 16), Calibration(400.0, -360.0))
+    one = torch.eye(6)[:1]
+    angles = torch.tensor([1.0, 0.98, 0.9, 0.8]).acos().requires_grad_()
+    other = torch.stack([angles.cos(), angles.sin(), *[torch.zeros(4)] * 4], dim=1)
+    lost = identity.lost(one, other)
+    torch.testing.assert_close(lost, torch.tensor([0.0, 0.2, 1.0, 2.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(identity.compared(one, other)[:3], torch.tensor([1.0, 1.0, 0.5]), atol=1e-3, rtol=0)
+    lost.sum().backward()  # type: ignore[no-untyped-call]
+    assert angles.grad is not None and (angles.grad[1:] > 1).all()
+    plain = Identity(NetworkFeatures(tiny(), 16))
+    torch.testing.assert_close(plain.lost(one, other).detach(), torch.tensor([0.0, 0.02, 0.1, 0.2]), atol=1e-5, rtol=0)
+    blind = Identity(NetworkFeatures(tiny(), 16), Calibration(10.0, -11.0))  # in doubt even of the same image
+    assert torch.isfinite(blind.lost(one, other)).all()
+
+
 def test_wide_embeddings_are_compared_as_they_are() -> None:
     """Features are projected to 256 values; an identity is not."""
     features = NetworkFeatures(nn.Flatten(), 16)
