@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from ohlora.errors import ConfigError
 from ohlora.evaluation.scales import scales_in
 from ohlora.formats import network_files
 from ohlora.formats.identity_files import IdentityFile, guide_of, tell_unfit
-from ohlora.utils import checks
+from ohlora.utils import checks, counted
 from ohlora.utils.images import resized
 
 
@@ -31,7 +32,7 @@ class LabelContrast:
         hold: Weight of the scores that are to stay, against those that are to change.
         likeness: Weight of the mean squared difference of the two images, both averaged over squares of an eighth of
             their size.
-        person: Weight of what the guide says against the same person.
+        person: Weight of how much of the person is lost, as the guide sees it; see :class:`TouchUp`.
     """
 
     network: str
@@ -40,7 +41,7 @@ class LabelContrast:
     weight: float = 0.25
     hold: float = 1.0
     likeness: float = 10.0
-    person: float = 0.3
+    person: float = 1.0
 
     def __post_init__(self) -> None:
         checks.above(0, weight=self.weight)
@@ -52,7 +53,8 @@ class LabelContrast:
 class LabelPairs(nn.Module):
     """The loss of pairs of images that share a latent and differ in labels.
 
-    Of the labels that are to move their attributes, one or all are drawn anew for the second image. Its scores are to
+    Of the labels that are to move their attributes, one or all are drawn anew for the second image, anywhere in the
+    data's range. Its scores are to
     differ by as much as the labels do; whatever else differs counts against the generator: the other scores, the
     picture seen coarsely, and the person, as a guide sees it (contrastive learning, as in Deng et al., 2020, and
     Shoshan et al., 2021). A discriminator asks of a label only that its images are like the data's. So the generator
@@ -106,19 +108,28 @@ class LabelPairs(nn.Module):
         for name, value in zip(("low", "high"), data_range([scales.get(name) for name in attributes]), strict=True):
             self.register_buffer(name, value, persistent=False)
 
+    def drawn(self, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
+        """New values of the labels that are to move their attributes, uniform within the data's range: N×P.
+
+        Drawn from the data, few of them would be far from the mean, and that is where edits are worst.
+        """
+        draws = [g.random(len(self.low)) for g in counted.generators(seed, stream, indices)]
+        shares = torch.from_numpy(np.stack(draws)).to(self.low)
+        return self.low + shares * (self.high - self.low)
+
     def edited(self, label: Tensor, other: Tensor, indices: Sequence[int]) -> Tensor:
         """Labels of the second images, N×K.
 
         Args:
             label: Labels of the first.
-            other: Labels drawn anew.
+            other: What :meth:`drawn` gave, N×P.
             indices: Numbers of the images, by which each attribute has its turn, and then all together.
         """
         count = len(self.labelled)
         turns = torch.tensor([index % (count + 1) for index in indices], device=label.device)
         found = label.clone()
         for k, column in enumerate(self.labelled):
-            found[:, column] = torch.where((turns == k) | (turns == count), other[:, column], label[:, column])
+            found[:, column] = torch.where((turns == k) | (turns == count), other[:, k].to(label), label[:, column])
         return found
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def faces(count: int) -> torch.Tensor:
 
 def test_one_label_changes_in_its_turn_and_then_all() -> None:
     pairs = LabelPairs(LabelContrast(NETWORK), LABELS)
-    label, other = torch.zeros(5, 4), torch.arange(1.0, 21).view(5, 4)
+    label, other = torch.zeros(5, 4), torch.arange(1.0, 16).view(5, 3)
     changed = pairs.edited(label, other, [0, 1, 2, 3, 7]).bool()
     assert changed.tolist() == [
         [True, False, False, False],  # eyes
@@ -39,7 +39,21 @@ def test_one_label_changes_in_its_turn_and_then_all() -> None:
     ], "the colour of hair is no expression"
     assert not label.any(), "the first labels stay"
     chosen = LabelPairs(LabelContrast(NETWORK, attributes=["hair_color"]), LABELS)
-    assert chosen.edited(label[:2], other[:2], [0, 1]).bool().tolist() == [[False, True, False, False]] * 2
+    assert chosen.edited(label[:2], other[:2, :1], [0, 1]).bool().tolist() == [[False, True, False, False]] * 2
+
+
+def test_new_labels_fill_the_range_of_the_data() -> None:
+    """They are functions of seed, stream and number, so that no other image of the batch has a say."""
+    pairs = LabelPairs(LabelContrast(NETWORK), LABELS)
+    drawn = pairs.drawn(0, "contrast", range(2000))
+    assert drawn.shape == (2000, 3)
+    assert (drawn >= pairs.low).all() and (drawn <= pairs.high).all()
+    shares = (drawn - pairs.low) / (pairs.high - pairs.low)
+    torch.testing.assert_close(
+        shares.sort(dim=0).values, torch.linspace(0, 1, 2000)[:, None].expand(-1, 3), atol=0.05, rtol=0
+    )
+    assert torch.equal(pairs.drawn(0, "contrast", [7, 3]), drawn[[7, 3]])
+    assert not torch.equal(pairs.drawn(1, "contrast", [7, 3]), drawn[[7, 3]])
 
 
 def test_what_it_asks_is_the_change_of_the_label_and_the_same_person() -> None:
