@@ -104,15 +104,15 @@ _DECLARED = (
            "filter_v1/manifest.csv generate_v1/images face_parser/parser.safetensors", f"score_hairstyle/{SCORED}"),
     _stage("hairstyle_cnn", "7", "hairstyle CNN", "머리 모양 CNN", "fit",
            "score_hairstyle/scores.csv generate_v1/images", "hairstyle_cnn/hairstyle.safetensors"),
-    _stage("merged", "7", "the search CNN: property and hairstyle CNN, merged",
-           "탐색 CNN: 속성 CNN과 머리 모양 CNN 합치기",
+    _stage("merged", "7", "property and hairstyle CNN, merged: the search CNN, or the first of several",
+           "속성 CNN과 머리 모양 CNN 합치기: 탐색 CNN, 또는 여럿 가운데 첫째",
            "merge {property_cnn/property.safetensors} {hairstyle_cnn/hairstyle.safetensors} "
            "{merged/merged.safetensors}", "property_cnn/property.safetensors hairstyle_cnn/hairstyle.safetensors",
            "merged/merged.safetensors"),
     *(_stage(f"{nth}_cnn", "7", f"a {nth} CNN of the same attributes", f"같은 속성의 {korean} CNN",
              "fit", "score_hairstyle/scores.csv generate_v1/images", f"{nth}_cnn/{nth}.safetensors")
       for nth, korean in (("second", "두 번째"), ("third", "세 번째"))),
-    _stage("search", "7", "an ensemble of the three, which searches and is harder to deceive",
+    _stage("search", "7", "the three as an ensemble, which searches and is harder to deceive",
            "세 CNN의 앙상블: 속이기 어려운 탐색 CNN",
            "merge {merged/merged.safetensors} {second_cnn/second.safetensors} {third_cnn/third.safetensors} "
            "{search/search.safetensors}",

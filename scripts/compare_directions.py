@@ -33,6 +33,7 @@ from ohlora.attributes import vocabulary
 from ohlora.characters.reports import DIRECTIONS, STATISTICS
 from ohlora.directions.edits import Directions, LocalBasis, PathBasis
 from ohlora.errors import ConfigError
+from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions
 from ohlora.modules.sliders import CHANGE_TABLE, LOST
 from ohlora.utils import figures, images
@@ -78,6 +79,7 @@ def sampled(config: DictConfig, seed: int) -> tuple[Path, float]:
             shutil.rmtree(folder, ignore_errors=True)  # half-made, it would make the rest look fast
             settings: dict[str, object] = {
                 "model.init_args.output": folder,
+                "model.init_args.network": config.network,
                 "model.init_args.seed": seed,
                 "data.init_args.count": count,
             }
@@ -112,15 +114,17 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     method = OmegaConf.to_container(config.methods[name])
     assert isinstance(method, dict)
     folder = Path(config.root) / "runs" / f"{name}-{budget or 0}-{seed}"
-    evaluation: dict[str, object] = {"directions": folder / DIRECTIONS}
+    # The evaluation's own guide is that of the recipe's search.
+    evaluation: dict[str, object] = {"directions": folder / DIRECTIONS, "network": config.network, "guide": None}
     seconds, used, per_latent = 0.0, 0, 0
     if "labels" in method:
         # Every label is another code, so that nothing is at rest.
-        evaluation = {"directions": None, "labels": method["labels"], "rest": None}
+        evaluation |= {"directions": None, "labels": method["labels"], "rest": None}
     else:
         # The recipe's own finder says how it groups, and would hand that on to every other.
         settings: dict[str, Any] = {"group_by": None} | (method["finder"].get("init_args") or {}) | {"seed": seed}
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
+        search["model.init_args.network"] = config.network
         if method["budget"] == "gradients":
             settings |= {"latents": budget}
         else:
@@ -153,12 +157,28 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     return row | {CHANGE_TABLE: read_rows(change) if change.is_file() else []}
 
 
+def _refuse_another_network(config: DictConfig) -> None:
+    """Samples and cells of two search CNNs must not stand in one table."""
+    note, own = Path(config.root) / "network.json", network_files.fingerprint(config.network)
+    with locked(Path(config.root)):
+        if not note.is_file():
+            write_json(note, own)
+    if json.loads(note.read_text(encoding="utf-8")) != own:
+        raise ConfigError(
+            f"{config.root} was measured with another network than {config.network}; remove it, or set root=…"
+        )
+
+
 def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
     """Measures what is missing of a part of the cells.
 
     Returns:
         The rows of all cells that are done, of any part.
+
+    Raises:
+        ConfigError: If the cells that are done are of another search CNN, or one fails.
     """
+    _refuse_another_network(config)
     paths = [Path(config.root) / "cells" / f"{name}-{budget or 0}-{seed}.json" for name, budget, seed in cells(config)]
     for place, (path, (name, budget, seed)) in enumerate(zip(paths, cells(config), strict=True)):
         if not path.is_file() and place % parts == part - 1:

@@ -120,6 +120,28 @@ def takes(main: Callable[[list[str]], int], words: list[str]) -> None:
         main(expanded)
 
 
+def test_the_tutorial_leaves_out_no_command() -> None:
+    """What a stage of the first character reads is made by a command above it on the page, or ships."""
+    toy = pipeline.world("toy")
+    stages = {toy.command(stage).removesuffix(" --world toy"): stage for stage in toy.stages.values()}
+    page = ROOT / "docs" / "first_character.md"
+    typed = [
+        command.words
+        for _, text in documented.blocks(page, "sh")
+        for command in documented.of_block(page.name, text)
+        if command.words[0] == "python"
+    ]
+    made: set[Path] = set()
+    for words in typed:
+        stage = stages[shlex.join(words).removesuffix(" --world toy")]
+        missing = {path for path in toy.needs(stage) if path.is_relative_to(toy.folder)} - made
+        assert not missing, f"{shlex.join(words)} needs {missing}"
+        made |= set(toy.makes(stage))
+        if toy.path("characters/mina.webp") in made:
+            return  # what follows is no stage
+    pytest.fail("the page ends before its character moves")
+
+
 def test_what_needs_more_than_the_toy_world_says_so() -> None:
     """Commands of the recipe at 256×256 stand in blocks that say what they need."""
     for command in DOCUMENTED:

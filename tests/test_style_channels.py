@@ -290,7 +290,12 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     for seed, name in enumerate(("identity", "guide")):
         network_files.save_network(tiny_identity(seed), tmp_path / f"{name}.safetensors")
     networks = {"generator": str(weights[0]), "network": str(cnn)}
-    judged = {"judge": str(cnn), "reals": None, "identity": {"file": str(tmp_path / "identity.safetensors")}}
+    judged = {
+        "judge": str(cnn),
+        "reals": None,
+        "rest": None,
+        "identity": {"file": str(tmp_path / "identity.safetensors")},
+    }
     made = {"sampling": networks, "search": networks | {"judge": str(cnn)}, "evaluation": networks | judged}
     for name, given in made.items():
         OmegaConf.save(OmegaConf.create({"model": {"init_args": given}}), tmp_path / f"{name}.yaml")
@@ -302,6 +307,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
         method.finder.init_args = {**method.finder.get("init_args", {}), **small[name]}
     config.methods = methods
     config.root, config.guide = str(tmp_path / "compared"), str(tmp_path / "guide.safetensors")
+    config.network = str(cnn)
     config.recipe = [*config.recipe, str(CONF / "directions.yaml"), str(tmp_path / "search.yaml")]
     config.evaluation = [*config.evaluation, str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")]
     config.sampling = [str(CONF / "sample.yaml"), str(tmp_path / "sampling.yaml")]

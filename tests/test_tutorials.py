@@ -29,12 +29,17 @@ SMALL = {
         *("--model.init_args.finder.init_args.covariance_count", "1000"),
     ],
     "evaluate_": ["--data.init_args.count", "12"],
+    "identity": ["--trainer.max_epochs", "1", "--data.init_args.people", "40"],
 }
 """Settings that make a stage short, by a part of its name."""
 PRODUCTS = {
     "face_parser/parser": "parser",
     "merged/merged": "merged",
     "judge_cnn/judge": "judge",
+    "identity/identity": "identity",
+    "judge_identity/identity": "judge_identity",
+    "second_cnn/second": "merged",
+    "third_cnn/third": "merged",
     **{f"filter_{name}/{name}": name for name in ("gender", "quality", "age", "glass")},
 }
 """What the stages of the toy world make → what ships, which takes its place: networks of seconds tell nothing."""

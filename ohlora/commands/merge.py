@@ -34,6 +34,8 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN | AttributeEn
         if not isinstance(network, AttributeCNN):
             raise ConfigError(f"{source} holds an ensemble; expected a single attribute CNN")
         networks.append(network)
+    if len({network_files.fingerprint(source) for source in sources}) < len(sources):
+        raise ConfigError(f"{', '.join(map(str, sources))}: the same network is there more than once; leave one out")
     together = len(networks) > 1 and len({frozenset(network.outputs) for network in networks}) == 1
     try:
         merged = AttributeEnsemble.of(networks) if together else merge(networks)
@@ -41,7 +43,8 @@ def merge_files(sources: list[Path], target: Path) -> AttributeCNN | AttributeEn
         raise ConfigError(f"{', '.join(str(source) for source in sources)}: {error}") from error
     named = Counter(source.name for source in sources)
     origins = {
-        source.name if named[source.name] == 1 else str(source): network_files.provenance(source) for source in sources
+        f"{place} {source.name}" if named[source.name] > 1 else source.name: network_files.provenance(source)
+        for place, source in enumerate(sources, 1)
     }
     network_files.save_network(merged, target, {"merged_from": origins})
     return merged

@@ -65,6 +65,7 @@ class LabelPairs(nn.Module):
         labels: Names of the generator's labels.
 
     Attributes:
+        spread: Which of the P attributes get labels from the whole range of the data.
         low: Lower end of the data's range of the P attributes, in z-scores (P,); no label moves an image beyond.
         high: The upper end.
 
@@ -105,31 +106,44 @@ class LabelPairs(nn.Module):
         self.scored = [network.outputs.index(name) for name in attributes]
         self.labelled = [list(labels).index(name) for name in attributes]
         scales = scales_in(network_files.provenance(contrast.network))
+        known = vocabulary()
+        self.spread = [k for k, name in enumerate(attributes) if known[name].kind == "score" and name in scales]
         for name, value in zip(("low", "high"), data_range([scales.get(name) for name in attributes]), strict=True):
             self.register_buffer(name, value, persistent=False)
 
-    def drawn(self, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
-        """New values of the labels that are to move their attributes, uniform within the data's range: N×P.
+    def drawn(self, others: Tensor, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
+        """New labels, of which those that are to move a score lie anywhere in the data's range.
 
-        Drawn from the data, few of them would be far from the mean, and that is where edits are worst.
+        As the data have them, few would be far from the mean, and that is where edits are worst.
+
+        Args:
+            others: Labels as the data have them, N×K. What is 0 or 1, or has levels, stays so, and also a score whose
+                range the network does not tell.
+            seed: Of the random numbers.
+            stream: Likewise.
+            indices: Numbers of the images.
         """
         draws = [g.random(len(self.low)) for g in counted.generators(seed, stream, indices)]
         shares = torch.from_numpy(np.stack(draws)).to(self.low)
-        return self.low + shares * (self.high - self.low)
+        uniform = (self.low + shares * (self.high - self.low)).to(others)
+        found = others.clone()
+        for k in self.spread:
+            found[:, self.labelled[k]] = uniform[:, k]
+        return found
 
     def edited(self, label: Tensor, other: Tensor, indices: Sequence[int]) -> Tensor:
         """Labels of the second images, N×K.
 
         Args:
             label: Labels of the first.
-            other: What :meth:`drawn` gave, N×P.
+            other: Labels drawn anew, N×K.
             indices: Numbers of the images, by which each attribute has its turn, and then all together.
         """
         count = len(self.labelled)
         turns = torch.tensor([index % (count + 1) for index in indices], device=label.device)
         found = label.clone()
         for k, column in enumerate(self.labelled):
-            found[:, column] = torch.where((turns == k) | (turns == count), other[:, k].to(label), label[:, column])
+            found[:, column] = torch.where((turns == k) | (turns == count), other[:, column], label[:, column])
         return found
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -141,13 +141,14 @@ class Identity(nn.Module):
         """How much of the person is lost, for a loss, (N,): arguments as for :meth:`compared`.
 
         It is one minus the cosine similarity; with a calibration, in parts of what that is where the probability is one
-        half. The probability itself will not do: it is next to 1 long before another network is in doubt, and then has
-        no gradient.
+        half (but for a network that doubts even equal images). The probability itself will not do: it is next to 1 long
+        before another network is in doubt, and then has no gradient.
         """
         lost = 1 - (reference * edited).sum(dim=1)
         if self.calibration is None:
             return lost
-        return lost / (1 + self.calibration.bias / self.calibration.scale).clamp_min(LEAST_DOUBT)
+        doubt = 1 + self.calibration.bias / self.calibration.scale
+        return lost / torch.where(doubt > 0, doubt.clamp_min(LEAST_DOUBT), 1.0)
 
     def similarity(self, reference: Tensor, edited: Tensor) -> Tensor:
         """Cosine similarities, (N,), −1…1.

@@ -110,13 +110,14 @@ class DataScale:
 
 
 def scales_in(provenance: Mapping[str, Any]) -> dict[str, DataScale]:
-    """The scales that a network's provenance tells, by attribute; of merged networks, those of all its parts.
+    """The scales that a network's provenance tells, by attribute.
 
+    Of merged networks, those of all parts; of an ensemble, whose parts tell of the same attributes, those of the first.
     Networks that were imported, or trained by earlier versions, tell none.
     """
     found: dict[str, DataScale] = {}
     for part in provenance.get("merged_from", {}).values():
-        found |= scales_in(part)
+        found = scales_in(part) | found
     for name, about in provenance.get(DATA, {}).items():
         said = about.get("physical")
         physical = None

@@ -658,7 +658,9 @@ class GAN(Stage[ImageDataModule]):
     def _contrasted(self, stream: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Fakes for a batch, and the loss of pairs of them and fakes of the same latents with other labels."""
         assert batch.label is not None
-        other = self.pairs.drawn(self.seed, f"{stream}/contrast", batch.indices)
+        others = self._drawn_labels(f"{stream}/others", batch.indices)
+        assert others is not None
+        other = self.pairs.drawn(others, self.seed, f"{stream}/contrast", batch.indices)
         labels = torch.cat([batch.label, self.pairs.edited(batch.label, other, batch.indices)])
         images = self._fakes(stream, replace(batch, label=labels, indices=batch.indices * 2))
         return images[: len(other)], self._note("loss/label_contrast", self.pairs(images, labels))

@@ -247,14 +247,17 @@ class AttributeEnsemble(nn.Module):
 
     @classmethod
     def of(cls, networks: Sequence[AttributeCNN]) -> AttributeEnsemble:
-        """An ensemble of copies of networks; their outputs may come in any order, and get that of the first.
+        """An ensemble of copies of networks; their branches may come in any order, and get that of the first.
 
         Raises:
-            ValueError: If there is no network, or they differ in more than weights and order.
+            ValueError: If there is no network, or they differ in more than weights and the order of branches.
         """
         parts = [({spec.outputs: spec for spec in network.specs}, network.resolution) for network in networks]
         if not networks or any(part != parts[0] for part in parts):
-            raise ValueError("an ensemble needs at least one network, and networks that differ in their weights only")
+            raise ValueError(
+                "an ensemble needs at least one network, and networks that differ in nothing but weights: resolutions, "
+                "windows, layers and the attributes of each branch must be the same"
+            )
         ensemble = cls(len(networks), **networks[0].arguments())
         for member, network in zip(ensemble.members, networks, strict=True):
             member.load_state_dict(network.state_dict())

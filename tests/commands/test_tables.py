@@ -103,12 +103,14 @@ def test_cnns_of_the_same_attributes_become_an_ensemble(tmp_path: Path, capsys: 
     found = network_files.load_attributes(target)
     assert found.outputs == names
     torch.testing.assert_close(found(images), torch.stack(rows).mean(dim=0))
-    assert set(network_files.provenance(target)["merged_from"]) == set(map(str, files))
+    assert set(network_files.provenance(target)["merged_from"]) == {f"{k} cnn.safetensors" for k in (1, 2, 3)}
     assert network_files.marks(target) == ["eyes: r on held-out images is 0.1"]
+    assert ohlora(["merge", str(files[0]), str(files[0]), str(tmp_path / "no.safetensors")]) == 2
+    assert "the same network is there more than once" in capsys.readouterr().err
     wider = attribute_cnn("property", "small", 128)
     network_files.save_network(wider, files[0])
     assert ohlora(["merge", *map(str, files), str(tmp_path / "no.safetensors")]) == 2
-    assert "networks that differ in their weights only" in capsys.readouterr().err
+    assert "networks that differ in nothing but weights: resolutions" in capsys.readouterr().err
 
 
 def test_importing_cnns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

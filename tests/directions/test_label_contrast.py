@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from ohlora.attributes import vocabulary
+from ohlora.commands.merge import merge_files
 from ohlora.directions.label_contrast import LabelContrast, LabelPairs
 from ohlora.errors import ConfigError, MissingArtifactError
 from ohlora.formats import network_files
@@ -28,7 +31,7 @@ def faces(count: int) -> torch.Tensor:
 
 def test_one_label_changes_in_its_turn_and_then_all() -> None:
     pairs = LabelPairs(LabelContrast(NETWORK), LABELS)
-    label, other = torch.zeros(5, 4), torch.arange(1.0, 16).view(5, 3)
+    label, other = torch.zeros(5, 4), torch.arange(1.0, 21).view(5, 4)
     changed = pairs.edited(label, other, [0, 1, 2, 3, 7]).bool()
     assert changed.tolist() == [
         [True, False, False, False],  # eyes
@@ -39,26 +42,43 @@ def test_one_label_changes_in_its_turn_and_then_all() -> None:
     ], "the colour of hair is no expression"
     assert not label.any(), "the first labels stay"
     chosen = LabelPairs(LabelContrast(NETWORK, attributes=["hair_color"]), LABELS)
-    assert chosen.edited(label[:2], other[:2, :1], [0, 1]).bool().tolist() == [[False, True, False, False]] * 2
+    assert chosen.edited(label[:2], other[:2], [0, 1]).bool().tolist() == [[False, True, False, False]] * 2
 
 
 def test_new_labels_fill_the_range_of_the_data() -> None:
     """They are functions of seed, stream and number, so that no other image of the batch has a say."""
     pairs = LabelPairs(LabelContrast(NETWORK), LABELS)
-    drawn = pairs.drawn(0, "contrast", range(2000))
-    assert drawn.shape == (2000, 3)
-    assert (drawn >= pairs.low).all() and (drawn <= pairs.high).all()
-    shares = (drawn - pairs.low) / (pairs.high - pairs.low)
-    torch.testing.assert_close(
-        shares.sort(dim=0).values, torch.linspace(0, 1, 2000)[:, None].expand(-1, 3), atol=0.05, rtol=0
-    )
-    assert torch.equal(pairs.drawn(0, "contrast", [7, 3]), drawn[[7, 3]])
-    assert not torch.equal(pairs.drawn(1, "contrast", [7, 3]), drawn[[7, 3]])
+    others = torch.full((2000, 4), 9.0)
+    drawn = pairs.drawn(others, 0, "contrast", range(2000))
+    assert (drawn[:, 1] == 9).all(), "the colour of hair is no expression, and stays as the data have it"
+    found = drawn[:, [0, 2, 3]]
+    assert (found >= pairs.low).all() and (found <= pairs.high).all()
+    shares = (found - pairs.low) / (pairs.high - pairs.low)
+    even = torch.linspace(0, 1, 2000)[:, None].expand(-1, 3)
+    torch.testing.assert_close(shares.sort(dim=0).values, even, atol=0.05, rtol=0)
+    assert torch.equal(pairs.drawn(others[:2], 0, "contrast", [7, 3]), drawn[[7, 3]])
+    assert not torch.equal(pairs.drawn(others[:2], 1, "contrast", [7, 3]), drawn[[7, 3]])
 
 
-def test_what_it_asks_is_the_change_of_the_label_and_the_same_person() -> None:
+def test_labels_of_0_and_1_stay_so(tmp_path: Path) -> None:
+    """And so do scores of a network that does not tell what range its data have."""
+    pairs = LabelPairs(LabelContrast(str(TOY / "glass.safetensors"), attributes=["glass"]), ("glass",))
+    others = torch.tensor([[0.0], [1.0], [1.0]])
+    assert torch.equal(pairs.drawn(others, 0, "contrast", [0, 1, 2]), others)
+    network_files.save_network(network_files.load_attributes(NETWORK), tmp_path / "silent.safetensors")
+    silent = LabelPairs(LabelContrast(str(tmp_path / "silent.safetensors")), LABELS)
+    others = torch.arange(12.0).view(3, 4)
+    assert torch.equal(silent.drawn(others, 0, "contrast", [0, 1, 2]), others)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_what_it_asks_is_the_change_of_the_label_and_the_same_person(members: int, tmp_path: Path) -> None:
     network = network_files.load_attributes(NETWORK).eval()
-    pairs = LabelPairs(LabelContrast(NETWORK, GUIDE), LABELS)
+    file = NETWORK
+    if members > 1:
+        file, judge = str(tmp_path / "search.safetensors"), str(TOY / "judge.safetensors")
+        merge_files([Path(NETWORK), Path(judge)], Path(file))
+    pairs = LabelPairs(LabelContrast(file, GUIDE), LABELS)
     first = faces(2)
     second = first.clone().requires_grad_()
     labels = torch.zeros(4, 4)

@@ -25,20 +25,21 @@ def test_every_cell_is_measured_once(
     network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "merged.safetensors")
     networks = {name: str(tmp_path / "merged.safetensors") for name in ("network", "judge")}
     OmegaConf.save(
-        OmegaConf.create({"model": {"init_args": {"generator": str(weights[0]), "network": networks["network"]}}}),
+        OmegaConf.create({"model": {"init_args": {"generator": str(weights[0]), "network": "none"}}}),
         tmp_path / "search.yaml",
     )
     OmegaConf.save(
-        OmegaConf.create({"model": {"init_args": {"generator": str(weights[0]), **networks}}}),
+        OmegaConf.create({"model": {"init_args": {"generator": str(weights[0]), **networks, "network": "none"}}}),
         tmp_path / "evaluation.yaml",
     )
-    sampling = {"model": {"init_args": {"generator": str(weights[0]), "network": networks["network"]}}}
+    sampling = {"model": {"init_args": {"generator": str(weights[0]), "network": "none"}}}
     OmegaConf.save(OmegaConf.create(sampling), tmp_path / "sampling.yaml")
     config = {
         "root": str(tmp_path / "compared"),
         "recipe": [str(CONF / "directions.yaml"), str(tmp_path / "search.yaml")],
         "evaluation": [str(CONF / "evaluation.yaml"), str(tmp_path / "evaluation.yaml")],
         "sampling": [str(CONF / "sample.yaml"), str(tmp_path / "sampling.yaml")],
+        "network": networks["network"],
         "latents": 12,
         "calibrate": 2,
         "seeds": [0, 1],
@@ -69,6 +70,9 @@ def test_every_cell_is_measured_once(
     done = {p: p.stat().st_mtime_ns for p in (tmp_path / "compared" / "cells").iterdir()}
     assert compare_directions.main(words) == 0
     assert {p: p.stat().st_mtime_ns for p in done} == done
+    network_files.save_network(attribute_cnn("merged", "small", 16).eval(), tmp_path / "other.safetensors")
+    assert compare_directions.main([*words, f"network={tmp_path / 'other.safetensors'}"]) == 2
+    assert "was measured with another network" in capsys.readouterr().err
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["method"], row["budget"], row["seed"]) for row in rows] == [
