@@ -73,7 +73,7 @@ class TouchUp:
     rate: float = 0.02
     hold: float = 1.0
     likeness: float = 5.0
-    person: float = 0.5
+    person: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
