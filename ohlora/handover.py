@@ -46,7 +46,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             "property network: correlation of prediction and score on held-out images",
             0.5,
             True,
-            "look at the labels, at the attribute's windows, and at the scatter plot",
+            "look at the labels, at the attribute's windows, and at the scatter plot; a seed may be unlucky, too: try "
+            "another one",
         ),
         "learned_binary": Check(
             "property network: AUROC of an attribute of 0 and 1 on held-out images",

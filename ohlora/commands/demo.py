@@ -390,7 +390,7 @@ def main(args: list[str] | None = None) -> None:
         demo.run()
         page = demo.page()
     character = demo.root / "characters" / "mina.safetensors"
-    sizes = "Its fine-tunes see 2,000 and 3,000 images; those of the toy world 40,000 and 5,000."
+    sizes = "Its fine-tunes see 2,000 and 3,000 images; those of the toy world 50,000 and 10,000."
     print(f"\nDone in {time.monotonic() - started:.0f} s. {sizes}")
     print(f"Open {page} in a browser; {character.with_suffix('.html')} steers the character. Or in Python:")
     print(f"  import ohlora\n  ohlora.Character.load('{character}').render(eyes=0.5, mouth=-1.0, pose=0.5).show()")

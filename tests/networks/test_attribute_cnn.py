@@ -115,7 +115,7 @@ def test_an_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
     loaded = network_files.load_attributes(tmp_path / "quality.safetensors")
     assert isinstance(loaded, AttributeEnsemble) and loaded.outputs == ("quality",)
     torch.testing.assert_close(loaded(images), expected)
-    with pytest.raises(ValueError, match="differ in their weights only"):
+    with pytest.raises(ValueError, match="differ in nothing but weights"):
         AttributeEnsemble.of([members[0], attribute_cnn("glass", "small", 64)])
 
 
