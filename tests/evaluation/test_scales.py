@@ -52,3 +52,6 @@ def test_scales_come_back_from_what_a_network_tells() -> None:
     merged = {"merged_from": {"property.safetensors": told, "hairstyle.safetensors": {"stage": "hairstyle_cnn"}}}
     assert scales_in(json.loads(json.dumps(merged))) == {"eyes": eyes, "pose": DataScale(-1.5, 2.0)}
     assert scales_in({"stage": "judge_cnn"}) == {}
+    wider = {"data": {"pose": DataScale(-9.0, 9.0).described()}}
+    ensemble = {"merged_from": {"1 cnn.safetensors": told, "2 cnn.safetensors": wider}}
+    assert scales_in(ensemble) == {"eyes": eyes, "pose": DataScale(-1.5, 2.0)}, "the first one tells"
