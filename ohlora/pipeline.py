@@ -109,15 +109,11 @@ _DECLARED = (
            "merge {property_cnn/property.safetensors} {hairstyle_cnn/hairstyle.safetensors} "
            "{merged/merged.safetensors}", "property_cnn/property.safetensors hairstyle_cnn/hairstyle.safetensors",
            "merged/merged.safetensors"),
-    *(_stage(f"{nth}_cnn", "7", f"a {nth} CNN of the same attributes", f"같은 속성의 {korean} CNN",
-             "fit", "score_hairstyle/scores.csv generate_v1/images", f"{nth}_cnn/{nth}.safetensors")
-      for nth, korean in (("second", "두 번째"), ("third", "세 번째"))),
-    _stage("search", "7", "the three as an ensemble, which searches and is harder to deceive",
+    _stage("search", "7", "three CNNs as an ensemble, which searches and is harder to deceive",
            "세 CNN의 앙상블: 속이기 어려운 탐색 CNN",
-           "merge {merged/merged.safetensors} {second_cnn/second.safetensors} {third_cnn/third.safetensors} "
+           "merge {merged/merged.safetensors} {second_cnn/property.safetensors} {third_cnn/property.safetensors} "
            "{search/search.safetensors}",
-           "merged/merged.safetensors second_cnn/second.safetensors third_cnn/third.safetensors",
-           "search/search.safetensors"),
+           "merged/merged.safetensors {second_cnn,third_cnn}/property.safetensors", "search/search.safetensors"),
     _stage("judge_cnn", "7", "the judge CNN, which scores edits in their evaluation",
            "판정 CNN: 편집을 평가할 때 점수를 재는 CNN", "fit", "score_hairstyle/scores.csv generate_v1/images",
            "judge_cnn/judge.safetensors"),

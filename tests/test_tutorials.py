@@ -38,8 +38,8 @@ PRODUCTS = {
     "judge_cnn/judge": "judge",
     "identity/identity": "identity",
     "judge_identity/identity": "judge_identity",
-    "second_cnn/second": "merged",
-    "third_cnn/third": "merged",
+    "second_cnn/property": "merged",
+    "third_cnn/property": "merged",
     **{f"filter_{name}/{name}": name for name in ("gender", "quality", "age", "glass")},
 }
 """What the stages of the toy world make → what ships, which takes its place: networks of seconds tell nothing."""
