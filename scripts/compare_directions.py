@@ -41,6 +41,8 @@ from ohlora.utils.commands import command
 from ohlora.utils.files import config_file, locked, read_rows, write_json, write_rows
 
 Row = dict[str, Any]
+COUNTED = {"gradients": "latents", "steps": "steps"}
+"""Budgets other than samples → the finder's setting that says how many."""
 PER_ATTRIBUTE = {
     "r": "corr_mean",
     "slope": "slope_mean",
@@ -121,12 +123,11 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
         # Every label is another code, so that nothing is at rest.
         evaluation |= {"directions": None, "labels": method["labels"], "rest": None}
     else:
-        # The recipe's own finder says how it groups, and would hand that on to every other.
-        settings: dict[str, Any] = {"group_by": None} | (method["finder"].get("init_args") or {}) | {"seed": seed}
+        settings: dict[str, Any] = (method["finder"].get("init_args") or {}) | {"seed": seed}
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
         search["model.init_args.network"] = config.network
-        if method["budget"] == "gradients":
-            settings |= {"latents": budget}
+        if method["budget"] in COUNTED:
+            settings |= {COUNTED[method["budget"]]: budget}
         else:
             data, per_sample = sampled(config, seed)
             used = int(budget or 1000)

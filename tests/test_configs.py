@@ -126,4 +126,4 @@ def test_the_comparison_s_searches_exist() -> None:
     finders = {cls.__module__ + "." + cls.__name__ for name in found for cls in finders_of(name)}
     compared = {method["finder"]["class_path"] for method in config["methods"].values() if "finder" in method}
     assert compared == finders
-    assert {method["budget"] for method in config["methods"].values()} == {"samples", "gradients", None}
+    assert {method["budget"] for method in config["methods"].values()} == {"samples", "gradients", "steps", None}

@@ -114,8 +114,23 @@ class RankedLatents(Latents):
     def _places(self) -> list[int]:
         return self._read.ranked()[: self.count]
 
+    def others(self, count: int) -> list[int]:
+        """The first ``count`` cases of the report that are not :attr:`tested`, or as many as there are.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        tested = set(self.tested)
+        found = [case for row in self._read.rows if (case := int(row["case"])) not in tested][:count]
+        if not found:
+            raise ConfigError(
+                f"all latents of {self.report} are tested, and none is left to scale strengths on; test more latents "
+                "there, or set model.init_args.calibrate to 0"
+            )
+        return found
+
     def codes(self, cases: Sequence[int]) -> Codes:
-        """Codes in W of cases that are :attr:`tested`, as they were in the report."""
+        """Codes in W of cases of the report, as they were there."""
         found = self._read.codes
         return Codes(found.values[[self._read.place_of(case) for case in cases]], found.space)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from ohlora.evaluation.identity import Identity
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
+from ohlora.networks.codes import Codes
+from ohlora.networks.generator import Generator
+from ohlora.utils import counted
 
 COARSE = 8
 """Height and width, in parts of an image, of what is compared with the unedited image."""
@@ -77,3 +80,55 @@ class EditLoss:
         if guide is not None and before.persons is not None and after.persons is not None:
             loss = loss + self.person * guide.lost(before.persons, after.persons)
         return loss
+
+    def of_edits(
+        self,
+        before: Seen,
+        edited: Codes,
+        strengths: Tensor,
+        own: Sequence[int],
+        generator: Generator,
+        network: AttributeCNN | AttributeEnsemble,
+        guide: Identity | None,
+    ) -> Tensor:
+        """The loss of E edits of each of N latents, whose own scores are to change by the strengths, (N·E,).
+
+        Args:
+            before: The unedited images, N.
+            edited: Codes of the edits, N×E.
+            strengths: N×E×P.
+            own: Places of the P scores that move.
+            generator: Makes the images.
+            network: Scores them.
+            guide: Recognises people; None holds no person.
+        """
+        repeated = before.each(lambda rows: rows.repeat_interleave(edited.batch[1], dim=0))
+        after = look(generator.synthesize(edited.flat()).clamp(-1, 1), network, guide)
+        wanted = repeated.scores.clone()
+        wanted[:, own] += strengths.flatten(0, 1).to(wanted)
+        moves = torch.zeros(wanted.shape[1], dtype=torch.bool, device=wanted.device)
+        moves[own] = True
+        return self(repeated, after, wanted, moves, guide)
+
+
+def drawn_strengths(
+    seed: int, stream: str, number: int, edits: int, range_of: tuple[Tensor, Tensor], alike: bool = False
+) -> Tensor:
+    """Random strengths of a step of training, N×E×P: in half of the edits one attribute moves, in the others all do.
+
+    Args:
+        seed: Of the random numbers.
+        stream: Likewise.
+        number: Of the step: each attribute has its turn to move alone.
+        edits: E, of each latent.
+        range_of: Lowest and highest strengths of N latents, about 0, N×P each.
+        alike: Whether all latents get the same parts of their ranges, so that one does not depend on the others.
+    """
+    low, high = range_of
+    count, size = (1 if alike else len(low)), low.shape[1]
+    shares = torch.from_numpy(counted.generator(seed, stream, number).uniform(-1, 1, (count, edits, size)))
+    alone = edits // 2
+    turns = (number * count * alone + torch.arange(count * alone)) % size
+    shares[:, :alone] *= F.one_hot(turns, size).reshape(count, alone, size)
+    shares = shares.to(low)
+    return torch.where(shares < 0, -low[:, None], high[:, None]) * shares

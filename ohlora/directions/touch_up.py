@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ohlora.directions.edit_loss import EditLoss, Seen, look
+from ohlora.directions.edit_loss import EditLoss, Seen, drawn_strengths, look
 from ohlora.directions.edits import Steps, moved, own_space
 from ohlora.directions.own import data_range, room
 from ohlora.directions.spread import Spread
@@ -19,7 +18,7 @@ from ohlora.evaluation.scales import DataScale
 from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
-from ohlora.utils import checks, counted
+from ohlora.utils import checks
 from ohlora.utils.progress import tracked
 
 SMALL = 0.002
@@ -159,27 +158,11 @@ class TouchUp:
         guide: Identity | None,
     ) -> Tensor:
         """The loss of the edits of a step, summed over latents, so that each has the gradients it has alone."""
-        shares = self._shares(number, len(own)).to(start.nodes)
-        low, high = start.nodes[..., 0], start.nodes[..., -1]
-        strengths = torch.where(shares < 0, -low[:, None], high[:, None]) * shares
+        ends = start.nodes[..., 0], start.nodes[..., -1]
+        strengths = drawn_strengths(self.seed, "touch_up/strengths", number, self.edits, ends, alike=True)
         edited = moved(start.codes, strengths, Steps(replace(start.codes, values=shifts), start.nodes))
-        before = start.seen.each(lambda rows: rows.repeat_interleave(self.edits, dim=0))
-        after = look(generator.synthesize(edited.flat()).clamp(-1, 1), network, guide)
-        wanted = before.scores.clone()
-        wanted[:, own] += strengths.flatten(0, 1)
-        moves = torch.zeros(wanted.shape[1], dtype=torch.bool, device=wanted.device)
-        moves[own] = True
-        losses = EditLoss(self.hold, self.likeness, self.person)(before, after, wanted, moves, guide)
-        return losses.sum() / self.edits
-
-    def _shares(self, number: int, size: int) -> Tensor:
-        """Strengths of the edits of a step, E×P, −1…1 of the range's lower and upper part."""
-        random = counted.generator(self.seed, "touch_up/strengths", number)
-        shares = torch.from_numpy(random.uniform(-1, 1, (self.edits, size)))
-        alone = self.edits // 2
-        turns = (number * alone + torch.arange(alone)) % size  # each attribute in its turn
-        shares[:alone] *= F.one_hot(turns, size)
-        return shares
+        loss = EditLoss(self.hold, self.likeness, self.person)
+        return loss.of_edits(start.seen, edited, strengths, own, generator, network, guide).sum() / self.edits
 
 
 def _at_nodes(given: Steps, nodes: Tensor, num_ws: int) -> Tensor:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 GOOD = "good"
 """What a latent that meets every condition is called."""
+PASSED = "passed"
+"""The original's condition."""
 IN_CONCEPT = "in_concept"
 """The condition that an unedited latent fits the concept."""
 
@@ -34,7 +36,7 @@ class Condition:
 
 def passing(limits: Mapping[str, float]) -> Condition:
     """The original's condition: every attribute follows its strength with at least its limit, sign included."""
-    return Condition("passed", {f"{name}_corr": (limit, math.inf) for name, limit in limits.items()})
+    return Condition(PASSED, {f"{name}_corr": (limit, math.inf) for name, limit in limits.items()})
 
 
 def bounded(rules: Iterable[tuple[str, str, float]]) -> dict[str, tuple[float, float]]:
@@ -58,7 +60,16 @@ def outcomes(conditions: Sequence[Condition], row: Mapping[str, float]) -> dict[
 
 
 def rates(rows: Iterable[Mapping[str, bool | None]]) -> dict[str, float]:
-    """Share of latents that meet each condition, as ``<condition>_ratio``; of one that is not known, there is none."""
+    """Shares of latents that meet each condition, as ``<condition>_ratio``; of one that is not known, there is none.
+
+    They are shares of the latents that fit the concept, where that is known; ``in_concept`` itself, and ``passed``,
+    which is the original's rate, are shares of all.
+    """
     table = list(rows)
-    columns = {name: [row[name] for row in table] for name in table[0]}
-    return {f"{name}_ratio": sum(map(bool, met)) / len(met) for name, met in columns.items() if None not in met}
+    fitting = [row for row in table if row.get(IN_CONCEPT) is not False]
+    found = {}
+    for name in table[0]:
+        met = [row[name] for row in (table if name in (PASSED, IN_CONCEPT) else fitting)]
+        if met and None not in met:
+            found[f"{name}_ratio"] = sum(map(bool, met)) / len(met)
+    return found

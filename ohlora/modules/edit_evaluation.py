@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora import handover
+from ohlora import handover, rules
 from ohlora.attributes import vocabulary
 from ohlora.characters.reports import MEASURED, RESULTS, write_report
 from ohlora.datamodules.base import ImageDataModule, random_batches
@@ -61,7 +61,6 @@ from ohlora.networks.attribute_cnn import AttributeCNN, AttributeEnsemble
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.generator import Discriminator, Generator
 from ohlora.networks.sampling import Scorer, counted_latents, scores_of_codes
-from ohlora.rules import concept
 from ohlora.tracking import run_folder
 from ohlora.utils import checks, figures, images
 from ohlora.utils.progress import tracked
@@ -103,7 +102,8 @@ class EditEvaluation(Stage[CountedLatents]):
         limits: Attribute → correlation from which on a latent passes; of others, those that the world declares.
         seed: Seed of the latents.
         calibrate: Latents on which strengths are first scaled so that a unit moves an attribute by one of the judge's
-            z-scores on average; 0 leaves the units.
+            z-scores on average; 0 leaves the units. They are others than those tested, and are edited and touched up
+            likewise; of a report's latents (``RankedLatents``), its first that are not tested.
         unedited_count: Unedited images over which is shown how attributes go together, and how realistic they are.
         slider: How far sliders are tried to either side, in units of strength.
         slider_frames: Frames of a slider on either side of the unedited image.
@@ -117,6 +117,9 @@ class EditEvaluation(Stage[CountedLatents]):
         real_count: Real images that frames are compared with, and as many others that say how dense reals are.
         features: Network whose outputs are the features on which density is measured; by default the judge's hidden
             layers, or random ones where the judge is an ensemble.
+        concept: Networks that predict what the concept asks for and the judge does not predict, such as filters that
+            had no part in the training: whether unedited images fit the concept is then known, and latents that do not
+            fit count in no rate but the original's.
         identity: Network that tells whether edits still show the same person, and had no part in the search; without
             it, identity is not judged, and no latent is known to be good.
         identity_limit: What a good latent's sliders keep of the unedited image's identity, at least: a probability of
@@ -171,6 +174,7 @@ class EditEvaluation(Stage[CountedLatents]):
         reals: ImageDataModule | None = None,
         real_count: int = 2000,
         features: FeatureNetwork | None = None,
+        concept: Sequence[str] = (),
         identity: IdentityFile | None = None,
         identity_limit: float | None = None,
         identity_ends_sliders: bool = True,
@@ -212,6 +216,7 @@ class EditEvaluation(Stage[CountedLatents]):
         self.identity_file, self.identity_limit = identity, identity_limit
         self.identity_ends_sliders = identity_ends_sliders
         self.reals, self.real_count, self.features_given = reals, real_count, features
+        self.concept_paths = tuple(concept)
         self.rest, self.touch_up, self.guide_file = rest, touch_up, guide
 
     def latents(self, stream: str, indices: Sequence[int], codes: Codes | None = None) -> Latents:
@@ -274,7 +279,9 @@ class EditEvaluation(Stage[CountedLatents]):
         neighbours = [self.grid.neighbours(name) for name in self.edited]
         self.report = EditReport(self.edited, outputs, neighbours).to(self.device)
         self.sliders = self._slider_test()
-        self.rules = [rule for rule in concept() if rule.attribute in outputs]
+        self.fits = self._concept_networks()
+        known = {*outputs, *(name for network in self.fits for name in network.outputs)}
+        self.rules = [rule for rule in rules.concept() if rule.attribute in known]
         self.conditions = self._conditions()
         seen = [name for condition in self.conditions if condition.name == IN_CONCEPT for name in condition.bounds]
         conditions = [condition.name for condition in self.conditions]
@@ -326,6 +333,20 @@ class EditEvaluation(Stage[CountedLatents]):
                 f"{vocabulary().where}"
             )
         return {name: known[name] for name in self.edited}
+
+    def _concept_networks(self) -> list[AttributeCNN | AttributeEnsemble]:
+        """What tells, beside the judge, whether unedited images fit the concept; a ConfigError if one cannot."""
+        asked = {rule.attribute for rule in rules.concept()}
+        found = []
+        for path in self.concept_paths:
+            network = network_files.load_attributes(path).requires_grad_(False).to(self.device)
+            if not asked & {*network.outputs}:
+                raise ConfigError(
+                    f"{path} predicts {', '.join(network.outputs)}, which is not what the concept asks for "
+                    f"({', '.join(sorted(asked)) or 'nothing'}); change model.init_args.concept"
+                )
+            found.append(network)
+        return found
 
     def _slider_test(self) -> SliderTest:
         scales = scales_in(network_files.provenance(self.paths["judge"]))
@@ -470,7 +491,7 @@ class EditEvaluation(Stage[CountedLatents]):
         if self.sliders.density is not None:
             self._unedited_density = float(np.concatenate(densities).mean())
         self._compare_networks(*(np.concatenate(of) for of in zip(*gathered(both), strict=True)))
-        for _ in range(2 if self.calibrate else 0):
+        if self.calibrate:
             self._calibrate()
 
     @torch.no_grad()
@@ -492,17 +513,34 @@ class EditEvaluation(Stage[CountedLatents]):
         self.unfit += self._agreement.reasons
 
     def _calibrate(self) -> None:
-        """Sets units so that strength 1 is one of the judge's z-scores, on latents of their own."""
+        """Sets units so that strength 1 is one of the judge's z-scores, on latents that are not tested."""
         own = [self.judge.outputs.index(name) for name in self.edited]
-        parts = []
-        for part in tracked(self._mine(self.calibrate, self.data.batch_size), "calibrating"):
-            judged = self._edited(self.latents("calibration", part, self._at_start("calibration", part)))[2]
-            parts.append(slopes(self.strengths.double(), judged)[:, range(len(own)), own].cpu())
-        mean = torch.cat(gathered(parts)).mean(dim=0)
-        falling = [name for name, value in zip(self.edited, mean.tolist(), strict=True) if value <= 0]
-        if falling:
+        begun = [(latents, self._begun(latents)) for latents in tracked(self._calibrating(), "calibrating")]
+        for _ in range(2):  # slopes change with strengths
+            parts = []
+            for latents, (group, _, steps) in begun:
+                judged = self._edited(latents, group, steps)[1]
+                parts.append(slopes(self.strengths.double(), judged)[:, range(len(own)), own].cpu())
+            mean = torch.cat(gathered(parts)).mean(dim=0)
+            self.units = self.units / torch.where(mean > 0, mean, 1.0).to(self.units)
+        if falling := [name for name, value in zip(self.edited, mean.tolist(), strict=True) if value <= 0]:
             print(f"{', '.join(falling)} does not rise with its strength and keeps its unit")
-        self.units = self.units / torch.where(mean > 0, mean, 1.0).to(self.units)
+
+    def _calibrating(self) -> list[Latents]:
+        """This process's share of the latents on which units are set, in batches; they start as those tested do."""
+        size = self.data.batch_size
+        if isinstance(self.data, RankedLatents):
+            cases = self.data.others(self.calibrate)[self.global_rank :: self.trainer.world_size]
+            parts = [cases[k : k + size] for k in range(0, len(cases), size)]
+            return [self.latents("test", part, self._reported(part)) for part in parts]
+        mine = self._mine(self.calibrate, size)
+        return [self.latents("calibration", part, self._at_start("calibration", part)) for part in mine]
+
+    def _reported(self, cases: Sequence[int]) -> Codes:
+        """Codes in W of cases of the report whose best latents are tested."""
+        assert isinstance(self.data, RankedLatents)
+        codes = self.data.codes(cases)
+        return replace(codes, values=codes.values.to(self.device))
 
     def _mine(self, count: int, size: int) -> list[range]:
         """This process's share of so many latents, in batches."""
@@ -521,19 +559,17 @@ class EditEvaluation(Stage[CountedLatents]):
         moving = strengths.to(self.device) * self.units
         return self.edits.codes(latents, group, moving) if steps is None else moved(latents.codes, moving, steps)
 
-    def _edited(self, latents: Latents) -> tuple[Tensor, Codes, Tensor, Tensor, Steps | None]:
-        """Edits latents, and judges them.
-
-        Returns:
-            Groups (N,), codes of all edits, their scores N×E×K, those of the unedited images N×K and the latents'
-            own steps, if they have some.
-        """
+    def _begun(self, latents: Latents) -> tuple[Tensor, Tensor, Steps | None]:
+        """What edits of N latents begin with: groups (N,), the judge's scores N×K, own steps if they have some."""
         seen, unedited = self._scores(latents.codes, self.network, self.judge)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
-        steps = self._own_steps(latents, group)
+        return group, unedited.double(), self._own_steps(latents, group)
+
+    def _edited(self, latents: Latents, group: Tensor, steps: Steps | None) -> tuple[Codes, Tensor]:
+        """Codes of all edits on the grid, N×E, and the judge's scores of them, N×E×K."""
         codes = self._moved(latents, group, steps, self.strengths)
         (edited,) = self._scores(codes.flat(), self.judge)
-        return group, codes, edited.double().reshape(*codes.batch, -1), unedited.double(), steps
+        return codes, edited.double().reshape(*codes.batch, -1)
 
     def _own_steps(self, latents: Latents, group: Tensor) -> Steps | None:
         """What strengths add to N latents, N×P; None where it is what they add to all others of the group."""
@@ -552,23 +588,22 @@ class EditEvaluation(Stage[CountedLatents]):
         """Edits the latents of a batch, and judges the edits."""
         if self.global_rank >= self.data.count:
             return  # a repeated latent
-        if isinstance(self.data, RankedLatents):
-            codes = self.data.codes(batch)
-            start = replace(codes, values=codes.values.to(self.device))
-        else:
-            start = self._at_start("test", batch)
+        start = self._reported(batch) if isinstance(self.data, RankedLatents) else self._at_start("test", batch)
         latents = self.latents("test", batch, start)
         self._codes += zip(batch, start.values.cpu(), strict=True)
-        group, codes, judged, unedited, steps = self._edited(latents)
+        group, unedited, steps = self._begun(latents)
+        codes, judged = self._edited(latents, group, steps)
         if steps is not None:  # a character needs what was tested
             tensors = {name: value.cpu() for name, value in steps.tensors.items()}
             tensors["steps"] = tensors["steps"].float()
             for place, index in enumerate(batch):
                 self._tested_steps.append((index, {name: value[place] for name, value in tensors.items()}))
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
+        by_network = [(self.judge, unedited), *zip(self.fits, self._scores(latents.codes, *self.fits), strict=True)]
+        seen = {name: of for network, scores in by_network for name, of in zip(network.outputs, scores.T, strict=True)}
         for place, index in enumerate(batch):
-            own = dict(zip(self.judge.outputs, unedited[place].tolist(), strict=True))
-            self._fitting.append((index, {f"unedited_{r.attribute}": own[r.attribute] for r in self.rules}))
+            own = {f"unedited_{rule.attribute}": float(seen[rule.attribute][place]) for rule in self.rules}
+            self._fitting.append((index, own))
         of_grid = slopes(self.strengths.double(), judged)[:, range(len(self.edited)), self.report.own].tolist()
         for place, index in enumerate(batch):
             of_latent = None if steps is None else steps.part(place)
@@ -689,6 +724,8 @@ class EditEvaluation(Stage[CountedLatents]):
             self._say_what_did_not_rest(self.resting.scores, slid.values())
         handover.warn(self.output, self.unfit, *self._agreement.failing)
         good = f", {statistics['good_ratio']:.1%} are good" if "good_ratio" in statistics else ""
+        if good and (outside := sum(of_latent.get(IN_CONCEPT) is False for of_latent in met)):
+            good += f" of the {len(rows) - outside} that fit the concept"
         print(
             f"{statistics['passed']} of {len(rows)} latents pass ({statistics['passed_ratio']:.1%}){good}; mean r "
             f"{shown}: {self.output / RESULTS}"

@@ -42,3 +42,13 @@ def test_rates_are_over_all_latents() -> None:
     found = rates(outcomes(CONDITIONS, row) for row in rows)
     assert found == {"passed_ratio": 0.75, "eyes_reached_ratio": 0.75, "good_ratio": 0.5}
     assert rates([outcomes(CONDITIONS, {"eyes_corr": 0.9, "mouth_corr": 0.95})]) == {"passed_ratio": 1}
+
+
+def test_latents_outside_the_concept_count_in_the_originals_rate_only() -> None:
+    conditions = [*CONDITIONS, Condition("in_concept", {"unedited_gender": (0.5, 1)})]
+    inside, outside = GOOD | {"unedited_gender": 0.9}, {"eyes_corr": 0.0, "unedited_gender": 0.2}
+    of_all = [outcomes(conditions, row) for row in (inside, inside | {"eye_opening_lowest": 0.4}, GOOD | outside)]
+    assert rates(of_all) == {
+        "passed_ratio": 2 / 3, "in_concept_ratio": 2 / 3, "eyes_reached_ratio": 0.5, "good_ratio": 0.5,
+    }  # fmt: skip
+    assert rates(of_all[2:]) == {"passed_ratio": 0, "in_concept_ratio": 0}

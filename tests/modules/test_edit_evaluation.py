@@ -27,11 +27,12 @@ from ohlora.evaluation.sliders import Limits, Slider
 from ohlora.faces.classes import CLASSES
 from ohlora.formats import network_files
 from ohlora.formats.direction_files import load_directions, save_directions
-from ohlora.networks.attribute_cnn import attribute_cnn
+from ohlora.networks.attribute_cnn import AttributeEnsemble, attribute_cnn
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.face_parser import FaceParserNetwork
 from ohlora.networks.identity import Calibration, IdentityNetwork
 from ohlora.networks.sampling import counted_batches
+from ohlora.rules import concept
 from ohlora.utils import counted, images
 from ohlora.utils.files import read_rows
 from tests.conftest import tiny_networks
@@ -277,6 +278,39 @@ def test_calibrated_strengths_have_slope_one(tmp_path: Path, weights: tuple[Path
     assert min(slopes[0]) > 2 and slopes[1] == pytest.approx([1, 1], abs=0.3)
     units = load_file(tmp_path / "found" / "latents.safetensors")["units"]
     assert units.shape == (2,) and (units < 0.5).all()
+
+
+def test_latents_outside_the_concept_are_told_apart(
+    tmp_path: Path, weights: tuple[Path, Path], tested: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of five are, by a filter that the judge knows nothing of."""
+    g = network_files.load_generator(weights[0])
+    members = [attribute_cnn("gender", "small", 16).eval() for _ in range(2)]
+    gender = AttributeEnsemble.of(members)
+    with torch.no_grad():
+        w = g.map(counted.normal(0, "test/z", range(5), 8))
+        pictures = images.to_float(images.to_uint8(g.synthesize(w)))
+        for network in gender.members:  # the rule's limit between the second and the third
+            score = network.branches["gender"].score  # type: ignore[union-attr,operator,index]
+            score.weight *= 1e3  # type: ignore[operator]
+        order = gender.logits(pictures)[:, 0].sort().values
+        for network in gender.members:
+            network.branches["gender"].score.bias -= (order[1] + order[2]) / 2  # type: ignore[union-attr,operator,index]
+    network_files.save_network(gender, tmp_path / "gender.safetensors")
+    rules = {rule.attribute: rule for rule in concept()}
+    expected = rules["gender"].holds(gender(pictures)[:, 0].detach().numpy())
+    assert 0 < expected.sum() < 5
+    assert tested(concept=f"[{tmp_path / 'gender.safetensors'}]") == 0
+    rows = read_rows(tmp_path / "found" / "test_result.csv")
+    assert [row["in_concept"] == "true" for row in rows] == expected.tolist()
+    (statistics,) = read_rows(tmp_path / "found" / "test_statistics.csv")
+    fitting = [row for row in rows if row["in_concept"] == "true"]
+    assert float(statistics["in_concept_ratio"]) == len(fitting) / 5
+    assert float(statistics["passed_ratio"]) == sum(row["passed"] == "true" for row in rows) / 5
+    kept = sum(row["same_person"] == "true" for row in fitting) / len(fitting)
+    assert float(statistics["same_person_ratio"]) == pytest.approx(kept, abs=1e-4)
+    assert tested(concept=f"[{tmp_path / 'merged.safetensors'}]") == 2
+    assert "which is not what the concept asks for" in capsys.readouterr().err
 
 
 def test_a_closer_look(
@@ -556,6 +590,14 @@ def test_the_best_are_touched_up_and_tested_again(tmp_path: Path, tested: Run, c
     reached = straight.at(torch.tensor([[[1.0, 0.0, 0.0]]], dtype=torch.float64))
     assert not torch.allclose(report.steps.part(place).at(torch.tensor([[[1.0, 0.0, 0.0]]])), reached, atol=1e-3)
     assert len(list((tmp_path / "again" / "sheets").iterdir())) == 3
+    assert tested(*again, *some, output="scaled", calibrate=6, **settings) == 0
+    scaled = load_file(tmp_path / "scaled" / "latents.safetensors")
+    assert torch.equal(scaled["steps"], tensors["steps"]) and not torch.allclose(scaled["units"], torch.ones(3))
+    loose = settings | {"limits": "{eyes: -1, mouth: -1, pose: -1}", "calibrate": 1}
+    assert tested("--data.init_args.count", "1", output="few", **loose) == 0
+    few = (*again[:-1], str(tmp_path / "few"))
+    assert tested(*few, *some, output="again_few", **loose) == 2
+    assert "none is left to scale strengths on" in capsys.readouterr().err
     assert tested(*again, *some, output="other", seed=1, **settings) == 2
     assert "ranks other latents" in capsys.readouterr().err
     assert tested(*some, output="labels", directions=None, labels="[eyes]") == 2
