@@ -24,6 +24,8 @@ SMALL = {
     "face_parser": ["--trainer.max_epochs", "1"],
     "_cnn": ["--trainer.max_epochs", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
+    "vectorfind_v9 toy": ["--model.init_args.finder.init_args.steps", "20"],
+    "vectorfind_v9 mine": ["--model.init_args.finder.init_args.steps", "20"],
     "vectorfind_": [
         *("--model.init_args.finder.init_args.latents", "20"),
         *("--model.init_args.finder.init_args.covariance_count", "1000"),
@@ -31,7 +33,7 @@ SMALL = {
     "evaluate_": ["--data.init_args.count", "12"],
     "identity": ["--trainer.max_epochs", "1", "--data.init_args.people", "40"],
 }
-"""Settings that make a stage short, by a part of its name."""
+"""Settings that make a stage short, by a part of its name and its world's."""
 PRODUCTS = {
     "face_parser/parser": "parser",
     "merged/merged": "merged",
@@ -41,6 +43,7 @@ PRODUCTS = {
     "second_cnn/property": "merged",
     "third_cnn/property": "merged",
     **{f"filter_{name}/{name}": name for name in ("gender", "quality", "age", "glass")},
+    **{f"judge_{name}/{name}": f"judge_{name}" for name in ("gender", "quality", "age", "glass")},
 }
 """What the stages of the toy world make → what ships, which takes its place: networks of seconds tell nothing."""
 
@@ -71,8 +74,8 @@ def shell(command: str, project: Path) -> str:
 
 def shortened(command: str) -> str:
     """A command of the docs, at the size of the demo."""
-    stage = re.search(r"ohlora \w+ (\w+) --world \S+", command)
-    words = next((words for part, words in SMALL.items() if stage and part in stage[1]), [])
+    stage = re.search(r"ohlora \w+ (\w+) --world (\S+)", command)
+    words = next((words for part, words in SMALL.items() if stage and part in " ".join(stage.groups())), [])
     if "draw-faces" in command or "draw_robots" in command:
         words = ["--count", "300"]
     return " ".join([command, *words])

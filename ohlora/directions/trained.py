@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from ohlora.directions.groups import Groups
 from ohlora.directions.jacobian import Jacobian
 from ohlora.directions.own import data_range, room
 from ohlora.directions.spread import Spread
+from ohlora.errors import ConfigError
 from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import counted_latents
 from ohlora.utils import checks
@@ -37,6 +39,7 @@ class Trained(Finder):
     Args:
         start: The finder whose directions are trained, with its targets, groups and layers; by default
             :class:`ohlora.directions.jacobian.Jacobian` by layer on 100 latents, once.
+        targets: What the directions move, where ``start`` is the default.
         steps: Steps of gradient descent.
         batch_size: Latents of a step.
         edits: Edits of each.
@@ -48,6 +51,9 @@ class Trained(Finder):
         person: Weight of how much of the person is lost, as the guide sees it: 1 where it is in doubt; of a guide
             without calibration, one minus the cosine similarity.
         seed: Of latents and strengths.
+
+    Raises:
+        ConfigError: If a setting is out of its range, or both ``start`` and ``targets`` are given.
     """
 
     holds_identity = True
@@ -55,6 +61,7 @@ class Trained(Finder):
     def __init__(
         self,
         start: Finder | None = None,
+        targets: Sequence[str] | None = None,
         steps: int = 300,
         batch_size: int = 8,
         edits: int = 4,
@@ -65,7 +72,9 @@ class Trained(Finder):
         person: float = 1.0,
         seed: int = 0,
     ) -> None:
-        self.start = start or Jacobian(latents=100, rounds=1, layers="each", seed=seed)
+        if start is not None and targets is not None:
+            raise ConfigError(f"targets is {list(targets)}, and start has targets of its own; leave targets out")
+        self.start = start or Jacobian(targets=targets, latents=100, rounds=1, layers="each", seed=seed)
         super().__init__(self.start.targets, self.start.group_by, seed=seed)
         checks.at_least(1, steps=steps, batch_size=batch_size)
         checks.at_least(2, edits=edits)

@@ -120,6 +120,9 @@ def test_the_default_start_finds_them_by_gradients() -> None:
     finder = Trained(steps=2)
     assert isinstance(finder.start, Jacobian) and finder.needs == {"generator", "network"}
     assert finder.targets == finder.start.targets
+    assert Trained(targets=["mouth"]).targets == Trained(targets=["mouth"]).start.targets == ("mouth",)
+    with pytest.raises(ConfigError, match="start has targets of its own"):
+        Trained(Given(START), targets=["mouth"])
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"edits": 1}, {"rate": 0.0}, {"person": -1.0}, {"batch_size": 0}])
