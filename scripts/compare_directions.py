@@ -14,6 +14,8 @@ z-scores. A cell (method, budget, seed) is saved when it is done and skipped the
 from __future__ import annotations
 
 import argparse
+import hashlib
+import inspect
 import json
 import shutil
 import sys
@@ -39,6 +41,7 @@ from ohlora.modules.sliders import CHANGE_TABLE, LOST
 from ohlora.utils import figures, images
 from ohlora.utils.commands import command
 from ohlora.utils.files import config_file, locked, read_rows, write_json, write_rows
+from ohlora.utils.imports import named
 
 Row = dict[str, Any]
 COUNTED = {"gradients": "latents", "steps": "steps"}
@@ -111,12 +114,19 @@ def images_per_latent(found: Directions) -> int:
     return 0
 
 
+def _groups(class_path: str) -> bool:
+    """Whether a finder takes ``group_by``: all do but those that take over another one's."""
+    finder = named("class", class_path, f"the finder is {class_path}", Path.cwd(), "in this folder")
+    taken = inspect.signature(finder).parameters.values()
+    return any(one.name == "group_by" or one.kind is one.VAR_KEYWORD for one in taken)
+
+
 def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Row:
     """Searches and evaluates one cell."""
     method = OmegaConf.to_container(config.methods[name])
     assert isinstance(method, dict)
     folder = Path(config.root) / "runs" / f"{name}-{budget or 0}-{seed}"
-    # The evaluation's own guide is that of the recipe's search.
+    # The guide is that of the method's search, if there is one.
     evaluation: dict[str, object] = {"directions": folder / DIRECTIONS, "network": config.network, "guide": None}
     seconds, used, per_latent = 0.0, 0, 0
     if "labels" in method:
@@ -124,6 +134,8 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
         evaluation |= {"directions": None, "labels": method["labels"], "rest": None}
     else:
         settings: dict[str, Any] = (method["finder"].get("init_args") or {}) | {"seed": seed}
+        if _groups(method["finder"]["class_path"]):  # a recipe's own finder would hand on how it groups
+            settings = {"group_by": None} | settings
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
         search["model.init_args.network"] = config.network
         if method["budget"] in COUNTED:
@@ -158,16 +170,21 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
     return row | {CHANGE_TABLE: read_rows(change) if change.is_file() else []}
 
 
-def _refuse_another_network(config: DictConfig) -> None:
-    """Samples and cells of two search CNNs must not stand in one table."""
-    note, own = Path(config.root) / "network.json", network_files.fingerprint(config.network)
+def _refuse_another_measure(config: DictConfig) -> None:
+    """Cells of two search CNNs, or of two ways of evaluating, must not stand in one table."""
+    said = "".join(Path(config_file(str(path))).read_text(encoding="utf-8") for path in config.evaluation)
+    settings = {key: config[key] for key in ("latents", "calibrate")}
+    own = {
+        "network": network_files.fingerprint(config.network),
+        "evaluation": hashlib.sha256(f"{said}{settings}".encode()).hexdigest(),
+    }
+    note = Path(config.root) / "measure.json"
     with locked(Path(config.root)):
         if not note.is_file():
             write_json(note, own)
-    if json.loads(note.read_text(encoding="utf-8")) != own:
-        raise ConfigError(
-            f"{config.root} was measured with another network than {config.network}; remove it, or set root=…"
-        )
+    known = json.loads(note.read_text(encoding="utf-8"))
+    if differs := [key for key, value in own.items() if known[key] != value]:
+        raise ConfigError(f"{config.root} was measured with another {' and '.join(differs)}; remove it, or set root=…")
 
 
 def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
@@ -177,9 +194,9 @@ def compare(config: DictConfig, part: int, parts: int) -> list[Row]:
         The rows of all cells that are done, of any part.
 
     Raises:
-        ConfigError: If the cells that are done are of another search CNN, or one fails.
+        ConfigError: If the cells that are done are of another search CNN or evaluation, or one fails.
     """
-    _refuse_another_network(config)
+    _refuse_another_measure(config)
     paths = [Path(config.root) / "cells" / f"{name}-{budget or 0}-{seed}.json" for name, budget, seed in cells(config)]
     for place, (path, (name, budget, seed)) in enumerate(zip(paths, cells(config), strict=True)):
         if not path.is_file() and place % parts == part - 1:

@@ -19,12 +19,12 @@ from ohlora.utils.files import read_rows
 HEADLINES = {
     "svm_pass": "svm, pass rate",
     "svm_r": "svm, mean r",
-    "paths_pass": "paths, pass rate",
-    "paths_r": "paths, mean r",
+    "trained_pass": "trained, pass rate",
+    "trained_r": "trained, mean r",
 }
 """For ``dvc metrics show``."""
 
-EVALUATIONS = {"svm": "evaluate_v8", "paths": "evaluate_v9"}
+EVALUATIONS = {"svm": "evaluate_v8", "trained": "evaluate_v9"}
 """Finder of each of the two recipes."""
 
 

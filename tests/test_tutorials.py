@@ -25,13 +25,13 @@ SMALL = {
     "_cnn": ["--trainer.max_epochs", "1"],
     "finetune_": ["--model.init_args.kimg", "0.5"],
     "vectorfind_v9 toy": ["--model.init_args.finder.init_args.steps", "20"],
-    "vectorfind_v9 mine": ["--model.init_args.finder.init_args.steps", "20"],
     "vectorfind_": [
         *("--model.init_args.finder.init_args.latents", "20"),
         *("--model.init_args.finder.init_args.covariance_count", "1000"),
     ],
     "evaluate_": ["--data.init_args.count", "12"],
     "identity": ["--trainer.max_epochs", "1", "--data.init_args.people", "40"],
+    "judge_": ["--trainer.max_epochs", "1"],
 }
 """Settings that make a stage short, by a part of its name and its world's."""
 PRODUCTS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -37,11 +37,12 @@ class Trained(Finder):
     time, what it learns holds for all. It makes steps × batch_size × (edits + 1) images, besides those of ``start``.
 
     Args:
-        start: The finder whose directions are trained, with its targets, groups and layers; by default
+        start: The finder whose directions are trained, with its targets, groups, layers and seed; of steps that are a
+            latent's own, their mean. If it can hold the person, it also gets the guide. By default
             :class:`ohlora.directions.jacobian.Jacobian` by layer on 100 latents, once.
         targets: What the directions move, where ``start`` is the default.
         steps: Steps of gradient descent.
-        batch_size: Latents of a step.
+        batch_size: Latents of a step; images with gradients are made in parts of the search's ``image_batch_size``.
         edits: Edits of each.
         rate: Learning rate at first, in standard deviations of the codes; it falls to 0 along a cosine.
         reach: How far edits go, in parts of the way to the end of the data's range.
@@ -98,9 +99,8 @@ class Trained(Finder):
         provenance: dict[str, Any] = {
             "start": {"method": begun.method, **begun.provenance},
             "images": begun.provenance.get("images", 0) + self.steps * self.batch_size * (self.edits + 1),
-            "steps": self.steps,
-            "reach": self.reach,
-            "seed": self.seed,
+            **{name: getattr(self, name) for name in ("steps", "batch_size", "edits", "rate", "reach", "seed")},
+            **asdict(self.loss),
         }
         return Directions.of_steps(self.targets, steps, begun.groups, self.name, provenance)
 
@@ -119,24 +119,31 @@ class Trained(Finder):
         optimizer = torch.optim.Adam([learned], lr=self.rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         losses: list[float] = []
+        size = max(1, source.batch_size // self.edits)  # latents whose edits are made at once
         for number in tracked(range(self.steps), "training directions"):
             with torch.no_grad():
                 indices = range(number * self.batch_size, (number + 1) * self.batch_size)
                 codes = generator.map(*counted_latents(generator, self.seed, indices, "trained/"))
-                codes = generator.in_space(codes, begun.space)
-                before = look(generator.synthesize(codes).clamp(-1, 1), network, source.guide)
-            low, high = (end * self.reach for end in room(ends, before.scores[:, own]))
+                parts = generator.in_space(codes, begun.space).split(size)
+                seen = [look(generator.synthesize(part).clamp(-1, 1), network, source.guide) for part in parts]
+            scores = torch.cat([of_part.scores for of_part in seen])
+            low, high = (end * self.reach for end in room(ends, scores[:, own]))
             strengths = drawn_strengths(self.seed, "trained/strengths", number, self.edits, (low, high))
-            group = torch.from_numpy(groups.assign(network.outputs, before.scores.cpu().numpy())).to(device)
-            steps: Tensor = spread.coloured(learned * acting)
-            edited = added(codes, strengths, Codes(steps[group], begun.space))
-            loss = self.loss.of_edits(before, edited, strengths, own, generator, network, source.guide).mean()
-            losses.append(float(loss.detach()))
-            length = (learned * acting).square().flatten(2).sum(dim=2).mean()
+            group = torch.from_numpy(groups.assign(network.outputs, scores.cpu().numpy())).to(device)
+            rest = torch.split(strengths, size), torch.split(group, size)
             optimizer.zero_grad()
-            (loss + SMALL * length).backward()  # type: ignore[no-untyped-call]
+            loss = SMALL * (learned * acting).square().flatten(2).sum(dim=2).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(0.0)
+            for part, before, moving, places in zip(parts, seen, *rest, strict=True):
+                steps: Tensor = spread.coloured(learned * acting)
+                edited = added(part, moving, Codes(steps[places], begun.space))
+                of_edits = self.loss.of_edits(before, edited, moving, own, generator, network, source.guide)
+                loss = of_edits.sum() / (self.batch_size * self.edits)
+                loss.backward()  # type: ignore[no-untyped-call]
+                losses[-1] += float(loss.detach())
             optimizer.step()
             schedule.step()
-        part = max(1, self.steps // 10)
-        notes.metrics |= {"loss_first": sum(losses[:part]) / part, "loss_last": sum(losses[-part:]) / part}
+        tenth = max(1, self.steps // 10)
+        notes.metrics |= {"loss_first": sum(losses[:tenth]) / tenth, "loss_last": sum(losses[-tenth:]) / tenth}
         return Codes(spread.coloured(learned * acting).detach().cpu(), begun.space)

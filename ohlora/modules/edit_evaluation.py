@@ -86,8 +86,8 @@ class EditEvaluation(Stage[CountedLatents]):
     That says nothing of how far an edit goes. So each attribute is also moved alone in fine steps, as a slider is, and
     all at once at random (:mod:`ohlora.evaluation.sliders`). A latent is good where it passes, its sliders reach what
     the world declares, its frames lie among real images and show the same person, and unedited it fits the concept, as
-    far as the judge predicts what that is about. Search CNN and judge are compared on unedited images. Written are
-    ``test_result.csv``, ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
+    far as the judge, or the networks of ``concept``, predict what that is about. Search CNN and judge are compared on
+    unedited images. Written are ``test_result.csv``, ``test_statistics.csv``, ``latents.safetensors`` and ``sheets/``.
 
     Args:
         output: Folder of the results.
@@ -119,7 +119,7 @@ class EditEvaluation(Stage[CountedLatents]):
             layers, or random ones where the judge is an ensemble.
         concept: Networks that predict what the concept asks for and the judge does not predict, such as filters that
             had no part in the training: whether unedited images fit the concept is then known, and latents that do not
-            fit count in no rate but the original's.
+            fit count in no rate of a condition but the original's, though in all means.
         identity: Network that tells whether edits still show the same person, and had no part in the search; without
             it, identity is not judged, and no latent is known to be good.
         identity_limit: What a good latent's sliders keep of the unedited image's identity, at least: a probability of
@@ -336,15 +336,22 @@ class EditEvaluation(Stage[CountedLatents]):
 
     def _concept_networks(self) -> list[AttributeCNN | AttributeEnsemble]:
         """What tells, beside the judge, whether unedited images fit the concept; a ConfigError if one cannot."""
-        asked = {rule.attribute for rule in rules.concept()}
+        asked, said_by = {rule.attribute for rule in rules.concept()}, dict.fromkeys(self.judge.outputs, "the judge")
         found = []
         for path in self.concept_paths:
+            self.unfit += [f"concept: {reason}" for reason in network_files.marks(path)]
             network = network_files.load_attributes(path).requires_grad_(False).to(self.device)
             if not asked & {*network.outputs}:
                 raise ConfigError(
                     f"{path} predicts {', '.join(network.outputs)}, which is not what the concept asks for "
-                    f"({', '.join(sorted(asked)) or 'nothing'}); change model.init_args.concept"
+                    f"({', '.join(sorted(asked)) or 'nothing'}); leave it out of model.init_args.concept ([] for none)"
                 )
+            if double := [name for name in network.outputs if name in said_by]:
+                raise ConfigError(
+                    f"{path} predicts {', '.join(double)}, and so does {said_by[double[0]]}; leave one of them out of "
+                    "model.init_args.concept"
+                )
+            said_by |= dict.fromkeys(network.outputs, path)
             found.append(network)
         return found
 
@@ -516,21 +523,28 @@ class EditEvaluation(Stage[CountedLatents]):
         """Sets units so that strength 1 is one of the judge's z-scores, on latents that are not tested."""
         own = [self.judge.outputs.index(name) for name in self.edited]
         begun = [(latents, self._begun(latents)) for latents in tracked(self._calibrating(), "calibrating")]
+        falling: dict[str, None] = {}
         for _ in range(2):  # slopes change with strengths
             parts = []
             for latents, (group, _, steps) in begun:
                 judged = self._edited(latents, group, steps)[1]
                 parts.append(slopes(self.strengths.double(), judged)[:, range(len(own)), own].cpu())
             mean = torch.cat(gathered(parts)).mean(dim=0)
+            falling |= {name: None for name, value in zip(self.edited, mean.tolist(), strict=True) if value <= 0}
             self.units = self.units / torch.where(mean > 0, mean, 1.0).to(self.units)
-        if falling := [name for name, value in zip(self.edited, mean.tolist(), strict=True) if value <= 0]:
-            print(f"{', '.join(falling)} does not rise with its strength and keeps its unit")
+        if falling and self.trainer.is_global_zero:
+            print(f"strengths of {', '.join(falling)} are not scaled as they should be: the judge saw it fall")
 
     def _calibrating(self) -> list[Latents]:
         """This process's share of the latents on which units are set, in batches; they start as those tested do."""
         size = self.data.batch_size
         if isinstance(self.data, RankedLatents):
-            cases = self.data.others(self.calibrate)[self.global_rank :: self.trainer.world_size]
+            others = self.data.others(self.calibrate)
+            if len(others) < self.calibrate and self.trainer.is_global_zero:
+                print(
+                    f"{self.data.report} has {len(others)} latents that are not tested: strengths are scaled on these"
+                )
+            cases = others[self.global_rank :: self.trainer.world_size]
             parts = [cases[k : k + size] for k in range(0, len(cases), size)]
             return [self.latents("test", part, self._reported(part)) for part in parts]
         mine = self._mine(self.calibrate, size)
@@ -599,7 +613,8 @@ class EditEvaluation(Stage[CountedLatents]):
             for place, index in enumerate(batch):
                 self._tested_steps.append((index, {name: value[place] for name, value in tensors.items()}))
         self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
-        by_network = [(self.judge, unedited), *zip(self.fits, self._scores(latents.codes, *self.fits), strict=True)]
+        fitting = self._scores(latents.codes, *self.fits) if self.fits else []
+        by_network = [(self.judge, unedited), *zip(self.fits, fitting, strict=True)]
         seen = {name: of for network, scores in by_network for name, of in zip(network.outputs, scores.T, strict=True)}
         for place, index in enumerate(batch):
             own = {f"unedited_{rule.attribute}": float(seen[rule.attribute][place]) for rule in self.rules}
@@ -719,7 +734,7 @@ class EditEvaluation(Stage[CountedLatents]):
             logger.log_metrics({f"test/{key}": float(value) for key, value in rounded.items()})
         self.show(pictures, tables)
         shown = ", ".join(f"{name} {statistics[f'{name}_corr_mean']:.3f}" for name in edited)
-        self._say_what_is_not_known(statistics)
+        self._say_what_is_not_known(met)
         if self.resting is not None:
             self._say_what_did_not_rest(self.resting.scores, slid.values())
         handover.warn(self.output, self.unfit, *self._agreement.failing)
@@ -740,7 +755,7 @@ class EditEvaluation(Stage[CountedLatents]):
                 f"than {AWAY} z-scores away"
             )
 
-    def _say_what_is_not_known(self, statistics: Mapping[str, float]) -> None:
+    def _say_what_is_not_known(self, met: Sequence[Mapping[str, bool | None]]) -> None:
         """Says what is missing from the results, and why."""
         judge = self.paths["judge"]
         if unknown := [name for name in self.edited if name not in self.sliders.scales]:
@@ -767,7 +782,9 @@ class EditEvaluation(Stage[CountedLatents]):
                 print(f"guide {self.guide_file.file} was not used: these edits do not ask for one")
             else:
                 tell_unfit(self.guide_file, self.guide)
-        unknown = [of.name for of in self.conditions if f"{of.name}_ratio" not in statistics]
+        if all(of_latent.get(IN_CONCEPT) is False for of_latent in met):
+            print("no tested latent fits the concept: what share of those that do is good remains open")
+        unknown = [of.name for of in self.conditions if any(of_latent[of.name] is None for of_latent in met)]
         if unknown := [name for name in unknown if name != SAME_PERSON]:
             print(f"{', '.join(unknown)} cannot be known, so that no latent is known to be good; train the judge anew")
 

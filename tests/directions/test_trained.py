@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -42,11 +45,16 @@ class Fourth(Features):
 class Given(Finder):
     """Has found steps already."""
 
-    def __init__(self, steps: Codes, groups: Groups | None = None) -> None:
+    def __init__(self, steps: Codes, groups: Groups | None = None, holds: bool = False) -> None:
         super().__init__(targets=NAMES, group_by=())
-        self.steps, self.rule = steps, groups or Groups()
+        self.steps, self.rule, self.holds_identity = steps, groups or Groups(), holds  # type: ignore[misc]
+
+    @property
+    def needs(self) -> set[str]:
+        return {"samples"}
 
     def find(self, source: Source, notes: Notes) -> Directions:
+        self.guided = source.guide is not None
         return Directions.of_steps(self.targets, self.steps, self.rule, "given", {"images": 7})
 
 
@@ -97,16 +105,54 @@ def test_a_guide_chooses_the_step_that_keeps_the_person() -> None:
     assert abs(float(found[True][3])) < 0.1 < 0.3 < float(found[False][3])
 
 
+@pytest.mark.parametrize("holds", [False, True])
+def test_the_start_gets_what_it_needs(holds: bool) -> None:
+    """A guide only where it can hold the person, and samples where it searches them."""
+    start = Given(START, holds=holds)
+    trained(start, guided=True, steps=1)
+    assert start.guided == holds and Trained(start).needs == {"samples", "generator", "network"}
+
+
 def test_seeds_decide_and_nothing_else_does() -> None:
     one, again, other = (trained(Given(START), steps=3, seed=seed)[0].vectors for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
+class Halved(Reader):
+    """Where the third score is positive, the first moves by half as much."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        straight = super().forward(images)
+        slope = torch.where(straight[:, 2:] > 0, 0.5, 1.0)
+        return torch.cat([slope * straight[:, :1], straight[:, 1:]], dim=1)
+
+
 def test_each_group_learns_from_its_own_latents() -> None:
-    """Latents whose first score is high cannot open their eyes much further: their step is another one."""
+    """What needs a step of 2 in one group needs one of 1 in the other."""
     values = START.values.repeat(2, 1, 1)
-    found, _ = trained(Given(Codes(values, Space.W), Groups(("eyes",), (0.0,))), steps=30)
-    assert found.vectors.shape == (2, 2, 4) and not torch.allclose(found.steps.values[0], found.steps.values[1])
+    given = Source(None, Pixels(), Halved((*NAMES, "pose"), WEIGHTS), scales=SCALES)  # type: ignore[arg-type]
+    finder = Trained(Given(Codes(values, Space.W), Groups(("pose",), (0.0,))), steps=200, rate=0.05, likeness=0.0)
+    found = finder.find(given, Notes())
+    assert found.vectors.shape == (2, 2, 4) and found.groups.names == ("h", "l")
+    straight = found.steps.values[:, 0] @ WEIGHTS[0]
+    torch.testing.assert_close(straight, torch.tensor([2.0, 1.0]), atol=0.3, rtol=0)
+
+
+def test_images_are_made_in_parts() -> None:
+    """The search's batch size limits how many are made at once, and changes nothing else."""
+    made = []
+    for size in (100, 8):
+        given, notes = replace(source(), batch_size=size), Notes()
+        largest = [0]
+
+        def watched(module: Any, args: tuple[Tensor, ...], largest: list[int] = largest) -> None:
+            largest[0] = max(largest[0], len(args[0]))
+
+        assert given.network is not None
+        given.network.register_forward_pre_hook(watched)
+        made.append(Trained(Given(START), steps=5).find(given, notes).steps.values)
+        assert largest[0] == (32 if size == 100 else 8)
+    torch.testing.assert_close(made[0], made[1], rtol=1e-4, atol=1e-5)
 
 
 def test_channels_that_the_start_leaves_alone_stay_so() -> None:
