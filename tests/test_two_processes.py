@@ -336,6 +336,7 @@ def evaluate(tmp_path: Path, generator: Path, name: str, words: list[str]) -> No
         "model.init_args.generator": generator,
         "model.init_args.network": tmp_path / "merged.safetensors",
         "model.init_args.judge": tmp_path / "judge.safetensors",
+        "model.init_args.calibrate": 1,  # of two processes, one has none
         "trainer.default_root_dir": tmp_path / f"{name}-stage",
     }
     run("test", "--config", str(CONF / "evaluation.yaml"), *options(settings), *words)
@@ -359,6 +360,9 @@ def test_directions_and_their_evaluation_are_the_same(tmp_path: Path, weights: t
         evaluate(tmp_path, weights[0], name, words)
     one, two = (load_directions(tmp_path / name / "directions.safetensors") for name in ("one", "two"))
     assert torch.equal(one.vectors, two.vectors) and one.provenance == two.provenance
+    units = [load_file(tmp_path / name / "latents.safetensors")["units"] for name in ("one", "two")]
+    torch.testing.assert_close(*units, rtol=1e-2, atol=1e-3)
+    assert not torch.allclose(units[0], torch.ones(3))
     a, b = (read_rows(tmp_path / name / "test_result.csv") for name in ("one", "two"))
     assert [row["case"] for row in b] == [str(k) for k in range(5)]
     for left, right in zip(a, b, strict=True):
