@@ -41,6 +41,20 @@ SINGLE_STEP = ("vectorfind_v8", "vectorfind_v9")
 LONGER = ("--ckpt_path", "last", "--model.init_args.kimg", "0.024")
 """Settings of a resumed run of a GAN; of any other, :data:`ANOTHER_EPOCH`."""
 ANOTHER_EPOCH = ("--ckpt_path", "last", "--trainer.max_epochs", "2")
+FEW_GRADIENTS = [
+    f"--model.init_args.finder.init_args.{key}={value}"
+    for key, value in {"latents": 20, "rounds": 2, "covariance_count": 200}.items()
+]
+TRAINED = {
+    "class_path": "ohlora.directions.trained.Trained",
+    "init_args": {
+        **{"steps": 2, "batch_size": 4, "edits": 2},
+        "start": {
+            "class_path": "ohlora.directions.jacobian.Jacobian",
+            "init_args": {"latents": 20, "rounds": 1, "covariance_count": 200, "layers": "each"},
+        },
+    },
+}
 FURTHER = {
     "pretrain": ("fit", "pretrain"),
     "pretrain, resumed": ("fit", "pretrain", *LONGER),
@@ -65,14 +79,24 @@ FURTHER = {
         *("fit", "vectorfind_v9", "--trainer.default_root_dir", "layers", "--model.init_args.output", "layers"),
         *("--model.init_args.finder.class_path", "ohlora.directions.jacobian.Jacobian"),
         *("--model.init_args.finder.init_args.layers", "each"),
+        *FEW_GRADIENTS,
     ),
     "evaluation of directions by layer": (
         *("test", "evaluate_v9", "--trainer.default_root_dir", "layers", "--model.init_args.output", "layers"),
         *("--model.init_args.directions", "layers/directions.safetensors"),
     ),
+    "trained directions": (
+        *("fit", "vectorfind_v9", "--trainer.default_root_dir", "trained", "--model.init_args.output", "trained"),
+        *("--model.init_args.finder", json.dumps(TRAINED)),
+    ),
+    "evaluation of trained directions": (
+        *("test", "evaluate_v9", "--trainer.default_root_dir", "trained", "--model.init_args.output", "trained"),
+        *("--model.init_args.directions", "trained/directions.safetensors"),
+    ),
     "steps of latents' own without a guide": (
         *("fit", "vectorfind_v9", "--trainer.default_root_dir", "local", "--model.init_args.output", "local"),
         *("--model.init_args.finder.class_path", "ohlora.directions.local.Local", "--model.init_args.guide", "null"),
+        *FEW_GRADIENTS,
     ),
     "evaluation of these steps": (
         *("test", "evaluate_v9", "--trainer.default_root_dir", "local", "--model.init_args.output", "local"),
