@@ -45,6 +45,7 @@ FEW_GRADIENTS = [
     f"--model.init_args.finder.init_args.{key}={value}"
     for key, value in {"latents": 20, "rounds": 2, "covariance_count": 200}.items()
 ]
+GUIDE = ("--model.init_args.guide", json.dumps({"file": "artifacts/tiny/identity/identity.safetensors"}))
 TRAINED = {
     "class_path": "ohlora.directions.trained.Trained",
     "init_args": {
@@ -93,14 +94,14 @@ FURTHER = {
         *("test", "evaluate_v9", "--trainer.default_root_dir", "trained", "--model.init_args.output", "trained"),
         *("--model.init_args.directions", "trained/directions.safetensors"),
     ),
-    "steps of latents' own without a guide": (
+    "steps of latents' own with a guide": (
         *("fit", "vectorfind_v9", "--trainer.default_root_dir", "local", "--model.init_args.output", "local"),
-        *("--model.init_args.finder.class_path", "ohlora.directions.local.Local", "--model.init_args.guide", "null"),
+        *("--model.init_args.finder.class_path", "ohlora.directions.local.Local", *GUIDE),
         *FEW_GRADIENTS,
     ),
     "evaluation of these steps": (
         *("test", "evaluate_v9", "--trainer.default_root_dir", "local", "--model.init_args.output", "local"),
-        *("--model.init_args.directions", "local/directions.safetensors"),
+        *("--model.init_args.directions", "local/directions.safetensors", *GUIDE),
     ),
     "evaluation of labels": (
         *("test", "evaluate_v8", "--trainer.default_root_dir", "labels", "--model.init_args.output", "labels"),
