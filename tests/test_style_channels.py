@@ -294,6 +294,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
         "judge": str(cnn),
         "reals": None,
         "rest": None,
+        "concept": [],
         "identity": {"file": str(tmp_path / "identity.safetensors")},
     }
     made = {"sampling": networks, "search": networks | {"judge": str(cnn)}, "evaluation": networks | judged}
