@@ -290,7 +290,7 @@ def test_the_comparison_runs_both_finders(tmp_path: Path, weights: tuple[Path, P
     for seed, name in enumerate(("identity", "guide")):
         network_files.save_network(tiny_identity(seed), tmp_path / f"{name}.safetensors")
     networks = {"generator": str(weights[0]), "network": str(cnn)}
-    judged = {
+    judged: dict[str, Any] = {
         "judge": str(cnn),
         "reals": None,
         "rest": None,
