@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import json
 import shutil
 import sys
@@ -41,7 +40,6 @@ from ohlora.modules.sliders import CHANGE_TABLE, LOST
 from ohlora.utils import figures, images
 from ohlora.utils.commands import command
 from ohlora.utils.files import config_file, locked, read_rows, write_json, write_rows
-from ohlora.utils.imports import named
 
 Row = dict[str, Any]
 COUNTED = {"gradients": "latents", "steps": "steps"}
@@ -114,13 +112,6 @@ def images_per_latent(found: Directions) -> int:
     return 0
 
 
-def _groups(class_path: str) -> bool:
-    """Whether a finder takes ``group_by``: all do but those that take over another one's."""
-    finder = named("class", class_path, f"the finder is {class_path}", Path.cwd(), "in this folder")
-    taken = inspect.signature(finder).parameters.values()
-    return any(one.name == "group_by" or one.kind is one.VAR_KEYWORD for one in taken)
-
-
 def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Row:
     """Searches and evaluates one cell."""
     method = OmegaConf.to_container(config.methods[name])
@@ -133,9 +124,8 @@ def measured(config: DictConfig, name: str, budget: int | None, seed: int) -> Ro
         # Every label is another code, so that nothing is at rest.
         evaluation |= {"directions": None, "labels": method["labels"], "rest": None}
     else:
-        settings: dict[str, Any] = (method["finder"].get("init_args") or {}) | {"seed": seed}
-        if _groups(method["finder"]["class_path"]):  # a recipe's own finder would hand on how it groups
-            settings = {"group_by": None} | settings
+        # The recipe's own finder says how it groups, and would hand that on to every other.
+        settings: dict[str, Any] = {"group_by": None} | (method["finder"].get("init_args") or {}) | {"seed": seed}
         search: dict[str, object] = {"model.init_args.output": folder, "trainer.default_root_dir": folder}
         search["model.init_args.network"] = config.network
         if method["budget"] in COUNTED:

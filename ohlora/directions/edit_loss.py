@@ -18,6 +18,8 @@ from ohlora.utils import counted
 
 COARSE = 8
 """Height and width, in parts of an image, of what is compared with the unedited image."""
+SMALL = 0.002
+"""Weight of the squared Mahalanobis length of what is trained, layers taken as if they varied independently."""
 BEND = 0.3
 """z-scores from which on an error of a score counts linearly (Huber, 1964)."""
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ohlora.directions.edit_loss import EditLoss, Seen, drawn_strengths, look
+from ohlora.directions.edit_loss import SMALL, EditLoss, Seen, drawn_strengths, look
 from ohlora.directions.edits import Steps, moved, own_space
 from ohlora.directions.own import data_range, room
 from ohlora.directions.spread import Spread
@@ -20,9 +20,6 @@ from ohlora.networks.codes import Codes
 from ohlora.networks.generator import Generator
 from ohlora.utils import checks
 from ohlora.utils.progress import tracked
-
-SMALL = 0.002
-"""Weight of the squared Mahalanobis length of the shifts at the nodes, layers taken as if they varied independently."""
 
 
 class _Edits(NamedTuple):

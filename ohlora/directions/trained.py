@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ohlora.directions.edit_loss import EditLoss, drawn_strengths, look
+from ohlora.directions.edit_loss import SMALL, EditLoss, drawn_strengths, look
 from ohlora.directions.edits import Directions, added
 from ohlora.directions.finder import Finder, Notes, Source
 from ohlora.directions.groups import Groups
@@ -21,9 +21,6 @@ from ohlora.networks.codes import Codes, Space
 from ohlora.networks.sampling import counted_latents
 from ohlora.utils import checks
 from ohlora.utils.progress import tracked
-
-SMALL = 0.002
-"""Weight of the squared Mahalanobis length of a step, layers taken as if they varied independently."""
 
 
 class Trained(Finder):
@@ -41,6 +38,7 @@ class Trained(Finder):
             latent's own, their mean. If it can hold the person, it also gets the guide. By default
             :class:`ohlora.directions.jacobian.Jacobian` by layer on 100 latents, once.
         targets: What the directions move, where ``start`` is the default.
+        group_by: By which attributes latents are grouped, likewise; by default they are not.
         steps: Steps of gradient descent.
         batch_size: Latents of a step; images with gradients are made in parts of the search's ``image_batch_size``.
         edits: Edits of each.
@@ -54,7 +52,7 @@ class Trained(Finder):
         seed: Of latents and strengths.
 
     Raises:
-        ConfigError: If a setting is out of its range, or both ``start`` and ``targets`` are given.
+        ConfigError: If a setting is out of its range, or is ``start``'s own and is given beside it.
     """
 
     holds_identity = True
@@ -63,6 +61,7 @@ class Trained(Finder):
         self,
         start: Finder | None = None,
         targets: Sequence[str] | None = None,
+        group_by: Sequence[str] | None = None,
         steps: int = 300,
         batch_size: int = 8,
         edits: int = 4,
@@ -73,9 +72,13 @@ class Trained(Finder):
         person: float = 1.0,
         seed: int = 0,
     ) -> None:
-        if start is not None and targets is not None:
-            raise ConfigError(f"targets is {list(targets)}, and start has targets of its own; leave targets out")
-        self.start = start or Jacobian(targets=targets, latents=100, rounds=1, layers="each", seed=seed)
+        own = {"targets": targets, "group_by": group_by}
+        if start is not None and (double := [name for name, value in own.items() if value is not None]):
+            names = " and ".join(double)
+            raise ConfigError(f"{names} are given, and start has {names} of its own; leave them out")
+        self.start = start or Jacobian(
+            latents=100, rounds=1, layers="each", seed=seed, targets=targets, group_by=group_by
+        )
         super().__init__(self.start.targets, self.start.group_by, seed=seed)
         checks.at_least(1, steps=steps, batch_size=batch_size)
         checks.at_least(2, edits=edits)
@@ -130,12 +133,12 @@ class Trained(Finder):
             low, high = (end * self.reach for end in room(ends, scores[:, own]))
             strengths = drawn_strengths(self.seed, "trained/strengths", number, self.edits, (low, high))
             group = torch.from_numpy(groups.assign(network.outputs, scores.cpu().numpy())).to(device)
-            rest = torch.split(strengths, size), torch.split(group, size)
+            split = torch.split(strengths, size), torch.split(group, size)
             optimizer.zero_grad()
             loss = SMALL * (learned * acting).square().flatten(2).sum(dim=2).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(0.0)
-            for part, before, moving, places in zip(parts, seen, *rest, strict=True):
+            for part, before, moving, places in zip(parts, seen, *split, strict=True):
                 steps: Tensor = spread.coloured(learned * acting)
                 edited = added(part, moving, Codes(steps[places], begun.space))
                 of_edits = self.loss.of_edits(before, edited, moving, own, generator, network, source.guide)

@@ -233,7 +233,10 @@ class EditEvaluation(Stage[CountedLatents]):
         return Latents(z, label, self.generator.in_space(codes, self.start))
 
     def _at_start(self, stream: str, indices: Sequence[int]) -> Codes:
-        """Codes in W of counted latents, from which edits start."""
+        """Codes in W of counted latents, from which edits start; of a report's latents, where they did there."""
+        if isinstance(self.data, RankedLatents):
+            codes = self.data.codes(indices)
+            return replace(codes, values=codes.values.to(self.device))
         if self.resting is not None:
             return self.resting.codes(stream, indices)
         return self.generator.map(*counted_latents(self.generator, self.seed, indices, f"{stream}/"))
@@ -537,24 +540,13 @@ class EditEvaluation(Stage[CountedLatents]):
 
     def _calibrating(self) -> list[Latents]:
         """This process's share of the latents on which units are set, in batches; they start as those tested do."""
-        size = self.data.batch_size
+        stream, cases = "calibration", [*range(self.calibrate)]
         if isinstance(self.data, RankedLatents):
-            others = self.data.others(self.calibrate)
-            if len(others) < self.calibrate and self.trainer.is_global_zero:
-                print(
-                    f"{self.data.report} has {len(others)} latents that are not tested: strengths are scaled on these"
-                )
-            cases = others[self.global_rank :: self.trainer.world_size]
-            parts = [cases[k : k + size] for k in range(0, len(cases), size)]
-            return [self.latents("test", part, self._reported(part)) for part in parts]
-        mine = self._mine(self.calibrate, size)
-        return [self.latents("calibration", part, self._at_start("calibration", part)) for part in mine]
-
-    def _reported(self, cases: Sequence[int]) -> Codes:
-        """Codes in W of cases of the report whose best latents are tested."""
-        assert isinstance(self.data, RankedLatents)
-        codes = self.data.codes(cases)
-        return replace(codes, values=codes.values.to(self.device))
+            stream, cases = "test", self.data.others(self.calibrate)
+            if len(cases) < self.calibrate and self.trainer.is_global_zero:
+                print(f"{self.data.report} has {len(cases)} latents that are not tested: strengths are scaled on these")
+        parts = pieces(cases[self.global_rank :: self.trainer.world_size], self.data.batch_size)
+        return [self.latents(stream, part, self._at_start(stream, part)) for part in parts]
 
     def _mine(self, count: int, size: int) -> list[range]:
         """This process's share of so many latents, in batches."""
@@ -573,11 +565,16 @@ class EditEvaluation(Stage[CountedLatents]):
         moving = strengths.to(self.device) * self.units
         return self.edits.codes(latents, group, moving) if steps is None else moved(latents.codes, moving, steps)
 
-    def _begun(self, latents: Latents) -> tuple[Tensor, Tensor, Steps | None]:
-        """What edits of N latents begin with: groups (N,), the judge's scores N×K, own steps if they have some."""
-        seen, unedited = self._scores(latents.codes, self.network, self.judge)
+    def _begun(self, latents: Latents) -> tuple[Tensor, list[Tensor], Steps | None]:
+        """What edits of N latents begin with.
+
+        Returns:
+            Groups (N,), scores of the unedited images by the judge and each concept network, and the latents' own
+            steps, if they have some.
+        """
+        seen, *unedited = self._scores(latents.codes, self.network, self.judge, *self.fits)
         group = torch.from_numpy(self.groups.assign(self.network.outputs, seen.cpu().numpy())).to(self.device)
-        return group, unedited.double(), self._own_steps(latents, group)
+        return group, [scores.double() for scores in unedited], self._own_steps(latents, group)
 
     def _edited(self, latents: Latents, group: Tensor, steps: Steps | None) -> tuple[Codes, Tensor]:
         """Codes of all edits on the grid, N×E, and the judge's scores of them, N×E×K."""
@@ -602,7 +599,7 @@ class EditEvaluation(Stage[CountedLatents]):
         """Edits the latents of a batch, and judges the edits."""
         if self.global_rank >= self.data.count:
             return  # a repeated latent
-        start = self._reported(batch) if isinstance(self.data, RankedLatents) else self._at_start("test", batch)
+        start = self._at_start("test", batch)
         latents = self.latents("test", batch, start)
         self._codes += zip(batch, start.values.cpu(), strict=True)
         group, unedited, steps = self._begun(latents)
@@ -612,9 +609,8 @@ class EditEvaluation(Stage[CountedLatents]):
             tensors["steps"] = tensors["steps"].float()
             for place, index in enumerate(batch):
                 self._tested_steps.append((index, {name: value[place] for name, value in tensors.items()}))
-        self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited)
-        fitting = self._scores(latents.codes, *self.fits) if self.fits else []
-        by_network = [(self.judge, unedited), *zip(self.fits, fitting, strict=True)]
+        self.report.update(torch.tensor(batch, device=self.device), group, self.strengths, judged, unedited[0])
+        by_network = zip((self.judge, *self.fits), unedited, strict=True)
         seen = {name: of for network, scores in by_network for name, of in zip(network.outputs, scores.T, strict=True)}
         for place, index in enumerate(batch):
             own = {f"unedited_{rule.attribute}": float(seen[rule.attribute][place]) for rule in self.rules}

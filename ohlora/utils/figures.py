@@ -7,14 +7,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from PIL import Image, ImageDraw, ImageFont
 
 from ohlora.utils import images
-
-COLOURS = 10
-"""Lines of a figure until matplotlib's colours begin anew."""
 
 
 def rendered(figure: Figure) -> np.ndarray:
@@ -57,9 +56,9 @@ def curves(
     """Columns ``names`` of a table as lines over the column ``axis``, with a label of the vertical axis."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
-    for place, name in enumerate(names):
-        style = "--" if place >= COLOURS else "-"
-        axes.plot([row[axis] for row in rows], [row[name] for row in rows], style, marker=".", label=name)
+    axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * rcParams["axes.prop_cycle"])
+    for name in names:
+        axes.plot([row[axis] for row in rows], [row[name] for row in rows], marker=".", label=name)
     axes.set(xlabel=axis.replace("_", " "), ylabel=label, ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

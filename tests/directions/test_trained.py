@@ -169,6 +169,9 @@ def test_the_default_start_finds_them_by_gradients() -> None:
     assert Trained(targets=["mouth"]).targets == Trained(targets=["mouth"]).start.targets == ("mouth",)
     with pytest.raises(ConfigError, match="start has targets of its own"):
         Trained(Given(START), targets=["mouth"])
+    assert Trained(group_by=["pose"]).start.group_by == Trained(group_by=["pose"]).group_by == ("pose",)
+    with pytest.raises(ConfigError, match="start has group_by of its own"):
+        Trained(Given(START), group_by=["pose"])
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"edits": 1}, {"rate": 0.0}, {"person": -1.0}, {"batch_size": 0}])
